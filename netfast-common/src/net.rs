@@ -1,0 +1,162 @@
+//! Addresses and ports as they are on the wire.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A network-layer address as a flow key holds it.
+pub trait Address: Copy + Eq {
+    /// The address as 32-bit words in wire order, padded with zero words: what checksums and tags run over.
+    fn words(&self) -> [u32; 4];
+}
+
+/// An IPv4 address, in wire order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Ip4(u32);
+
+impl Ip4 {
+    /// From the four bytes of the header.
+    pub const fn from_bytes(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+
+    /// From a 32-bit load of the header, not swapped.
+    pub const fn from_wire(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// The four bytes of the header.
+    pub const fn bytes(self) -> [u8; 4] {
+        self.0.to_ne_bytes()
+    }
+
+    /// What a 32-bit load of the header gives.
+    pub const fn wire(self) -> u32 {
+        self.0
+    }
+
+    /// Multicast (224.0.0.0/4, RFC 5771), limited broadcast, or "this network" (0.0.0.0/8, RFC 1122).
+    pub const fn is_unicast(self) -> bool {
+        let first = self.bytes()[0];
+        first != 0 && first < 224
+    }
+}
+
+impl Address for Ip4 {
+    #[inline(always)]
+    fn words(&self) -> [u32; 4] {
+        [self.0, 0, 0, 0]
+    }
+}
+
+/// A TCP or UDP port, in wire order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Port(u16);
+
+impl Port {
+    /// From a number in the machine's order.
+    pub const fn new(number: u16) -> Self {
+        Self(number.to_be())
+    }
+
+    /// From a 16-bit load of the header, not swapped.
+    pub const fn from_wire(half: u16) -> Self {
+        Self(half)
+    }
+
+    /// What a 16-bit load of the header gives.
+    pub const fn wire(self) -> u16 {
+        self.0
+    }
+
+    /// The number in the machine's order.
+    pub const fn number(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+/// The two MAC addresses of an Ethernet header, destination first, as three 32-bit loads.
+///
+/// They are always compared and copied together, and 32-bit words are what BPF does that with fastest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct MacPair([u32; 3]);
+
+impl MacPair {
+    /// From the first 12 bytes of a frame, loaded as three words, not swapped.
+    pub const fn from_wire(words: [u32; 3]) -> Self {
+        Self(words)
+    }
+
+    /// From the two addresses.
+    pub const fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let (d, s) = (destination, source);
+        Self([
+            u32::from_ne_bytes([d[0], d[1], d[2], d[3]]),
+            u32::from_ne_bytes([d[4], d[5], s[0], s[1]]),
+            u32::from_ne_bytes([s[2], s[3], s[4], s[5]]),
+        ])
+    }
+
+    /// The three words, as loaded.
+    pub const fn wire(self) -> [u32; 3] {
+        self.0
+    }
+
+    /// The destination address.
+    pub const fn destination(self) -> [u8; 6] {
+        let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
+        [a[0], a[1], a[2], a[3], b[0], b[1]]
+    }
+
+    /// The source address.
+    pub const fn source(self) -> [u8; 6] {
+        let (b, c) = (self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes());
+        [b[2], b[3], c[0], c[1], c[2], c[3]]
+    }
+
+    /// Whether both addresses are unicast: the group bit (IEEE 802.3, first bit on the wire) is clear.
+    pub const fn is_unicast(self) -> bool {
+        self.0[0].to_ne_bytes()[0] & 1 == 0 && self.0[1].to_ne_bytes()[2] & 1 == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_mac_pair_is_the_first_twelve_bytes(frame in any::<[u8; 12]>()) {
+            let (destination, source) = frame.split_at(6);
+            let pair = MacPair::new(destination.try_into().expect("six"), source.try_into().expect("six"));
+            prop_assert_eq!(pair.as_bytes(), &frame[..]);
+            prop_assert_eq!(&pair.destination()[..], destination);
+            prop_assert_eq!(&pair.source()[..], source);
+            prop_assert_eq!(MacPair::from_wire(pair.wire()), pair);
+            prop_assert_eq!(pair.is_unicast(), destination[0] & 1 == 0 && source[0] & 1 == 0);
+        }
+
+        #[test]
+        fn an_address_is_its_four_bytes(bytes in any::<[u8; 4]>()) {
+            let address = Ip4::from_bytes(bytes);
+            prop_assert_eq!(address.as_bytes(), &bytes[..]);
+            prop_assert_eq!(address.bytes(), bytes);
+            prop_assert_eq!(Ip4::from_wire(address.wire()), address);
+            let std = core::net::Ipv4Addr::from(bytes);
+            let is_class_e = bytes[0] >= 240;
+            let expected = !std.is_multicast() && !std.is_broadcast() && bytes[0] != 0 && !is_class_e;
+            prop_assert_eq!(address.is_unicast(), expected);
+        }
+
+        #[test]
+        fn a_port_is_its_two_bytes(number in any::<u16>()) {
+            let port = Port::new(number);
+            prop_assert_eq!(port.as_bytes(), &number.to_be_bytes()[..]);
+            prop_assert_eq!(port.number(), number);
+            prop_assert_eq!(Port::from_wire(port.wire()), port);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What happens at each kind of hook, step by step.
+
+use netfast_common::{
+    control::Control,
+    device::Device,
+    flow::{FlowKey, Origin},
+    reason::Reason,
+};
+
+use crate::{
+    candidate::{self, now_ns},
+    family::Family,
+    gate, learn,
+    lookup::{self, Hit},
+    maps, pairs,
+    parse::{Packet, UDP, parse},
+    rewrite, seen,
+    skb::Skb,
+    trace, verdict,
+};
+
+/// Where a packet enters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// From a container.
+    Endpoint,
+    /// From off the host.
+    Uplink,
+    /// From the host's own stack, through a bridge device.
+    Host,
+}
+
+/// A packet enters the host's network here.
+#[inline(always)]
+pub fn entry<F: Family, S: Skb>(skb: &S, entry: Entry) -> i32 {
+    // A forwarded packet on its way into a bridge: it entered elsewhere.
+    if entry == Entry::Host && skb.ingress_ifindex() != 0 {
+        return verdict::NEXT;
+    }
+    match enter::<F, S>(skb, entry) {
+        Ok((hit, bytes)) => verdict::fast(skb, &hit, bytes),
+        Err(reason) => {
+            trace::slow(skb, reason);
+            verdict::slow::<F, S>(skb, entry, reason)
+        }
+    }
+}
+
+/// A packet leaves the host's network here.
+#[inline(always)]
+pub fn exit<F: Family, S: Skb>(skb: &S) -> i32 {
+    let reason = learn::at_exit::<F, S>(skb);
+    verdict::learned(skb, reason)
+}
+
+/// A bridge hands a packet to the host here.
+#[inline(always)]
+pub fn delivery<F: Family, S: Skb>(skb: &S) -> i32 {
+    let reason = learn::at_host::<F, S>(skb);
+    verdict::learned(skb, reason)
+}
+
+#[inline(always)]
+fn enter<F: Family, S: Skb>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
+    let control = maps::CONTROL.get(0).ok_or(Reason::Disabled)?;
+    if control.switches == 0 {
+        return Err(Reason::Disabled);
+    }
+    match examine::<F, S>(skb, entry, control) {
+        Err(reason) => {
+            // What was refused must not be taken for what an earlier packet left here.
+            candidate::forget::<F>();
+            Err(reason)
+        }
+        Ok((packet, key)) => {
+            let now = now_ns();
+            match hit::<F, S>(skb, &packet, &key, control, now) {
+                Ok(hit) => Ok((hit, packet.network.length)),
+                Err(reason) => {
+                    if gate::ends_flow(reason) {
+                        pairs::end::<F>(&key);
+                    }
+                    Err(miss::<F, S>(skb, &packet, &key, control, now, entry, reason))
+                }
+            }
+        }
+    }
+}
+
+/// A packet that may be of a flow, and the key to look it up by.
+type Admitted<A> = (Packet<A>, FlowKey<A>);
+
+/// Parse and gate; a packet that opens or closes a connection ends its flow.
+#[inline(always)]
+fn examine<F: Family, S: Skb>(skb: &S, entry: Entry, control: &Control) -> Result<Admitted<F::Address>, Reason> {
+    let packet = parse::<F, S>(skb)?;
+    let origin = if entry == Entry::Host {
+        Origin::Host
+    } else {
+        Origin::Wire
+    };
+    let key = lookup::key::<F, S>(skb, &packet, origin);
+    if let Err(reason) = gate::admit::<F>(&packet) {
+        if gate::ends_flow(reason) && control.switches != 0 {
+            pairs::end::<F>(&key);
+            seen::reset(&key);
+        }
+        return Err(reason);
+    }
+    if skb.mark() != 0 {
+        return Err(Reason::Marked);
+    }
+    // Network cards pad short frames, and the kernel cuts that off; a veth does not.
+    if packet.network.is_padded && entry != Entry::Uplink {
+        return Err(Reason::Malformed);
+    }
+    Ok((packet, key))
+}
+
+#[inline(always)]
+fn hit<F: Family, S: Skb>(
+    skb: &S,
+    packet: &Packet<F::Address>,
+    key: &FlowKey<F::Address>,
+    control: &Control,
+    now: u64,
+) -> Result<Hit<F::Address>, Reason> {
+    if !control.may_use() {
+        return Err(Reason::Disabled);
+    }
+    let hit = lookup::find::<F, S>(skb, packet, key, control, now)?;
+    trace::fast(skb, control, now, hit.out_ifindex);
+    rewrite::rewrite::<F, S>(skb, packet, &hit)?;
+    Ok(hit)
+}
+
+/// Leaves a candidate; returns the reason to count, which a better one may replace.
+#[inline(always)]
+fn miss<F: Family, S: Skb>(
+    skb: &S,
+    packet: &Packet<F::Address>,
+    key: &FlowKey<F::Address>,
+    control: &Control,
+    now: u64,
+    entry: Entry,
+    reason: Reason,
+) -> Reason {
+    if reason == Reason::RewriteFailed {
+        candidate::forget::<F>();
+        return reason;
+    }
+    if !control.may_learn() {
+        candidate::forget::<F>();
+        return Reason::LearnOff;
+    }
+    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
+    let Some(device) = (unsafe { maps::DEVICES.get(skb.ifindex()) }) else {
+        candidate::forget::<F>();
+        return Reason::UnknownDevice;
+    };
+    if !device.has(Device::ACCELERATED) {
+        candidate::forget::<F>();
+        return Reason::UnknownDevice;
+    }
+    if entry == Entry::Endpoint && is_spoofed::<F>(packet, device) {
+        candidate::forget::<F>();
+        return Reason::Spoofed;
+    }
+    if reason == Reason::NoFlow && !seen::is_enough(key, control.learn_after) {
+        candidate::forget::<F>();
+        return Reason::Young;
+    }
+    if let Err(refusal) = candidate::leave::<F, S>(skb, packet, key, device, control, now) {
+        return refusal;
+    }
+    if reason == Reason::NoFlow && key.protocol == UDP && pairs::is_waiting::<F>(key) {
+        return Reason::Unreplied;
+    }
+    reason
+}
+
+/// Whether an endpoint sends with what is not its own.
+#[inline(always)]
+fn is_spoofed<F: Family>(packet: &Packet<F::Address>, device: &Device) -> bool {
+    packet.macs.source() != device.mac
+        || !(device.has(Device::ANY_SOURCE) || F::is_endpoints(packet.network.source, device))
+}

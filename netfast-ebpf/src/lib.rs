@@ -1,0 +1,29 @@
+//! The path of a packet, in the order in which it meets the modules:
+//!
+//! [`hooks`] → [`parse`] → [`gate`] → [`lookup`] → [`rewrite`] → [`redirect`], and on a miss [`candidate`] → (the
+//! kernel's own path) → [`learn`] → [`pairs`]; every way out passes [`verdict`].
+//!
+//! Only `main.rs` has program entry points, only [`maps`] has maps, only [`skb`] calls helpers on a packet, only
+//! [`parse`] reads headers and only [`rewrite`] writes them. All checks come before the first write. Whatever is not
+//! understood is passed on to the kernel, never dropped.
+//!
+//! The crate also builds for the host, where everything that needs no kernel is unit-tested.
+#![cfg_attr(target_arch = "bpf", no_std)]
+
+pub mod candidate;
+#[cfg(test)]
+mod fake;
+pub mod family;
+pub mod gate;
+pub mod hooks;
+pub mod learn;
+pub mod lookup;
+pub mod maps;
+pub mod pairs;
+pub mod parse;
+pub mod redirect;
+pub mod rewrite;
+pub mod seen;
+pub mod skb;
+pub mod trace;
+pub mod verdict;

@@ -1,0 +1,75 @@
+//! Entry points, and nothing else.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("these programs run in the kernel; build them with netfast, which embeds them");
+    std::process::exit(2);
+}
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        macros::{classifier, fentry},
+        programs::{FEntryContext, TcContext},
+    };
+    use netfast_ebpf::{
+        candidate,
+        family::V4,
+        hooks::{self, Entry},
+    };
+
+    /// tcx ingress of an endpoint's host-side veth.
+    #[classifier]
+    pub fn netfast_ep_in(context: TcContext) -> i32 {
+        hooks::entry::<V4, _>(&context, Entry::Endpoint)
+    }
+
+    /// tcx egress of an endpoint's host-side veth.
+    #[classifier]
+    pub fn netfast_ep_out(context: TcContext) -> i32 {
+        hooks::exit::<V4, _>(&context)
+    }
+
+    /// tcx ingress of a bridge device with endpoints.
+    #[classifier]
+    pub fn netfast_br_in(context: TcContext) -> i32 {
+        hooks::delivery::<V4, _>(&context)
+    }
+
+    /// tcx egress of a bridge device with endpoints.
+    #[classifier]
+    pub fn netfast_br_out(context: TcContext) -> i32 {
+        hooks::entry::<V4, _>(&context, Entry::Host)
+    }
+
+    /// tcx ingress of an uplink.
+    #[classifier]
+    pub fn netfast_up_in(context: TcContext) -> i32 {
+        hooks::entry::<V4, _>(&context, Entry::Uplink)
+    }
+
+    /// tcx egress of an uplink.
+    #[classifier]
+    pub fn netfast_up_out(context: TcContext) -> i32 {
+        hooks::exit::<V4, _>(&context)
+    }
+
+    /// The kernel hands a packet to user space (`nf_queue`, net/netfilter/nf_queue.c): what comes back is not in the
+    /// run that left the candidate.
+    #[fentry(function = "nf_queue")]
+    pub fn netfast_queued(_context: FEntryContext) -> i32 {
+        candidate::forget::<V4>();
+        0
+    }
+
+    /// The kernel lets only GPL-compatible programs call some helpers.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}

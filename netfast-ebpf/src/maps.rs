@@ -1,0 +1,67 @@
+//! Every map, and nothing else. Sizes of the flow tables are set by the daemon at load.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use netfast_common::{
+    abi,
+    control::Control,
+    device::{Device, Traffic},
+    flow::{Flow, FlowKey},
+    net::Ip4,
+    reason::{self, Count},
+    trace::{self, Filter, Tally},
+};
+
+use crate::candidate::Candidate;
+
+/// The daemon's switches. Mappable, so that a tracer can write its lease alone: with an update of the whole entry it
+/// would undo what the daemon writes at the same moment.
+#[map(name = "netfast_control")]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The interfaces that netfast is attached to, by ifindex.
+#[map(name = "netfast_devices")]
+pub static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// Generation of each slot: a flow learned under another one is stale.
+#[map(name = "netfast_gens")]
+pub static GENERATIONS: Array<u32> = Array::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// Packets and bytes by slot.
+#[map(name = "netfast_traffic")]
+pub static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// Packets and bytes by reason.
+#[map(name = "netfast_reasons")]
+pub static REASONS: PerCpuArray<Count> = PerCpuArray::with_max_entries(reason::SLOTS, 0);
+
+/// IPv4 flows in use.
+#[map(name = "netfast_flows4")]
+pub static FLOWS4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FLOWS, 0);
+
+/// IPv4 flows that wait for their reverse.
+#[map(name = "netfast_fresh4")]
+pub static FRESH4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FRESH, 0);
+
+/// Packets of each flow that is not known yet, see [`crate::seen`].
+#[map(name = "netfast_seen")]
+pub static SEEN: Array<u32> = Array::with_max_entries(abi::SEEN, 0);
+
+/// The IPv4 packet that each CPU let go the slow path last.
+#[map(name = "netfast_cand4")]
+pub static CANDIDATE4: PerCpuArray<Candidate<Ip4>> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a tracer wants to see.
+#[map(name = "netfast_filter")]
+pub static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
+
+/// What became of it.
+#[map(name = "netfast_tally")]
+pub static TALLY: PerCpuArray<Tally> = PerCpuArray::with_max_entries(1, 0);
+
+/// Packets for a tracer.
+#[map(name = "netfast_traced")]
+pub static TRACED: RingBuf = RingBuf::with_byte_size(trace::RING_BYTES, 0);

@@ -1,0 +1,121 @@
+//! The two directions of a conversation: a flow is used only when both have been learned, and ends with both.
+//!
+//! A flow that waits for its reverse is kept in a table of its own, so that a flood of one-way packets evicts only its
+//! like. conntrack gives an unreplied conversation 30 s and may judge each of its packets as a new one.
+
+use netfast_common::{
+    flow::{Exit, Flow, FlowKey},
+    reason::Reason,
+};
+
+use crate::family::Family;
+
+/// Stores a flow that was just learned.
+#[inline(always)]
+pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
+    if let Some(known) = F::flows().get_ptr_mut(key) {
+        // SAFETY: the element lives as long as the program runs; its tags tell readers if it is another's by now.
+        let known = unsafe { &mut *known };
+        if is_same_mapping(known, flow) && known.tag == flow.tag {
+            refresh(known, flow);
+            return Reason::Refreshed;
+        }
+        let _ = F::flows().remove(key);
+    }
+    let reverse_key = flow.reverse_key(key.protocol);
+    // SAFETY: as above; read at once.
+    if let Some(reverse) = unsafe { F::flows().get(reverse_key) }
+        && reverse.is_reverse_of(key)
+    {
+        return if F::flows().insert(key, flow, 0).is_ok() {
+            Reason::Paired
+        } else {
+            Reason::TableFull
+        };
+    }
+    // SAFETY: as above; copied by the kernel into the other table.
+    if let Some(reverse) = unsafe { F::fresh().get(reverse_key) }
+        && reverse.is_reverse_of(key)
+    {
+        if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, flow, 0).is_err() {
+            return Reason::TableFull;
+        }
+        let _ = F::fresh().remove(reverse_key);
+        let _ = F::fresh().remove(key);
+        return Reason::Paired;
+    }
+    if F::fresh().insert(key, flow, 0).is_err() {
+        return Reason::TableFull;
+    }
+    Reason::Learned
+}
+
+/// Whether a flow is known that does more than hand the packet to the host's own stack.
+#[inline(always)]
+pub fn has_better<F: Family>(key: &FlowKey<F::Address>) -> bool {
+    // SAFETY: the element lives as long as the program runs.
+    unsafe { F::flows().get(key) }.is_some_and(|known| known.exit != Exit::Host as u8)
+}
+
+/// Whether a flow is known, in use or waiting.
+#[inline(always)]
+pub fn is_known<F: Family>(key: &FlowKey<F::Address>) -> bool {
+    // SAFETY: only asked whether it is there.
+    unsafe { F::flows().get(key) }.is_some() || is_waiting::<F>(key)
+}
+
+/// Whether a flow is known that waits for its reverse.
+#[inline(always)]
+pub fn is_waiting<F: Family>(key: &FlowKey<F::Address>) -> bool {
+    // SAFETY: only asked whether it is there.
+    unsafe { F::fresh().get(key) }.is_some()
+}
+
+/// Ends the conversation of a packet in both directions.
+#[inline(always)]
+pub fn end<F: Family>(key: &FlowKey<F::Address>) {
+    // SAFETY: the element lives as long as the program runs; a torn read at worst ends another flow, which is then
+    // learned again.
+    let Some(flow) = (unsafe { F::flows().get(key) }) else {
+        return;
+    };
+    let reverse_key = flow.reverse_key(key.protocol);
+    let _ = F::flows().remove(reverse_key);
+    let _ = F::flows().remove(key);
+}
+
+/// Whether two flows do the same to a packet.
+#[inline(always)]
+fn is_same_mapping<A: netfast_common::net::Address>(known: &Flow<A>, new: &Flow<A>) -> bool {
+    known.out_ifindex == new.out_ifindex
+        && known.source == new.source
+        && known.destination == new.destination
+        && known.source_port == new.source_port
+        && known.destination_port == new.destination_port
+        && known.in_macs == new.in_macs
+        && known.out_macs == new.out_macs
+        && known.exit == new.exit
+        && known.flags == new.flags
+        && known.in_slot == new.in_slot
+        && known.out_slot == new.out_slot
+}
+
+/// Stamps a known flow anew, in place: each field alone is right at any moment.
+#[inline(always)]
+fn refresh<A: Copy>(known: &mut Flow<A>, new: &Flow<A>) {
+    // After a question the answer counts alone; a packet that was only too long raises the limit.
+    let asked = new.learned_ns.wrapping_sub(known.learned_ns) > ASKED_NS;
+    if asked || new.max_length > known.max_length {
+        known.max_length = new.max_length;
+    }
+    known.dscp = new.dscp;
+    known.mark = new.mark;
+    known.priority = new.priority;
+    known.in_generation = new.in_generation;
+    known.out_generation = new.out_generation;
+    known.epoch = new.epoch;
+    known.learned_ns = new.learned_ns;
+}
+
+/// Two packets of a flow that are learned closer together than this belong to one question, in nanoseconds.
+const ASKED_NS: u64 = 100_000_000;

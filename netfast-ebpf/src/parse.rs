@@ -1,0 +1,189 @@
+//! Bytes to headers. Reads only; every bounds check of direct packet access is here.
+
+use netfast_common::{
+    device::Device,
+    net::{Address, MacPair, Port},
+    reason::Reason,
+};
+
+use crate::{
+    family::{ETHERNET, Family},
+    skb::Skb,
+};
+
+/// IANA protocol numbers.
+pub const TCP: u8 = 6;
+/// As above.
+pub const UDP: u8 = 17;
+
+/// Bytes of a TCP header without options.
+const TCP_HEADER: u32 = 20;
+/// Bytes of a UDP header.
+const UDP_HEADER: u32 = 8;
+
+/// The directly readable part of a packet.
+pub struct Frame {
+    start: usize,
+    end: usize,
+}
+
+impl Frame {
+    /// Of addresses of the first byte and of the one after the last.
+    #[inline(always)]
+    pub const fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+
+    /// Reads a value at an offset.
+    #[inline(always)]
+    pub fn at<T: Copy>(&self, offset: u32) -> Result<T, Reason> {
+        if self.start + offset as usize + size_of::<T>() > self.end {
+            return Err(Reason::Malformed);
+        }
+        let place = (self.start + offset as usize) as *const T;
+        // SAFETY: the bytes are within the packet, checked above in the form that the verifier understands, and T is
+        // made of integers. On BPF a read_unaligned becomes one load per byte; the kernel's verifier refuses a wide
+        // load itself where the machine cannot do it unaligned.
+        Ok(unsafe {
+            if cfg!(target_arch = "bpf") {
+                *place
+            } else {
+                place.read_unaligned()
+            }
+        })
+    }
+}
+
+/// What both network headers tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// IANA protocol number of the transport header.
+    pub protocol: u8,
+    /// TOS or traffic class, ECN included.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IPv4 header checksum, in wire order.
+    pub checksum: u16,
+    /// IPv4: identification, flags and fragment offset. IPv6: flow label.
+    pub identity: u32,
+    /// The length field, in wire order.
+    pub wire_length: u16,
+    /// Bytes of the network layer: header and payload.
+    pub length: u32,
+    /// Bytes after the network header.
+    pub payload: u32,
+    /// Whether bytes follow that belong to no header (Ethernet's padding to 60 bytes).
+    pub is_padded: bool,
+}
+
+/// What the programs know of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<A> {
+    /// Ethernet addresses.
+    pub macs: MacPair,
+    /// Network header.
+    pub network: Network<A>,
+    /// Source port.
+    pub source_port: Port,
+    /// Destination port.
+    pub destination_port: Port,
+    /// TCP: sequence number, acknowledgement, and the word of offset, flags and window; UDP: the length field and
+    /// zeros. All in wire order.
+    pub transport: [u32; 3],
+    /// Bytes from the start of the frame to the transport's payload.
+    pub payload_offset: u32,
+    /// Bytes of the transport's payload.
+    pub payload: u32,
+}
+
+impl<A: Address> Packet<A> {
+    /// TCP's flag byte.
+    #[inline(always)]
+    pub const fn tcp_flags(&self) -> u8 {
+        self.transport[2].to_ne_bytes()[1]
+    }
+}
+
+/// Reads a packet up to its transport header. The order of the checks is the order in which they can be understood:
+/// nothing of a header is believed before the one under it is sound.
+#[inline(always)]
+pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+    if skb.ethertype() != F::ETHERTYPE {
+        return Err(Reason::NotIp);
+    }
+    if skb.has_vlan() {
+        return Err(Reason::Vlan);
+    }
+    let length = skb.length();
+    if length < F::TRANSPORT {
+        return Err(Reason::Malformed);
+    }
+    let all = F::TRANSPORT + TCP_HEADER;
+    let mut frame = Frame::new(skb.data(), skb.data_end());
+    if frame.start + all as usize > frame.end {
+        let wanted = if length < all { length } else { all };
+        if frame.start + (wanted as usize) > frame.end && !skb.pull(wanted) {
+            return Err(Reason::Malformed);
+        }
+        frame = Frame::new(skb.data(), skb.data_end());
+    }
+    let macs = MacPair::from_wire(frame.at(0)?);
+    if frame.at::<u16>(ETHERNET - 2)? != F::ETHERTYPE {
+        return Err(Reason::NotIp);
+    }
+    let network = F::parse(&frame, length, skb.gso_size() != 0)?;
+    let (transport, header) = match network.protocol {
+        TCP => {
+            let words: [u32; 3] = frame.at(F::TRANSPORT + 4)?;
+            // The rest of the fixed header (checksum, urgent pointer) must be there too.
+            let _: u32 = frame.at(F::TRANSPORT + 16)?;
+            let header = u32::from(words[2].to_ne_bytes()[0] >> 4) * 4;
+            if header < TCP_HEADER || header > network.payload {
+                return Err(Reason::Malformed);
+            }
+            (words, header)
+        }
+        UDP => {
+            let words: [u32; 1] = frame.at(F::TRANSPORT + 4)?;
+            let field = words[0].to_ne_bytes();
+            let length = u32::from(u16::from_be_bytes([field[0], field[1]]));
+            if length < UDP_HEADER || length > network.payload {
+                return Err(Reason::Malformed);
+            }
+            (
+                ([u32::from(u16::from_ne_bytes([field[0], field[1]])), 0, 0]),
+                UDP_HEADER,
+            )
+        }
+        _ => return Err(Reason::OtherProtocol),
+    };
+    let ports: [u16; 2] = frame.at(F::TRANSPORT)?;
+    Ok(Packet {
+        macs,
+        source_port: Port::from_wire(ports[0]),
+        destination_port: Port::from_wire(ports[1]),
+        transport,
+        payload_offset: F::TRANSPORT + header,
+        payload: network.payload - header,
+        network,
+    })
+}
+
+/// Whether an endpoint sends a frame from an address that is not its own. Asked only of what takes the slow path, for
+/// the counters; it looks no further than what can be read directly.
+#[inline(always)]
+pub fn is_from_another<F: Family, S: Skb>(skb: &S, device: &Device) -> bool {
+    let frame = Frame::new(skb.data(), skb.data_end());
+    let Ok(macs) = frame.at(0).map(MacPair::from_wire) else {
+        return false;
+    };
+    macs.source() != device.mac || F::is_from_another(&frame, skb.ethertype(), device)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! The only module that changes packet bytes, and it does so through the kernel's helpers: traffic of a veth carries
+//! partial checksums, which only they can correct.
+
+use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
+use netfast_common::{flow::Flow, reason::Reason};
+
+use crate::{
+    family::Family,
+    lookup::Hit,
+    parse::{Packet, TCP},
+    skb::Skb,
+};
+
+/// Offset of the checksum in a TCP and in a UDP header.
+const TCP_CHECKSUM: u32 = 16;
+const UDP_CHECKSUM: u32 = 6;
+
+/// Makes the packet what the kernel would make of it.
+///
+/// An error leaves the packet as it was.
+#[inline(always)]
+pub fn rewrite<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hit<F::Address>) -> Result<(), Reason> {
+    if hit.flags & Flow::<F::Address>::REWRITTEN == 0 {
+        return Ok(());
+    }
+    // All that is needed of the flow, and only then the last look at its tag.
+    let header = F::header(packet, hit.flow);
+    let (address_difference, port_difference) = (hit.flow.address_difference, hit.flow.port_difference);
+    if !hit.is_intact() {
+        return Err(Reason::Replaced);
+    }
+    // Headers linear and ours alone: from here on no helper needs memory, so none fails half-way.
+    if !skb.pull(packet.payload_offset) || !skb.store_header(&header) {
+        return Err(Reason::RewriteFailed);
+    }
+    if hit.flags & Flow::<F::Address>::TRANSLATED == 0 {
+        return Ok(());
+    }
+    let (offset, flags) = if packet.network.protocol == TCP {
+        (F::TRANSPORT + TCP_CHECKSUM, 0)
+    } else {
+        // A UDP checksum of zero means none (RFC 768) and stays so.
+        (F::TRANSPORT + UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))
+    };
+    let mut done = true;
+    if address_difference != 0 {
+        done &= skb.correct_checksum(offset, address_difference, F::ADDRESS_CHECKSUM | flags);
+    }
+    if port_difference != 0 {
+        done &= skb.correct_checksum(offset, port_difference, flags);
+    }
+    if done { Ok(()) } else { Err(Reason::RewriteFailed) }
+}
+
+#[cfg(test)]
+mod tests;

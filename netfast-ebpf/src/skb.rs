@@ -1,0 +1,262 @@
+//! The packet as the kernel hands it to a tc program: the only calls of packet helpers.
+
+use netfast_common::trace::CAPTURE;
+
+/// What the programs read of a packet and ask of the kernel. A trait, so that host tests can run the programs' own
+/// code on a packet of their making.
+pub trait Skb {
+    /// Bytes from the Ethernet header on, fragments included.
+    fn length(&self) -> u32;
+    /// Address of the first byte that can be read directly.
+    fn data(&self) -> usize;
+    /// Address after the last byte that can be read directly.
+    fn data_end(&self) -> usize;
+    /// `EtherType` as loaded from the header, in wire order.
+    fn ethertype(&self) -> u16;
+    /// Whether a VLAN tag was taken off the packet (`skb->vlan_present`).
+    fn has_vlan(&self) -> bool;
+    /// `skb->mark`.
+    fn mark(&self) -> u32;
+    /// `skb->priority`.
+    fn priority(&self) -> u32;
+    /// Payload bytes of each segment of a GSO packet; 0 if it is none.
+    fn gso_size(&self) -> u32;
+    /// The interface whose hook runs.
+    fn ifindex(&self) -> u32;
+    /// The interface the packet was received by last (`skb->skb_iif`); 0 if it was made on this host.
+    fn ingress_ifindex(&self) -> u32;
+    /// Makes the first `length` bytes directly readable.
+    fn pull(&self, length: u32) -> bool;
+    /// Copies `N` bytes out of the packet, wherever they are, to the start of a buffer.
+    fn load<const N: usize>(&self, offset: u32, to: &mut [u8; 16]) -> bool;
+    /// Copies the packet's first bytes, as many as there are and have room, and returns how many; 0 if the kernel
+    /// refuses. `length` is the packet's.
+    fn capture(&self, length: u32, to: &mut [u8; CAPTURE as usize]) -> u32;
+    /// Writes `header` over the start of the packet.
+    fn store_header<H: Header>(&self, header: &H) -> bool;
+    /// Corrects a transport checksum by a difference ([`netfast_common::csum::difference`]), whatever state of
+    /// offloading it is in. `pseudo` for changes of the pseudo header, that is of addresses.
+    fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool;
+    /// Sets `skb->mark`.
+    fn set_mark(&self, mark: u32);
+    /// Sets `skb->priority`.
+    fn set_priority(&self, priority: u32);
+    /// MTU of the interface whose hook runs, in bytes.
+    fn mtu(&self) -> Option<u32>;
+    /// Whether the kernel's routes would deliver a packet that came in by `ifindex` to the host itself.
+    fn is_for_host(&self, query: &RouteQuery) -> bool;
+    /// Shows the packet to a tracer ([`trace::show`](crate::trace::show)), out of line.
+    fn show(&self, reason: u32, out_ifindex: u32);
+    /// Whether a tracer wants to see the packet ([`trace::is_wanted`](crate::trace::is_wanted)), out of line.
+    fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool;
+    /// Sends the packet out of an interface, or with [`BPF_F_INGRESS`](aya_ebpf::bindings::BPF_F_INGRESS) into it;
+    /// returns the program's verdict.
+    fn redirect(&self, ifindex: u32, flags: u64) -> i32;
+    /// Hands the packet to the other end of a veth, as one that is addressed to it. A frame that was bridged is for
+    /// somebody else's MAC to the host (`PACKET_OTHERHOST`), and before kernel 6.15 nobody looks at it again.
+    fn redirect_peer(&self, ifindex: u32) -> i32;
+}
+
+/// The first bytes of a packet, as a type without padding.
+pub trait Header {
+    /// Its length in bytes.
+    const LENGTH: u32;
+}
+
+/// A question to the kernel's routes.
+pub struct RouteQuery {
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u8,
+    /// TOS of an IPv4 packet.
+    pub tos: u8,
+    /// Where the packet came in.
+    pub ifindex: u32,
+    /// Source address, in words in wire order.
+    pub source: [u32; 4],
+    /// Destination address, in words in wire order.
+    pub destination: [u32; 4],
+}
+
+#[cfg(target_arch = "bpf")]
+mod kernel {
+    use aya_ebpf::{
+        bindings::{__sk_buff, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup},
+        helpers::generated::{
+            bpf_check_mtu, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace, bpf_redirect,
+            bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        },
+        programs::TcContext,
+    };
+
+    use super::{CAPTURE, Header, RouteQuery, Skb};
+    use crate::family::AF_INET;
+
+    /// `if_packet.h`: addressed to this host.
+    const PACKET_HOST: u32 = 0;
+
+    #[inline(always)]
+    fn raw(context: &TcContext) -> *mut __sk_buff {
+        context.skb.skb
+    }
+
+    /// A global function, which the verifier looks at once and not on each path that calls it: that would cost forty
+    /// times as much. Its first argument is the context by the name of its type; it must return a number.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_show(skb: *mut __sk_buff, reason: u32, out_ifindex: u32) -> u32 {
+        crate::trace::show(&TcContext::new(skb), reason, out_ifindex);
+        0
+    }
+
+    /// As above.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_wanted(skb: *mut __sk_buff, reason: u32, out_ifindex: u32) -> u32 {
+        crate::trace::is_wanted(&TcContext::new(skb), reason, out_ifindex).into()
+    }
+
+    macro_rules! field {
+        ($context:expr, $field:ident) => {
+            // SAFETY: the kernel hands the program a valid context and rewrites loads of its fields.
+            unsafe { (*raw($context)).$field }
+        };
+    }
+
+    impl Skb for TcContext {
+        #[inline(always)]
+        fn length(&self) -> u32 {
+            field!(self, len)
+        }
+        #[inline(always)]
+        fn data(&self) -> usize {
+            field!(self, data) as usize
+        }
+        #[inline(always)]
+        fn data_end(&self) -> usize {
+            field!(self, data_end) as usize
+        }
+        #[inline(always)]
+        #[expect(clippy::cast_possible_truncation, reason = "__sk_buff widens the 16-bit field")]
+        fn ethertype(&self) -> u16 {
+            field!(self, protocol) as u16
+        }
+        #[inline(always)]
+        fn has_vlan(&self) -> bool {
+            field!(self, vlan_present) != 0
+        }
+        #[inline(always)]
+        fn mark(&self) -> u32 {
+            field!(self, mark)
+        }
+        #[inline(always)]
+        fn priority(&self) -> u32 {
+            field!(self, priority)
+        }
+        #[inline(always)]
+        fn gso_size(&self) -> u32 {
+            field!(self, gso_size)
+        }
+        #[inline(always)]
+        fn ifindex(&self) -> u32 {
+            field!(self, ifindex)
+        }
+        #[inline(always)]
+        fn ingress_ifindex(&self) -> u32 {
+            field!(self, ingress_ifindex)
+        }
+        #[inline(always)]
+        fn pull(&self, length: u32) -> bool {
+            // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
+            unsafe { bpf_skb_pull_data(raw(self), length) == 0 }
+        }
+        #[inline(always)]
+        fn load<const N: usize>(&self, offset: u32, to: &mut [u8; 16]) -> bool {
+            const { assert!(N <= 16) }
+            // SAFETY: `to` has at least N bytes; the helper checks the packet's side.
+            unsafe { bpf_skb_load_bytes(raw(self).cast(), offset, to.as_mut_ptr().cast(), N as u32) == 0 }
+        }
+        #[inline(always)]
+        fn capture(&self, length: u32, to: &mut [u8; CAPTURE as usize]) -> u32 {
+            let bytes = length.min(CAPTURE);
+            // The verifier wants to see that it is not none.
+            if bytes == 0 {
+                return 0;
+            }
+            // SAFETY: `to` has at least that many bytes; the helper checks the packet's side.
+            let done = unsafe { bpf_skb_load_bytes(raw(self).cast(), 0, to.as_mut_ptr().cast(), bytes) };
+            if done == 0 { bytes } else { 0 }
+        }
+        #[inline(always)]
+        fn store_header<H: Header>(&self, header: &H) -> bool {
+            // SAFETY: `header` has that many bytes; the helper checks the packet's side and makes it writable.
+            unsafe { bpf_skb_store_bytes(raw(self), 0, (&raw const *header).cast(), H::LENGTH, 0) == 0 }
+        }
+        #[inline(always)]
+        fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool {
+            // SAFETY: a valid context; with a size of 0 (no bits in the low nibble of flags) `to` is a difference.
+            unsafe { bpf_l4_csum_replace(raw(self), offset, 0, u64::from(difference), flags) == 0 }
+        }
+        #[inline(always)]
+        fn set_mark(&self, mark: u32) {
+            // SAFETY: a valid context; tc programs may write this field.
+            unsafe { (*raw(self)).mark = mark }
+        }
+        #[inline(always)]
+        fn set_priority(&self, priority: u32) {
+            // SAFETY: a valid context; tc programs may write this field.
+            unsafe { (*raw(self)).priority = priority }
+        }
+        #[inline(always)]
+        fn mtu(&self) -> Option<u32> {
+            let mut mtu = 0;
+            // SAFETY: a valid context and a valid place for the answer. The answer is filled in whether the packet
+            // fits or not; only a missing device leaves it at 0.
+            unsafe { bpf_check_mtu(raw(self).cast(), 0, &raw mut mtu, 0, 0) };
+            (mtu != 0).then_some(mtu)
+        }
+        #[inline(always)]
+        fn is_for_host(&self, query: &RouteQuery) -> bool {
+            // SAFETY: every field of the parameters is an integer or a union of integers.
+            let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+            parameters.family = query.family;
+            parameters.ifindex = query.ifindex;
+            if query.family == AF_INET {
+                parameters.__bindgen_anon_2.tos = query.tos;
+                parameters.__bindgen_anon_3.ipv4_src = query.source[0];
+                parameters.__bindgen_anon_4.ipv4_dst = query.destination[0];
+            } else {
+                parameters.__bindgen_anon_3.ipv6_src = query.source;
+                parameters.__bindgen_anon_4.ipv6_dst = query.destination;
+            }
+            let length = size_of::<bpf_fib_lookup>() as i32;
+            // SAFETY: a valid context and parameters of the length given.
+            let answer = unsafe { bpf_fib_lookup_helper(raw(self).cast(), &raw mut parameters, length, 0) };
+            // The kernel says so of every route that is not unicast; the gate has refused multicast and broadcast, so
+            // it is a local one (net/core/filter.c, bpf_ipv4_fib_lookup).
+            answer == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+        }
+        #[inline(always)]
+        fn show(&self, reason: u32, out_ifindex: u32) {
+            netfast_show(raw(self), reason, out_ifindex);
+        }
+        #[inline(always)]
+        fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool {
+            netfast_wanted(raw(self), reason, out_ifindex) != 0
+        }
+        #[inline(always)]
+        fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
+            // SAFETY: no pointers.
+            unsafe { bpf_redirect(ifindex, flags) as i32 }
+        }
+        #[inline(always)]
+        fn redirect_peer(&self, ifindex: u32) -> i32 {
+            // SAFETY: a valid context; the helpers take no other pointers.
+            unsafe {
+                if (*raw(self)).pkt_type != PACKET_HOST {
+                    bpf_skb_change_type(raw(self), PACKET_HOST);
+                }
+                bpf_redirect_peer(ifindex, 0) as i32
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Writes the man pages and shell completions of the command line, for packages:
+//! `cargo run --package netfast --example generate -- DIR`. Not a part of netfast, which so need not carry it along.
+
+use std::{env, fs, io, path::Path, process::ExitCode};
+
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use netfast::cli;
+
+/// Commands for administrators (man-pages(7)).
+const SECTION: &str = "8";
+
+fn main() -> ExitCode {
+    let Some(dir) = env::args_os().nth(1) else {
+        return fail("usage: generate DIR");
+    };
+    match generate(Path::new(&dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot write to {}: {error}", Path::new(&dir).display())),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a program of its own")]
+fn fail(text: &str) -> ExitCode {
+    eprintln!("generate: {text}");
+    ExitCode::FAILURE
+}
+
+fn generate(dir: &Path) -> io::Result<()> {
+    let (man, completions) = (dir.join("man"), dir.join("completions"));
+    fs::create_dir_all(&man)?;
+    fs::create_dir_all(&completions)?;
+    let mut command = cli::command();
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut command, "netfast", &completions)?;
+    }
+    let mut command = cli::command();
+    command.build();
+    pages(&command, &man)
+}
+
+/// A page for the command, and one for each below it.
+fn pages(command: &Command, dir: &Path) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        pages(below, dir)?;
+    }
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .section(SECTION)
+        .manual("netfast")
+        .render(&mut page)?;
+    fs::write(dir.join(format!("{name}.{SECTION}")), page)
+}

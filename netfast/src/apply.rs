@@ -1,0 +1,383 @@
+//! The only writer: takes the diff's actions to the kernel, and knows what is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    BtfError, Ebpf, EbpfError,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    programs::{ProgramError, links::FdLink},
+};
+use netfast_common::{
+    abi::{DEFAULT_FRESH, map},
+    control::Control,
+    device::{Device, Traffic},
+};
+use tracing::{info, warn};
+
+mod attach;
+pub mod clsact;
+pub mod conntrack;
+mod executor;
+pub mod flows;
+mod object;
+pub mod pins;
+pub mod read;
+mod remove;
+pub mod sysctl;
+pub mod trace;
+pub mod trial;
+
+pub use attach::{AttachError, Mode};
+pub use executor::{Failure, Outcome};
+pub use object::OBJECT;
+pub use remove::{Remains, other_abis, remove};
+
+use crate::{
+    diff::{Hook, Realized, RealizedDevice},
+    plan::{Facts, Foreign, Sysctl},
+    probe,
+    world::{LinkKind, World},
+};
+use pins::{LinkPin, Pins, PinsError};
+
+/// The loaded programs and maps, and what is attached.
+pub struct Datapath {
+    pins: Pins,
+    mode: Mode,
+    ebpf: Ebpf,
+    control: Array<MapData, Control>,
+    devices: HashMap<MapData, u32, Device>,
+    generations: Array<MapData, u32>,
+    traffic: PerCpuArray<MapData, Traffic>,
+    realized: Realized,
+    facts: Facts,
+    queue_watch_error: Option<String>,
+    table_bytes: u64,
+    /// Interfaces that a clsact qdisc was added to, with their names.
+    added_clsact: BTreeMap<u32, String>,
+    /// Nothing was pinned before: a failed start takes everything away again.
+    fresh: bool,
+}
+
+impl Datapath {
+    /// Loads the programs, takes over what is pinned, and pins the rest, marked as the instance's with this run
+    /// directory. Nothing new is attached to an interface.
+    pub fn open(pin_dir: &Path, run_dir: &Path, flows: u32, mode: Mode) -> Result<Self, ApplyError> {
+        let pins = Pins::new(pin_dir);
+        let fresh = !pins.exist();
+        pins.create()?;
+        let marked = pins.mark_run_dir(run_dir).map_err(|source| ApplyError::Io {
+            path: pins.root().into(),
+            source,
+        });
+        let opened = marked.and_then(|()| Self::load(pins.clone(), flows, mode, fresh));
+        if opened.is_err() && fresh {
+            // The error to report is the first one.
+            let _ = remove::links(&pins).and_then(|()| pins.remove_maps());
+        }
+        opened
+    }
+
+    fn load(pins: Pins, flows: u32, mode: Mode, fresh: bool) -> Result<Self, ApplyError> {
+        let mut ebpf = object::load(&pins, flows)?;
+        let mut datapath = Self {
+            control: take(&mut ebpf, map::CONTROL)?,
+            devices: take(&mut ebpf, map::DEVICES)?,
+            generations: take(&mut ebpf, map::GENERATIONS)?,
+            traffic: take(&mut ebpf, map::TRAFFIC)?,
+            realized: Realized::default(),
+            facts: Facts::default(),
+            queue_watch_error: None,
+            table_bytes: object::table_bytes(flows, DEFAULT_FRESH),
+            added_clsact: BTreeMap::new(),
+            ebpf,
+            pins,
+            mode,
+            fresh,
+        };
+        datapath.adopt()?;
+        if let Err(error) = datapath.watch_queues() {
+            let text = format!("{:#}", anyhow::Error::new(error));
+            warn!("packets handed to user space cannot be told apart: {text}");
+            datapath.queue_watch_error = Some(text);
+        }
+        datapath.facts.queue_watch = datapath.queue_watch_error.is_none();
+        Ok(datapath)
+    }
+
+    /// Takes over what another daemon left: its devices, and its links with our programs in them.
+    fn adopt(&mut self) -> Result<(), ApplyError> {
+        self.realized.control = self
+            .control
+            .get(&0, 0)
+            .map_err(|source| map_error(map::CONTROL, source))?;
+        for entry in &self.devices {
+            let (ifindex, device) = entry.map_err(|source| map_error(map::DEVICES, source))?;
+            let entry = RealizedDevice { device, identity: None };
+            self.realized.devices.insert(ifindex, entry);
+        }
+        let pins = self.pins.links().map_err(|source| ApplyError::Io {
+            path: self.pins.root().into(),
+            source,
+        })?;
+        for pin in pins {
+            let LinkPin::Device(ifindex, hook) = pin else { continue };
+            match self.adopt_link(ifindex, hook) {
+                Ok(true) => {}
+                Ok(false) => info!("device {ifindex} is gone, and so is its {} link", hook.name()),
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    warn!(
+                        "cannot take over the {} link of device {ifindex}: {error:#}",
+                        hook.name()
+                    );
+                    // It runs an old program: better none.
+                    attach::detach(&self.pins, ifindex, hook).map_err(|source| ApplyError::Attach {
+                        ifindex,
+                        hook,
+                        source,
+                    })?;
+                }
+            }
+        }
+        if !self.realized.links.is_empty() {
+            info!("took over {} links", self.realized.links.len());
+        }
+        Ok(())
+    }
+
+    fn adopt_link(&mut self, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
+        let kind = self
+            .realized
+            .devices
+            .get(&ifindex)
+            .and_then(|entry| entry.device.kind());
+        let Some(kind) = kind else {
+            attach::detach(&self.pins, ifindex, hook)?;
+            return Ok(false);
+        };
+        let Ok(program) = object::classifier(&mut self.ebpf, kind, hook) else {
+            return Ok(false);
+        };
+        let alive = attach::adopt(program, &self.pins, ifindex, hook)?;
+        if alive {
+            self.realized.links.insert((ifindex, hook), kind);
+        }
+        Ok(alive)
+    }
+
+    /// Attaches the program that watches `nf_queue`. A tracing link cannot be given another program: the new one is
+    /// attached before the old one goes.
+    fn watch_queues(&mut self) -> Result<(), ApplyError> {
+        let name = netfast_common::abi::program::QUEUED;
+        let program_error = |source: ProgramError| ApplyError::Program {
+            name,
+            source: Box::new(source),
+        };
+        let watch = object::load_queue_watch(&mut self.ebpf)?;
+        let id = watch.attach().map_err(program_error)?;
+        let link: FdLink = watch.take_link(id).map_err(program_error)?.into();
+        attach::pin(link, self.pins.link(LinkPin::Queued)).map_err(ApplyError::QueueWatch)
+    }
+
+    /// What is netfast's on the host; sysctls are read anew.
+    pub fn realized(&mut self) -> &Realized {
+        let found = Sysctl::ALL.into_iter().filter_map(|sysctl| {
+            let value = sysctl::read(sysctl).unwrap_or_else(|error| {
+                warn!("cannot read {}: {error}", sysctl.name());
+                None
+            })?;
+            Some((sysctl, value))
+        });
+        self.realized.sysctls = found.collect::<BTreeMap<_, _>>();
+        &self.realized
+    }
+
+    /// What the plan must know of the BPF subsystem. Nobody announces programs of others, so interfaces are looked at
+    /// when they appear, and all of them when `all` is set.
+    pub fn facts(&mut self, world: &World, all: bool) -> &Facts {
+        let devices = self.realized.devices.iter();
+        self.facts.endpoints = devices
+            .filter(|(_, entry)| entry.device.is_endpoint())
+            .map(|(ifindex, entry)| (*ifindex, entry.device))
+            .collect();
+        if self.mode == Mode::Clsact {
+            return &self.facts;
+        }
+        self.facts
+            .foreign
+            .retain(|ifindex, _| world.links.contains_key(ifindex));
+        for link in world.links.values().filter(|link| link.is_ethernet()) {
+            let concerns = link.master.is_some() || !matches!(link.kind, LinkKind::Dummy | LinkKind::Loopback);
+            if concerns && (all || !self.facts.foreign.contains_key(&link.ifindex)) {
+                // One that went away meanwhile is not in the next snapshot.
+                if let Ok(programs) = probe::attached(&link.name) {
+                    self.facts.foreign.insert(link.ifindex, foreign(&programs));
+                }
+            }
+        }
+        &self.facts
+    }
+
+    /// How programs are attached.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Why packets handed to user space cannot be told apart, if they cannot.
+    pub fn queue_watch_error(&self) -> Option<&str> {
+        self.queue_watch_error.as_deref()
+    }
+
+    /// Kernel memory of the flow tables, in bytes.
+    pub fn table_bytes(&self) -> u64 {
+        self.table_bytes
+    }
+
+    /// Interfaces that a clsact qdisc was added to by this daemon, with their names.
+    pub fn added_clsact(&self) -> &BTreeMap<u32, String> {
+        &self.added_clsact
+    }
+
+    /// Where the pins are.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Whether nothing was pinned before.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Devices that have both programs attached.
+    pub fn attached(&self) -> BTreeSet<u32> {
+        let links = &self.realized.links;
+        links
+            .keys()
+            .map(|(ifindex, _)| *ifindex)
+            .filter(|ifindex| Hook::BOTH.iter().all(|hook| links.contains_key(&(*ifindex, *hook))))
+            .collect()
+    }
+
+    /// The slot of a device.
+    pub fn slot(&self, ifindex: u32) -> Option<u16> {
+        Some(self.realized.devices.get(&ifindex)?.device.slot)
+    }
+}
+
+/// Which of the programs on an interface are somebody else's, and where.
+pub fn foreign(programs: &[probe::Attached]) -> Foreign {
+    let mut found = Foreign::default();
+    let mut after_ours = false;
+    for program in programs {
+        let name = if program.name.is_empty() {
+            format!("(id {})", program.id)
+        } else {
+            program.name.clone()
+        };
+        match (program.hook, program.is_ours()) {
+            (probe::Hook::Ingress, true) => after_ours = true,
+            (probe::Hook::Ingress, false) => {
+                if after_ours {
+                    found.ingress_after.push(name.clone());
+                }
+                found.ingress.push(name);
+            }
+            (probe::Hook::Egress, true) => {}
+            (probe::Hook::Egress, false) => found.egress.push(name),
+        }
+    }
+    found
+}
+
+/// A map of the loaded object as its type.
+fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, ApplyError> {
+    let map = ebpf.take_map(name).ok_or(ApplyError::NotInObject { name })?;
+    M::try_from(map).map_err(|source| map_error(name, source))
+}
+
+fn map_error(name: &'static str, source: MapError) -> ApplyError {
+    ApplyError::Map {
+        name,
+        source: Box::new(source),
+    }
+}
+
+/// Why something cannot be done to the host.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It was built without.
+    #[error("this build of netfast has no BPF programs in it (it was built with AYA_BUILD_SKIP)")]
+    NoObject,
+    /// It was built from other sources.
+    #[error("the BPF object has no {name}")]
+    NotInObject {
+        /// The program or map.
+        name: &'static str,
+    },
+    /// The kernel or the parser refused.
+    #[error("cannot load {what}")]
+    Load {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: Box<EbpfError>,
+    },
+    /// The verifier refused, or the kernel did.
+    #[error("the kernel does not take the BPF program {name}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// The kernel has no type information.
+    #[error("cannot read the kernel's BTF")]
+    Btf(#[source] Box<BtfError>),
+    /// The watch cannot be pinned.
+    #[error("cannot keep the watch on nf_queue")]
+    QueueWatch(#[source] AttachError),
+    /// A map cannot be read or written.
+    #[error("cannot access the map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<MapError>,
+    },
+    /// A program cannot be attached or detached.
+    #[error("device {ifindex}, {}", hook.name())]
+    Attach {
+        /// The device.
+        ifindex: u32,
+        /// Where.
+        hook: Hook,
+        /// Why.
+        source: AttachError,
+    },
+    /// The pins cannot be made.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// A sysctl cannot be set.
+    #[error("cannot set {name} = {value}")]
+    Sysctl {
+        /// Its name.
+        name: &'static str,
+        /// The value.
+        value: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file system refused.
+    #[error("cannot access {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,294 @@
+//! Does the actions of a diff, one after the other: all that is done to maps, hooks and sysctls happens here.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{MapError, PerCpuValues};
+use netfast_common::{
+    abi::map,
+    control::Control,
+    device::{Device, Kind, Traffic},
+};
+use tracing::{debug, info};
+
+use crate::{
+    apply::{
+        ApplyError, AttachError, Datapath, Mode,
+        attach::{self, Place},
+        clsact, map_error, object, sysctl,
+    },
+    diff::{Action, Hook, RealizedDevice},
+    world::Mac,
+};
+
+/// What became of a list of actions.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was done, in order.
+    pub done: Vec<Action>,
+    /// What failed.
+    pub failures: Vec<Failure>,
+    /// The time was up before everything was done.
+    pub unfinished: bool,
+}
+
+/// An action that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The action.
+    pub action: Action,
+    /// Why.
+    pub error: ApplyError,
+}
+
+impl Failure {
+    /// Whether it only came too late: the interface is gone, which is being announced.
+    pub fn is_late(&self) -> bool {
+        matches!(
+            self.error,
+            ApplyError::Attach {
+                source: AttachError::Gone,
+                ..
+            }
+        )
+    }
+
+    /// The failure with all its causes.
+    pub fn text(&self) -> String {
+        let mut text = format!("cannot {}: {}", self.action, self.error);
+        let mut cause = std::error::Error::source(&self.error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl Datapath {
+    /// Does these actions. One that fails ends what is done for its device, not what is done for others; one that is
+    /// about no device keeps flows from being used, if they are not yet.
+    ///
+    /// Attaching waits for a grace period of RCU each time, under the lock of all network devices (`tcx_entry_sync`),
+    /// so many containers at once take seconds: after `budget` what would come anew is left to the next pass.
+    pub fn execute(&mut self, actions: Vec<Action>, budget: Option<Duration>) -> Outcome {
+        let begin = Instant::now();
+        let mut outcome = Outcome::default();
+        let mut failed_devices = BTreeSet::new();
+        let mut unsafe_to_use = false;
+        for action in actions {
+            let device = action.device();
+            if device.is_some_and(|ifindex| failed_devices.contains(&ifindex)) || (unsafe_to_use && starts_use(&action))
+            {
+                continue;
+            }
+            if comes_anew(&action) && budget.is_some_and(|budget| begin.elapsed() > budget) {
+                outcome.unfinished = true;
+                break;
+            }
+            match self.act(&action) {
+                Ok(()) => {
+                    if is_news(&action) {
+                        info!("{action}");
+                    } else {
+                        debug!("{action}");
+                    }
+                    self.realized.note(&action);
+                    outcome.done.push(action);
+                }
+                Err(error) => {
+                    match device {
+                        Some(ifindex) => {
+                            failed_devices.insert(ifindex);
+                        }
+                        None => unsafe_to_use = true,
+                    }
+                    outcome.failures.push(Failure { action, error });
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Takes back what was done, in reverse; goes on after a failure.
+    pub fn undo(&mut self, done: &[Action]) -> Outcome {
+        self.execute(done.iter().rev().filter_map(Action::undo).collect(), None)
+    }
+
+    /// Makes every learned flow a miss, at once, before it is known what changed.
+    pub fn new_epoch(&mut self) -> Result<(), ApplyError> {
+        let epoch = self.realized.control.epoch.wrapping_add(1);
+        let control = Control {
+            epoch,
+            ..self.realized.control
+        };
+        self.set_control(control)?;
+        self.realized.control = control;
+        Ok(())
+    }
+
+    /// Makes every learned flow that enters or leaves by a device a miss, at once. A device that is not ours has none.
+    pub fn outdate(&mut self, ifindex: u32) -> Result<(), ApplyError> {
+        match self.slot(ifindex) {
+            Some(slot) => self.new_generation(slot),
+            None => Ok(()),
+        }
+    }
+
+    /// A neighbour behind a device is not who it was: makes every flow a miss that may have been learned through it.
+    /// Behind a bridge those are the flows of the endpoint whose MAC address it had, since nothing is learned that
+    /// leaves for another; without that address, those of all its endpoints.
+    pub fn outdate_neighbour(&mut self, device: u32, mac: Option<Mac>) -> Result<(), ApplyError> {
+        let devices = &self.realized.devices;
+        match devices.get(&device).and_then(|entry| entry.device.kind()) {
+            None => return Ok(()),
+            Some(Kind::Uplink | Kind::Endpoint) => return self.new_epoch(),
+            Some(Kind::Bridge) => {}
+        }
+        let is_behind = |entry: &RealizedDevice| {
+            let master = entry.identity.as_ref().map(|identity| identity.master);
+            master.is_none_or(|master| master == Some(device))
+        };
+        let concerned = devices.values().filter(|entry| {
+            let is_named = mac.is_none_or(|mac| entry.device.mac == mac.0);
+            entry.device.is_endpoint() && is_named && is_behind(entry)
+        });
+        let slots: Vec<u16> = concerned.map(|entry| entry.device.slot).collect();
+        slots.into_iter().try_for_each(|slot| self.new_generation(slot))
+    }
+
+    fn act(&mut self, action: &Action) -> Result<(), ApplyError> {
+        match action {
+            Action::NewEpoch { .. } => {
+                let epoch = self.realized.control.epoch.wrapping_add(1);
+                self.set_control(Control {
+                    epoch,
+                    ..self.realized.control
+                })
+            }
+            Action::SetSwitches { to, pace, .. } => self.set_control(self.realized.control.with(*to, *pace)),
+            // Nothing on the host depends on them.
+            Action::NoteInputs(_) | Action::NoteIdentity { .. } => Ok(()),
+            Action::SetSysctl { sysctl, to, .. } => sysctl::write(*sysctl, *to).map_err(|source| ApplyError::Sysctl {
+                name: sysctl.name(),
+                value: *to,
+                source,
+            }),
+            Action::AddDevice { ifindex, device, .. } => {
+                self.clear_traffic(device.slot)?;
+                self.set_device(*ifindex, *device)
+            }
+            Action::ChangeDevice { ifindex, to, .. } => self.set_device(*ifindex, *to),
+            Action::RemoveDevice { ifindex, device } => {
+                match self.devices.remove(ifindex) {
+                    Ok(()) | Err(MapError::KeyNotFound) => {}
+                    Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+                    Err(source) => return Err(map_error(map::DEVICES, source)),
+                }
+                self.new_generation(device.slot)
+            }
+            Action::Attach {
+                ifindex,
+                name,
+                hook,
+                kind,
+            } => self.attach(*ifindex, name, *hook, *kind),
+            Action::Detach { ifindex, hook, kind } => self.detach(*ifindex, *hook, *kind),
+        }
+    }
+
+    fn set_control(&mut self, control: Control) -> Result<(), ApplyError> {
+        // A tracer's lease is its own. It may renew it just now: then it does so again in half a second.
+        let found = self
+            .control
+            .get(&0, 0)
+            .map_err(|source| map_error(map::CONTROL, source))?;
+        let control = Control {
+            traced_until: found.traced_until,
+            ..control
+        };
+        self.control
+            .set(0, control, 0)
+            .map_err(|source| map_error(map::CONTROL, source))
+    }
+
+    /// First the entry, then the generation: what is learned in between dies with it.
+    fn set_device(&mut self, ifindex: u32, device: Device) -> Result<(), ApplyError> {
+        self.devices
+            .insert(ifindex, device, 0)
+            .map_err(|source| map_error(map::DEVICES, source))?;
+        self.new_generation(device.slot)
+    }
+
+    fn new_generation(&mut self, slot: u16) -> Result<(), ApplyError> {
+        let slot = u32::from(slot);
+        let failed = |source| map_error(map::GENERATIONS, source);
+        let generation: u32 = self.generations.get(&slot, 0).map_err(failed)?;
+        self.generations
+            .set(slot, generation.wrapping_add(1), 0)
+            .map_err(failed)
+    }
+
+    /// A slot's counters are its device's.
+    fn clear_traffic(&mut self, slot: u16) -> Result<(), ApplyError> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| ApplyError::Io {
+            path: path.into(),
+            source,
+        })?;
+        let zeros = PerCpuValues::try_from(vec![Traffic::default(); cpus]).map_err(|source| ApplyError::Io {
+            path: map::TRAFFIC.into(),
+            source,
+        })?;
+        self.traffic
+            .set(slot.into(), zeros, 0)
+            .map_err(|source| map_error(map::TRAFFIC, source))
+    }
+
+    fn attach(&mut self, ifindex: u32, name: &str, hook: Hook, kind: Kind) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::Attach { ifindex, hook, source };
+        let program = object::classifier(&mut self.ebpf, kind, hook)?;
+        let place = Place { ifindex, name, hook };
+        if self.mode == Mode::Clsact && clsact::add(name).map_err(failed)? {
+            self.added_clsact.insert(ifindex, name.into());
+        }
+        attach::attach(program, &self.pins, self.mode, place).map_err(failed)
+    }
+
+    fn detach(&mut self, ifindex: u32, hook: Hook, kind: Kind) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::Attach { ifindex, hook, source };
+        match self.mode {
+            Mode::Tcx => attach::detach(&self.pins, ifindex, hook).map_err(failed),
+            Mode::Clsact => {
+                // Gone with its interface, if that has no name any more.
+                let Ok(name) = nix::net::if_::if_indextoname(ifindex) else {
+                    return Ok(());
+                };
+                let name = name.to_string_lossy();
+                let place = Place {
+                    ifindex,
+                    name: &name,
+                    hook,
+                };
+                attach::detach_filter(place, object::program_name(kind, hook)).map_err(failed)
+            }
+        }
+    }
+}
+
+/// Whether an action adds something that nothing else waits for.
+fn comes_anew(action: &Action) -> bool {
+    matches!(action, Action::AddDevice { .. } | Action::Attach { .. })
+}
+
+/// Whether an operator wants to read of it; the rest follows from the containers' coming and going.
+fn is_news(action: &Action) -> bool {
+    matches!(action, Action::SetSwitches { .. } | Action::SetSysctl { .. })
+}
+
+/// Whether an action lets flows be used or learned that were not.
+fn starts_use(action: &Action) -> bool {
+    matches!(action, Action::SetSwitches { from, to, .. } if to & !from != 0)
+}

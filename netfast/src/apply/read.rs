@@ -1,0 +1,137 @@
+//! The pinned maps, read: for reports, with and without a daemon. Flow tables are in [`super::flows`].
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use netfast_common::{
+    abi::{MAX_DEVICES, map},
+    control::Control,
+    device::{Device, Traffic},
+    reason::{Count, SLOTS},
+};
+
+use crate::apply::pins::Pins;
+
+/// The maps of an instance, opened for reading.
+pub struct Tables {
+    control: Array<MapData, Control>,
+    devices: HashMap<MapData, u32, Device>,
+    generations: Array<MapData, u32>,
+    traffic: PerCpuArray<MapData, Traffic>,
+    reasons: PerCpuArray<MapData, Count>,
+}
+
+impl Tables {
+    /// Opens the maps that are pinned under this pin directory.
+    pub fn open(pin_dir: &Path) -> Result<Self, ReadError> {
+        let pins = Pins::new(pin_dir);
+        if !pins.exist() {
+            return Err(ReadError::NothingPinned(pins.root().display().to_string()));
+        }
+        Ok(Self {
+            control: open(&pins, map::CONTROL)?,
+            devices: open(&pins, map::DEVICES)?,
+            generations: open(&pins, map::GENERATIONS)?,
+            traffic: open(&pins, map::TRAFFIC)?,
+            reasons: open(&pins, map::REASONS)?,
+        })
+    }
+
+    /// The switches.
+    pub fn control(&self) -> Result<Control, ReadError> {
+        self.control
+            .get(&0, 0)
+            .map_err(|source| read_error(map::CONTROL, source))
+    }
+
+    /// The devices, by ifindex.
+    pub fn devices(&self) -> Result<BTreeMap<u32, Device>, ReadError> {
+        self.devices
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(|source| read_error(map::DEVICES, source))
+    }
+
+    /// The generation of a slot.
+    pub fn generation(&self, slot: u16) -> Result<u32, ReadError> {
+        self.generations
+            .get(&slot.into(), 0)
+            .map_err(|source| read_error(map::GENERATIONS, source))
+    }
+
+    /// The traffic of a slot.
+    pub fn traffic(&self, slot: u16) -> Result<Traffic, ReadError> {
+        debug_assert!(u32::from(slot) < MAX_DEVICES, "slots are given out by diff");
+        let values = self
+            .traffic
+            .get(&slot.into(), 0)
+            .map_err(|source| read_error(map::TRAFFIC, source))?;
+        Ok(values.iter().fold(Traffic::default(), |sum, part| Traffic {
+            in_fast_packets: sum.in_fast_packets.wrapping_add(part.in_fast_packets),
+            in_fast_bytes: sum.in_fast_bytes.wrapping_add(part.in_fast_bytes),
+            in_slow_packets: sum.in_slow_packets.wrapping_add(part.in_slow_packets),
+            in_slow_bytes: sum.in_slow_bytes.wrapping_add(part.in_slow_bytes),
+            out_fast_packets: sum.out_fast_packets.wrapping_add(part.out_fast_packets),
+            out_fast_bytes: sum.out_fast_bytes.wrapping_add(part.out_fast_bytes),
+            in_spoofed_packets: sum.in_spoofed_packets.wrapping_add(part.in_spoofed_packets),
+            in_malformed_packets: sum.in_malformed_packets.wrapping_add(part.in_malformed_packets),
+        }))
+    }
+
+    /// The counts by reason number; entry 0 is the fast path.
+    pub fn reasons(&self) -> Result<Vec<Count>, ReadError> {
+        let sum = |values: PerCpuValues<Count>| {
+            values.iter().fold(Count::default(), |sum, part| Count {
+                packets: sum.packets.wrapping_add(part.packets),
+                bytes: sum.bytes.wrapping_add(part.bytes),
+            })
+        };
+        (0..SLOTS)
+            .map(|number| self.reasons.get(&number, 0).map(sum))
+            .collect::<Result<_, _>>()
+            .map_err(|source| read_error(map::REASONS, source))
+    }
+}
+
+/// A pinned map as its type.
+pub(super) fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, ReadError> {
+    let data = MapData::from_pin(pins.map(name)).map_err(|source| read_error(name, source))?;
+    let map = Map::from_map_data(data).map_err(|source| read_error(name, source))?;
+    M::try_from(map).map_err(|source| read_error(name, source))
+}
+
+fn read_error(name: &'static str, source: MapError) -> ReadError {
+    ReadError::Map {
+        name,
+        source: Box::new(source),
+    }
+}
+
+/// Why the maps cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Nothing is attached, or with other directories.
+    #[error("nothing is pinned in {0}")]
+    NothingPinned(String),
+    /// A map cannot be opened or read.
+    #[error("cannot read the map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<MapError>,
+    },
+}
+
+impl ReadError {
+    /// Whether privileges are missing.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::NothingPinned(_) => false,
+            Self::Map { source, .. } => {
+                matches!(source.as_ref(), MapError::SyscallError(error)
+                    if error.io_error.kind() == io::ErrorKind::PermissionDenied)
+            }
+        }
+    }
+}

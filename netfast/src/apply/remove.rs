@@ -1,0 +1,77 @@
+//! Takes everything that is netfast's from the host, from nothing but the pins: no daemon, no loaded program.
+
+use std::{io, path::Path};
+
+use aya::maps::Array;
+use netfast_common::{abi::map, control::Control};
+use tracing::info;
+
+use crate::apply::{
+    pins::{Pins, remove_file},
+    read,
+};
+
+/// What was found and removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Links that were unpinned.
+    pub links: usize,
+    /// Pin directories that were removed.
+    pub directories: usize,
+}
+
+/// Removes the pins of all ABIs in this pin directory; the programs are detached by that. Flows stop being used
+/// first. Goes on after an error and returns the first.
+pub fn remove(pin_dir: &Path) -> io::Result<Remains> {
+    let mut remains = Remains::default();
+    let mut first = Ok(());
+    let ours = Pins::new(pin_dir);
+    if ours.exist() {
+        first = first.and(switch_off(&ours));
+        remains.links += ours.links().map_or(0, |links| links.len());
+        first = first.and(links(&ours)).and(ours.remove_maps());
+        remains.directories += 1;
+    }
+    let others = other_abis(pin_dir)?;
+    remains.links += others.links;
+    remains.directories += others.directories;
+    first.map(|()| remains)
+}
+
+/// Removes what builds with another ABI left.
+pub fn other_abis(pin_dir: &Path) -> io::Result<Remains> {
+    let mut remains = Remains::default();
+    for pins in Pins::of_other_abis(pin_dir)? {
+        if pins.of_other_namespace()? {
+            continue;
+        }
+        info!("removing what another version left in {}", pins.root().display());
+        remains.links += pins.links()?.len();
+        remains.directories += 1;
+        links(&pins)?;
+        pins.remove_maps()?;
+    }
+    Ok(remains)
+}
+
+/// Unpins every link.
+pub(super) fn links(pins: &Pins) -> io::Result<()> {
+    let mut first = Ok(());
+    for pin in pins.links()? {
+        first = first.and(remove_file(&pins.link(pin)));
+    }
+    first
+}
+
+/// Lets no flow be used or learned any more.
+fn switch_off(pins: &Pins) -> io::Result<()> {
+    let mut control: Array<_, Control> = match read::open(pins, map::CONTROL) {
+        Ok(control) => control,
+        // Without the map no program has it either, or it was never whole.
+        Err(_) if !pins.map(map::CONTROL).exists() => return Ok(()),
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let found = control.get(&0, 0).map_err(io::Error::other)?;
+    let off = Control { switches: 0, ..found };
+    control.set(0, off, 0).map_err(io::Error::other)
+}

@@ -1,0 +1,153 @@
+//! `netfast check`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+
+use crate::{
+    apply::{self, trial},
+    cli::{CheckArgs, CliError, Exit, config, output, run::typed},
+    config::{Config, Runtime},
+    observe::{ObserveError, Observer, ObserverConfig},
+    plan::{Desired, Facts, plan},
+    probe::{self, Attached},
+    report::check::{self, Area, Check, Level, Line},
+    world::World,
+};
+
+/// Looks at everything, prints it, and exits with what `netfast run` would exit with.
+pub fn run(args: &CheckArgs) -> Result<(), CliError> {
+    let config = Config::load(args.config.config.as_deref(), typed(&args.config))
+        .map_err(|error| CliError::new(Exit::BadConfig, error).remedy(config::REMEDY))?;
+    let dirs = &args.report.dirs;
+    let mut check = Check::default();
+    for tried in probe::try_all(&dirs.pin_dir, &dirs.run_dir) {
+        check.add_tried(&tried);
+    }
+    if check.fails_with != Some(Exit::Privileges) {
+        try_programs(&mut check);
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let observed = runtime
+        .context("cannot start the asynchronous runtime")?
+        .block_on(observe(&config, &mut check));
+    match observed {
+        Ok(world) => look(&world, &config, !args.config.uplinks.is_empty(), &mut check),
+        // It would only say again which privileges are missing.
+        Err(_) if check.fails_with == Some(Exit::Privileges) => check.lines.push(Line::new(
+            Area::Host,
+            Level::Note,
+            "host",
+            "networks, interfaces and rules cannot be looked at without these privileges",
+        )),
+        Err(error) => {
+            check.fail(Exit::Failed);
+            check
+                .lines
+                .push(Line::new(Area::Host, Level::Fail, "netlink", error.to_string()));
+        }
+    }
+    output::print_report(args.report.json, &check, |style| check.render(style))?;
+    match check.fails_with {
+        None => Ok(()),
+        Some(exit) => Err(CliError::silent(exit)),
+    }
+}
+
+/// Lets the verifier judge the programs themselves.
+fn try_programs(check: &mut Check) {
+    const SUBJECT: &str = "netfast's programs";
+    let line = match trial::load() {
+        Ok(number) => Line::new(
+            Area::Kernel,
+            Level::Ok,
+            SUBJECT,
+            format!("the verifier accepts all {number}"),
+        ),
+        Err(error) => {
+            check.fail(Exit::Unsupported);
+            // The verifier's log follows on further lines; `run` shows it.
+            let text = format!("{:#}", anyhow::Error::new(error));
+            let first = text.lines().next().unwrap_or_default();
+            Line::new(Area::Kernel, Level::Fail, SUBJECT, first)
+                .remedy("Report it with the output of `netfast run` and the kernel's version.")
+        }
+    };
+    check.lines.push(line);
+}
+
+/// Observes once; without the runtime if that does not answer.
+async fn observe(config: &Config, check: &mut Check) -> Result<World, ObserveError> {
+    let docker_host = (config.runtime == Runtime::Docker).then(|| config.docker_host.clone());
+    let start = |docker_host| {
+        Observer::start(ObserverConfig {
+            docker_host,
+            ..ObserverConfig::default()
+        })
+    };
+    let (observer, _hints) = match start(docker_host).await {
+        Err(ObserveError::Docker(error)) => {
+            check.fail(Exit::RuntimeUnavailable);
+            check.lines.push(check::no_runtime(&error.to_string()));
+            start(None).await?
+        }
+        started => {
+            let started = started?;
+            let world = started.0.snapshot().await?;
+            check.lines.push(check::runtime(&world.runtime));
+            return Ok(world);
+        }
+    };
+    observer.snapshot().await
+}
+
+/// Judges what was observed.
+fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) {
+    check.lines.extend(check::host(&world.sysctls));
+    let programs: BTreeMap<u32, Vec<Attached>> = world
+        .links
+        .values()
+        // One that went away meanwhile, or a kernel without tcx: nothing is known of it.
+        .filter_map(|link| Some((link.ifindex, probe::attached(&link.name).ok()?)))
+        .collect();
+    let facts = Facts {
+        queue_watch: check.has(Level::Ok, probe::WATCH),
+        foreign: programs
+            .iter()
+            .map(|(ifindex, on_link)| (*ifindex, apply::foreign(on_link)))
+            .collect(),
+        ..Facts::default()
+    };
+    let desired = plan(world, config, &facts);
+    for name in &desired.missing_uplinks {
+        check.fail(if uplinks_typed { Exit::Usage } else { Exit::BadConfig });
+        let line = Line::new(
+            Area::Interfaces,
+            Level::Fail,
+            name.clone(),
+            "there is no such interface to be an uplink",
+        );
+        check.lines.push(line.remedy("`ip link` lists the interfaces."));
+    }
+    check.lines.extend(check::networks(&desired));
+    check.lines.extend(check::interfaces(
+        world,
+        concerned(world, &desired),
+        &programs,
+        probe::program_name,
+    ));
+    check.lines.extend(check::rules(&world.ruleset));
+}
+
+/// What netfast would be attached to, and what it would be attached to if nothing stood in the way.
+fn concerned(world: &World, desired: &Desired) -> std::collections::BTreeSet<u32> {
+    let endpoints = desired
+        .networks
+        .iter()
+        .flat_map(|network| &network.endpoints)
+        .filter_map(|endpoint| endpoint.ifindex);
+    let bridges = desired.networks.iter().filter_map(|network| network.bridge_ifindex);
+    let found = desired.devices.keys().copied().chain(endpoints).chain(bridges);
+    found.filter(|ifindex| world.links.contains_key(ifindex)).collect()
+}

@@ -1,0 +1,90 @@
+//! `netfast detach`.
+
+use std::fmt::Write as _;
+
+use crate::{
+    cli::{CliError, Exit, ReportArgs, output, run::absolute},
+    daemon::{
+        detach::{DetachError, Detached, detach},
+        lock::LockError,
+    },
+};
+
+/// Runs the command.
+pub fn run(args: &ReportArgs) -> Result<(), CliError> {
+    let done = detach(&absolute(&args.dirs.pin_dir)?, &absolute(&args.dirs.run_dir)?)?;
+    output::print_report(args.json, &done, |_| text(&done))
+}
+
+fn text(done: &Detached) -> String {
+    if done.is_nothing() {
+        return "Nothing of netfast is attached.\n".into();
+    }
+    let mut text = String::new();
+    let mut say = |line: String| writeln!(text, "{line}").expect("a String takes everything");
+    if let Some(pid) = done.stopped {
+        say(format!("Stopped the daemon (process {pid})."));
+    }
+    say(format!("Removed {} links and their pins.", done.links));
+    for name in &done.clsact {
+        say(format!("Removed the clsact qdisc from {name}."));
+    }
+    for (name, value) in &done.sysctls {
+        say(format!("Restored {name} = {value}."));
+    }
+    if done.connections > 0 {
+        say(format!("{} TCP connections go on in the kernel.", done.connections));
+    }
+    text
+}
+
+impl From<DetachError> for CliError {
+    fn from(error: DetachError) -> Self {
+        let again = "What could be removed is removed; `netfast detach` can be run again.";
+        let (exit, remedy) = match &error {
+            _ if error.is_permission() => (Exit::Privileges, "Run it as root."),
+            DetachError::StillRunning { .. } => (Exit::AlreadyRunning, "Kill it, then run `netfast detach` again."),
+            DetachError::Lock(LockError::Held { .. }) => (Exit::AlreadyRunning, again),
+            DetachError::OtherNamespace(_) => (
+                Exit::Failed,
+                "Run it in that namespace, or name this one's --pin-dir and --run-dir.",
+            ),
+            DetachError::Instance(_) => (Exit::Failed, "Name the directories of one instance."),
+            DetachError::CannotStop { .. }
+            | DetachError::Lock(LockError::Io { .. })
+            | DetachError::Pins { .. }
+            | DetachError::Filters { .. }
+            | DetachError::Clsact { .. }
+            | DetachError::Connections(_)
+            | DetachError::Sysctl { .. }
+            | DetachError::State(_) => (Exit::Failed, again),
+        };
+        Self::new(exit, error).remedy(remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_was_done() {
+        assert_eq!(text(&Detached::default()), "Nothing of netfast is attached.\n");
+        let done = Detached {
+            stopped: Some(4711),
+            links: 8,
+            pin_directories: 1,
+            clsact: vec!["eth0".into()],
+            sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
+            connections: 3,
+        };
+        assert_eq!(
+            text(&done),
+            "Stopped the daemon (process 4711).\n\
+             Removed 8 links and their pins.\n\
+             Removed the clsact qdisc from eth0.\n\
+             Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
+             3 TCP connections go on in the kernel.\n"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! The instance that a report is about: what its daemon last said, and what is pinned.
+
+use std::{collections::BTreeMap, fs, io};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    apply::{
+        flows::FlowTables,
+        pins::Pins,
+        read::{ReadError, Tables},
+    },
+    cli::{CliError, Dirs, Exit},
+    daemon::lock,
+    report::flows::DeviceName,
+    snapshot,
+    state::State,
+};
+
+/// An instance of which at least the programs are attached.
+pub struct Instance {
+    /// What its daemon last said; `None` if the file is gone.
+    pub state: Option<State>,
+    /// Whether its daemon runs.
+    pub running: bool,
+    /// Its tables.
+    pub tables: Tables,
+    /// Its flow tables.
+    pub flows: FlowTables,
+}
+
+impl Instance {
+    /// Finds it by its directories; fails, with what to do, if nothing of netfast is attached with these.
+    pub fn open(dirs: &Dirs) -> Result<Self, CliError> {
+        require_pins(dirs)?;
+        let state = State::read(&dirs.run_dir).map_err(anyhow::Error::new)?;
+        let tables = Tables::open(&dirs.pin_dir).map_err(|error| unreadable(error, dirs))?;
+        let flows = FlowTables::open(&dirs.pin_dir).map_err(|error| unreadable(error, dirs))?;
+        let running = lock::holder(&dirs.run_dir).is_some();
+        Ok(Self {
+            state,
+            running,
+            tables,
+            flows,
+        })
+    }
+
+    /// The interfaces that are known, with the containers behind them.
+    pub fn names(&self) -> BTreeMap<u32, DeviceName> {
+        let Some(state) = &self.state else {
+            return BTreeMap::new();
+        };
+        let devices = state.devices.iter();
+        let mut names: BTreeMap<_, _> = devices
+            .map(|(ifindex, device)| {
+                (
+                    *ifindex,
+                    DeviceName {
+                        device: device.name.clone(),
+                        container: None,
+                    },
+                )
+            })
+            .collect();
+        for endpoint in state.networks.iter().flat_map(|network| &network.endpoints) {
+            if let Some(ifindex) = endpoint.ifindex {
+                let device = endpoint.veth.clone().unwrap_or_default();
+                names.insert(
+                    ifindex,
+                    DeviceName {
+                        device,
+                        container: Some(endpoint.container.clone()),
+                    },
+                );
+            }
+        }
+        names
+    }
+}
+
+/// An interface of which the daemon's state says nothing.
+pub fn stranger(ifindex: u32) -> Option<DeviceName> {
+    Some(DeviceName {
+        device: snapshot::interface_name(ifindex)?,
+        container: None,
+    })
+}
+
+/// The clock of the flows' times. The programs read its coarse form, which is never ahead of this one.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(std::time::Duration::from)
+        .unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn require_pins(dirs: &Dirs) -> Result<(), CliError> {
+    let pins = Pins::new(&dirs.pin_dir);
+    match fs::metadata(pins.root()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let error = anyhow::Error::new(error).context(format!("cannot look into {}", pins.root().display()));
+            Err(CliError::new(Exit::Privileges, error).remedy("Run it as root."))
+        }
+        Err(_) => Err(not_running(dirs)),
+    }
+}
+
+fn unreadable(error: ReadError, dirs: &Dirs) -> CliError {
+    if error.is_permission() {
+        return CliError::new(Exit::Privileges, error).remedy("Run it as root.");
+    }
+    match error {
+        ReadError::NothingPinned(_) => not_running(dirs),
+        ReadError::Map { .. } => CliError::new(Exit::Failed, error)
+            .remedy("If a start or an end was cut short, `netfast detach` removes what it left."),
+    }
+}
+
+/// Nothing that this build can read is attached: why, and what to do.
+fn not_running(dirs: &Dirs) -> CliError {
+    let (pins, run) = (dirs.pin_dir.display(), dirs.run_dir.display());
+    if let Some(pid) = lock::holder(&dirs.run_dir) {
+        let message = format!("netfast (process {pid}) has not attached anything yet (pins: {pins})");
+        return CliError::message(Exit::NotRunning, message)
+            .remedy("Try again in a moment; if it was started with another --pin-dir, name that one.");
+    }
+    let others = Pins::of_other_abis(&dirs.pin_dir).unwrap_or_default();
+    if let Some(other) = others.first() {
+        let message = format!(
+            "what is attached is of another version of netfast ({})",
+            other.root().display()
+        );
+        return CliError::message(Exit::Failed, message)
+            .remedy("Ask with that version's command, or let this one take over: `netfast run`.");
+    }
+    let message = format!("netfast is not running and nothing is attached (pins: {pins}, state: {run})");
+    CliError::message(Exit::NotRunning, message).remedy(
+        "Start it with `netfast run`. If it runs with other directories, name them with --pin-dir and --run-dir.",
+    )
+}

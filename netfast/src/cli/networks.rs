@@ -1,0 +1,31 @@
+//! `netfast networks`.
+
+use crate::{
+    cli::{CliError, Exit, NetworksArgs, instance::Instance, output},
+    report::networks::Networks,
+};
+
+/// Prints what the daemon knows of the networks, or of one.
+pub fn run(args: &NetworksArgs) -> Result<(), CliError> {
+    let dirs = &args.report.dirs;
+    let instance = Instance::open(dirs)?;
+    let Some(state) = &instance.state else {
+        let message = format!(
+            "the daemon's state is gone: no state.json in {}",
+            dirs.run_dir.display()
+        );
+        return Err(CliError::message(Exit::Failed, message).remedy("A running daemon writes it: `netfast run`."));
+    };
+    let mut networks = Networks::from(state.networks.as_slice());
+    if let Some(name) = &args.name {
+        networks = networks.select(name);
+        if networks.networks.is_empty() {
+            return Err(CliError::message(Exit::Failed, format!("there is no network {name:?}"))
+                .remedy("`netfast networks` lists them."));
+        }
+    }
+    output::print_report(args.report.json, &networks, |style| match args.name {
+        Some(_) => networks.render_details(style),
+        None => networks.render_list(style),
+    })
+}

@@ -1,0 +1,109 @@
+//! `netfast run`.
+
+use std::{
+    env,
+    path::{self, Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    apply::{ApplyError, pins::PinsError},
+    cli::{CliError, ConfigArgs, Exit, Fail as _, RunArgs, RuntimeArg, config},
+    config::{RawConfig, Runtime},
+    daemon::{self, DaemonError, Settings, instance::InstanceError, lock::LockError},
+    observe::ObserveError,
+};
+
+/// For tests of what happens on kernels before 6.6, on a newer one.
+const WITHOUT_TCX_VARIABLE: &str = "NETFAST_WITHOUT_TCX";
+
+/// Runs the command.
+pub fn run(args: &RunArgs) -> Result<(), CliError> {
+    let settings = Settings {
+        file: args.config.config.clone(),
+        typed: typed(&args.config),
+        // As the pins and the state name them, from wherever they are read.
+        pin_dir: absolute(&args.dirs.pin_dir)?,
+        run_dir: absolute(&args.dirs.run_dir)?,
+        without_tcx: env::var_os(WITHOUT_TCX_VARIABLE).is_some_and(|value| value == "1"),
+    };
+    // One thread: everything is in the namespace that the command was started in, and the daemon mostly waits.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(daemon::run(settings)).map_err(Into::into)
+}
+
+/// A directory as it is called from everywhere.
+pub fn absolute(dir: &Path) -> Result<PathBuf, CliError> {
+    path::absolute(dir).or_exit(Exit::Usage)
+}
+
+/// What was typed, as the configuration's keys.
+pub fn typed(args: &ConfigArgs) -> RawConfig {
+    RawConfig {
+        runtime: args.runtime.map(|runtime| match runtime {
+            RuntimeArg::Docker => Runtime::Docker,
+            RuntimeArg::None => Runtime::None,
+        }),
+        docker_host: args.docker_host.clone(),
+        uplinks: (!args.uplinks.is_empty()).then(|| args.uplinks.clone()),
+        ..RawConfig::default()
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        let (exit, remedy) = verdict(&error);
+        let said = Self::new(exit, error);
+        match remedy {
+            Some(remedy) => said.remedy(remedy),
+            None => said,
+        }
+    }
+}
+
+/// The exit code of an error, and what to do about it.
+fn verdict(error: &DaemonError) -> (Exit, Option<String>) {
+    match error {
+        DaemonError::Config(_) => (Exit::BadConfig, Some(config::REMEDY.into())),
+        DaemonError::Probe(error) if error.is_about_privileges() => (Exit::Privileges, Some(error.remedy())),
+        DaemonError::Probe(error) => (Exit::Unsupported, Some(error.remedy())),
+        DaemonError::Lock(LockError::Held { .. }) | DaemonError::Instance(InstanceError::PinsInUse { .. }) => (
+            Exit::AlreadyRunning,
+            Some("Stop it first, or give this one its own --run-dir and --pin-dir.".into()),
+        ),
+        DaemonError::Observe(ObserveError::Docker(_)) => (
+            Exit::RuntimeUnavailable,
+            Some(
+                "Start Docker, name its API with --docker-host, or follow no runtime with --runtime none (every veth on \
+                 a bridge is then taken for a container)."
+                    .into(),
+            ),
+        ),
+        DaemonError::UnknownUplinks { typed, .. } => (
+            if *typed { Exit::Usage } else { Exit::BadConfig },
+            Some("`ip link` lists the interfaces; without --uplink, netfast finds those that lead off the host.".into()),
+        ),
+        DaemonError::Apply(ApplyError::Program { .. } | ApplyError::Load { .. } | ApplyError::Btf(_)) => {
+            (Exit::Unsupported, Some("`netfast check` says what this kernel lacks.".into()))
+        }
+        DaemonError::Apply(ApplyError::NoObject) => (
+            Exit::Failed,
+            Some("Run `cargo xtask setup`, then build it without that variable.".into()),
+        ),
+        DaemonError::Apply(ApplyError::Pins(PinsError::OtherNamespace(_))) => (
+            Exit::Failed,
+            Some("Give this one its own --pin-dir and --run-dir.".into()),
+        ),
+        DaemonError::Lock(LockError::Io { .. })
+        | DaemonError::Instance(_)
+        | DaemonError::Observe(_)
+        | DaemonError::Apply(_)
+        | DaemonError::State(_)
+        | DaemonError::Signals(_)
+        | DaemonError::NoObservers => (Exit::Failed, None),
+    }
+}

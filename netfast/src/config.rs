@@ -1,0 +1,335 @@
+//! What the operator may decide: one file, few keys, each with a default and a reason.
+//!
+//! [`RawConfig`] is what the file says, [`Config`] what it means: no value of it needs another look.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use netfast_common::abi;
+use serde::{Deserialize, Serialize};
+
+/// Where Docker's API is by default.
+pub const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+/// Fewer flows than this would be evicted by the handshakes of one busy web server.
+const MIN_FLOWS: u32 = 1024;
+/// More would take gigabytes: a flow and its place in the table are about 200 bytes.
+const MAX_FLOWS: u32 = 16 * 1024 * 1024;
+/// Below this most packets would go the slow path just to ask.
+const MIN_REVALIDATE_MS: u64 = 10;
+/// Conntrack forgets an unreplied UDP conversation after 30 s (`nf_conntrack_udp_timeout`), so flows must ask well
+/// within that.
+const MAX_REVALIDATE_MS: u64 = 10_000;
+/// Where metrics are served by default: to this host only, since they name its containers and networks.
+pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9669);
+/// The longest name of an interface (`IFNAMSIZ` less the zero).
+const MAX_INTERFACE_NAME: usize = 15;
+
+/// The container runtime that is followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Docker, or anything that speaks its API.
+    #[default]
+    Docker,
+    /// None: every bridge port with a veth is taken for a container.
+    None,
+}
+
+/// The configuration in force; valid by construction. What an older daemon wrote down lacks keys that are new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// The container runtime that is followed.
+    pub runtime: Runtime,
+    /// Where its API is.
+    pub docker_host: String,
+    /// Interfaces that lead off the host; empty: they are found.
+    pub uplinks: BTreeSet<String>,
+    /// Entries of the flow table.
+    pub flows: u32,
+    /// Time in milliseconds that a flow may be used before one packet must ask the kernel again.
+    pub revalidate_ms: u64,
+    /// Packets of each direction that the kernel carries before a flow is learned.
+    pub learn_after: u8,
+    /// Networks that stay on the slow path, by name or identifier.
+    pub disabled_networks: BTreeSet<String>,
+    /// Accelerate in spite of packet-filter rules that judge by rate, quota or chance.
+    pub allow_rate_rules: bool,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            runtime: Runtime::Docker,
+            docker_host: DEFAULT_DOCKER_HOST.into(),
+            uplinks: BTreeSet::new(),
+            flows: abi::DEFAULT_FLOWS,
+            revalidate_ms: abi::DEFAULT_REVALIDATE_NS / 1_000_000,
+            learn_after: abi::DEFAULT_LEARN_AFTER,
+            disabled_networks: BTreeSet::new(),
+            allow_rate_rules: false,
+            metrics: Some(DEFAULT_METRICS),
+        }
+    }
+}
+
+impl Config {
+    /// Time that a flow may be used before one packet must ask the kernel again.
+    pub fn revalidate(&self) -> Duration {
+        Duration::from_millis(self.revalidate_ms)
+    }
+
+    /// Reads the file, if one is named, and lays what was typed over it.
+    pub fn load(file: Option<&Path>, typed: RawConfig) -> Result<Self, ConfigError> {
+        let raw = match file {
+            Some(path) => RawConfig::read(path)?,
+            None => RawConfig::default(),
+        };
+        raw.overridden_by(typed).validate(file)
+    }
+}
+
+/// What the file says, or what was typed; nothing is checked but the form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// See [`Config::runtime`].
+    pub runtime: Option<Runtime>,
+    /// See [`Config::docker_host`].
+    pub docker_host: Option<String>,
+    /// See [`Config::uplinks`].
+    pub uplinks: Option<Vec<String>>,
+    /// See [`Config::flows`].
+    pub flows: Option<u64>,
+    /// See [`Config::revalidate_ms`].
+    pub revalidate_ms: Option<u64>,
+    /// See [`Config::learn_after`].
+    pub learn_after: Option<u64>,
+    /// See [`Config::disabled_networks`].
+    pub disabled_networks: Option<Vec<String>>,
+    /// See [`Config::allow_rate_rules`].
+    pub allow_rate_rules: Option<bool>,
+    /// See [`Config::metrics`].
+    pub metrics: Option<String>,
+}
+
+impl RawConfig {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+            path: path.into(),
+            source: Box::new(source),
+        })
+    }
+
+    fn overridden_by(self, typed: Self) -> Self {
+        Self {
+            runtime: typed.runtime.or(self.runtime),
+            docker_host: typed.docker_host.or(self.docker_host),
+            uplinks: typed.uplinks.or(self.uplinks),
+            flows: typed.flows.or(self.flows),
+            revalidate_ms: typed.revalidate_ms.or(self.revalidate_ms),
+            learn_after: typed.learn_after.or(self.learn_after),
+            disabled_networks: typed.disabled_networks.or(self.disabled_networks),
+            allow_rate_rules: typed.allow_rate_rules.or(self.allow_rate_rules),
+            metrics: typed.metrics.or(self.metrics),
+        }
+    }
+
+    fn validate(self, file: Option<&Path>) -> Result<Config, ConfigError> {
+        let default = Config::default();
+        let invalid = |key, value: String, expected| ConfigError::Invalid {
+            file: file.map(Path::to_path_buf),
+            key,
+            value,
+            expected,
+        };
+        let docker_host = self.docker_host.unwrap_or(default.docker_host);
+        if !["unix://", "tcp://", "http://"]
+            .iter()
+            .any(|scheme| docker_host.len() > scheme.len() && docker_host.starts_with(scheme))
+        {
+            return Err(invalid(
+                "docker_host",
+                format!("{docker_host:?}"),
+                "unix:///PATH, tcp://HOST:PORT or http://HOST:PORT",
+            ));
+        }
+        let uplinks: BTreeSet<String> = self.uplinks.unwrap_or_default().into_iter().collect();
+        if let Some(name) = uplinks
+            .iter()
+            .find(|name| name.is_empty() || name.len() > MAX_INTERFACE_NAME || name.contains('/'))
+        {
+            return Err(invalid(
+                "uplinks",
+                format!("{name:?}"),
+                "names of interfaces, as `ip link` shows them",
+            ));
+        }
+        let flows = self.flows.unwrap_or(default.flows.into());
+        let flows = u32::try_from(flows)
+            .ok()
+            .filter(|flows| (MIN_FLOWS..=MAX_FLOWS).contains(flows))
+            .ok_or_else(|| invalid("flows", flows.to_string(), "1024 to 16777216"))?;
+        let revalidate_ms = self.revalidate_ms.unwrap_or(default.revalidate_ms);
+        if !(MIN_REVALIDATE_MS..=MAX_REVALIDATE_MS).contains(&revalidate_ms) {
+            return Err(invalid("revalidate_ms", revalidate_ms.to_string(), "10 to 10000"));
+        }
+        let learn_after = self.learn_after.unwrap_or(default.learn_after.into());
+        let learn_after =
+            u8::try_from(learn_after).map_err(|_| invalid("learn_after", learn_after.to_string(), "0 to 255"))?;
+        let metrics = match self.metrics.as_deref() {
+            None => default.metrics,
+            Some("") => None,
+            Some(address) => Some(address.parse().map_err(|_| {
+                invalid(
+                    "metrics",
+                    format!("{address:?}"),
+                    "ADDRESS:PORT, [IPV6]:PORT, or nothing between the quotes",
+                )
+            })?),
+        };
+        Ok(Config {
+            runtime: self.runtime.unwrap_or(default.runtime),
+            docker_host,
+            uplinks,
+            flows,
+            revalidate_ms,
+            learn_after,
+            disabled_networks: self.disabled_networks.unwrap_or_default().into_iter().collect(),
+            allow_rate_rules: self.allow_rate_rules.unwrap_or(default.allow_rate_rules),
+            metrics,
+        })
+    }
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no TOML, a key is unknown, or a value has the wrong type.
+    #[error("the configuration file {} is wrong", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of its range.
+    #[error("{key} = {value}{}: expected {expected}", file.as_ref().map_or(String::new(), |file| format!(" (in {} or \
+             on the command line)", file.display())))]
+    Invalid {
+        /// The file that was read.
+        file: Option<PathBuf>,
+        /// The key.
+        key: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("netfast.toml");
+        fs::write(&path, text).expect("a file");
+        Config::load(Some(&path), RawConfig::default()).map_err(|error| {
+            format!("{:#}", anyhow::Error::new(error)).replace(&dir.path().display().to_string(), "DIR")
+        })
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(load(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let shipped = include_str!("../dist/netfast.toml");
+        assert_eq!(load(shipped), Ok(Config::default()));
+        // Each key is shown, commented out; switched on, it is still the default.
+        let lines: Vec<&str> = shipped
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#')
+                    .filter(|rest| !rest.starts_with(' ') && rest.contains(" = "))
+                    .unwrap_or(line)
+            })
+            .collect();
+        let switched_on = lines.join("\n");
+        assert_eq!(load(&switched_on), Ok(Config::default()));
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 9);
+    }
+
+    #[test]
+    fn what_is_typed_wins() {
+        let typed = RawConfig {
+            runtime: Some(Runtime::None),
+            ..RawConfig::default()
+        };
+        let file = RawConfig {
+            runtime: Some(Runtime::Docker),
+            flows: Some(4096),
+            ..RawConfig::default()
+        };
+        let config = file.overridden_by(typed).validate(None).expect("valid");
+        assert_eq!((config.runtime, config.flows), (Runtime::None, 4096));
+    }
+
+    #[test]
+    fn errors_name_thing_value_and_remedy() {
+        let error = load("flows = 3").expect_err("too few");
+        assert_eq!(
+            error,
+            "flows = 3 (in DIR/netfast.toml or on the command line): expected 1024 to 16777216"
+        );
+        let error = load("flow = 3").expect_err("unknown");
+        assert!(
+            error.contains("unknown field `flow`") && error.contains("`flows`"),
+            "{error}"
+        );
+        let error = load("docker_host = \"/var/run/docker.sock\"").expect_err("no scheme");
+        assert!(error.contains("unix:///PATH"), "{error}");
+        let error = load("uplinks = [\"eth0/1\"]").expect_err("no name");
+        assert!(error.contains("\"eth0/1\""), "{error}");
+        let error = load("revalidate_ms = 60000").expect_err("too long");
+        assert!(error.contains("10 to 10000"), "{error}");
+        let error = load("learn_after = 256").expect_err("too many");
+        assert!(error.contains("0 to 255"), "{error}");
+        let error = load("metrics = \"localhost\"").expect_err("no port");
+        assert!(
+            error.contains("\"localhost\"") && error.contains("ADDRESS:PORT"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn metrics_are_served_to_this_host_unless_told_otherwise() {
+        let metrics = |text| load(text).expect("valid").metrics;
+        assert!(metrics("").expect("served").ip().is_loopback());
+        assert_eq!(metrics("metrics = \"\""), None);
+        assert_eq!(metrics("metrics = \"[::]:9\""), "[::]:9".parse().ok());
+    }
+}

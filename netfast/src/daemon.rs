@@ -1,0 +1,486 @@
+//! The daemon: observe, plan, diff, apply, and again whenever something changed.
+//!
+//! It may be stopped or killed at any time: programs, maps and links stay pinned, each live flow asks the kernel again
+//! by itself, and the next daemon takes over what is there. Only `netfast detach` takes the fast path away.
+
+use std::{collections::BTreeSet, future::pending, path::PathBuf, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::Receiver,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+pub mod detach;
+pub mod health;
+pub mod instance;
+pub mod lock;
+mod retry;
+mod service;
+mod sync;
+
+pub use sync::saved_sysctls;
+
+use crate::{
+    apply::{self, ApplyError, Datapath, Mode},
+    config::{Config, ConfigError, RawConfig, Runtime},
+    exporter::{Exporter, Source},
+    observe::{Change, ObserveError, Observer, ObserverConfig},
+    plan::{Facts, plan},
+    probe::{self, ProbeError},
+    state::{State, StateError},
+    world::{RuntimeState, World},
+};
+use health::Health;
+use instance::InstanceError;
+use lock::{Lock, LockError};
+use retry::Backoff;
+use service::Service;
+use sync::{Pass, Sync};
+
+/// After a hint, more are waited for: a container's start makes dozens within a few milliseconds.
+const GATHER: Duration = Duration::from_millis(10);
+/// Passes are at least this far apart, so that a storm of changes (many containers at once) is read in few passes.
+const SPACING: Duration = Duration::from_millis(80);
+/// And at least as many times the time that the last one took: whoever makes much to read must not keep the daemon busy.
+const REST: u32 = 4;
+/// But no more than this.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+/// For this long a pass may attach, before hints are heeded again.
+const BUDGET: Duration = Duration::from_millis(100);
+/// What nobody announces is looked for this often.
+const THOROUGH: Duration = Duration::from_secs(30);
+/// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
+/// time it is said nonetheless, with what is missing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The configuration file.
+    pub file: Option<PathBuf>,
+    /// What was typed; it overrides the file.
+    pub typed: RawConfig,
+    /// Where the pins are.
+    pub pin_dir: PathBuf,
+    /// Where lock and state are.
+    pub run_dir: PathBuf,
+    /// Attach as kernels before 6.6 do, also where tcx exists.
+    pub without_tcx: bool,
+}
+
+impl Settings {
+    fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(self.file.as_deref(), self.typed.clone())
+    }
+}
+
+/// Runs until SIGINT or SIGTERM. On an error at the start, nothing stays attached that was not before.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let config = settings.config()?;
+    let version = env!("CARGO_PKG_VERSION");
+    info!("netfast {version} starts; configuration: {}", in_words(&config));
+    let features = probe::required(&settings.pin_dir, &settings.run_dir)?;
+    let _lock = Lock::take(&settings.run_dir)?;
+    let mut signals = Signals::new().map_err(DaemonError::Signals)?;
+    let before = State::read(&settings.run_dir).unwrap_or_else(|error| {
+        warn!("{:#}; it is written anew", anyhow::Error::new(error));
+        None
+    });
+    let docker_host = (config.runtime == Runtime::Docker).then(|| config.docker_host.clone());
+    let (observer, hints) = Observer::start(ObserverConfig {
+        docker_host,
+        ..ObserverConfig::default()
+    })
+    .await?;
+    let world = observer.snapshot().await?;
+    let missing = plan(&world, &config, &Facts::default()).missing_uplinks;
+    if !missing.is_empty() {
+        return Err(DaemonError::UnknownUplinks {
+            names: missing,
+            typed: settings.typed.uplinks.is_some(),
+        });
+    }
+    let tcx = features.tcx && !settings.without_tcx;
+    let mode = if tcx { Mode::Tcx } else { Mode::Clsact };
+    instance::check_free(&settings.pin_dir, &settings.run_dir)?;
+    let datapath = Datapath::open(&settings.pin_dir, &settings.run_dir, config.flows, mode)?;
+    info!(
+        "the flow table has {} places and takes {} MiB of kernel memory; programs are attached by {}",
+        config.flows,
+        datapath.table_bytes() >> 20,
+        mode.name()
+    );
+    let mut daemon = Daemon {
+        sync: Sync::new(datapath, &settings.run_dir, before),
+        settings,
+        config,
+        observer,
+        hints,
+        world,
+        backoff: Backoff::default(),
+        health: Health::default(),
+        exporter: None,
+        service: Service::new(),
+        phase: Phase::Starting(Instant::now() + PATIENCE),
+    };
+    let again = daemon.start()?;
+    daemon.serve_metrics().await;
+    let ended = daemon.keep(&mut signals, again).await;
+    daemon.stop();
+    ended
+}
+
+/// The daemon, in step or on its way there.
+struct Daemon {
+    settings: Settings,
+    config: Config,
+    observer: Observer,
+    hints: Receiver<Change>,
+    world: World,
+    sync: Sync,
+    backoff: Backoff,
+    health: Health,
+    exporter: Option<Exporter>,
+    service: Service,
+    phase: Phase,
+}
+
+/// What the service manager is waiting for.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// For the start to be done, which is said at this time at the latest.
+    Starting(Instant),
+    /// For the configuration to be in force.
+    Reloading,
+    /// For nothing.
+    Running,
+}
+
+impl Daemon {
+    /// The first pass; returns when to try again, if something could not be attached to. If flows may not be used
+    /// after it, everything is taken back.
+    fn start(&mut self) -> Result<Option<Duration>, DaemonError> {
+        let pass = self.sync.pass(&self.world, &self.config, true, None);
+        let failed = match pass {
+            Ok(mut pass) => match pass.failures.pop() {
+                None => {
+                    self.note(&pass);
+                    self.tell(&pass);
+                    return Ok((!pass.in_sync).then(|| self.backoff.failed()));
+                }
+                Some(failure) => {
+                    self.sync.undo(&pass.done);
+                    failure.error.into()
+                }
+            },
+            Err(error) => error.into(),
+        };
+        if self.sync.datapath().is_fresh() {
+            if let Err(error) = apply::remove(&self.settings.pin_dir) {
+                error!("cannot remove the pins in {}: {error}", self.settings.pin_dir.display());
+            }
+            if let Err(error) = State::remove(&self.settings.run_dir) {
+                error!("{:#}", anyhow::Error::new(error));
+            }
+        }
+        Err(failed)
+    }
+
+    /// Tells the log and the service manager what a pass came to.
+    fn tell(&mut self, pass: &Pass) {
+        let status = service::line(pass, &self.world.runtime);
+        match self.phase {
+            Phase::Starting(latest) if pass.in_sync || Instant::now() >= latest => {
+                // Now that ours are attached, what another version left is in the way only.
+                if let Err(error) = apply::other_abis(&self.settings.pin_dir) {
+                    warn!("cannot remove what another version left: {error}");
+                }
+                info!("ready: {status}");
+                self.service.ready(status);
+                self.phase = Phase::Running;
+            }
+            Phase::Reloading => {
+                self.service.ready(status);
+                self.phase = Phase::Running;
+            }
+            Phase::Starting(_) | Phase::Running => self.service.status(status),
+        }
+    }
+
+    /// Keeps in step until a signal says to stop.
+    async fn keep(&mut self, signals: &mut Signals, again: Option<Duration>) -> Result<(), DaemonError> {
+        let mut thorough = interval(THOROUGH);
+        thorough.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        thorough.reset();
+        let mut last = Instant::now();
+        let mut due = again.map(|wait| last + wait);
+        let mut spacing = SPACING;
+        let mut changes = BTreeSet::new();
+        loop {
+            // Whatever woke it: branches further down in the selection may not have their turn for a while.
+            self.service.beat();
+            let wake = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                // Hints before work: what they make old must not be used while the work goes on.
+                biased;
+                order = signals.next() => match order {
+                    Order::Stop => return Ok(()),
+                    Order::Reload => {
+                        service::reloading();
+                        self.reload();
+                        self.serve_metrics().await;
+                        if let Phase::Running = self.phase {
+                            self.phase = Phase::Reloading;
+                        }
+                        due = Some(Instant::now());
+                    }
+                },
+                hint = self.hints.recv() => {
+                    let Some(hint) = hint else {
+                        return Err(DaemonError::NoObservers);
+                    };
+                    self.heed(hint, &mut changes);
+                    let soon = (Instant::now() + GATHER).max(last + spacing);
+                    due = Some(due.map_or(soon, |due| due.min(soon)));
+                }
+                () = wake => {
+                    last = Instant::now();
+                    due = self.catch_up(&mut changes, false).await.map(|wait| last + wait);
+                    spacing = (last.elapsed() * REST).clamp(SPACING, LONGEST_REST);
+                }
+                _ = thorough.tick() => {
+                    last = Instant::now();
+                    changes.insert(Change::Overflow);
+                    due = self.catch_up(&mut changes, true).await.map(|wait| last + wait);
+                    self.serve_metrics().await;
+                }
+                () = self.service.beat_due() => {}
+            }
+        }
+    }
+
+    /// Notes a hint and all that wait behind it. What makes the kernel's verdicts old makes learned flows old at once;
+    /// the pass that follows finds out whether it was more than that.
+    fn heed(&mut self, hint: Change, changes: &mut BTreeSet<Change>) {
+        let mut outdated = false;
+        let mut next = Some(hint);
+        while let Some(change) = next {
+            debug!("hint: {change:?}");
+            // Every time, even if the same is still to be read: a flow may have been learned in between.
+            outdated |= change.outdates_all_flows();
+            let some = match change {
+                Change::Neighbours { device, mac } => self.sync.datapath().outdate_neighbour(device, mac),
+                Change::Stations { port } => self.sync.datapath().outdate(port),
+                Change::Links
+                | Change::Addresses
+                | Change::Fdb
+                | Change::Routes
+                | Change::PolicyRules
+                | Change::Tc
+                | Change::Sysctls
+                | Change::Ruleset
+                | Change::Queues
+                | Change::Containers
+                | Change::Runtime
+                | Change::Overflow => Ok(()),
+            };
+            if let Err(error) = some {
+                warn!("{:#}", anyhow::Error::new(error));
+                outdated = true;
+            }
+            changes.insert(change);
+            next = self.hints.try_recv().ok();
+        }
+        if outdated && let Err(error) = self.sync.datapath().new_epoch() {
+            warn!("{:#}", anyhow::Error::new(error));
+        }
+    }
+
+    /// Reads what changed and brings the host in step; returns when to try again, if something failed.
+    async fn catch_up(&mut self, changes: &mut BTreeSet<Change>, thorough: bool) -> Option<Duration> {
+        let read = if thorough {
+            self.observer.snapshot().await.map(|world| self.world = world)
+        } else {
+            self.observer.refresh(&mut self.world, changes).await
+        };
+        if let Err(error) = read {
+            // What changed is still to be read.
+            let wait = self.backoff.failed();
+            let error = format!("{:#}", anyhow::Error::new(error));
+            warn!("{error}; trying again in {wait:?}");
+            self.health.failed(error);
+            changes.insert(Change::Overflow);
+            return Some(wait);
+        }
+        changes.clear();
+        let pass = match self.sync.pass(&self.world, &self.config, thorough, Some(BUDGET)) {
+            Ok(pass) => pass,
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                warn!("{error}");
+                self.health.failed(error);
+                return Some(self.backoff.failed());
+            }
+        };
+        self.note(&pass);
+        // Hints that came meanwhile go first.
+        if pass.unfinished {
+            return Some(Duration::ZERO);
+        }
+        self.tell(&pass);
+        if pass.in_sync {
+            self.backoff.succeeded();
+            None
+        } else {
+            Some(self.backoff.failed())
+        }
+    }
+
+    /// Lets those who ask know what a pass came to.
+    fn note(&self, pass: &Pass) {
+        if let RuntimeState::Disconnected { error, .. } = &self.world.runtime {
+            self.health
+                .failed(format!("the container runtime does not answer: {error}"));
+        } else if let Some(trouble) = &pass.trouble {
+            self.health.failed(trouble.clone());
+        } else if pass.unfinished {
+            self.health.busy("many changes at once are still being made");
+        } else {
+            self.health.in_sync();
+        }
+    }
+
+    /// Serves metrics where the configuration says, if that is possible. It matters less than the fast path: what does
+    /// not work now is tried again with each thorough pass.
+    async fn serve_metrics(&mut self) {
+        let wanted = self.config.metrics;
+        if self.exporter.as_ref().map(Exporter::address) == wanted {
+            return;
+        }
+        // The old one first: the new one may be the same port on more addresses.
+        self.exporter = None;
+        let Some(address) = wanted else {
+            return;
+        };
+        let source = Source::new(&self.settings.pin_dir, &self.settings.run_dir, self.health.clone());
+        match Exporter::start(address, source).await {
+            Ok(exporter) => {
+                info!("serving metrics on http://{address}/metrics");
+                self.exporter = Some(exporter);
+            }
+            Err(error) => warn!("{:#}; trying again in {THOROUGH:?}", anyhow::Error::new(error)),
+        }
+    }
+
+    /// Reads the configuration anew; a wrong one changes nothing.
+    fn reload(&mut self) {
+        let new = match self.settings.config() {
+            Ok(new) => new,
+            Err(error) => {
+                error!("the configuration stays as it was: {:#}", anyhow::Error::new(error));
+                return;
+            }
+        };
+        let old = &self.config;
+        if (new.runtime, &new.docker_host, new.flows) != (old.runtime, &old.docker_host, old.flows) {
+            warn!("runtime, docker_host and flows take effect at the next start");
+        }
+        self.config = Config {
+            runtime: old.runtime,
+            docker_host: old.docker_host.clone(),
+            flows: old.flows,
+            ..new
+        };
+        info!("configuration: {}", in_words(&self.config));
+    }
+
+    fn stop(&mut self) {
+        service::stopping();
+        if let Err(error) = self.sync.stopped() {
+            warn!("{:#}", anyhow::Error::new(error));
+        }
+        info!("stopped; what is attached stays attached (`netfast detach` removes it)");
+    }
+}
+
+fn in_words(config: &Config) -> String {
+    serde_json::to_string(config).unwrap_or_else(|error| error.to_string())
+}
+
+/// The signals that the daemon obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.hangup.recv() => Order::Reload,
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Order {
+    Stop,
+    Reload,
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The host lacks something.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// Another daemon runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The directories are of different instances.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// Kernel or runtime cannot be observed.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// Uplinks that were named do not exist.
+    #[error("there is no interface {} in this network namespace", names.join(", "))]
+    UnknownUplinks {
+        /// Their names.
+        names: Vec<String>,
+        /// Whether they were typed on the command line.
+        typed: bool,
+    },
+    /// The programs cannot be loaded, or may not be used.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The state cannot be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Signals cannot be handled.
+    #[error("cannot handle signals")]
+    Signals(#[source] std::io::Error),
+    /// Nobody watches any more.
+    #[error("the tasks that watch kernel and runtime have ended")]
+    NoObservers,
+}

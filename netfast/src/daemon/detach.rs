@@ -1,0 +1,268 @@
+//! Leaves the host as it was found. Needs no daemon: what to undo is in the pins and in the state file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Serialize;
+use tracing::warn;
+
+use crate::{
+    apply::{self, AttachError, Remains, pins::Pins, sysctl},
+    daemon::{
+        instance::{self, InstanceError},
+        lock::{self, Lock, LockError},
+        saved_sysctls,
+    },
+    observe::NetlinkError,
+    plan::Sysctl,
+    state::{State, StateError},
+};
+
+/// How long a daemon may take to end after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Detached {
+    /// The daemon that was asked to stop, by its process.
+    pub stopped: Option<u32>,
+    /// Links that were removed.
+    pub links: usize,
+    /// Directories of pins that were removed.
+    pub pin_directories: usize,
+    /// Interfaces that a clsact qdisc was removed from.
+    pub clsact: Vec<String>,
+    /// Sysctls that were restored, with their values.
+    pub sysctls: Vec<(String, u32)>,
+    /// Connections that conntrack was told to go on with.
+    pub connections: usize,
+}
+
+impl Detached {
+    /// Whether there was nothing to do.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Removes everything that is netfast's. Doing it again does nothing.
+pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
+    let pins = Pins::new(pin_dir);
+    let foreign = pins.of_other_namespace().map_err(|source| DetachError::Pins {
+        path: pins.root().into(),
+        source,
+    })?;
+    if foreign {
+        return Err(DetachError::OtherNamespace(pins.root().into()));
+    }
+    let state = || {
+        State::read(run_dir).unwrap_or_else(|error| {
+            // The pins tell enough to detach; sysctls then stay as they are.
+            warn!("{:#}", anyhow::Error::new(error));
+            None
+        })
+    };
+    instance::check(pin_dir, run_dir, state().as_ref())?;
+    let mut done = Detached {
+        stopped: stop_daemon(run_dir)?,
+        ..Detached::default()
+    };
+    // Nobody starts one meanwhile. Without a run directory there never was one.
+    let lock = run_dir.exists().then(|| Lock::take(run_dir)).transpose()?;
+    // The daemon may have written until it ended.
+    let state = state().filter(State::is_of_this_boot);
+
+    // Flows stop being used, then programs go, then what made them safe.
+    if let Some(state) = &state {
+        remove_filters(state)?;
+    }
+    let Remains { links, directories } = apply::remove(pin_dir).map_err(|source| DetachError::Pins {
+        path: pin_dir.into(),
+        source,
+    })?;
+    (done.links, done.pin_directories) = (links, directories);
+    if let Some(state) = &state {
+        done.clsact = remove_clsact(state)?;
+        restore(state, &mut done)?;
+    }
+    if lock.is_some() {
+        State::remove(run_dir)?;
+        // The lock's name goes while it is held; what somebody else put there stays, and so does the directory then.
+        let _ = fs::remove_file(run_dir.join(lock::FILE));
+        let _ = fs::remove_dir(run_dir);
+    }
+    Ok(done)
+}
+
+/// Asks a running daemon to stop, and waits for it.
+fn stop_daemon(run_dir: &Path) -> Result<Option<u32>, DetachError> {
+    let Some(pid) = lock::holder(run_dir) else {
+        return Ok(None);
+    };
+    let process = Pid::from_raw(i32::try_from(pid).map_err(|_| DetachError::StillRunning { pid })?);
+    match kill(process, Signal::SIGTERM) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => {
+            return Err(DetachError::CannotStop {
+                pid,
+                source: errno.into(),
+            });
+        }
+    }
+    let end = Instant::now() + STOP_LIMIT;
+    while lock::holder(run_dir) == Some(pid) {
+        if Instant::now() > end {
+            return Err(DetachError::StillRunning { pid });
+        }
+        sleep(Duration::from_millis(20));
+    }
+    Ok(Some(pid))
+}
+
+fn remove_filters(state: &State) -> Result<(), DetachError> {
+    if state.attached_by != apply::Mode::Clsact.name() {
+        return Ok(());
+    }
+    for (&ifindex, device) in &state.devices {
+        apply::clsact::remove_filters(ifindex, &device.name).map_err(|source| DetachError::Filters {
+            name: device.name.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn remove_clsact(state: &State) -> Result<Vec<String>, DetachError> {
+    let mut removed = Vec::new();
+    for (&ifindex, name) in &state.clsact {
+        let gone = apply::clsact::remove(ifindex, name).map_err(|source| DetachError::Clsact {
+            name: name.clone(),
+            source,
+        })?;
+        if gone {
+            removed.push(name.clone());
+        }
+    }
+    Ok(removed)
+}
+
+/// Restores sysctls that still are what netfast made them; what somebody else has set since is theirs.
+fn restore(state: &State, done: &mut Detached) -> Result<(), DetachError> {
+    for (sysctl, found) in saved_sysctls(state) {
+        let set = state.sysctls.iter().find(|saved| saved.name == sysctl.name());
+        let set = set.and_then(|saved| saved.set.parse().ok());
+        let failed = |source| DetachError::Sysctl {
+            name: sysctl.name(),
+            source,
+        };
+        let now = sysctl::read(sysctl).map_err(failed)?;
+        if now.is_none() || now == Some(found) || now != set {
+            continue;
+        }
+        match sysctl {
+            Sysctl::ConntrackBeLiberal => {
+                done.connections = apply::conntrack::mark_liberal().map_err(DetachError::Connections)?;
+            }
+        }
+        sysctl::write(sysctl, found).map_err(failed)?;
+        done.sysctls.push((sysctl.name().into(), found));
+    }
+    Ok(())
+}
+
+/// Why the host cannot be left as it was found. Doing it again goes on where this ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// Another instance's.
+    #[error("the pins in {} are of an instance in another network namespace", .0.display())]
+    OtherNamespace(PathBuf),
+    /// The directories are of different instances.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The daemon goes on.
+    #[error("the daemon (process {pid}) does not end")]
+    StillRunning {
+        /// Its process.
+        pid: u32,
+    },
+    /// The daemon is somebody else's.
+    #[error("cannot ask the daemon (process {pid}) to stop")]
+    CannotStop {
+        /// Its process.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// A daemon was started meanwhile, or the run directory cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A pin cannot be removed.
+    #[error("cannot remove pins in {}", path.display())]
+    Pins {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A classic filter cannot be removed.
+    #[error("cannot remove the filters on {name}")]
+    Filters {
+        /// The interface.
+        name: String,
+        /// Why.
+        source: AttachError,
+    },
+    /// A qdisc cannot be removed.
+    #[error("cannot remove clsact from {name}")]
+    Clsact {
+        /// The interface.
+        name: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// Conntrack cannot be told to go on with the connections; the sysctl stays as it is.
+    #[error("cannot let living connections go on, so net.netfilter.nf_conntrack_tcp_be_liberal stays at 1")]
+    Connections(#[source] NetlinkError),
+    /// A sysctl cannot be restored.
+    #[error("cannot restore {name}")]
+    Sysctl {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state cannot be removed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl DetachError {
+    /// Whether privileges are missing.
+    pub fn is_permission(&self) -> bool {
+        let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::CannotStop { source, .. }
+            | Self::Pins { source, .. }
+            | Self::Sysctl { source, .. }
+            | Self::Lock(LockError::Io { source, .. })
+            | Self::State(StateError::Io { source, .. }) => denied(source),
+            Self::OtherNamespace(_)
+            | Self::Instance(_)
+            | Self::StillRunning { .. }
+            | Self::Lock(LockError::Held { .. })
+            | Self::Filters { .. }
+            | Self::Clsact { .. }
+            | Self::Connections(_)
+            | Self::State(StateError::Malformed { .. }) => false,
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One pass of plan, diff and apply, and what is told of it in the state file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use netfast_common::{
+    abi::{ABI_VERSION, MAX_DEVICES},
+    device::Kind,
+};
+use tracing::{debug, warn};
+
+use crate::{
+    apply::{Datapath, Failure, Outcome},
+    config::Config,
+    diff::{Action, diff},
+    plan::{
+        Desired, Sysctl, plan,
+        report::{Slow, Why},
+        report_failure,
+    },
+    state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, boot, unix_ms},
+    world::{RuntimeState, World},
+};
+
+/// What keeps the host in step with the world.
+pub struct Sync {
+    datapath: Datapath,
+    run_dir: PathBuf,
+    started: SystemTime,
+    /// Sysctls as they were found.
+    saved: BTreeMap<Sysctl, u32>,
+    /// clsact qdiscs that were added.
+    clsact: BTreeMap<u32, String>,
+    /// Failures that the log has.
+    told: BTreeSet<String>,
+    written: Option<State>,
+}
+
+/// What a pass came to.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// What was done, in order.
+    pub done: Vec<Action>,
+    /// Whether all that is wanted is done.
+    pub in_sync: bool,
+    /// Whether the time was up before everything was done.
+    pub unfinished: bool,
+    /// What could not be done, in words: the first of it.
+    pub trouble: Option<String>,
+    /// Failures that are about no device: at the start they are reason to give up.
+    pub failures: Vec<Failure>,
+    /// Endpoints that both programs are attached to.
+    pub endpoints: usize,
+    /// Uplinks that both programs are attached to.
+    pub uplinks: usize,
+    /// Devices that should be attached to, and are not.
+    pub waiting: usize,
+    /// Why nothing is learned, if nothing is.
+    pub learning_off: Option<String>,
+}
+
+impl Sync {
+    /// Takes over what an earlier daemon wrote down about the host.
+    pub fn new(datapath: Datapath, run_dir: &Path, before: Option<State>) -> Self {
+        let (mut saved, mut clsact) = (BTreeMap::new(), BTreeMap::new());
+        if let Some(before) = before.filter(State::is_of_this_boot) {
+            saved = saved_sysctls(&before);
+            clsact = before.clsact;
+        }
+        Self {
+            datapath,
+            run_dir: run_dir.into(),
+            started: SystemTime::now(),
+            saved,
+            clsact,
+            told: BTreeSet::new(),
+            written: None,
+        }
+    }
+
+    /// The data path.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Brings the host in step with the world. `thorough`: also look at what nobody announces. After `budget`, what
+    /// would come anew is left to the next pass.
+    pub fn pass(
+        &mut self,
+        world: &World,
+        config: &Config,
+        thorough: bool,
+        budget: Option<Duration>,
+    ) -> Result<Pass, StateError> {
+        let facts = self.datapath.facts(world, thorough);
+        let desired = plan(world, config, facts);
+        let actions = diff(&desired, self.datapath.realized());
+        self.save_sysctls(&actions, &desired, world, config)?;
+        let outcome = self.datapath.execute(actions, budget);
+        self.tell(&outcome);
+        self.clsact.extend(self.datapath.added_clsact().clone());
+        self.clsact.retain(|ifindex, _| world.links.contains_key(ifindex));
+        let in_sync = !outcome.unfinished && outcome.failures.iter().all(Failure::is_late);
+        let state = self.state(desired, world, config, &outcome.failures, in_sync);
+        let devices = || state.devices.values();
+        let count = |kind| {
+            devices()
+                .filter(|device| device.attached && device.kind == kind_name(kind))
+                .count()
+        };
+        let pass = Pass {
+            in_sync,
+            unfinished: outcome.unfinished,
+            trouble: outcome
+                .failures
+                .iter()
+                .find(|failure| !failure.is_late())
+                .map(Failure::text),
+            endpoints: count(Kind::Endpoint),
+            uplinks: count(Kind::Uplink),
+            // One that is gone is not waited for.
+            waiting: devices().filter(|device| !in_sync && !device.attached).count(),
+            learning_off: state.learning_off.clone(),
+            failures: outcome
+                .failures
+                .into_iter()
+                .filter(|f| f.action.device().is_none())
+                .collect(),
+            done: outcome.done,
+        };
+        self.write(state)?;
+        Ok(pass)
+    }
+
+    /// Takes back the first pass.
+    pub fn undo(&mut self, done: &[Action]) {
+        let outcome = self.datapath.undo(done);
+        self.tell(&outcome);
+    }
+
+    /// The daemon ends: says so in the state, so that it is not taken for in step.
+    pub fn stopped(&mut self) -> Result<(), StateError> {
+        let Some(mut state) = self.written.clone() else {
+            return Ok(());
+        };
+        state.in_sync = false;
+        self.write(state)
+    }
+
+    /// What a sysctl was must be on disk before it is changed: a daemon that is killed in between could not restore it.
+    fn save_sysctls(
+        &mut self,
+        actions: &[Action],
+        desired: &Desired,
+        world: &World,
+        config: &Config,
+    ) -> Result<(), StateError> {
+        let mut new = false;
+        for action in actions {
+            if let Action::SetSysctl { sysctl, from, .. } = action
+                && !self.saved.contains_key(sysctl)
+            {
+                self.saved.insert(*sysctl, *from);
+                new = true;
+            }
+        }
+        if new {
+            let state = self.state(desired.clone(), world, config, &[], false);
+            self.write(state)?;
+        }
+        Ok(())
+    }
+
+    /// Logs failures that are new.
+    fn tell(&mut self, outcome: &Outcome) {
+        let mut told = BTreeSet::new();
+        for failure in &outcome.failures {
+            let text = failure.text();
+            if failure.is_late() || self.told.contains(&text) {
+                debug!("{text}");
+            } else {
+                warn!("{text}");
+            }
+            told.insert(text);
+        }
+        self.told = told;
+    }
+
+    fn write(&mut self, state: State) -> Result<(), StateError> {
+        let unchanged = self.written.as_ref().is_some_and(|written| {
+            let same_time = State {
+                synced_ms: state.synced_ms,
+                ..written.clone()
+            };
+            same_time == state
+        });
+        // A minute's worth of precision is enough for a time that nothing depends on.
+        let old = |written: &State| state.synced_ms.unwrap_or(0) > written.synced_ms.unwrap_or(0) + 60_000;
+        if !unchanged || self.written.as_ref().is_none_or(old) {
+            state.write(&self.run_dir)?;
+            self.written = Some(state);
+        }
+        Ok(())
+    }
+
+    fn state(&self, desired: Desired, world: &World, config: &Config, failures: &[Failure], in_sync: bool) -> State {
+        let mut errors: BTreeMap<u32, String> = BTreeMap::new();
+        for failure in failures {
+            if let Some(ifindex) = failure.action.device() {
+                errors.entry(ifindex).or_insert_with(|| failure.text());
+            }
+        }
+        let attached = self.datapath.attached();
+        let mut networks = desired.networks;
+        let mut devices = BTreeMap::new();
+        for (ifindex, spec) in desired.devices {
+            let error = errors.get(&ifindex);
+            if let Some(text) = error {
+                report_failure(&mut networks, ifindex, text);
+            }
+            let report = DeviceReport {
+                name: spec.name,
+                kind: kind_name(spec.kind).into(),
+                slot: self.datapath.slot(ifindex),
+                attached: attached.contains(&ifindex),
+                error: error.map(|text| Slow::new(Why::NotAttached, text)),
+            };
+            devices.insert(ifindex, report);
+        }
+        debug_assert!(devices.len() <= MAX_DEVICES as usize, "the plan asks for no more");
+        State {
+            version: env!("CARGO_PKG_VERSION").into(),
+            abi: ABI_VERSION,
+            pid: std::process::id(),
+            boot: boot(),
+            started_ms: unix_ms(self.started),
+            synced_ms: if in_sync {
+                Some(unix_ms(SystemTime::now()))
+            } else {
+                self.written.as_ref().and_then(|written| written.synced_ms)
+            },
+            in_sync,
+            pin_dir: self.datapath.pins().root().parent().unwrap_or(Path::new("/")).into(),
+            config: config.clone(),
+            attached_by: self.datapath.mode().name().into(),
+            queue_watch_error: self.datapath.queue_watch_error().map(Into::into),
+            learning_off: desired.learning_off,
+            runtime: runtime_report(&world.runtime),
+            networks,
+            devices,
+            sysctls: self
+                .saved
+                .iter()
+                .map(|(sysctl, found)| SavedSysctl {
+                    name: sysctl.name().into(),
+                    found: found.to_string(),
+                    set: desired.sysctls.get(sysctl).unwrap_or(found).to_string(),
+                })
+                .collect(),
+            clsact: self.clsact.clone(),
+            table_bytes: self.datapath.table_bytes(),
+        }
+    }
+}
+
+/// The sysctls that a state says were changed, as they were found.
+pub fn saved_sysctls(state: &State) -> BTreeMap<Sysctl, u32> {
+    let saved = state.sysctls.iter().filter_map(|saved| {
+        let sysctl = Sysctl::ALL.into_iter().find(|sysctl| sysctl.name() == saved.name)?;
+        Some((sysctl, saved.found.parse().ok()?))
+    });
+    saved.collect()
+}
+
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Endpoint => "endpoint",
+        Kind::Bridge => "bridge",
+        Kind::Uplink => "uplink",
+    }
+}
+
+fn runtime_report(runtime: &RuntimeState) -> RuntimeReport {
+    match runtime {
+        RuntimeState::None => RuntimeReport {
+            state: "none".into(),
+            ..RuntimeReport::default()
+        },
+        RuntimeState::Connected { engine, version, .. } => RuntimeReport {
+            state: "connected".into(),
+            engine: Some(format!("{engine} {version}")),
+            error: None,
+        },
+        RuntimeState::Disconnected { error, .. } => RuntimeReport {
+            state: "disconnected".into(),
+            engine: None,
+            error: Some(error.clone()),
+        },
+    }
+}

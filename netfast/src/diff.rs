@@ -1,0 +1,198 @@
+//! The difference between what is desired and what is realized, as an ordered list of actions. Pure.
+//!
+//! The order is what keeps the host right while the list is being worked through:
+//!
+//! 1. What must not be used any more stops first: a new epoch, switches that go off.
+//! 2. Devices that go away: their entry, then a new generation of their slot (their flows die), then their programs.
+//! 3. Sysctls, before any flow may be used.
+//! 4. Devices that come or change: the entry and a new generation, then the programs.
+//! 5. Switches that go on.
+//!
+//! Only the slot of the device concerned gets a new generation, so containers that come and go do not disturb the
+//! flows of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netfast_common::{abi::MAX_DEVICES, control::Control};
+
+mod action;
+mod realized;
+
+pub use action::{Action, Hook};
+pub use realized::{Realized, RealizedDevice};
+
+use crate::plan::{Desired, DeviceSpec, Sysctl};
+
+/// What to do, in this order, to get from `realized` to `desired`.
+pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
+    let mut actions = Vec::new();
+    epoch(desired, realized, &mut actions);
+    let sysctls_right = desired
+        .sysctls
+        .iter()
+        .all(|(sysctl, wanted)| realized.sysctls.get(sysctl).is_none_or(|found| found == wanted));
+    let (now, wanted) = (realized.control, desired.control(realized.control.epoch));
+    // What is used under a wrong sysctl breaks connections at their close: better slow until it is right.
+    let safe = if sysctls_right { u32::MAX } else { !Control::USE };
+    let kept = now.switches & wanted.switches & safe;
+    // Going off, or another pace: first. Going on: last.
+    if (kept, wanted.pace()) != (now.switches, now.pace()) {
+        actions.push(Action::SetSwitches {
+            from: now.switches,
+            to: kept,
+            pace: wanted.pace(),
+        });
+    }
+    let gone = removals(desired, realized, &mut actions);
+    if !sysctls_right {
+        for (&sysctl, &to) in &desired.sysctls {
+            if let Some(&from) = realized.sysctls.get(&sysctl).filter(|&&from| from != to) {
+                actions.push(Action::SetSysctl { sysctl, from, to });
+            }
+        }
+    }
+    additions(desired, realized, &gone, &mut actions);
+    if wanted.switches != kept {
+        actions.push(Action::SetSwitches {
+            from: kept,
+            to: wanted.switches,
+            pace: wanted.pace(),
+        });
+    }
+    actions
+}
+
+fn epoch(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    match &realized.inputs {
+        None => actions.push(Action::NewEpoch {
+            inputs: Box::new(desired.inputs.clone()),
+            causes: BTreeSet::new(),
+        }),
+        Some(inputs) => {
+            let causes = inputs.causes(&desired.inputs);
+            if !causes.is_empty() {
+                actions.push(Action::NewEpoch {
+                    inputs: Box::new(desired.inputs.clone()),
+                    causes,
+                });
+            } else if *inputs != desired.inputs {
+                // Neighbours that were met: nothing was learned through them yet.
+                actions.push(Action::NoteInputs(Box::new(desired.inputs.clone())));
+            }
+        }
+    }
+}
+
+/// Takes away devices that are not desired, or desired as another kind; returns their slots' owners.
+fn removals(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) -> BTreeSet<u32> {
+    let wanted_kind = |ifindex| desired.devices.get(&ifindex).map(|spec| spec.kind);
+    let mut gone = BTreeSet::new();
+    for (&ifindex, found) in &realized.devices {
+        if wanted_kind(ifindex).is_none() || wanted_kind(ifindex) != found.device.kind() {
+            gone.insert(ifindex);
+            actions.push(Action::RemoveDevice {
+                ifindex,
+                device: found.device,
+            });
+        }
+    }
+    for (&(ifindex, hook), &kind) in &realized.links {
+        if wanted_kind(ifindex) != Some(kind) {
+            actions.push(Action::Detach { ifindex, hook, kind });
+        }
+    }
+    gone
+}
+
+fn additions(desired: &Desired, realized: &Realized, gone: &BTreeSet<u32>, actions: &mut Vec<Action>) {
+    let kept = |ifindex: &u32| realized.devices.get(ifindex).filter(|_| !gone.contains(ifindex));
+    let taken: BTreeSet<u16> = desired
+        .devices
+        .keys()
+        .filter_map(|ifindex| kept(ifindex).map(|found| found.device.slot))
+        .collect();
+    let mut free = free_slots(&taken);
+    let outdated = realized
+        .inputs
+        .as_ref()
+        .map(|inputs| inputs.outdated(&desired.inputs))
+        .unwrap_or_default();
+    for (&ifindex, spec) in &desired.devices {
+        match kept(&ifindex) {
+            Some(found) => change(ifindex, spec, found, outdated.contains(&ifindex), actions),
+            // The plan asks for no more devices than there are slots.
+            None => match free.next() {
+                Some(slot) => actions.push(Action::AddDevice {
+                    ifindex,
+                    device: spec.device(slot),
+                    identity: spec.identity.clone(),
+                }),
+                None => continue,
+            },
+        }
+        for hook in Hook::BOTH {
+            if realized.links.get(&(ifindex, hook)) != Some(&spec.kind) {
+                actions.push(Action::Attach {
+                    ifindex,
+                    name: spec.name.clone(),
+                    hook,
+                    kind: spec.kind,
+                });
+            }
+        }
+    }
+}
+
+fn change(ifindex: u32, spec: &DeviceSpec, found: &RealizedDevice, outdated: bool, actions: &mut Vec<Action>) {
+    let to = spec.device(found.device.slot);
+    // What a daemon before us knew of it is not known, but then the epoch is new anyway.
+    let same = found
+        .identity
+        .as_ref()
+        .is_none_or(|identity| *identity == spec.identity);
+    if to != found.device || !same || outdated {
+        actions.push(Action::ChangeDevice {
+            ifindex,
+            from: found.device,
+            to,
+            identity: spec.identity.clone(),
+        });
+    } else if found.identity.is_none() {
+        actions.push(Action::NoteIdentity {
+            ifindex,
+            identity: spec.identity.clone(),
+        });
+    }
+}
+
+/// Slots that nobody has, lowest first.
+fn free_slots(taken: &BTreeSet<u16>) -> impl Iterator<Item = u16> + '_ {
+    (0..u16::try_from(MAX_DEVICES).unwrap_or(u16::MAX)).filter(|slot| !taken.contains(slot))
+}
+
+/// Everything that takes netfast's marks from the host, in order: the way back from any state.
+pub fn teardown(realized: &Realized, restore: &BTreeMap<Sysctl, u32>) -> Vec<Action> {
+    let mut actions = vec![Action::SetSwitches {
+        from: realized.control.switches,
+        to: 0,
+        pace: realized.control.pace(),
+    }];
+    for (&ifindex, found) in &realized.devices {
+        actions.push(Action::RemoveDevice {
+            ifindex,
+            device: found.device,
+        });
+    }
+    for (&(ifindex, hook), &kind) in &realized.links {
+        actions.push(Action::Detach { ifindex, hook, kind });
+    }
+    for (&sysctl, &to) in restore {
+        if let Some(&from) = realized.sysctls.get(&sysctl).filter(|&&from| from != to) {
+            actions.push(Action::SetSysctl { sysctl, from, to });
+        }
+    }
+    actions
+}
+
+#[cfg(test)]
+mod tests;

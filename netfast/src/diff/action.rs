@@ -1,0 +1,211 @@
+//! Actions: what can be done to the host, as data, each with its undo.
+
+use std::{collections::BTreeSet, fmt};
+
+use netfast_common::{
+    control::Pace,
+    device::{Device, Kind},
+};
+
+use crate::plan::{Cause, EpochInputs, Identity, Sysctl};
+
+/// One of a device's two hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Where packets come in from the device.
+    Ingress,
+    /// Where packets go out to the device.
+    Egress,
+}
+
+impl Hook {
+    /// Both, ingress first: a candidate that nobody recognises is harmless.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// `in` or `out`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "in",
+            Self::Egress => "out",
+        }
+    }
+}
+
+/// One step. Each is idempotent: doing it twice is doing it once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Makes every learned flow a miss.
+    NewEpoch {
+        /// What the flows that are learned from now on were judged under.
+        inputs: Box<EpochInputs>,
+        /// What changed; empty at the start of a daemon, which cannot know.
+        causes: BTreeSet<Cause>,
+    },
+    /// Remembers inputs that differ in nothing that a learned flow depends on.
+    NoteInputs(Box<EpochInputs>),
+    /// Sets the switches of the control map.
+    SetSwitches {
+        /// What they were.
+        from: u32,
+        /// What they shall be.
+        to: u32,
+        /// When flows are learned and ask again.
+        pace: Pace,
+    },
+    /// Sets a sysctl.
+    SetSysctl {
+        /// Which.
+        sysctl: Sysctl,
+        /// What it was.
+        from: u32,
+        /// What it shall be.
+        to: u32,
+    },
+    /// Writes the entry of a device that had none; its slot gets a new generation and empty counters.
+    AddDevice {
+        /// The device.
+        ifindex: u32,
+        /// The entry.
+        device: Device,
+        /// What else its flows depend on.
+        identity: Identity,
+    },
+    /// Writes another entry for a device; its slot gets a new generation.
+    ChangeDevice {
+        /// The device.
+        ifindex: u32,
+        /// The entry that it had.
+        from: Device,
+        /// The entry that it gets, with the same slot.
+        to: Device,
+        /// What else its flows depend on.
+        identity: Identity,
+    },
+    /// Remembers what a device's flows depend on, found at the start of a daemon.
+    NoteIdentity {
+        /// The device.
+        ifindex: u32,
+        /// What its flows depend on.
+        identity: Identity,
+    },
+    /// Removes the entry of a device; its slot gets a new generation.
+    RemoveDevice {
+        /// The device.
+        ifindex: u32,
+        /// The entry that it had.
+        device: Device,
+    },
+    /// Attaches a program.
+    Attach {
+        /// The device.
+        ifindex: u32,
+        /// Its name, as last seen.
+        name: String,
+        /// Where.
+        hook: Hook,
+        /// Which program, together with the hook.
+        kind: Kind,
+    },
+    /// Detaches a program, or forgets it when the device is gone.
+    Detach {
+        /// The device.
+        ifindex: u32,
+        /// Where.
+        hook: Hook,
+        /// Which program it was.
+        kind: Kind,
+    },
+}
+
+impl Action {
+    /// The action that takes this one back; `None` where there is nothing to take back.
+    pub fn undo(&self) -> Option<Self> {
+        match self {
+            // A flow too few in the table is one slow packet; and what was removed was unwanted before: its device or
+            // its container is gone.
+            Self::NewEpoch { .. }
+            | Self::NoteInputs(_)
+            | Self::NoteIdentity { .. }
+            | Self::RemoveDevice { .. }
+            | Self::Detach { .. } => None,
+            Self::SetSwitches { from, to, pace } => Some(Self::SetSwitches {
+                from: *to,
+                to: *from,
+                pace: *pace,
+            }),
+            Self::SetSysctl { sysctl, from, to } => Some(Self::SetSysctl {
+                sysctl: *sysctl,
+                from: *to,
+                to: *from,
+            }),
+            Self::AddDevice { ifindex, device, .. } => Some(Self::RemoveDevice {
+                ifindex: *ifindex,
+                device: *device,
+            }),
+            Self::ChangeDevice {
+                ifindex,
+                from,
+                to,
+                identity,
+            } => Some(Self::ChangeDevice {
+                ifindex: *ifindex,
+                from: *to,
+                to: *from,
+                identity: identity.clone(),
+            }),
+            Self::Attach {
+                ifindex, hook, kind, ..
+            } => Some(Self::Detach {
+                ifindex: *ifindex,
+                hook: *hook,
+                kind: *kind,
+            }),
+        }
+    }
+
+    /// The device that it is about, if it is about one.
+    pub fn device(&self) -> Option<u32> {
+        match self {
+            Self::AddDevice { ifindex, .. }
+            | Self::ChangeDevice { ifindex, .. }
+            | Self::NoteIdentity { ifindex, .. }
+            | Self::RemoveDevice { ifindex, .. }
+            | Self::Attach { ifindex, .. }
+            | Self::Detach { ifindex, .. } => Some(*ifindex),
+            Self::NewEpoch { .. } | Self::NoteInputs(_) | Self::SetSwitches { .. } | Self::SetSysctl { .. } => None,
+        }
+    }
+}
+
+/// For logs.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewEpoch { causes, .. } if causes.is_empty() => write!(f, "new epoch: start"),
+            Self::NewEpoch { causes, .. } => {
+                let causes: Vec<&str> = causes.iter().map(|cause| cause.name()).collect();
+                write!(f, "new epoch: {} changed", causes.join(", "))
+            }
+            Self::NoteInputs(_) => write!(f, "note inputs"),
+            Self::SetSwitches { to, pace, .. } => {
+                write!(
+                    f,
+                    "switches {to:#04b}, learning after {} packets, revalidation every {} ms",
+                    pace.learn_after,
+                    pace.revalidate_ns / 1_000_000
+                )
+            }
+            Self::SetSysctl { sysctl, from, to } => write!(f, "{} = {to} (was {from})", sysctl.name()),
+            Self::AddDevice { ifindex, device, .. } => {
+                write!(f, "add device {ifindex} in slot {}", device.slot)
+            }
+            Self::ChangeDevice { ifindex, to, .. } => write!(f, "change device {ifindex} in slot {}", to.slot),
+            Self::NoteIdentity { ifindex, .. } => write!(f, "note identity of device {ifindex}"),
+            Self::RemoveDevice { ifindex, device } => {
+                write!(f, "remove device {ifindex} from slot {}", device.slot)
+            }
+            Self::Attach { name, hook, .. } => write!(f, "attach to {name} {}", hook.name()),
+            Self::Detach { ifindex, hook, .. } => write!(f, "detach from device {ifindex} {}", hook.name()),
+        }
+    }
+}

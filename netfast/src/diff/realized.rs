@@ -1,0 +1,87 @@
+//! What netfast has done to the host, as data.
+
+use std::collections::BTreeMap;
+
+use netfast_common::{
+    control::Control,
+    device::{Device, Kind},
+};
+
+use crate::{
+    diff::{Action, Hook},
+    plan::{EpochInputs, Identity, Sysctl},
+};
+
+/// The state of what is netfast's on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Realized {
+    /// The control map.
+    pub control: Control,
+    /// What the epoch stands for; `None` when another daemon set it.
+    pub inputs: Option<EpochInputs>,
+    /// The devices map, by ifindex.
+    pub devices: BTreeMap<u32, RealizedDevice>,
+    /// The programs that are attached, by the kind of device that they were attached for.
+    pub links: BTreeMap<(u32, Hook), Kind>,
+    /// Sysctls that exist, as they are.
+    pub sysctls: BTreeMap<Sysctl, u32>,
+}
+
+/// An entry of the devices map.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RealizedDevice {
+    /// The entry.
+    pub device: Device,
+    /// What else its flows depend on; `None` when another daemon wrote the entry.
+    pub identity: Option<Identity>,
+}
+
+impl Realized {
+    /// Notes an action that was done. The executor and the tests' model share it, so they cannot drift apart.
+    pub fn note(&mut self, action: &Action) {
+        match action {
+            Action::NewEpoch { inputs, .. } => {
+                self.control.epoch = self.control.epoch.wrapping_add(1);
+                self.inputs = Some(inputs.as_ref().clone());
+            }
+            Action::NoteInputs(inputs) => self.inputs = Some(inputs.as_ref().clone()),
+            Action::SetSwitches { to, pace, .. } => self.control = self.control.with(*to, *pace),
+            Action::SetSysctl { sysctl, to, .. } => {
+                self.sysctls.insert(*sysctl, *to);
+            }
+            Action::AddDevice {
+                ifindex,
+                device,
+                identity,
+            }
+            | Action::ChangeDevice {
+                ifindex,
+                to: device,
+                identity,
+                ..
+            } => {
+                let entry = RealizedDevice {
+                    device: *device,
+                    identity: Some(identity.clone()),
+                };
+                self.devices.insert(*ifindex, entry);
+            }
+            Action::NoteIdentity { ifindex, identity } => {
+                if let Some(found) = self.devices.get_mut(ifindex) {
+                    found.identity = Some(identity.clone());
+                }
+            }
+            Action::RemoveDevice { ifindex, .. } => {
+                self.devices.remove(ifindex);
+            }
+            Action::Attach {
+                ifindex, hook, kind, ..
+            } => {
+                self.links.insert((*ifindex, *hook), *kind);
+            }
+            Action::Detach { ifindex, hook, .. } => {
+                self.links.remove(&(*ifindex, *hook));
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The diff against a model of the host: it converges, it disturbs nobody, and its order is safe at every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netfast_common::{
+    control::Pace,
+    device::{Device, Kind},
+};
+use proptest::{collection::btree_map, option, prelude::*, sample::subsequence};
+
+use super::*;
+use crate::{
+    plan::{EpochInputs, Identity},
+    world::{Mac, Ruleset, World},
+};
+
+/// The host as the programs see it: what is realized, and the generations.
+#[derive(Clone, Debug, Default)]
+struct Host {
+    realized: Realized,
+    generations: BTreeMap<u16, u32>,
+}
+
+impl Host {
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::AddDevice { device, .. }
+            | Action::ChangeDevice { to: device, .. }
+            | Action::RemoveDevice { device, .. } => *self.generations.entry(device.slot).or_default() += 1,
+            Action::NewEpoch { .. }
+            | Action::NoteInputs(_)
+            | Action::SetSwitches { .. }
+            | Action::SetSysctl { .. }
+            | Action::NoteIdentity { .. }
+            | Action::Attach { .. }
+            | Action::Detach { .. } => {}
+        }
+        self.realized.note(action);
+    }
+
+    fn reach(&mut self, desired: &Desired) -> Vec<Action> {
+        let actions = diff(desired, &self.realized);
+        for action in &actions {
+            self.act(action);
+        }
+        actions
+    }
+
+    fn slots(&self) -> BTreeMap<u32, u16> {
+        let devices = self.realized.devices.iter();
+        devices.map(|(ifindex, entry)| (*ifindex, entry.device.slot)).collect()
+    }
+
+    /// What another daemon finds of it.
+    fn adopted(&self) -> Self {
+        let mut adopted = self.clone();
+        adopted.realized.inputs = None;
+        for entry in adopted.realized.devices.values_mut() {
+            entry.identity = None;
+        }
+        adopted
+    }
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![4 => Just(Kind::Endpoint), 1 => Just(Kind::Bridge), 1 => Just(Kind::Uplink)]
+}
+
+fn device_spec() -> impl Strategy<Value = DeviceSpec> {
+    (
+        kind(),
+        0u8..16,
+        any::<[u8; 2]>(),
+        option::of(any::<[u8; 4]>()),
+        1280u32..1285,
+    )
+        .prop_map(|(kind, flags, mac, address, mtu)| DeviceSpec {
+            name: format!("if{mtu}"),
+            kind,
+            flags,
+            mac: Mac([2, 0, 0, 0, mac[0], mac[1]]),
+            address4: address.map(Into::into),
+            address6: None,
+            identity: Identity {
+                mtu,
+                ..Identity::default()
+            },
+        })
+}
+
+prop_compose! {
+    fn desired()(
+        devices in btree_map(1u32..12, device_spec(), 0..8),
+        generation in 0u32..3,
+        learning_off in option::of(Just("a queue".to_owned())),
+        revalidate_ns in 1u64..4,
+        learn_after in 0u8..3,
+    ) -> Desired {
+        let world = World {
+            ruleset: Ruleset { nft_generation: Some(generation), ..Ruleset::default() },
+            ..World::default()
+        };
+        Desired {
+            inputs: EpochInputs::of(&world, &devices),
+            devices,
+            sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
+            learning_off,
+            pace: Pace { revalidate_ns, learn_after },
+            ..Desired::default()
+        }
+    }
+}
+
+/// A host whose conntrack is loaded, with the sysctl off, or is not.
+fn host() -> impl Strategy<Value = Host> {
+    any::<bool>().prop_map(|conntrack| {
+        let mut host = Host::default();
+        if conntrack {
+            host.realized.sysctls.insert(Sysctl::ConntrackBeLiberal, 0);
+        }
+        host
+    })
+}
+
+proptest! {
+    #[test]
+    fn one_pass_reaches_what_is_desired_and_the_next_does_nothing(
+        mut host in host(), steps in proptest::collection::vec(desired(), 1..5),
+    ) {
+        for desired in &steps {
+            host.reach(desired);
+            let devices: Vec<_> = host.realized.devices.keys().collect();
+            prop_assert_eq!(devices, desired.devices.keys().collect::<Vec<_>>());
+            for (ifindex, spec) in &desired.devices {
+                let slot = host.realized.devices[ifindex].device.slot;
+                prop_assert_eq!(host.realized.devices[ifindex].device, spec.device(slot));
+                for hook in Hook::BOTH {
+                    prop_assert_eq!(host.realized.links.get(&(*ifindex, hook)), Some(&spec.kind));
+                }
+            }
+            prop_assert_eq!(host.realized.links.len(), 2 * desired.devices.len());
+            prop_assert_eq!(host.realized.control, desired.control(host.realized.control.epoch));
+            prop_assert_eq!(diff(desired, &host.realized), vec![]);
+        }
+    }
+
+    #[test]
+    fn slots_are_unique_at_every_step_and_kept(mut host in host(), one in desired(), two in desired()) {
+        host.reach(&one);
+        let before = host.slots();
+        for action in diff(&two, &host.realized) {
+            host.act(&action);
+            let slots = host.slots();
+            prop_assert_eq!(slots.values().collect::<BTreeSet<_>>().len(), slots.len(), "after {}", action);
+        }
+        for (ifindex, slot) in host.slots() {
+            let kind = |desired: &Desired| desired.devices.get(&ifindex).map(|spec| spec.kind);
+            if kind(&one) == kind(&two) {
+                prop_assert_eq!(before[&ifindex], slot);
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_changed_gets_a_new_generation(mut host in host(), one in desired(), two in desired()) {
+        host.reach(&one);
+        let (slots, generations) = (host.slots(), host.generations.clone());
+        host.reach(&two);
+        for (ifindex, slot) in slots {
+            let (old, new) = (one.devices.get(&ifindex), two.devices.get(&ifindex));
+            let same = old.zip(new).is_some_and(|(old, new)| {
+                old.device(0) == new.device(0) && old.identity == new.identity
+            });
+            prop_assert_eq!(host.generations[&slot] == generations[&slot], same, "device {}", ifindex);
+        }
+        // A slot that nobody had gets one when it is given out.
+        for slot in host.slots().values().filter(|slot| !generations.contains_key(slot)) {
+            prop_assert_eq!(host.generations[slot], 1);
+        }
+    }
+
+    #[test]
+    fn flows_are_never_used_under_a_sysctl_that_breaks_them(mut host in host(), steps in proptest::collection::vec(desired(), 1..4)) {
+        for desired in &steps {
+            for action in diff(desired, &host.realized) {
+                host.act(&action);
+                let set = host.realized.sysctls.get(&Sysctl::ConntrackBeLiberal);
+                prop_assert!(!host.realized.control.may_use() || set.is_none_or(|value| *value == 1), "after {}", action);
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_never_runs_for_a_device_without_its_entry(mut host in host(), one in desired(), two in desired()) {
+        host.reach(&one);
+        for action in diff(&two, &host.realized) {
+            if let Action::Attach { ifindex, kind, .. } = &action {
+                let entry = host.realized.devices.get(ifindex);
+                prop_assert_eq!(entry.and_then(|entry| entry.device.kind()), Some(*kind));
+            }
+            host.act(&action);
+        }
+    }
+
+    #[test]
+    fn an_epoch_ends_when_its_inputs_change_and_before_anything_else_is_done(
+        mut host in host(), one in desired(), two in desired(),
+    ) {
+        host.reach(&one);
+        let before = host.realized.control.epoch;
+        let actions = host.reach(&two);
+        let ended = !one.inputs.causes(&two.inputs).is_empty();
+        prop_assert_eq!(host.realized.control.epoch, before + u32::from(ended));
+        if ended {
+            let first = matches!(actions.first(), Some(Action::NewEpoch { .. }));
+            prop_assert!(first, "{:?}", actions);
+        }
+    }
+
+    #[test]
+    fn what_failed_is_done_by_the_next_pass(
+        mut host in host(), one in desired(), two in desired(), fails in subsequence((0u32..12).collect::<Vec<_>>(), 0..6),
+    ) {
+        host.reach(&one);
+        for action in diff(&two, &host.realized) {
+            if action.device().is_none_or(|ifindex| !fails.contains(&ifindex)) {
+                host.act(&action);
+            }
+        }
+        host.reach(&two);
+        prop_assert_eq!(diff(&two, &host.realized), vec![]);
+        prop_assert_eq!(host.realized.devices.len(), two.devices.len());
+        prop_assert_eq!(host.realized.links.len(), 2 * two.devices.len());
+    }
+
+    #[test]
+    fn another_daemon_takes_over_with_a_new_epoch_and_nothing_else(mut host in host(), desired in desired()) {
+        host.reach(&desired);
+        let mut next = host.adopted();
+        next.reach(&desired);
+        prop_assert_eq!(next.realized.control.epoch, host.realized.control.epoch + 1);
+        prop_assert_eq!(&next.generations, &host.generations);
+        prop_assert_eq!(next.slots(), host.slots());
+        prop_assert_eq!(next.realized.inputs, host.realized.inputs);
+        prop_assert_eq!(next.realized.devices, host.realized.devices);
+    }
+
+    #[test]
+    fn undone_in_reverse_a_first_pass_leaves_nothing(mut host in host(), desired in desired()) {
+        let before = host.realized.clone();
+        let done = host.reach(&desired);
+        for action in done.iter().rev().filter_map(Action::undo) {
+            host.act(&action);
+        }
+        prop_assert_eq!(&host.realized.devices, &before.devices);
+        prop_assert_eq!(&host.realized.links, &before.links);
+        prop_assert_eq!(&host.realized.sysctls, &before.sysctls);
+        prop_assert_eq!(host.realized.control.switches, 0);
+    }
+}
+
+#[test]
+fn the_order_of_a_start() {
+    let endpoint = DeviceSpec {
+        name: "veth1".into(),
+        kind: Kind::Endpoint,
+        flags: Device::ACCELERATED,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        address4: Some([172, 17, 0, 2].into()),
+        address6: None,
+        identity: Identity::default(),
+    };
+    let desired = Desired {
+        devices: BTreeMap::from([(7, endpoint)]),
+        sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
+        pace: Pace {
+            revalidate_ns: 1_000_000_000,
+            learn_after: 3,
+        },
+        ..Desired::default()
+    };
+    let mut realized = Realized::default();
+    realized.sysctls.insert(Sysctl::ConntrackBeLiberal, 0);
+    let said: Vec<String> = diff(&desired, &realized).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "new epoch: start",
+            "switches 0b00, learning after 3 packets, revalidation every 1000 ms",
+            "net.netfilter.nf_conntrack_tcp_be_liberal = 1 (was 0)",
+            "add device 7 in slot 0",
+            "attach to veth1 in",
+            "attach to veth1 out",
+            "switches 0b11, learning after 3 packets, revalidation every 1000 ms",
+        ]
+    );
+}
+
+#[test]
+fn a_sysctl_that_somebody_turns_back_is_set_again_with_flows_out_of_use_meanwhile() {
+    let desired = Desired {
+        sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
+        ..Desired::default()
+    };
+    let mut host = Host::default();
+    host.reach(&desired);
+    host.realized.sysctls.insert(Sysctl::ConntrackBeLiberal, 0);
+    let said: Vec<String> = diff(&desired, &host.realized).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "switches 0b10, learning after 0 packets, revalidation every 0 ms",
+            "net.netfilter.nf_conntrack_tcp_be_liberal = 1 (was 0)",
+            "switches 0b11, learning after 0 packets, revalidation every 0 ms",
+        ]
+    );
+}

@@ -1,0 +1,16 @@
+//! netfast: library of the daemon and its commands.
+
+pub mod apply;
+mod bpf;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod diff;
+pub mod exporter;
+pub mod observe;
+pub mod plan;
+pub mod probe;
+pub mod report;
+pub mod snapshot;
+pub mod state;
+pub mod world;

@@ -1,0 +1,352 @@
+//! Observing: what the kernel and the container runtime say, as plain data, and hints that it changed.
+//!
+//! It only reads, never writes, and never interprets. An [`Observer`] sends [`Change`] hints; who gets one waits a
+//! moment for more of them and then reads anew what they name ([`Observer::refresh`]), or everything
+//! ([`Observer::snapshot`]). A hint says that something changed since the last reading, never what: so a lost or a
+//! superfluous one does no harm that the next full snapshot does not mend.
+//!
+//! Everything is about the network namespace in which [`Observer::start`] is called.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::world::{Container, ContainerId, Link, LinkKind, Ruleset, Sysctls, World};
+
+mod change;
+mod docker;
+mod legacy;
+pub mod netlink;
+mod netns;
+mod nfqueue;
+mod nftables;
+mod poll;
+pub mod rules;
+pub(crate) mod socket;
+pub mod sysctl;
+pub(crate) mod wire;
+
+use change::Hints;
+
+pub use change::Change;
+pub use docker::DockerError;
+pub use socket::NetlinkError;
+
+/// What to observe, and how often to look where nothing is announced.
+#[derive(Clone, Debug)]
+pub struct ObserverConfig {
+    /// The container runtime's address, `unix:///PATH`, `tcp://HOST:PORT` or `http://HOST:PORT`;
+    /// `None` for none.
+    pub docker_host: Option<String>,
+    /// How often iptables-legacy, NFQUEUE listeners and sysctls are polled.
+    pub poll_interval: Duration,
+    /// How often the runtime is asked for everything, and containers' namespaces are looked into, even without an
+    /// event.
+    pub resync_interval: Duration,
+}
+
+impl Default for ObserverConfig {
+    fn default() -> Self {
+        Self {
+            docker_host: None,
+            poll_interval: Duration::from_secs(1),
+            resync_interval: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why the world cannot be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The kernel.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The container runtime.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// A reading thread ended by panic, or the tokio runtime is shutting down.
+    #[error("a reading task ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Watches and reads. Its tasks end when it is dropped.
+pub struct Observer {
+    runtime: Option<docker::Runtime>,
+    inside: Mutex<Inside>,
+    inside_ttl: Duration,
+    _tasks: JoinSet<()>,
+}
+
+impl Observer {
+    /// Connects to the runtime, opens the notification sockets and begins to watch. Hints come from now on, so that a
+    /// snapshot taken afterwards misses nothing. Must be called within a tokio runtime with I/O and time, whose
+    /// threads are all in the namespace to observe.
+    pub async fn start(config: ObserverConfig) -> Result<(Self, mpsc::Receiver<Change>), ObserveError> {
+        let hints = Hints::default();
+        let mut tasks = JoinSet::new();
+        let (sender, receiver) = mpsc::channel(change::QUEUE);
+        tasks.spawn(hints.clone().forward(sender));
+        let kernel = netlink::watch::open()?;
+        let neighbours = netlink::watch::open_neighbours()?;
+        let rules = nftables::open()?;
+        let memory = netlink::watch::Memory::read;
+        let (known, stamp) = spawn_blocking(move || ((memory(), memory()), poll::Stamp::read())).await?;
+        let (known, known_neighbours) = (known.0?, known.1?);
+        let runtime = match config.docker_host {
+            Some(host) => {
+                let (runtime, session) = docker::Runtime::connect(&host).await?;
+                tasks.spawn(runtime.clone().run(session, config.resync_interval, hints.clone()));
+                Some(runtime)
+            }
+            None => None,
+        };
+        tasks.spawn(nftables::run(rules, hints.clone()));
+        tasks.spawn(poll::run(stamp, config.poll_interval, hints.clone()));
+        tasks.spawn(netlink::watch::run_neighbours(
+            neighbours,
+            known_neighbours,
+            hints.clone(),
+        ));
+        tasks.spawn(netlink::watch::run(kernel, known, hints));
+        let observer = Self {
+            runtime,
+            inside: Mutex::default(),
+            inside_ttl: config.resync_interval,
+            _tasks: tasks,
+        };
+        Ok((observer, receiver))
+    }
+
+    /// Reads everything anew; the runtime is not asked but its last known state taken.
+    pub async fn snapshot(&self) -> Result<World, ObserveError> {
+        let mut world = World::default();
+        self.read(&mut world, Parts::ALL).await?;
+        Ok(world)
+    }
+
+    /// Reads anew what the hints name, and leaves the rest of `world` as it is. On an error nothing is changed.
+    pub async fn refresh(&self, world: &mut World, changes: &BTreeSet<Change>) -> Result<(), ObserveError> {
+        self.read(world, Parts::of(changes)).await
+    }
+
+    async fn read(&self, world: &mut World, parts: Parts) -> Result<(), ObserveError> {
+        let kernel = spawn_blocking(move || Kernel::read(parts)).await??;
+        if let Some(runtime) = &self.runtime {
+            let docker::Cache {
+                runtime,
+                networks,
+                mut containers,
+            } = runtime.cache();
+            self.look_inside(&mut containers, &kernel.near.links).await?;
+            world.runtime = runtime;
+            world.networks = networks;
+            world.containers = containers;
+        }
+        kernel.put_into(world);
+        resolve_bridges(world);
+        Ok(())
+    }
+
+    /// Adds what the containers' own namespaces tell. They are entered only if a link or a container changed since the
+    /// last time, or that is long ago.
+    async fn look_inside(
+        &self,
+        containers: &mut BTreeMap<ContainerId, Container>,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<(), ObserveError> {
+        let pids: BTreeSet<u32> = containers
+            .values()
+            .map(|container| container.pid)
+            .filter(|pid| *pid != 0)
+            .collect();
+        let known = self.with_inside(|inside| inside.get(&pids, links, self.inside_ttl));
+        let found = if let Some(found) = known {
+            found
+        } else {
+            let (found, pids) = spawn_blocking(move || (netns::look(&pids), pids)).await?;
+            let (links, taken) = (links.clone(), Some(Instant::now()));
+            self.with_inside(|inside| {
+                *inside = Inside {
+                    pids,
+                    links,
+                    taken,
+                    found: found.clone(),
+                }
+            });
+            found
+        };
+        for container in containers.values_mut() {
+            if let Some(namespace) = found.get(&container.pid) {
+                container.netns = Some(namespace.id);
+                container.interfaces.clone_from(&namespace.interfaces);
+            }
+        }
+        Ok(())
+    }
+
+    fn with_inside<T>(&self, f: impl FnOnce(&mut Inside) -> T) -> T {
+        // It is replaced whole, so a panic elsewhere leaves no half of it.
+        f(&mut self.inside.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What was last found in the containers' namespaces, and when that was true.
+#[derive(Default)]
+struct Inside {
+    pids: BTreeSet<u32>,
+    links: BTreeMap<u32, Link>,
+    taken: Option<Instant>,
+    found: BTreeMap<u32, netns::Namespace>,
+}
+
+impl Inside {
+    /// What was found, if there is no reason to look again. A namespace that could not be looked into is one.
+    fn get(
+        &self,
+        pids: &BTreeSet<u32>,
+        links: &BTreeMap<u32, Link>,
+        ttl: Duration,
+    ) -> Option<BTreeMap<u32, netns::Namespace>> {
+        let fresh = self.taken.is_some_and(|taken| taken.elapsed() < ttl);
+        let same = self.pids == *pids && self.links == *links && self.found.len() == pids.len();
+        (fresh && same).then(|| self.found.clone())
+    }
+}
+
+/// The parts that are read only when there is a reason, since they can be large: a full routing table, thousands of
+/// rules. All else is a fraction of a millisecond and read every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    routes: bool,
+    ruleset: bool,
+}
+
+impl Parts {
+    const ALL: Self = Self {
+        routes: true,
+        ruleset: true,
+    };
+
+    fn of(changes: &BTreeSet<Change>) -> Self {
+        let any = |wanted: &[Change]| wanted.iter().any(|change| changes.contains(change));
+        Self {
+            // Links take routes with them when they go down, without a word about each IPv4 route.
+            routes: any(&[
+                Change::Routes,
+                Change::PolicyRules,
+                Change::Addresses,
+                Change::Links,
+                Change::Overflow,
+            ]),
+            ruleset: any(&[Change::Ruleset, Change::Queues, Change::Overflow]),
+        }
+    }
+}
+
+/// What is read of the kernel at once.
+struct Kernel {
+    near: netlink::Snapshot,
+    routing: Option<netlink::Routing>,
+    ruleset: Option<Ruleset>,
+    sysctls: Sysctls,
+}
+
+impl Kernel {
+    fn read(parts: Parts) -> Result<Self, NetlinkError> {
+        // Rules that cannot be read, as by a user without privileges, are a fact about the world and not a failure.
+        let unreadable = |error: rules::RulesError| Ruleset {
+            unreadable: Some(error.to_string()),
+            ..Ruleset::default()
+        };
+        Ok(Self {
+            near: netlink::snapshot()?,
+            routing: parts.routes.then(netlink::routing).transpose()?,
+            ruleset: parts.ruleset.then(|| rules::read().unwrap_or_else(unreadable)),
+            sysctls: sysctl::read(),
+        })
+    }
+
+    fn put_into(self, world: &mut World) {
+        let netlink::Snapshot {
+            links,
+            addresses,
+            neighbours,
+            fdb,
+            qdiscs,
+            tc_filters,
+        } = self.near;
+        world.links = links;
+        world.addresses = addresses;
+        world.neighbours = neighbours;
+        world.fdb = fdb;
+        world.qdiscs = qdiscs;
+        world.tc_filters = tc_filters;
+        world.sysctls = self.sysctls;
+        if let Some(routing) = self.routing {
+            world.routes = routing.routes;
+            world.policy_rules = routing.policy_rules;
+        }
+        if let Some(ruleset) = self.ruleset {
+            world.ruleset = ruleset;
+        }
+    }
+}
+
+/// A bridge network whose bridge does not have the name that Docker would give it has the bridge with its gateway's
+/// address, as with podman, which does not tell the name.
+fn resolve_bridges(world: &mut World) {
+    let is_bridge = |link: &&Link| matches!(link.kind, LinkKind::Bridge(_));
+    let mut resolved = BTreeMap::new();
+    for (id, network) in &world.networks {
+        let Some(name) = &network.bridge_name else { continue };
+        if world.link_by_name(name).is_some() {
+            continue;
+        }
+        let gateways = network.ipam.iter().filter_map(|pool| pool.gateway);
+        let owners = gateways.flat_map(|gateway| world.addresses.iter().filter(move |a| a.net.addr == gateway));
+        let found = owners
+            .filter_map(|address| world.links.get(&address.ifindex))
+            .find(is_bridge);
+        resolved.extend(found.map(|link| (id.clone(), link.name.clone())));
+    }
+    for (id, name) in resolved {
+        if let Some(network) = world.networks.get_mut(&id) {
+            network.bridge_name = Some(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_parts_are_read_only_when_a_hint_asks() {
+        let of = |changes: &[Change]| Parts::of(&changes.iter().copied().collect());
+        assert_eq!(of(&[Change::Overflow]), Parts::ALL);
+        assert_eq!(
+            of(&[Change::Containers, Change::Stations { port: 3 }]),
+            Parts {
+                routes: false,
+                ruleset: false
+            }
+        );
+        assert_eq!(
+            of(&[Change::Links]),
+            Parts {
+                routes: true,
+                ruleset: false
+            }
+        );
+        assert_eq!(
+            of(&[Change::Queues]),
+            Parts {
+                routes: false,
+                ruleset: true
+            }
+        );
+    }
+}

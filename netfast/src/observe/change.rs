@@ -1,0 +1,169 @@
+//! Hints that something changed, and how they get to whoever waits for them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
+
+use crate::world::Mac;
+
+/// How many hints may wait in the queue: one of each kind.
+pub const QUEUE: usize = 16;
+/// Hints that may wait before neighbours are no longer named.
+const MOST_NAMED: usize = 1024;
+
+/// A hint that something changed since it was last read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// A link came, went or changed in something that [`Link`] tells.
+    Links,
+    /// An address came or went (IPv6 link-local ones do not count).
+    Addresses,
+    /// A neighbour that could be used has another link-layer address, failed or is gone. State flips do not count.
+    Neighbours {
+        /// The index of the interface that it is behind.
+        device: u32,
+        /// The link-layer address that it had; `None` if too many neighbours changed at once to name them.
+        mac: Option<Mac>,
+    },
+    /// A station came to or went from a forwarding table.
+    Fdb,
+    /// A station moved from one port of a bridge to another.
+    Stations {
+        /// The index of the port that it left.
+        port: u32,
+    },
+    /// A route changed (cached exceptions and IPv6 link-local ones do not count).
+    Routes,
+    /// A policy routing rule changed.
+    PolicyRules,
+    /// A queueing discipline or a classic filter changed.
+    Tc,
+    /// A kernel switch changed.
+    Sysctls,
+    /// nftables or iptables-legacy rules changed.
+    Ruleset,
+    /// A program began or ceased to listen on an NFQUEUE queue.
+    Queues,
+    /// The runtime's networks or containers changed.
+    Containers,
+    /// The runtime came or went.
+    Runtime,
+    /// Notifications were lost: anything may have changed.
+    Overflow,
+}
+
+impl Change {
+    /// Whether the kernel may decide otherwise about a flow than it did before, on grounds that no endpoint has for
+    /// itself. What changes with a link or a container concerns the endpoints that the plan finds changed.
+    pub fn outdates_all_flows(self) -> bool {
+        match self {
+            Self::Addresses
+            | Self::Routes
+            | Self::PolicyRules
+            | Self::Tc
+            | Self::Sysctls
+            | Self::Ruleset
+            | Self::Queues
+            | Self::Overflow => true,
+            // Whoever is in a container can make its bridge's neighbours and stations change, thousands of times a
+            // second: that must not concern anybody else's flows.
+            Self::Neighbours { .. }
+            | Self::Stations { .. }
+            | Self::Links
+            | Self::Fdb
+            | Self::Containers
+            | Self::Runtime => false,
+        }
+    }
+}
+
+/// Where the watchers leave their hints. A hint that already waits is not left twice, and who leaves one never waits:
+/// so a burst of thousands of notifications is a handful of hints, and a slow reader does not make the kernel's queues
+/// overflow.
+#[derive(Clone, Debug, Default)]
+pub struct Hints {
+    board: Arc<Board>,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    pending: Mutex<BTreeSet<Change>>,
+    news: Notify,
+}
+
+impl Hints {
+    /// Leaves a hint.
+    pub fn send(&self, change: Change) {
+        self.with_pending(|pending| {
+            let is_crowded = pending.len() > MOST_NAMED;
+            pending.insert(
+                if let (Change::Neighbours { device, .. }, true) = (change, is_crowded) {
+                    Change::Neighbours { device, mac: None }
+                } else {
+                    change
+                },
+            )
+        });
+        self.board.news.notify_one();
+    }
+
+    /// Passes the hints on, until nobody listens any more.
+    pub async fn forward(self, queue: Sender<Change>) {
+        loop {
+            self.board.news.notified().await;
+            for change in self.with_pending(std::mem::take) {
+                if queue.send(change).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn with_pending<T>(&self, f: impl FnOnce(&mut BTreeSet<Change>) -> T) -> T {
+        // A set of hints is good whatever a panic elsewhere left of it.
+        f(&mut self.board.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_is_a_handful_of_hints() {
+        let hints = Hints::default();
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let forwarder = tokio::spawn(hints.clone().forward(sender));
+        for _ in 0..1000 {
+            hints.send(Change::Routes);
+            hints.send(Change::Ruleset);
+            tokio::task::yield_now().await;
+        }
+        let mut seen = Vec::new();
+        while let Ok(change) = receiver.try_recv() {
+            seen.push(change);
+            tokio::task::yield_now().await;
+        }
+        assert!(seen.contains(&Change::Routes) && seen.contains(&Change::Ruleset));
+        assert!(seen.len() <= 2 * QUEUE, "{}", seen.len());
+        hints.send(Change::Links);
+        assert_eq!(receiver.recv().await, Some(Change::Links), "none is lost");
+        for number in 0..10 * u32::try_from(MOST_NAMED).expect("small") {
+            let [a, b, c, d] = number.to_be_bytes();
+            let mac = Some(Mac([2, 0, a, b, c, d]));
+            hints.send(Change::Neighbours { device: 7, mac });
+        }
+        let waiting = hints.with_pending(|pending| pending.clone());
+        assert!(waiting.len() <= MOST_NAMED + 2, "{}", waiting.len());
+        assert!(waiting.contains(&Change::Neighbours { device: 7, mac: None }));
+        drop(receiver);
+        hints.send(Change::Links);
+        forwarder.await.expect("it ends when nobody listens");
+    }
+}

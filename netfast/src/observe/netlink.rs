@@ -1,0 +1,84 @@
+//! What rtnetlink knows of the namespace that netfast runs in: full listings, and notifications of what changed.
+//!
+//! Message and attribute numbers are those of linux/rtnetlink.h, `linux/if_link.h`, `linux/if_addr.h`, linux/neighbour.h
+//! and `linux/fib_rules.h`. Links are read here and nowhere else: /sys/class/net shows the namespace of whoever mounted
+//! it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::socket::{Asker, NetlinkError};
+use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, PolicyRules, Qdisc, Route, TcFilter};
+
+pub(super) mod address;
+pub(super) mod link;
+pub(super) mod neighbour;
+pub(super) mod netconf;
+pub(super) mod route;
+pub(super) mod tc;
+pub(super) mod watch;
+
+const AF_UNSPEC: u8 = 0;
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const AF_INET6: u8 = 10;
+
+/// What rtnetlink lists of links and of what belongs to one, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Links by interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses of the links.
+    pub addresses: BTreeSet<Address>,
+    /// Neighbour tables.
+    pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// Forwarding entries.
+    pub fdb: BTreeSet<FdbEntry>,
+    /// Queueing disciplines by interface index.
+    pub qdiscs: BTreeMap<u32, Vec<Qdisc>>,
+    /// Classic filters by interface index.
+    pub tc_filters: BTreeMap<u32, Vec<TcFilter>>,
+}
+
+/// What rtnetlink lists of routing. It is apart since a host may have a million routes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// Routes.
+    pub routes: BTreeSet<Route>,
+    /// Policy routing rules.
+    pub policy_rules: PolicyRules,
+}
+
+/// Lists links and what belongs to them anew, in the namespace of the calling thread. It blocks, for about a
+/// millisecond on a usual host.
+///
+/// Each table is consistent in itself (a dump that the kernel marks as torn is repeated); between two tables something
+/// may have happened, which then comes as a notification.
+pub fn snapshot() -> Result<Snapshot, NetlinkError> {
+    let mut asker = Asker::route()?;
+    let links = link::list(&mut asker)?;
+    let qdiscs = tc::qdiscs(&mut asker)?;
+    Ok(Snapshot {
+        links,
+        addresses: address::list(&mut asker)?,
+        neighbours: neighbour::list(&mut asker)?,
+        fdb: neighbour::list_fdb(&mut asker)?,
+        tc_filters: tc::filters(&mut asker, &qdiscs)?,
+        qdiscs,
+    })
+}
+
+/// Lists routes and policy routing rules anew, likewise.
+pub fn routing() -> Result<Routing, NetlinkError> {
+    let mut asker = Asker::route()?;
+    Ok(Routing {
+        routes: route::list(&mut asker)?,
+        policy_rules: route::list_rules(&mut asker)?,
+    })
+}
+
+/// Asks where the kernel would send a packet with these addresses (of one family) that comes in by an interface, in the
+/// calling thread's namespace. Rules that look at marks are asked about a packet without one.
+pub fn route(iif: u32, source: IpAddr, destination: IpAddr) -> Result<Route, NetlinkError> {
+    route::ask(&mut Asker::route()?, iif, source, destination)
+}

@@ -1,0 +1,485 @@
+//! rtnetlink notifications, boiled down to hints that something changed that matters.
+//!
+//! Most notifications say nothing new: a neighbour goes from reachable to stale and back all the time, a link is
+//! announced a dozen times while a container starts, a router advertisement renews an address. A hint costs the whole
+//! host's flows one trip down the slow path, so each notification is held against a memory of what was known:
+//!
+//! - links, addresses: a hint if what netfast reads of them differs from before;
+//! - neighbours: a hint if one that could be used has another link-layer address, failed or is gone. A new one is no
+//!   hint: no flow can have been learned over it. Those of multicast addresses, which come with each link, do not count;
+//! - forwarding entries: [`Change::Stations`] if a station moved to another port, [`Change::Fdb`] if it came or went.
+//!   Of each port only so many are remembered: a container can invent any number;
+//! - routes: a hint, unless it is a cached exception (path MTU) or about IPv6 link-local or multicast destinations,
+//!   which each new veth brings and over which nothing is forwarded;
+//! - forwarding switches (netconf): a hint if one of a known link has another value;
+//! - policy rules, traffic control: always a hint.
+//!
+//! Neighbours and forwarding entries have a socket of their own: what a container does to them may make it overflow, and
+//! then only they are read anew.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::{Duration, Instant};
+
+use super::neighbour::{self, Entry, RTM_DELNEIGH};
+use super::netconf::{self, RTM_DELNETCONF, RTM_NEWNETCONF};
+use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
+use crate::observe::change::{Change, Hints};
+use crate::observe::socket::{Asker, NetlinkError, Watcher};
+use crate::observe::wire::Message;
+use crate::world::{Address, FdbEntry, Link, Mac, NeighbourKey};
+
+const RTM_DELQDISC: u16 = tc::RTM_NEWQDISC + 1;
+const RTM_DELTFILTER: u16 = tc::RTM_NEWTFILTER + 1;
+
+/// The multicast groups, `RTNLGRP_*` of linux/rtnetlink.h.
+const GROUPS: [u32; 10] = [
+    1,  // LINK
+    4,  // TC
+    5,  // IPV4_IFADDR
+    7,  // IPV4_ROUTE
+    8,  // IPV4_RULE
+    9,  // IPV6_IFADDR
+    11, // IPV6_ROUTE
+    19, // IPV6_RULE
+    24, // IPV4_NETCONF
+    25, // IPV6_NETCONF
+];
+
+/// The group of neighbours, which the FDB's entries come with too.
+const NEIGH: u32 = 3;
+/// Forwarding entries of one port that are remembered. A container has one address; a port that has more than this is
+/// another bridge, or somebody's game.
+pub const MOST_STATIONS: usize = 64;
+/// After notifications about neighbours were lost, it takes at least this long until they are read anew, and as many
+/// times as long as reading took.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_FACTOR: u32 = 4;
+
+/// Opens the socket. Notifications are kept from now on: open it before the first snapshot, so that nothing that
+/// happens between the two is missed.
+pub fn open() -> Result<Watcher, NetlinkError> {
+    Watcher::route(GROUPS.iter().fold(0, |mask, group| mask | 1 << (group - 1)))
+}
+
+/// Opens the socket for neighbours and forwarding entries.
+pub fn open_neighbours() -> Result<Watcher, NetlinkError> {
+    Watcher::route(1 << (NEIGH - 1))
+}
+
+/// Leaves a hint for each change of neighbours and forwarding entries that matters, for ever.
+pub async fn run_neighbours(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
+    loop {
+        let received = watcher.receive(|message| {
+            if let Some(change) = memory.note(message) {
+                hints.send(change);
+            }
+        });
+        let Err(error) = received.await else { continue };
+        tracing::debug!(%error, "notifications about neighbours: they are read anew");
+        let begin = Instant::now();
+        let now = Memory::read().unwrap_or_default();
+        memory.changes(&now).for_each(|change| hints.send(change));
+        memory = now;
+        tokio::time::sleep(PAUSE.max(begin.elapsed() * PAUSE_FACTOR)).await;
+    }
+}
+
+/// Leaves a hint for each change that matters, for ever.
+pub async fn run(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
+    loop {
+        let received = watcher.receive(|message| {
+            if let Some(change) = memory.note(message) {
+                hints.send(change);
+            }
+        });
+        if let Err(error) = received.await {
+            tracing::debug!(%error, "rtnetlink notifications: everything is read anew");
+            if !matches!(error, NetlinkError::Overflow) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            // If that fails, everything is news.
+            memory = Memory::read().unwrap_or_default();
+            hints.send(Change::Overflow);
+        }
+    }
+}
+
+/// What was known before a notification.
+#[derive(Debug, Default)]
+pub struct Memory {
+    links: HashMap<u32, Link>,
+    /// A hash of the last notification about each bridge port.
+    ports: HashMap<u32, u64>,
+    addresses: BTreeSet<Address>,
+    /// The neighbours that can be used.
+    neighbours: HashMap<NeighbourKey, Option<Mac>>,
+    /// The port of each station, by bridge (or the device, for its own table), VLAN and address.
+    stations: HashMap<(u32, Option<u16>, Mac), u32>,
+    /// How many of them each port has.
+    crowds: HashMap<u32, usize>,
+    /// The forwarding switches of each link.
+    switches: HashMap<netconf::Key, netconf::Switches>,
+}
+
+impl Memory {
+    /// Reads what is known before the first notification. It blocks for about a millisecond.
+    pub fn read() -> Result<Self, NetlinkError> {
+        Ok(Self::new(&super::snapshot()?, netconf::list(&mut Asker::route()?)?))
+    }
+
+    fn new(known: &Snapshot, switches: HashMap<netconf::Key, netconf::Switches>) -> Self {
+        let usable = known
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| neighbour.state.is_valid());
+        let mut memory = Self {
+            links: known
+                .links
+                .iter()
+                .map(|(ifindex, link)| (*ifindex, link.clone()))
+                .collect(),
+            ports: HashMap::new(),
+            addresses: known.addresses.clone(),
+            neighbours: usable.map(|(key, neighbour)| (*key, neighbour.mac)).collect(),
+            stations: HashMap::new(),
+            crowds: HashMap::new(),
+            switches,
+        };
+        for entry in &known.fdb {
+            memory.note_station(entry, false);
+        }
+        memory
+    }
+
+    /// What changed of neighbours and stations until `now`.
+    fn changes<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = Change> + 'a {
+        let neighbours = self.neighbours.iter().filter_map(|(key, mac)| {
+            (now.neighbours.get(key) != Some(mac)).then_some(Change::Neighbours {
+                device: key.ifindex,
+                mac: *mac,
+            })
+        });
+        let moved = self.stations.iter().filter_map(|(station, port)| {
+            let there = now.stations.get(station);
+            there
+                .is_none_or(|there| there != port)
+                .then_some(Change::Stations { port: *port })
+        });
+        let fdb = (self.stations != now.stations).then_some(Change::Fdb);
+        neighbours.chain(moved).chain(fdb)
+    }
+
+    /// Takes a notification in, and says what it changes.
+    fn note(&mut self, message: Message<'_>) -> Option<Change> {
+        match message.kind {
+            link::RTM_NEWLINK | link::RTM_DELLINK => self.note_link(message).then_some(Change::Links),
+            address::RTM_NEWADDR | address::RTM_DELADDR => self.note_address(message).then_some(Change::Addresses),
+            neighbour::RTM_NEWNEIGH | RTM_DELNEIGH => match neighbour::parse(message)? {
+                Entry::Neighbour(key, _) if key.ip.is_multicast() => None,
+                Entry::Neighbour(key, neighbour) => {
+                    let usable = message.kind != RTM_DELNEIGH && neighbour.state.is_valid();
+                    let before = if usable {
+                        self.neighbours.insert(key, neighbour.mac)
+                    } else {
+                        self.neighbours.remove(&key)
+                    };
+                    let same = usable && before == Some(neighbour.mac);
+                    let device = key.ifindex;
+                    before.filter(|_| !same).map(|mac| Change::Neighbours { device, mac })
+                }
+                Entry::Fdb(entry) => self.note_station(&entry, message.kind == RTM_DELNEIGH),
+            },
+            route::RTM_NEWROUTE | route::RTM_DELROUTE => {
+                let routes = route::parse(message)?;
+                let matters = !route::is_cached(message) && !routes.iter().all(route::is_link_local_v6);
+                matters.then_some(Change::Routes)
+            }
+            route::RTM_NEWRULE | route::RTM_DELRULE => Some(Change::PolicyRules),
+            tc::RTM_NEWQDISC | RTM_DELQDISC | tc::RTM_NEWTFILTER | RTM_DELTFILTER => Some(Change::Tc),
+            RTM_NEWNETCONF | RTM_DELNETCONF => self.note_switches(message).then_some(Change::Sysctls),
+            _ => None,
+        }
+    }
+
+    fn note_link(&mut self, message: Message<'_>) -> bool {
+        let Some(ifindex) = link::ifindex(message) else {
+            return true;
+        };
+        if link::family(message) == Some(AF_BRIDGE) {
+            // About a bridge's port: other attributes, and it may be all that tells of a changed port.
+            let mut hasher = DefaultHasher::new();
+            (message.kind, message.payload).hash(&mut hasher);
+            let hash = hasher.finish();
+            return self.ports.insert(ifindex, hash) != Some(hash);
+        }
+        if message.kind == link::RTM_DELLINK {
+            self.ports.remove(&ifindex);
+            return self.links.remove(&ifindex).is_some();
+        }
+        let Some(link) = link::parse(message) else { return true };
+        self.links.get(&ifindex) != Some(&link) && {
+            self.links.insert(ifindex, link);
+            true
+        }
+    }
+
+    fn note_address(&mut self, message: Message<'_>) -> bool {
+        let Some(address) = address::parse(message) else {
+            return false;
+        };
+        if address::is_link_local_v6(address.net.addr) {
+            return false;
+        }
+        if message.kind == address::RTM_NEWADDR {
+            self.addresses.insert(address)
+        } else {
+            self.addresses.remove(&address)
+        }
+    }
+
+    fn note_switches(&mut self, message: Message<'_>) -> bool {
+        let Some((key, switches)) = netconf::parse(message) else {
+            return false;
+        };
+        if message.kind == RTM_DELNETCONF {
+            self.switches.remove(&key);
+            return false;
+        }
+        let known = self.switches.entry(key).or_default();
+        let mut news = false;
+        for (kind, value) in switches {
+            // A notification may carry only the switch that changed.
+            match known.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, known)) => news |= std::mem::replace(known, value) != value,
+                None => known.push((kind, value)),
+            }
+        }
+        news
+    }
+
+    fn note_station(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
+        let key = station(entry);
+        let before = self.stations.get(&key).copied();
+        if !deleted && before == Some(entry.ifindex) {
+            return None;
+        }
+        if let Some(port) = before {
+            self.stations.remove(&key);
+            if let Some(crowd) = self.crowds.get_mut(&port) {
+                *crowd -= 1;
+            }
+        }
+        let mut came = false;
+        if !deleted {
+            let crowd = self.crowds.entry(entry.ifindex).or_default();
+            came = *crowd < MOST_STATIONS;
+            if came {
+                *crowd += 1;
+                self.stations.insert(key, entry.ifindex);
+            }
+        }
+        match before {
+            Some(port) if !deleted => Some(Change::Stations { port }),
+            Some(_) => Some(Change::Fdb),
+            None => came.then_some(Change::Fdb),
+        }
+    }
+}
+
+fn station(entry: &FdbEntry) -> (u32, Option<u16>, Mac) {
+    (entry.bridge.unwrap_or(entry.ifindex), entry.vlan, entry.mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::wire::{Messages, Request};
+    use crate::world::FdbState;
+
+    const REACHABLE: u16 = 2;
+    const STALE: u16 = 4;
+    const FAILED: u16 = 32;
+
+    fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
+        let bytes = request.finish(0);
+        memory.note(Messages(&bytes).next().expect("one message"))
+    }
+
+    fn neighbour(memory: &mut Memory, kind: u16, state: u16, mac: Option<u8>) -> Option<Change> {
+        let mut header = [0; 12];
+        header[0] = 2;
+        header[4] = 3;
+        header[8] = state.to_le_bytes()[0];
+        let mut request = Request::new(kind, 0, &header).attr(1, &[172, 17, 0, 2]);
+        if let Some(mac) = mac {
+            request = request.attr(2, &[2, 0, 0, 0, 0, mac]);
+        }
+        note(memory, &request)
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_neighbour_matters_when_it_can_no_longer_be_used_as_before() {
+        let mut memory = Memory::default();
+        let m = &mut memory;
+        assert_eq!(neighbour(m, 28, 1, None), None, "asked for");
+        assert_eq!(
+            neighbour(m, 28, REACHABLE, Some(1)),
+            None,
+            "new: no flow can have used it"
+        );
+        assert_eq!(neighbour(m, 28, STALE, Some(1)), None, "a mere state flip");
+        assert_eq!(neighbour(m, 28, REACHABLE, Some(1)), None, "and back");
+        let of = |mac| {
+            let mac = Some(Mac([2, 0, 0, 0, 0, mac]));
+            Some(Change::Neighbours { device: 3, mac })
+        };
+        assert_eq!(neighbour(m, 28, REACHABLE, Some(2)), of(1), "another station");
+        assert_eq!(neighbour(m, 28, FAILED, Some(2)), of(2), "no answer");
+        assert_eq!(neighbour(m, 28, FAILED, None), None, "still no answer");
+        assert_eq!(neighbour(m, 29, FAILED, None), None, "an unusable one goes");
+        assert_eq!(neighbour(m, 28, REACHABLE, Some(2)), None, "back again");
+        assert_eq!(neighbour(m, 29, STALE, Some(2)), of(2), "a usable one goes");
+    }
+
+    fn station(memory: &mut Memory, kind: u16, port: u8) -> Option<Change> {
+        let mut header = [0; 12];
+        header[0] = AF_BRIDGE;
+        header[4] = port;
+        header[8] = REACHABLE.to_le_bytes()[0];
+        note(
+            memory,
+            &Request::new(kind, 0, &header)
+                .attr(2, &[2, 0, 0, 0, 0, 1])
+                .attr(9, &7u32.to_ne_bytes()),
+        )
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_station_comes_moves_and_goes() {
+        let mut memory = Memory::default();
+        assert_eq!(station(&mut memory, 28, 3), Some(Change::Fdb));
+        assert_eq!(station(&mut memory, 28, 3), None);
+        assert_eq!(station(&mut memory, 28, 4), Some(Change::Stations { port: 3 }));
+        assert_eq!(station(&mut memory, 29, 4), Some(Change::Fdb));
+        assert_eq!(station(&mut memory, 29, 4), None);
+        assert!(memory.crowds.values().all(|crowd| *crowd == 0));
+    }
+
+    fn entry(port: u32, number: usize) -> FdbEntry {
+        let [a, b] = u16::try_from(number).expect("small").to_be_bytes();
+        FdbEntry {
+            bridge: Some(7),
+            ifindex: port,
+            mac: Mac([2, 0, 0, 0, a, b]),
+            vlan: None,
+            remote: None,
+            state: FdbState::Learned,
+        }
+    }
+
+    #[test]
+    fn a_port_with_invented_stations_is_remembered_in_part() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.note_station(&entry(3, 0), false), Some(Change::Fdb));
+        let hints = (1..5000).filter_map(|number| memory.note_station(&entry(4, number), false));
+        assert_eq!(hints.count(), MOST_STATIONS);
+        assert_eq!(memory.stations.len(), MOST_STATIONS + 1);
+        // One that is remembered moves all the same, to wherever.
+        assert_eq!(
+            memory.note_station(&entry(4, 0), false),
+            Some(Change::Stations { port: 3 })
+        );
+        assert_eq!(
+            memory.note_station(&entry(3, 0), false),
+            Some(Change::Fdb),
+            "it is back"
+        );
+        assert_eq!(memory.note_station(&entry(4, 4999), true), None, "never heard of");
+    }
+
+    #[test]
+    fn what_was_missed_is_found_by_comparing() {
+        let key = NeighbourKey {
+            ifindex: 7,
+            ip: [10, 0, 0, 1].into(),
+        };
+        let mac = |number| Some(Mac([2, 0, 0, 0, 0, number]));
+        let (mut before, mut now) = (Memory::default(), Memory::default());
+        before.neighbours.insert(key, mac(1));
+        now.neighbours.insert(key, mac(1));
+        before.note_station(&entry(3, 0), false);
+        now.note_station(&entry(3, 0), false);
+        assert_eq!(before.changes(&now).count(), 0);
+        now.neighbours.insert(key, mac(2));
+        now.note_station(&entry(4, 0), false);
+        let found: Vec<_> = before.changes(&now).collect();
+        let neighbours = Change::Neighbours { device: 7, mac: mac(1) };
+        assert_eq!(found, [neighbours, Change::Stations { port: 3 }, Change::Fdb]);
+    }
+
+    #[test]
+    fn routes_that_forward_nothing_do_not_matter() {
+        let route = |family: u8, len: u8, dst: &[u8], flags: u32| {
+            let mut header = vec![family, len, 0, 0, 254, 2, 0, 1];
+            header.extend_from_slice(&flags.to_ne_bytes());
+            Request::new(24, 0, &header).attr(1, dst)
+        };
+        let mut memory = Memory::default();
+        let ula = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let multicast = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(
+            note(&mut memory, &route(2, 24, &[10, 0, 0, 0], 0)),
+            Some(Change::Routes)
+        );
+        assert_eq!(
+            note(&mut memory, &route(2, 32, &[10, 0, 0, 1], 0x200)),
+            None,
+            "a path MTU exception"
+        );
+        assert_eq!(note(&mut memory, &route(10, 64, &ula, 0)), Some(Change::Routes));
+        assert_eq!(note(&mut memory, &route(10, 64, &link_local, 0)), None);
+        assert_eq!(note(&mut memory, &route(10, 8, &multicast, 0)), None);
+    }
+
+    #[test]
+    fn an_address_matters_once() {
+        let address = |kind: u16, ip: &[u8]| {
+            let header = [if ip.len() == 4 { 2 } else { 10 }, 24, 0, 0, 3, 0, 0, 0];
+            Request::new(kind, 0, &header).attr(1, ip)
+        };
+        let mut memory = Memory::default();
+        assert_eq!(note(&mut memory, &address(20, &[10, 0, 0, 1])), Some(Change::Addresses));
+        assert_eq!(note(&mut memory, &address(20, &[10, 0, 0, 1])), None, "renewed");
+        assert_eq!(note(&mut memory, &address(21, &[10, 0, 0, 1])), Some(Change::Addresses));
+        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(note(&mut memory, &address(20, &link_local)), None);
+    }
+
+    #[test]
+    fn a_switch_matters_when_it_is_flipped() {
+        let forwarding = |kind: u16, ifindex: i32, value: i32| {
+            Request::new(kind, 0, &[2, 0, 0, 0])
+                .attr(1, &ifindex.to_ne_bytes())
+                .attr(2, &value.to_ne_bytes())
+        };
+        let mut memory = Memory::default();
+        assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "a link comes");
+        assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "and says so again");
+        assert_eq!(note(&mut memory, &forwarding(80, 7, 0)), Some(Change::Sysctls));
+        assert_eq!(note(&mut memory, &forwarding(81, 7, 0)), None, "it goes");
+    }
+
+    #[test]
+    fn malformed_notifications_do_no_harm() {
+        let mut memory = Memory::default();
+        for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 36, 44, 80] {
+            for len in 0..20 {
+                note(&mut memory, &Request::new(kind, 0, &vec![7; len]));
+            }
+        }
+    }
+}

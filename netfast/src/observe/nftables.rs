@@ -1,0 +1,135 @@
+//! nftables over nfnetlink (`linux/netfilter/nf_tables.h`): the generation, the base chains, and notifications.
+//!
+//! iptables-nft writes here too. Numbers in attributes are in network order.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::change::{Change, Hints};
+use super::socket::{Asker, DUMP, NetlinkError, REQUEST, Watcher};
+use super::wire::{Attr, Attrs, Message, Request};
+use crate::world::NftChain;
+
+const SUBSYSTEM: u16 = 10 << 8;
+pub const NEWRULE: u16 = SUBSYSTEM | 6;
+pub const GETRULE: u16 = SUBSYSTEM | 7;
+const NEWCHAIN: u16 = SUBSYSTEM | 3;
+const GETCHAIN: u16 = SUBSYSTEM | 4;
+pub const NEWSET: u16 = SUBSYSTEM | 9;
+pub const GETSET: u16 = SUBSYSTEM | 0xa;
+const NEWGEN: u16 = SUBSYSTEM | 15;
+const GETGEN: u16 = SUBSYSTEM | 16;
+/// `struct nfgenmsg`: family, version, resource. Family 0 asks for all.
+pub const NFGENMSG: usize = 4;
+/// `NFNLGRP_NFTABLES` is group 7.
+const GROUP: u32 = 1 << (7 - 1);
+
+const NFTA_GEN_ID: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_HOOK_DEV: u16 = 3;
+const NFTA_HOOK_DEVS: u16 = 4;
+
+/// The current generation of the calling thread's namespace; `None` when the kernel has no `nf_tables`.
+pub fn generation(asker: &mut Asker) -> Result<Option<u32>, NetlinkError> {
+    let request = Request::new(GETGEN, REQUEST, &[0; NFGENMSG]);
+    let answer = asker.ask("the nftables generation", &request, |message| {
+        let attrs = Attrs::after(message.payload, NFGENMSG);
+        (message.kind == NEWGEN)
+            .then(|| attrs.find(NFTA_GEN_ID).and_then(Attr::be32))
+            .flatten()
+    });
+    match answer {
+        Ok(generation) => Ok(Some(generation)),
+        // What nfnetlink says of a subsystem that it does not have.
+        Err(error)
+            if matches!(
+                error.refused(),
+                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The base chains of all families.
+pub fn chains(asker: &mut Asker) -> Result<BTreeSet<NftChain>, NetlinkError> {
+    let request = Request::new(GETCHAIN, DUMP, &[0; NFGENMSG]);
+    asker.dump("nftables chains", &request, |chains: &mut BTreeSet<_>, message| {
+        if message.kind == NEWCHAIN {
+            chains.extend(parse_chain(message));
+        }
+        Ok(())
+    })
+}
+
+/// Reads a chain message; `None` for a chain that is not hooked.
+fn parse_chain(message: Message<'_>) -> Option<NftChain> {
+    const NF_DROP: u32 = 0;
+    let attrs = Attrs::after(message.payload, NFGENMSG);
+    let hook = attrs.find(NFTA_CHAIN_HOOK)?.nested();
+    let first_device = hook
+        .find(NFTA_HOOK_DEVS)
+        .and_then(|devices| devices.nested().iter().next());
+    Some(NftChain {
+        family: family(*message.payload.first()?),
+        table: attrs.find(NFTA_CHAIN_TABLE)?.text(),
+        name: attrs.find(NFTA_CHAIN_NAME)?.text(),
+        kind: attrs.find(NFTA_CHAIN_TYPE).map(Attr::text).unwrap_or_default(),
+        hook: hook.find(NFTA_HOOK_HOOKNUM)?.be32()?,
+        priority: hook.find(NFTA_HOOK_PRIORITY)?.be32()?.cast_signed(),
+        device: hook.find(NFTA_HOOK_DEV).or(first_device).map(Attr::text),
+        policy_drop: attrs.find(NFTA_CHAIN_POLICY).and_then(Attr::be32) == Some(NF_DROP),
+    })
+}
+
+/// The name of a netfilter family (`NFPROTO_*`).
+pub fn family(number: u8) -> String {
+    match number {
+        1 => "inet".into(),
+        2 => "ip".into(),
+        3 => "arp".into(),
+        5 => "netdev".into(),
+        7 => "bridge".into(),
+        10 => "ip6".into(),
+        other => format!("family {other}"),
+    }
+}
+
+/// Opens the socket; notifications are kept from now on.
+pub fn open() -> Result<Watcher, NetlinkError> {
+    Watcher::netfilter(GROUP)
+}
+
+/// Leaves [`Change::Ruleset`] for each transaction, for ever.
+///
+/// Every transaction is announced, object by object and then with the new generation; what it changed does not
+/// matter here. Packets that add to a set or count announce nothing; a quota that runs out does.
+pub async fn run(mut watcher: Watcher, hints: Hints) {
+    loop {
+        let mut ours = false;
+        match watcher
+            .receive(|message| ours |= message.kind & 0xff00 == SUBSYSTEM)
+            .await
+        {
+            Ok(()) => {}
+            // Lost notifications are notifications.
+            Err(NetlinkError::Overflow) => ours = true,
+            Err(error) => {
+                tracing::warn!(%error, "nftables notifications");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                ours = true;
+            }
+        }
+        if ours {
+            hints.send(Change::Ruleset);
+        }
+    }
+}

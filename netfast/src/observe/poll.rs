@@ -1,0 +1,59 @@
+//! What the kernel does not announce is polled: iptables-legacy tables, listeners on NFQUEUE, sysctls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::change::{Change, Hints};
+use super::{legacy, nfqueue, sysctl};
+use crate::world::Sysctls;
+
+/// What is compared from one poll to the next. What could not be read is `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamp {
+    legacy: Option<BTreeMap<String, u64>>,
+    queues: Option<BTreeSet<u16>>,
+    sysctls: Sysctls,
+}
+
+impl Stamp {
+    /// Reads what there is, in the calling thread's namespace. It blocks for microseconds, or for some milliseconds
+    /// when iptables-legacy has thousands of rules.
+    pub fn read() -> Self {
+        Self {
+            legacy: legacy::tables().map(|tables| legacy::hashes(&tables)).ok(),
+            queues: nfqueue::bound().ok(),
+            sysctls: sysctl::read(),
+        }
+    }
+
+    fn changes(&self, before: &Self) -> impl Iterator<Item = Change> {
+        let ruleset = self.legacy != before.legacy;
+        let queues = self.queues != before.queues;
+        let sysctls = self.sysctls != before.sysctls;
+        let changes = [
+            (ruleset, Change::Ruleset),
+            (queues, Change::Queues),
+            (sysctls, Change::Sysctls),
+        ];
+        changes
+            .into_iter()
+            .filter_map(|(changed, change)| changed.then_some(change))
+    }
+}
+
+/// Polls for ever.
+pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
+    let mut timer = tokio::time::interval(interval);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        // An error means that the tokio runtime is shutting down.
+        let Ok(now) = tokio::task::spawn_blocking(Stamp::read).await else {
+            return;
+        };
+        now.changes(&before).for_each(|change| hints.send(change));
+        before = now;
+    }
+}

@@ -1,0 +1,344 @@
+//! What netfast should be attached to, and why everything else stays on the slow path. Pure: no I/O, no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use netfast_common::{
+    abi::MAX_DEVICES,
+    control::{Control, Pace},
+    device::{Device, Kind},
+    net::Ip4,
+};
+
+use crate::{
+    config::{Config, Runtime},
+    world::{BridgePort, Link, LinkKind, Mac, World},
+};
+
+mod bare;
+mod docker;
+mod inputs;
+pub mod report;
+mod rules;
+mod tc;
+mod uplinks;
+
+pub use inputs::{Cause, EpochInputs};
+pub use tc::Foreign;
+
+use report::{EndpointReport, NetworkReport, Path, Why};
+use rules::RateRules;
+
+/// Places that are kept for bridges and uplinks in the table of devices.
+const RESERVED_DEVICES: usize = 1024;
+
+/// What only `apply` can know, since it asks the BPF subsystem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Packets that are handed to user space are noticed (the `netfast_queued` program is attached).
+    pub queue_watch: bool,
+    /// Programs of others on tcx, by ifindex.
+    pub foreign: BTreeMap<u32, Foreign>,
+    /// The endpoints as they are in the devices map, by ifindex.
+    pub endpoints: BTreeMap<u32, Device>,
+}
+
+/// What should be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Devices to be attached to, by ifindex.
+    pub devices: BTreeMap<u32, DeviceSpec>,
+    /// Every network with every endpoint, fast or slow.
+    pub networks: Vec<NetworkReport>,
+    /// What learned flows depend on, besides their devices.
+    pub inputs: EpochInputs,
+    /// Sysctls as they should be, where they exist.
+    pub sysctls: BTreeMap<Sysctl, u32>,
+    /// Why nothing may be learned, if nothing may.
+    pub learning_off: Option<String>,
+    /// When a flow is learned, and when it must ask again.
+    pub pace: Pace,
+    /// Uplinks that the operator named and that do not exist.
+    pub missing_uplinks: Vec<String>,
+}
+
+impl Desired {
+    /// The control map's entry under this epoch.
+    pub fn control(&self, epoch: u32) -> Control {
+        let learn = if self.learning_off.is_none() { Control::LEARN } else { 0 };
+        let control = Control {
+            epoch,
+            ..Control::default()
+        };
+        control.with(Control::USE | learn, self.pace)
+    }
+}
+
+/// A sysctl that netfast sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sysctl {
+    /// The fast path hides most segments of a connection from conntrack, whose window check would find the FIN out of
+    /// window, call it INVALID, and leave it without NAT: the connection would hang at its close.
+    ///
+    /// `nf_conntrack_tcp_ignore_invalid_rst` stays as it is: a RST is invalid when it lies *before* what the other
+    /// side has acknowledged (`nf_conntrack_tcp_packet`), and what conntrack has missed only makes that bound older.
+    /// A RST that does not match exactly leaves the entry for 10 s more (`nf_conntrack_tcp_timeout_close`).
+    ConntrackBeLiberal,
+}
+
+impl Sysctl {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::ConntrackBeLiberal];
+
+    /// Its name, with dots.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConntrackBeLiberal => "net.netfilter.nf_conntrack_tcp_be_liberal",
+        }
+    }
+}
+
+/// A device to be attached to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceSpec {
+    /// Its name, as last seen.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The flags of its entry.
+    pub flags: u8,
+    /// Endpoints: the MAC address in the container.
+    pub mac: Mac,
+    /// Endpoints: the IPv4 address in the container.
+    pub address4: Option<Ipv4Addr>,
+    /// Endpoints: the IPv6 address in the container.
+    pub address6: Option<Ipv6Addr>,
+    /// What else its flows depend on.
+    pub identity: Identity,
+}
+
+impl DeviceSpec {
+    /// Its entry in the devices map, in this slot.
+    pub fn device(&self, slot: u16) -> Device {
+        let mut device = Device::new(self.kind, self.flags, slot);
+        if self.kind == Kind::Endpoint {
+            device.mac = self.mac.0;
+            device.address4 = self.address4.map_or(Ip4::default(), |ip| Ip4::from_bytes(ip.octets()));
+            device.address6 = self.address6.map_or([0; 16], |ip| ip.octets());
+        }
+        device
+    }
+}
+
+/// What the flows of a device depend on and what is not in its entry: a change gives its slot a new generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its own MAC address, on the host's side.
+    pub mac: Option<Mac>,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+    /// What it is to that bridge.
+    pub port: Option<BridgePort>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The other end of a veth: its namespace's identifier and its index there.
+    pub peer: Option<(i32, u32)>,
+}
+
+impl Identity {
+    fn of(link: &Link) -> Self {
+        let peer = if let LinkKind::Veth {
+            peer_ifindex: Some(ifindex),
+            peer_netns,
+        } = link.kind
+        {
+            Some((peer_netns.unwrap_or(-1), ifindex))
+        } else {
+            None
+        };
+        Self {
+            mac: link.mac,
+            master: link.master,
+            port: link.port,
+            mtu: link.mtu,
+            peer,
+        }
+    }
+}
+
+/// Decides what should be, from what is.
+pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
+    let rules = RateRules::judge(world, config);
+    let mut build = Build {
+        world,
+        config,
+        facts,
+        rules,
+        devices: BTreeMap::new(),
+    };
+    let networks = match config.runtime {
+        Runtime::Docker => docker::networks(&mut build),
+        Runtime::None => bare::networks(&mut build),
+    };
+    build.add_bridges(&networks);
+    let missing_uplinks = uplinks::add(&mut build);
+    let devices = build.devices;
+    let inputs = EpochInputs::of(world, &devices);
+    Desired {
+        networks,
+        inputs,
+        sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
+        learning_off: learning_off(world, facts),
+        pace: Pace {
+            revalidate_ns: config.revalidate_ms * 1_000_000,
+            learn_after: config.learn_after,
+        },
+        missing_uplinks,
+        devices,
+    }
+}
+
+/// A packet that waits in a queue comes out on any CPU at any time, so its candidate could be taken for another
+/// packet's, unless the queueing itself is seen.
+fn learning_off(world: &World, facts: &Facts) -> Option<String> {
+    let queues = &world.ruleset.nfqueue_bound;
+    if facts.queue_watch || queues.is_empty() {
+        return None;
+    }
+    let queues: Vec<String> = queues.iter().map(ToString::to_string).collect();
+    Some(format!(
+        "a program listens on NFQUEUE {}, and this kernel does not let netfast see which packets it gets",
+        queues.join(", ")
+    ))
+}
+
+/// The plan while it is made.
+struct Build<'a> {
+    world: &'a World,
+    config: &'a Config,
+    facts: &'a Facts,
+    rules: RateRules<'a>,
+    devices: BTreeMap<u32, DeviceSpec>,
+}
+
+/// What is known of a container's interface.
+struct Endpoint {
+    veth: u32,
+    mac: Option<Mac>,
+    address4: Option<Ipv4Addr>,
+    address6: Option<Ipv6Addr>,
+    any_source: bool,
+}
+
+impl Build<'_> {
+    /// Which path a network's packets may take, by its bridge device.
+    fn judge_bridge(&self, name: &str) -> (Option<u32>, Path) {
+        let Some(link) = self.world.link_by_name(name) else {
+            return (
+                None,
+                Path::slow_since(Why::NoBridge, format!("its bridge device {name} does not exist")),
+            );
+        };
+        let path = if !matches!(link.kind, LinkKind::Bridge(_)) {
+            Path::slow_since(Why::NoBridge, format!("{name} is not a bridge"))
+        } else if !link.up {
+            Path::slow(Why::BridgeDown)
+        } else if let Some(text) = tc::foreign_on_bridge(self.world, self.facts, link) {
+            Path::slow_since(Why::ForeignPrograms, text)
+        } else if let Some(kind) = tc::shaper(self.world, link.ifindex) {
+            Path::slow_since(
+                Why::BridgeShaped,
+                format!("the queueing discipline {kind} on {name} must see every packet"),
+            )
+        } else if let Some(rule) = self.rules.concerning(self.world, link) {
+            Path::slow_since(
+                Why::RateRules,
+                format!("this rule must see every packet (see allow_rate_rules): {rule}"),
+            )
+        } else {
+            Path::Fast
+        };
+        (Some(link.ifindex), path)
+    }
+
+    /// Which path an endpoint's packets may take; on the fast path it becomes a device.
+    fn add_endpoint(&mut self, endpoint: &Endpoint) -> Path {
+        let Some(link) = self.world.links.get(&endpoint.veth) else {
+            return Path::slow(Why::NoVeth);
+        };
+        if !link.up {
+            return Path::slow_since(Why::VethDown, format!("its veth {} is down", link.name));
+        }
+        if let Some(text) = tc::foreign_on_ingress(self.world, self.facts, link) {
+            return Path::slow_since(Why::ForeignPrograms, text);
+        }
+        let Some(mac) = endpoint.mac.filter(|mac| !mac.is_multicast()) else {
+            return Path::slow(Why::NoMac);
+        };
+        if self.devices.len() + RESERVED_DEVICES >= MAX_DEVICES as usize {
+            return Path::slow(Why::TooManyDevices);
+        }
+        let mut flags = Device::ACCELERATED;
+        if link.peer_elsewhere() {
+            flags |= Device::PEER_ELSEWHERE;
+        }
+        if tc::must_pass_egress(self.world, self.facts, link.ifindex) {
+            flags |= Device::QUEUED;
+        }
+        if endpoint.any_source || (endpoint.address4.is_none() && endpoint.address6.is_none()) {
+            flags |= Device::ANY_SOURCE;
+        }
+        let spec = DeviceSpec {
+            name: link.name.clone(),
+            kind: Kind::Endpoint,
+            flags,
+            mac,
+            address4: endpoint.address4,
+            address6: endpoint.address6,
+            identity: Identity::of(link),
+        };
+        self.devices.insert(link.ifindex, spec);
+        Path::Fast
+    }
+
+    /// The bridges that have endpoints on the fast path.
+    fn add_bridges(&mut self, networks: &[NetworkReport]) {
+        let bridges: BTreeSet<u32> = networks
+            .iter()
+            .filter(|network| network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()))
+            .filter_map(|network| network.bridge_ifindex)
+            .collect();
+        for link in bridges.iter().filter_map(|ifindex| self.world.links.get(ifindex)) {
+            let mut bridge = plain(link, Kind::Bridge);
+            if self.rules.concerning_host(self.world, link).is_some() {
+                // Its own packets and those for it stay slow. What it forwards still has to be seen passing.
+                bridge.flags &= !Device::ACCELERATED;
+            }
+            self.devices.insert(link.ifindex, bridge);
+        }
+    }
+}
+
+/// A device that no container owns.
+fn plain(link: &Link, kind: Kind) -> DeviceSpec {
+    DeviceSpec {
+        name: link.name.clone(),
+        kind,
+        flags: Device::ACCELERATED,
+        mac: Mac::default(),
+        address4: None,
+        address6: None,
+        identity: Identity::of(link),
+    }
+}
+
+/// Puts an endpoint that could not be attached on the slow path in the reports.
+pub fn report_failure(networks: &mut [NetworkReport], ifindex: u32, text: &str) {
+    let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
+    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.ifindex == Some(ifindex)) {
+        endpoint.path = Path::slow_since(Why::NotAttached, text);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! Without a container runtime: every bridge is a network, every veth on it is a container.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use netfast_common::device::Device;
+
+use crate::{
+    plan::{
+        Build, Endpoint,
+        report::{EndpointReport, NetworkReport, Path, Why},
+    },
+    world::{FdbState, Link, LinkKind, Mac, World},
+};
+
+/// The bridges, each with the veths that are its ports.
+pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
+    let world = build.world;
+    let mut bridges: Vec<&Link> = world
+        .links
+        .values()
+        .filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
+        .collect();
+    bridges.sort_by(|a, b| a.name.cmp(&b.name));
+    bridges.into_iter().map(|bridge| network(build, bridge)).collect()
+}
+
+fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {
+    let world = build.world;
+    let (bridge_ifindex, mut path) = build.judge_bridge(&bridge.name);
+    if build.config.disabled_networks.contains(&bridge.name) {
+        path = Path::slow(Why::DisabledByConfig);
+    }
+    let veths: Vec<&Link> = world
+        .ports_of(bridge.ifindex)
+        .filter(|port| matches!(port.kind, LinkKind::Veth { .. }))
+        .collect();
+    let endpoints = veths
+        .into_iter()
+        .map(|veth| endpoint(build, bridge, veth, &path))
+        .collect();
+    NetworkReport {
+        name: bridge.name.clone(),
+        driver: "bridge".into(),
+        scope: "local".into(),
+        bridge: Some(bridge.name.clone()),
+        bridge_ifindex,
+        path,
+        endpoints,
+        ..NetworkReport::default()
+    }
+}
+
+fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -> EndpointReport {
+    let macs = stations(build.world, bridge.ifindex, veth.ifindex);
+    let known = build.facts.endpoints.get(&veth.ifindex);
+    let mac = match macs.len() {
+        // The bridge forgets who is silent. A veth belongs to one container for life, so it has not changed hands.
+        0 => known.map(|device| Mac(device.mac)),
+        1 => macs.first().copied(),
+        _ => None,
+    };
+    let (address4, address6) = mac.map_or((None, None), |mac| {
+        let known = known.filter(|device| device.mac == mac.0);
+        addresses(build.world, bridge.ifindex, mac, known)
+    });
+    let path = if !network.is_fast() {
+        network.clone()
+    } else if macs.len() > 1 {
+        Path::slow_since(
+            Why::SeveralMacs,
+            format!("{} MAC addresses are behind its veth", macs.len()),
+        )
+    } else {
+        build.add_endpoint(&Endpoint {
+            veth: veth.ifindex,
+            mac,
+            address4,
+            address6,
+            any_source: false,
+        })
+    };
+    let addresses = address4.map(IpAddr::from).into_iter().chain(address6.map(IpAddr::from));
+    EndpointReport {
+        container: veth.name.clone(),
+        addresses: addresses.map(|ip| ip.to_string()).collect(),
+        mac: mac.map(|mac| mac.to_string()),
+        veth: Some(veth.name.clone()),
+        ifindex: Some(veth.ifindex),
+        path,
+        ..EndpointReport::default()
+    }
+}
+
+/// The addresses in an entry of the devices map.
+fn told(device: &Device) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let (v4, v6) = (Ipv4Addr::from(device.address4.bytes()), Ipv6Addr::from(device.address6));
+    (
+        (!v4.is_unspecified()).then_some(v4),
+        (!v6.is_unspecified()).then_some(v6),
+    )
+}
+
+/// The MAC addresses that the bridge has heard from behind a port.
+fn stations(world: &World, bridge: u32, port: u32) -> BTreeSet<Mac> {
+    world
+        .fdb
+        .iter()
+        .filter(|entry| entry.bridge == Some(bridge) && entry.ifindex == port && entry.state != FdbState::Local)
+        .map(|entry| entry.mac)
+        .filter(|mac| !mac.is_multicast())
+        .collect()
+}
+
+/// The addresses that the host has resolved to a MAC address, of each family the only one. With more than one it is the
+/// one that is known already: whoever is there may have claimed the others. If none is, it is not known which sources are
+/// right. The host forgets, too, if only because the bridge got another MAC address: then it is what is known already.
+fn addresses(world: &World, bridge: u32, mac: Mac, known: Option<&Device>) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let resolved = world
+        .neighbours
+        .iter()
+        .filter(|(key, neighbour)| key.ifindex == bridge && neighbour.mac == Some(mac) && neighbour.state.is_valid());
+    let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+    for (key, _) in resolved {
+        match key.ip {
+            IpAddr::V4(ip) => {
+                v4.insert(ip);
+            }
+            IpAddr::V6(ip) if !ip.is_unicast_link_local() => {
+                v6.insert(ip);
+            }
+            IpAddr::V6(_) => {}
+        }
+    }
+    let (known4, known6) = known.map_or((None, None), told);
+    let has_many = v4.len() > 1 || v6.len() > 1;
+    if has_many && known4.is_none() && known6.is_none() {
+        return (None, None);
+    }
+    let v4 = if v4.len() == 1 { v4.pop_first() } else { known4 };
+    let v6 = if v6.len() == 1 { v6.pop_first() } else { known6 };
+    (v4, v6)
+}

@@ -1,0 +1,277 @@
+//! With a container runtime: its networks and containers.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::{
+    plan::{
+        Build, Endpoint,
+        report::{EndpointReport, NetworkReport, Path, PoolReport, Why},
+    },
+    world::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
+};
+
+/// Switches a network or a container off.
+const LABEL_ENABLE: &str = "netfast.enable";
+/// The container forwards for others: its source addresses are not checked.
+const LABEL_ANY_SOURCE: &str = "netfast.any-source";
+
+/// The runtime's networks by name, and behind them the containers that share another's namespace.
+pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
+    let world = build.world;
+    let mut networks: Vec<&Network> = world.networks.values().collect();
+    networks.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    let mut reports: Vec<NetworkReport> = networks.into_iter().map(|network| report(build, network)).collect();
+    reports.extend(shared_namespaces(build));
+    reports
+}
+
+fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
+    let world = build.world;
+    let (bridge_ifindex, path) = judge(build, network);
+    let members = world
+        .containers
+        .values()
+        .flat_map(|container| {
+            container
+                .attachments
+                .iter()
+                .map(move |attachment| (container, attachment))
+        })
+        .filter(|(_, attachment)| attachment.network == network.id);
+    let mut endpoints: Vec<EndpointReport> = members
+        .map(|(container, attachment)| endpoint(build, container, attachment, bridge_ifindex, &path))
+        .collect();
+    endpoints.sort_by(|a, b| (&a.container, &a.container_id).cmp(&(&b.container, &b.container_id)));
+    // The runtime tells the gateway only if its user chose one; otherwise it is the bridge's own address.
+    let own = |subnet: IpNet| {
+        let mut addresses = build
+            .world
+            .addresses_of(bridge_ifindex?)
+            .map(|address| address.net.addr);
+        addresses.find(|ip| subnet.contains(*ip))
+    };
+    let pools = network.ipam.iter().map(|pool| PoolReport {
+        subnet: pool.subnet.map(|net| net.to_string()),
+        ip_range: pool.ip_range.map(|net| net.to_string()),
+        gateway: pool.gateway.or_else(|| own(pool.subnet?)).map(|ip| ip.to_string()),
+    });
+    NetworkReport {
+        id: network.id.to_string(),
+        name: network.name.clone(),
+        driver: network.driver.clone(),
+        scope: network.scope.clone(),
+        internal: network.internal,
+        pools: pools.collect(),
+        bridge: network.bridge_name.clone(),
+        bridge_ifindex,
+        path,
+        endpoints,
+    }
+}
+
+/// Which path a network's packets may take.
+fn judge(build: &Build<'_>, network: &Network) -> (Option<u32>, Path) {
+    let other = |why, text: Option<String>| {
+        (
+            None,
+            text.map_or_else(|| Path::slow(why), |text| Path::slow_since(why, text)),
+        )
+    };
+    match network.driver.as_str() {
+        "bridge" => {}
+        "host" => return other(Why::HostNetwork, None),
+        "null" => return other(Why::NoNetwork, None),
+        "macvlan" => return other(Why::Macvlan, None),
+        "ipvlan" => return other(Why::Ipvlan, None),
+        "overlay" => return other(Why::Overlay, None),
+        driver => {
+            return other(
+                Why::OtherDriver,
+                Some(format!("the network driver {driver} is not accelerated")),
+            );
+        }
+    }
+    let (bridge, path) = match &network.bridge_name {
+        Some(name) => build.judge_bridge(name),
+        None => (None, Path::slow(Why::NoBridge)),
+    };
+    let disabled = &build.config.disabled_networks;
+    let path = if disabled.contains(&network.name) || disabled.contains(&network.id.0) {
+        Path::slow(Why::DisabledByConfig)
+    } else if is_off(&network.labels) {
+        Path::slow(Why::DisabledByLabel)
+    } else {
+        path
+    };
+    (bridge, path)
+}
+
+fn endpoint(
+    build: &mut Build<'_>,
+    container: &Container,
+    attachment: &Attachment,
+    bridge: Option<u32>,
+    network: &Path,
+) -> EndpointReport {
+    let interface = bridge.and_then(|bridge| interface_on(build, container, attachment, bridge));
+    let path = if !network.is_fast() {
+        network.clone()
+    } else if is_off(&container.labels) {
+        Path::slow(Why::DisabledByLabel)
+    } else if container.netns.is_none() {
+        Path::slow(Why::NoNamespace)
+    } else {
+        match interface.and_then(|interface| Some((interface, interface.host_ifindex?))) {
+            None => Path::slow(Why::NoVeth),
+            Some((interface, veth)) => {
+                let (address4, address6) = addresses(attachment, interface);
+                build.add_endpoint(&Endpoint {
+                    veth,
+                    mac: mac(build, attachment, interface, veth),
+                    address4,
+                    address6,
+                    any_source: container
+                        .labels
+                        .get(LABEL_ANY_SOURCE)
+                        .is_some_and(|value| is_true(value)),
+                })
+            }
+        }
+    };
+    let ifindex = interface.and_then(|interface| interface.host_ifindex);
+    let found = ifindex.zip(interface);
+    let told = attachment.ipv4.into_iter().chain(attachment.ipv6);
+    EndpointReport {
+        container_id: container.id.to_string(),
+        container: container.name.clone(),
+        interface: interface.map(|interface| interface.name.clone()),
+        addresses: told.map(|net| net.to_string()).collect(),
+        mac: found
+            .map_or(attachment.mac, |(veth, interface)| {
+                mac(build, attachment, interface, veth)
+            })
+            .map(|mac| mac.to_string()),
+        veth: ifindex.and_then(|ifindex| Some(build.world.links.get(&ifindex)?.name.clone())),
+        ifindex,
+        path,
+    }
+}
+
+/// The interface of a container that is on a bridge. There is one, unless somebody added some by hand: then the one
+/// with the MAC address or the IP address that the runtime gave.
+fn interface_on<'a>(
+    build: &Build<'_>,
+    container: &'a Container,
+    attachment: &Attachment,
+    bridge: u32,
+) -> Option<&'a ContainerInterface> {
+    let is_there = |interface: &&ContainerInterface| {
+        let link = interface
+            .host_ifindex
+            .and_then(|ifindex| build.world.links.get(&ifindex));
+        link.is_some_and(|link| link.master == Some(bridge))
+    };
+    let is_told = |interface: &&ContainerInterface| {
+        let ip = attachment.ipv4.or(attachment.ipv6);
+        (attachment.mac.is_some() && interface.mac == attachment.mac)
+            || ip.is_some_and(|ip| interface.addresses.iter().any(|net| net.addr == ip.addr))
+    };
+    let candidates = || container.interfaces.iter().filter(is_there);
+    candidates().find(is_told).or_else(|| candidates().next())
+}
+
+/// The MAC address that packets come from. The runtime tells which one it sets; the interface has another while that is
+/// still to come, or when somebody has set it since: then it is the one that the bridge has heard from.
+fn mac(build: &Build<'_>, attachment: &Attachment, interface: &ContainerInterface, veth: u32) -> Option<Mac> {
+    let (Some(told), Some(seen)) = (attachment.mac, interface.mac) else {
+        return interface.mac.or(attachment.mac);
+    };
+    let heard = |mac: Mac| {
+        let mut entries = build.world.fdb.iter();
+        entries.any(|entry| entry.ifindex == veth && entry.mac == mac && entry.state != FdbState::Local)
+    };
+    Some(if heard(seen) && !heard(told) { seen } else { told })
+}
+
+/// The address of each family that packets come from: what the runtime gave, if the interface has it, else the
+/// interface's first. Packets from others are not wrong, but the kernel judges each of them.
+fn addresses(attachment: &Attachment, interface: &ContainerInterface) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let told = attachment.ipv4.into_iter().chain(attachment.ipv6).map(|net| net.addr);
+    let has = |ip: &IpAddr| interface.addresses.is_empty() || interface.addresses.iter().any(|net| net.addr == *ip);
+    let all = || {
+        told.clone()
+            .filter(has)
+            .chain(interface.addresses.iter().map(|net| net.addr))
+    };
+    let v4 = all().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = all().find_map(|ip| match ip {
+        IpAddr::V6(ip) if !ip.is_unicast_link_local() => Some(ip),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    });
+    (v4, v6)
+}
+
+/// Containers that have no network of their own, each under the one whose namespace it shares.
+fn shared_namespaces(build: &Build<'_>) -> Vec<NetworkReport> {
+    let containers = &build.world.containers;
+    let mut reports: BTreeMap<String, NetworkReport> = BTreeMap::new();
+    for container in containers.values() {
+        let NetworkMode::Container(owner) = &container.network_mode else {
+            continue;
+        };
+        let owner = containers.get(owner).map_or(owner.short(), |owner| &owner.name);
+        let path = Path::slow_since(
+            Why::SharedNamespace,
+            format!("shares the namespace of {owner}: its packets are those of {owner}"),
+        );
+        let report = reports.entry(owner.to_owned()).or_insert_with(|| NetworkReport {
+            name: format!("container:{owner}"),
+            driver: "container".into(),
+            scope: "local".into(),
+            path: path.clone(),
+            ..NetworkReport::default()
+        });
+        report.endpoints.push(EndpointReport {
+            container_id: container.id.to_string(),
+            container: container.name.clone(),
+            path,
+            ..EndpointReport::default()
+        });
+    }
+    reports.into_values().collect()
+}
+
+fn is_off(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(LABEL_ENABLE).is_some_and(|value| is_false(value))
+}
+
+fn is_false(value: &str) -> bool {
+    ["false", "0", "no", "off"]
+        .iter()
+        .any(|no| value.eq_ignore_ascii_case(no))
+}
+
+fn is_true(value: &str) -> bool {
+    ["true", "1", "yes", "on"]
+        .iter()
+        .any(|yes| value.eq_ignore_ascii_case(yes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_is_in_the_readme_s_table() {
+        let readme = include_str!("../../../README.md");
+        for label in [LABEL_ENABLE, LABEL_ANY_SOURCE] {
+            assert!(readme.contains(&format!("| `{label}` |")), "{label} is not documented");
+        }
+    }
+}

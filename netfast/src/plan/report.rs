@@ -1,0 +1,151 @@
+//! What the plan says of every network and every endpoint, for people: fast, or slow and why.
+
+use serde::{Deserialize, Serialize};
+
+/// Which path the packets of a network or an endpoint take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// Their flows are learned and used.
+    #[default]
+    Fast,
+    /// The kernel's own path, always.
+    Slow(Slow),
+}
+
+impl Path {
+    /// The slow path, with the usual text of the cause.
+    pub fn slow(why: Why) -> Self {
+        Self::Slow(Slow::new(why, why.text()))
+    }
+
+    /// The slow path, with a text that names the thing.
+    pub fn slow_since(why: Why, text: impl Into<String>) -> Self {
+        Self::Slow(Slow::new(why, text))
+    }
+
+    /// Whether it is the fast path.
+    pub fn is_fast(&self) -> bool {
+        matches!(self, Self::Fast)
+    }
+}
+
+/// Why something stays on the slow path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slow {
+    /// The cause, for programs.
+    pub why: Why,
+    /// The cause, for people.
+    pub text: String,
+}
+
+impl Slow {
+    /// A cause with its text.
+    pub fn new(why: Why, text: impl Into<String>) -> Self {
+        Self { why, text: text.into() }
+    }
+}
+
+macro_rules! whys {
+    ($($variant:ident $text:literal;)+) => {
+        /// A cause for staying on the slow path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Why {
+            $(#[doc = $text] $variant,)+
+        }
+
+        impl Why {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// One line of explanation.
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+    };
+}
+
+whys! {
+    HostNetwork "shares the host's own namespace: there is nothing to shorten";
+    NoNetwork "has no network";
+    SharedNamespace "shares another container's namespace: its packets are that container's";
+    Macvlan "macvlan: the packets do not pass the host's stack";
+    Ipvlan "ipvlan is not accelerated";
+    Overlay "overlay networks are not accelerated yet";
+    OtherDriver "this network driver is not accelerated";
+    DisabledByLabel "switched off by the label netfast.enable=false";
+    DisabledByConfig "switched off by the configuration";
+    NoBridge "its bridge device does not exist";
+    BridgeDown "its bridge device is down";
+    BridgeShaped "its bridge device has a queueing discipline that must see every packet";
+    ForeignPrograms "another program on tc must see every packet";
+    RateRules "a packet-filter rule must see every packet";
+    NoNamespace "its network namespace could not be entered";
+    NoVeth "it has no veth that ends on the network's bridge";
+    VethDown "its veth is down";
+    NoMac "its MAC address is not known yet";
+    SeveralMacs "several MAC addresses are behind its veth";
+    TooManyDevices "the table of devices is full";
+    NotAttached "attaching failed; it is tried again";
+}
+
+/// What netfast knows of a network, and does for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkReport {
+    /// The runtime's identifier; empty without a runtime.
+    pub id: String,
+    /// Its name; without a runtime that of the bridge.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// `local`, `swarm` or `global`.
+    pub scope: String,
+    /// Without a way out.
+    pub internal: bool,
+    /// Its address pools.
+    pub pools: Vec<PoolReport>,
+    /// The name of its bridge device.
+    pub bridge: Option<String>,
+    /// The index of its bridge device, if that exists.
+    pub bridge_ifindex: Option<u32>,
+    /// Which path its packets take.
+    pub path: Path,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// One address pool of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// The subnet.
+    pub subnet: Option<String>,
+    /// The part of it that containers get addresses from.
+    pub ip_range: Option<String>,
+    /// The host's address on it.
+    pub gateway: Option<String>,
+}
+
+/// What netfast knows of an endpoint, and does for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// The container's identifier; empty without a runtime.
+    pub container_id: String,
+    /// The container's name; without a runtime that of the veth.
+    pub container: String,
+    /// The interface's name in the container.
+    pub interface: Option<String>,
+    /// Its addresses, with the prefix where that is known.
+    pub addresses: Vec<String>,
+    /// Its MAC address.
+    pub mac: Option<String>,
+    /// The name of the host's side of the veth.
+    pub veth: Option<String>,
+    /// The index of the host's side of the veth.
+    pub ifindex: Option<u32>,
+    /// Which path its packets take.
+    pub path: Path,
+}

@@ -1,0 +1,91 @@
+//! Rules that judge each packet anew (limit, quota, statistic, …): the fast path would show them one packet per
+//! second of a flow. The policy is conservative: the networks that such a rule may concern stay slow.
+//!
+//! NFQUEUE rules do not appear here: queued flows are never learned.
+
+use crate::{
+    config::Config,
+    plan::uplinks::has_way_out,
+    world::{Link, LinkKind, RuleFinding, Severity, Way, World},
+};
+
+/// The rules found that a verdict for one packet does not speak for.
+pub struct RateRules<'a> {
+    /// Each with one way that leads to it.
+    met: Vec<(&'a RuleFinding, &'a Way)>,
+}
+
+impl<'a> RateRules<'a> {
+    /// Sorts the findings.
+    pub fn judge(world: &'a World, config: &Config) -> Self {
+        let findings = world.ruleset.findings.iter();
+        let judging = findings.filter(|finding| {
+            // IPv6 is not accelerated, and ARP never is.
+            let concerns = finding.family != "ip6" && finding.family != "arp";
+            finding.severity == Severity::SlowPath && concerns && !config.allow_rate_rules
+        });
+        Self {
+            met: judging
+                .flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)))
+                .collect(),
+        }
+    }
+
+    /// A rule that packets between the host and the containers of this bridge meet.
+    pub fn concerning_host(&self, world: &World, bridge: &Link) -> Option<&'a RuleFinding> {
+        let is_own = |name: &Option<String>| {
+            name.as_deref()
+                .is_none_or(|name| role(world, bridge, name) == Role::Own)
+        };
+        let mut met = self.met.iter().filter(|(_, way)| way.host_only);
+        Some(met.find(|(_, way)| is_own(&way.iif) && is_own(&way.oif))?.0)
+    }
+
+    /// A rule that forwarded packets of this bridge may meet.
+    pub fn concerning(&self, world: &World, bridge: &Link) -> Option<&'a RuleFinding> {
+        let role = |name: &Option<String>| name.as_deref().map(|name| role(world, bridge, name));
+        let mut met = self.met.iter().filter(|(_, way)| !way.host_only);
+        let found = met.find(|(_, way)| {
+            let ends = [role(&way.iif), role(&way.oif)];
+            // What is about another network is never learned, since that one is slow: one end is enough.
+            let others = [Some(Role::Elsewhere), Some(Role::OtherNetwork)];
+            ends.contains(&Some(Role::Own)) && !ends.contains(&Some(Role::Elsewhere))
+                || ends.contains(&None) && !ends.iter().any(|end| others.contains(end))
+        });
+        Some(found?.0)
+    }
+}
+
+/// What an interface that a rule names is to a bridge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The bridge or one of its ports.
+    Own,
+    /// Another bridge with containers only, or a port of it.
+    OtherNetwork,
+    /// The way off the host, of all bridges.
+    Uplink,
+    /// Where no packet of a container goes.
+    Elsewhere,
+}
+
+fn role(world: &World, bridge: &Link, name: &str) -> Role {
+    let Some(link) = world.link_by_name(name) else {
+        // It may be a pattern. If it comes later, the plan is made again.
+        return if name.ends_with(['*', '+']) {
+            Role::Own
+        } else {
+            Role::Elsewhere
+        };
+    };
+    let network = link.master.and_then(|master| world.links.get(&master)).unwrap_or(link);
+    if link.ifindex == bridge.ifindex || network.ifindex == bridge.ifindex {
+        Role::Own
+    } else if matches!(link.kind, LinkKind::Loopback) {
+        Role::Elsewhere
+    } else if matches!(network.kind, LinkKind::Bridge(_)) && !has_way_out(world, network) {
+        Role::OtherNetwork
+    } else {
+        Role::Uplink
+    }
+}

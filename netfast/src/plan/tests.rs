@@ -1,0 +1,232 @@
+//! The plan of worlds made by hand: one whole as text, then each reason for the slow path.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use super::*;
+use crate::{
+    plan::report::Slow,
+    report::golden::assert_golden,
+    world::{
+        Address, AddressScope, Attachment, BridgeInfo, Container, ContainerId, ContainerInterface, FdbEntry, FdbState,
+        IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId, NetworkMode, Offload,
+        OperState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way, Xdp,
+    },
+};
+
+mod build;
+mod reasons;
+
+use build::*;
+
+/// Everything that is decided, as text.
+fn text(desired: &Desired) -> String {
+    let mut text = String::new();
+    for network in &desired.networks {
+        let bridge = network.bridge.as_deref().unwrap_or("-");
+        let path = path_text(&network.path);
+        writeln!(
+            text,
+            "network {} ({}, bridge {bridge}): {path}",
+            network.name, network.driver
+        )
+        .expect("text");
+        for endpoint in &network.endpoints {
+            let (veth, mac) = (
+                endpoint.veth.as_deref().unwrap_or("-"),
+                endpoint.mac.as_deref().unwrap_or("-"),
+            );
+            let (name, addresses) = (&endpoint.container, endpoint.addresses.join(" "));
+            let path = path_text(&endpoint.path);
+            writeln!(text, "  endpoint {name} {veth} {mac} {addresses}: {path}").expect("text");
+        }
+    }
+    for (ifindex, spec) in &desired.devices {
+        let flags = [
+            (Device::ACCELERATED, "accelerated"),
+            (Device::PEER_ELSEWHERE, "peer-elsewhere"),
+            (Device::QUEUED, "queued"),
+            (Device::ANY_SOURCE, "any-source"),
+        ];
+        let flags: Vec<&str> = flags
+            .iter()
+            .filter(|(flag, _)| spec.flags & flag != 0)
+            .map(|(_, name)| *name)
+            .collect();
+        write!(
+            text,
+            "device {ifindex} {} {:?} {}",
+            spec.name,
+            spec.kind,
+            flags.join(" ")
+        )
+        .expect("text");
+        if spec.kind == Kind::Endpoint {
+            let ip = |ip: Option<String>| ip.unwrap_or_else(|| "-".into());
+            let (v4, v6) = (
+                spec.address4.map(|ip| ip.to_string()),
+                spec.address6.map(|ip| ip.to_string()),
+            );
+            write!(text, " {} {} {}", spec.mac, ip(v4), ip(v6)).expect("text");
+        }
+        text.push('\n');
+    }
+    let control = desired.control(0);
+    writeln!(text, "use {} learn {}", control.may_use(), control.may_learn()).expect("text");
+    for (sysctl, value) in &desired.sysctls {
+        writeln!(text, "{} = {value}", sysctl.name()).expect("text");
+    }
+    text
+}
+
+fn path_text(path: &Path) -> String {
+    match path {
+        Path::Fast => "fast".into(),
+        Path::Slow(Slow { why, text }) => format!("slow, {why:?}: {text}"),
+    }
+}
+
+#[test]
+fn a_host_with_one_of_each() {
+    assert_golden(
+        "plan.txt",
+        &text(&plan(&docker_host(), &Config::default(), &watching())),
+    );
+}
+
+#[test]
+fn the_same_host_without_a_runtime() {
+    let config = Config {
+        runtime: Runtime::None,
+        ..Config::default()
+    };
+    let world = World {
+        networks: BTreeMap::new(),
+        containers: BTreeMap::new(),
+        ..docker_host()
+    };
+    assert_golden("plan-bare.txt", &text(&plan(&world, &config, &watching())));
+}
+
+#[test]
+fn without_a_runtime_what_is_known_of_a_silent_container_stays() {
+    let config = Config {
+        runtime: Runtime::None,
+        ..Config::default()
+    };
+    let mut world = World {
+        networks: BTreeMap::new(),
+        containers: BTreeMap::new(),
+        ..docker_host()
+    };
+    let before = plan(&world, &config, &watching());
+    let endpoints = before.devices.iter().filter(|(_, spec)| spec.kind == Kind::Endpoint);
+    let facts = Facts {
+        endpoints: endpoints.map(|(ifindex, spec)| (*ifindex, spec.device(0))).collect(),
+        ..watching()
+    };
+    world.fdb.clear();
+    world.neighbours.clear();
+    assert_eq!(plan(&world, &config, &facts).devices, before.devices);
+}
+
+#[test]
+fn epochs_end_for_what_verdicts_depend_on_and_for_nothing_else() {
+    let inputs = |world: &World| plan(world, &Config::default(), &watching()).inputs;
+    let world = docker_host();
+    let causes = |change: &dyn Fn(&mut World)| {
+        let mut changed = world.clone();
+        change(&mut changed);
+        let causes = inputs(&world).causes(&inputs(&changed));
+        causes.into_iter().map(Cause::name).collect::<Vec<_>>().join(" ")
+    };
+    let lan = NeighbourKey {
+        ifindex: UPLINK,
+        ip: ip("192.168.1.1"),
+    };
+    let check =
+        |what: &str, expected: &str, change: &dyn Fn(&mut World)| assert_eq!(causes(change), expected, "{what}");
+    check("nothing", "", &|_| {});
+    check("a transaction", "rules", &|world| {
+        world.ruleset.nft_generation = Some(8);
+    });
+    check("a listener", "rules", &|world| {
+        world.ruleset.nfqueue_bound.insert(3);
+    });
+    check("a route", "routes", &|world| {
+        world.routes.pop_first();
+    });
+    check("an address", "addresses", &|world| {
+        world.addresses.pop_first();
+    });
+    check("link-local ones", "", &|world| {
+        world.addresses.insert(address(BRIDGE, "fe80::1/64"));
+        world.routes.insert(route(BRIDGE, "fe80::/64"));
+    });
+    check("the router's MAC address", "neighbours", &|world| {
+        world.neighbours.get_mut(&lan).expect("the router").mac = Some(mac(99));
+    });
+    check("the router is gone", "neighbours", &|world| {
+        world.neighbours.remove(&lan);
+    });
+    check("the router has not answered for a while", "", &|world| {
+        world.neighbours.get_mut(&lan).expect("the router").state = NeighbourState::Stale;
+    });
+    check("somebody new on the LAN", "", &|world| {
+        let key = NeighbourKey {
+            ifindex: UPLINK,
+            ip: ip("192.168.1.77"),
+        };
+        world.neighbours.insert(key, neighbour(77));
+    });
+    check("a container's neighbour entry ages", "", &|world| {
+        world.neighbours.retain(|key, _| key.ifindex != BRIDGE);
+    });
+    let container = NeighbourKey {
+        ifindex: BRIDGE,
+        ip: ip("172.17.0.2"),
+    };
+    // It concerns that container alone, or any container could slow down all others.
+    check("a container's neighbour entry has another MAC address", "", &|world| {
+        world.neighbours.insert(container, neighbour(99));
+    });
+    let mut stolen = world.clone();
+    stolen.neighbours.insert(container, neighbour(99));
+    assert_eq!(inputs(&world).outdated(&inputs(&stolen)), [VETH_WEB].into());
+    assert_eq!(inputs(&world).outdated(&inputs(&world)), [].into());
+    check("a container comes", "", &|world| {
+        let veth = link(40, "veth9", veth(2, Some(9)));
+        world.links.insert(
+            40,
+            Link {
+                master: Some(BRIDGE),
+                ..veth
+            },
+        );
+    });
+    check("a container goes", "", &|world| {
+        world.containers.pop_first();
+        world.links.remove(&VETH_WEB);
+    });
+    check("forwarding", "sysctls", &|world| world.sysctls.ip_forward = Some(false));
+    check("what netfast sets itself", "", &|world| {
+        world.sysctls.conntrack_tcp_be_liberal = Some(true);
+    });
+    check("a bridge calls iptables", "bridges", &|world| {
+        let bridge = world.links.get_mut(&BRIDGE).expect("the bridge");
+        bridge.kind = LinkKind::Bridge(BridgeInfo {
+            nf_call_iptables: true,
+            ..BridgeInfo::default()
+        });
+    });
+    check("a bridge gets another name", "interface names", &|world| {
+        world.links.get_mut(&BRIDGE).expect("the bridge").name = "br-other".into();
+    });
+    check("an uplink gets another name", "interface names", &|world| {
+        world.links.get_mut(&UPLINK).expect("the uplink").name = "lan0".into();
+    });
+    check("a bridge comes", "", &|world| {
+        world
+            .links
+            .insert(50, link(50, "br-new", LinkKind::Bridge(BridgeInfo::default())));
+    });
+}

@@ -1,0 +1,417 @@
+//! Each reason for the slow path, and what it does not take with it.
+
+use super::*;
+
+/// The plan of the host after a change.
+fn after(change: impl FnOnce(&mut World, &mut Config, &mut Facts)) -> Desired {
+    let (mut world, mut config, mut facts) = (docker_host(), Config::default(), watching());
+    change(&mut world, &mut config, &mut facts);
+    plan(&world, &config, &facts)
+}
+
+/// Why an endpoint is slow; `None` when it is fast.
+fn why(desired: &Desired, container: &str) -> Option<Why> {
+    let mut endpoints = desired.networks.iter().flat_map(|network| &network.endpoints);
+    let endpoint = endpoints
+        .find(|endpoint| endpoint.container == container)
+        .expect("the container");
+    match &endpoint.path {
+        Path::Fast => None,
+        Path::Slow(slow) => Some(slow.why),
+    }
+}
+
+/// Checks web (on docker0) and db (on br-app).
+fn check(desired: &Desired, web: Option<Why>, db: Option<Why>) {
+    assert_eq!(
+        (why(desired, "web"), why(desired, "db")),
+        (web, db),
+        "{}",
+        text(desired)
+    );
+    for (container, ifindex, bridge) in [("web", VETH_WEB, BRIDGE), ("db", 11, 4)] {
+        let fast = why(desired, container).is_none();
+        assert_eq!(desired.devices.contains_key(&ifindex), fast, "{container}");
+        // br-app has the router besides.
+        assert!(!fast || desired.devices.contains_key(&bridge), "{container}");
+    }
+}
+
+fn web(world: &mut World) -> &mut Container {
+    world.containers.get_mut(&ContainerId("id-of-web".into())).expect("web")
+}
+
+fn web_interface(world: &mut World) -> &mut ContainerInterface {
+    &mut web(world).interfaces[0]
+}
+
+#[test]
+fn switched_off_by_configuration_or_label() {
+    for name in ["bridge", "id-of-bridge"] {
+        let desired = after(|_, config, _| {
+            config.disabled_networks.insert(name.into());
+        });
+        check(&desired, Some(Why::DisabledByConfig), None);
+        assert!(!desired.devices.contains_key(&BRIDGE), "no endpoint, no bridge");
+    }
+    let label = |labels: &mut BTreeMap<String, String>| {
+        labels.insert("netfast.enable".into(), "False".into());
+    };
+    let desired = after(|world, _, _| {
+        label(
+            &mut world
+                .networks
+                .get_mut(&NetworkId("id-of-app".into()))
+                .expect("app")
+                .labels,
+        );
+    });
+    check(&desired, None, Some(Why::DisabledByLabel));
+    check(
+        &after(|world, _, _| label(&mut web(world).labels)),
+        Some(Why::DisabledByLabel),
+        None,
+    );
+}
+
+#[test]
+fn what_is_not_known_or_not_there() {
+    let desired = after(|world, _, _| {
+        web(world).netns = None;
+        web(world).interfaces.clear();
+    });
+    check(&desired, Some(Why::NoNamespace), None);
+    check(
+        &after(|world, _, _| web_interface(world).host_ifindex = None),
+        Some(Why::NoVeth),
+        None,
+    );
+    let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").master = Some(4));
+    check(&desired, Some(Why::NoVeth), None);
+    let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").up = false);
+    check(&desired, Some(Why::VethDown), None);
+    let desired = after(|world, _, _| {
+        web(world).interfaces[0].mac = None;
+        web(world).attachments[0].mac = None;
+    });
+    check(&desired, Some(Why::NoMac), None);
+    let desired = after(|world, _, _| world.links.get_mut(&BRIDGE).expect("bridge").up = false);
+    check(&desired, Some(Why::BridgeDown), None);
+}
+
+#[test]
+fn what_must_see_every_packet() {
+    let filter = |parent| TcFilter {
+        parent,
+        kind: "bpf".into(),
+        priority: 1,
+        name: Some("theirs".into()),
+    };
+    let (ingress, egress) = (filter(0xffff_fff2), filter(0xffff_fff3));
+    // On the veth's ingress it would be skipped; on its egress the packets can be led past it.
+    let desired = after(|world, _, _| {
+        world.tc_filters.insert(VETH_WEB, vec![ingress.clone()]);
+    });
+    check(&desired, Some(Why::ForeignPrograms), None);
+    let desired = after(|world, _, _| {
+        world.tc_filters.insert(VETH_WEB, vec![egress.clone()]);
+    });
+    check(&desired, None, None);
+    assert_ne!(desired.devices[&VETH_WEB].flags & Device::QUEUED, 0);
+    for filter in [ingress.clone(), egress] {
+        let desired = after(|world, _, _| {
+            world.tc_filters.insert(BRIDGE, vec![filter]);
+        });
+        check(&desired, Some(Why::ForeignPrograms), None);
+    }
+    let desired = after(|world, _, _| {
+        world.tc_filters.insert(UPLINK, vec![ingress]);
+    });
+    check(&desired, None, None);
+    assert!(!desired.devices.contains_key(&UPLINK));
+
+    let qdisc = |kind: &str| Qdisc {
+        kind: kind.into(),
+        handle: 0x10000,
+        parent: u32::MAX,
+    };
+    let desired = after(|world, _, _| {
+        world.qdiscs.insert(VETH_WEB, vec![qdisc("noqueue"), qdisc("clsact")]);
+    });
+    assert_eq!(desired.devices[&VETH_WEB].flags & Device::QUEUED, 0);
+    let desired = after(|world, _, _| {
+        world.qdiscs.insert(VETH_WEB, vec![qdisc("tbf")]);
+    });
+    assert_ne!(desired.devices[&VETH_WEB].flags & Device::QUEUED, 0);
+    let desired = after(|world, _, _| {
+        world.qdiscs.insert(BRIDGE, vec![qdisc("tbf")]);
+    });
+    check(&desired, Some(Why::BridgeShaped), None);
+}
+
+#[test]
+fn programs_of_others_on_tcx() {
+    let theirs = || vec!["theirs".to_owned()];
+    let on = |ifindex: u32, foreign: Foreign| {
+        after(|_, _, facts| {
+            facts.foreign.insert(ifindex, foreign);
+        })
+    };
+    let before = Foreign {
+        ingress: theirs(),
+        ..Foreign::default()
+    };
+    let behind = Foreign {
+        ingress_after: theirs(),
+        ..before.clone()
+    };
+    let egress = Foreign {
+        egress: theirs(),
+        ..Foreign::default()
+    };
+    check(&on(VETH_WEB, before.clone()), None, None);
+    check(&on(VETH_WEB, behind), Some(Why::ForeignPrograms), None);
+    assert_ne!(
+        on(VETH_WEB, egress.clone()).devices[&VETH_WEB].flags & Device::QUEUED,
+        0
+    );
+    check(&on(BRIDGE, before), Some(Why::ForeignPrograms), None);
+    check(&on(BRIDGE, egress.clone()), Some(Why::ForeignPrograms), None);
+    assert!(on(UPLINK, egress).devices.contains_key(&UPLINK));
+}
+
+fn finding(chain: &str, severity: Severity) -> RuleFinding {
+    RuleFinding {
+        source: RuleSource::Nft,
+        family: "ip".into(),
+        table: "filter".into(),
+        chain: chain.into(),
+        rule: 1,
+        what: "limit",
+        severity,
+        reason: "judges each packet",
+        iif: None,
+        oif: None,
+        ways: [Way::default()].into(),
+        verdict: Verdict::Accept,
+        text: "limit accept".into(),
+    }
+}
+
+fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
+    Way {
+        host_only,
+        iif: iif.map(Into::into),
+        oif: oif.map(Into::into),
+    }
+}
+
+#[test]
+fn rules_that_judge_each_packet() {
+    let with = |finding: RuleFinding| after(|world, _, _| world.ruleset.findings.push(finding));
+    let slow = Some(Why::RateRules);
+    let forward = || finding("FORWARD", Severity::SlowPath);
+    check(&with(forward()), slow, slow);
+    check(&with(finding("FORWARD", Severity::Note)), None, None);
+    check(&with(finding("FORWARD", Severity::SelfExcluding)), None, None);
+    for (iif, oif, web, db) in [
+        (Some("docker0"), None, slow, None),
+        (Some("docker0"), Some("br-app"), slow, slow),
+        (Some("docker0"), Some("eth0"), slow, None),
+        (None, Some("br-app"), None, slow),
+        (Some("eth0"), Some("br-app"), None, slow),
+        (Some("eth0"), None, slow, slow),
+        (Some("eth0"), Some("eth1"), None, None),
+        (Some("lo"), None, None, None),
+        (Some("tun7"), None, None, None),
+        (Some("br-*"), None, slow, slow),
+    ] {
+        let rule = RuleFinding {
+            ways: [way(false, iif, oif)].into(),
+            ..forward()
+        };
+        let desired = with(rule);
+        assert_eq!(
+            (why(&desired, "web"), why(&desired, "db")),
+            (web, db),
+            "{iif:?} {oif:?}"
+        );
+    }
+    let ip6 = RuleFinding {
+        family: "ip6".into(),
+        ..forward()
+    };
+    check(&with(ip6), None, None);
+    let desired = after(|world, config, _| {
+        world.ruleset.findings.push(forward());
+        config.allow_rate_rules = true;
+    });
+    check(&desired, None, None);
+}
+
+#[test]
+fn a_rule_that_is_met_by_two_ways_concerns_both() {
+    let desired = after(|world, _, _| {
+        world.ruleset.findings.push(RuleFinding {
+            ways: [
+                way(false, Some("docker0"), Some("eth0")),
+                way(false, None, Some("br-app")),
+            ]
+            .into(),
+            ..finding("MINE", Severity::SlowPath)
+        });
+    });
+    let slow = Some(Why::RateRules);
+    assert_eq!((why(&desired, "web"), why(&desired, "db")), (slow, slow));
+}
+
+/// A bridge whose flows with the host stay slow still has to tell which packets passed it on their way out: without
+/// that, nothing that containers send off the host would be learned.
+#[test]
+fn rules_for_the_host_s_own_packets_keep_only_those_slow() {
+    let with = |iif, oif| {
+        let desired = after(|world, _, _| {
+            world.ruleset.findings.push(RuleFinding {
+                ways: [way(true, iif, oif)].into(),
+                ..finding("INPUT", Severity::SlowPath)
+            });
+        });
+        assert_eq!((why(&desired, "web"), why(&desired, "db")), (None, None));
+        [BRIDGE, 4].map(|bridge| desired.devices[&bridge].flags & Device::ACCELERATED != 0)
+    };
+    assert_eq!(with(None, None), [false, false]);
+    assert_eq!(with(Some("docker0"), None), [false, true]);
+    assert_eq!(with(None, Some("br-app")), [true, false]);
+    assert_eq!(with(Some("eth0"), None), [true, true]);
+}
+
+#[test]
+fn queued_packets_keep_learning_off_only_where_they_are_not_seen() {
+    let desired = after(|world, _, facts| {
+        world.ruleset.nfqueue_bound.insert(5);
+        facts.queue_watch = false;
+    });
+    assert!(
+        desired
+            .learning_off
+            .as_deref()
+            .is_some_and(|text| text.contains("NFQUEUE 5"))
+    );
+    let control = desired.control(1);
+    assert!(control.may_use() && !control.may_learn());
+    let desired = after(|world, _, _| {
+        world.ruleset.nfqueue_bound.insert(5);
+    });
+    assert_eq!(desired.learning_off, None);
+    assert_eq!(after(|_, _, facts| facts.queue_watch = false).learning_off, None);
+}
+
+#[test]
+fn uplinks() {
+    let names = |desired: &Desired| -> Vec<String> {
+        let uplinks = desired.devices.values().filter(|spec| spec.kind == Kind::Uplink);
+        uplinks.map(|spec| spec.name.clone()).collect()
+    };
+    // Not eth1 (no address), not dummy0, not wg0 (no Ethernet), not bridges of the runtime.
+    assert_eq!(names(&after(|_, _, _| {})), ["eth0"]);
+    let chosen = after(|_, config, _| config.uplinks = ["eth1".into(), "lan7".into()].into());
+    assert_eq!(
+        (names(&chosen), chosen.missing_uplinks),
+        (vec!["eth1".into()], vec!["lan7".into()])
+    );
+
+    let with = |link: Link| {
+        after(|world, _, _| {
+            world.addresses.insert(address(link.ifindex, "10.1.1.1/24"));
+            world.links.insert(link.ifindex, link);
+        })
+    };
+    let bridge = || link(30, "br0", LinkKind::Bridge(BridgeInfo::default()));
+    assert_eq!(names(&with(bridge())), ["eth0"], "a bridge with no way out");
+    let desired = after(|world, _, _| {
+        world.links.get_mut(&5).expect("eth1").master = Some(30);
+        world.addresses.insert(address(30, "10.1.1.1/24"));
+        world.links.insert(30, bridge());
+    });
+    assert_eq!(
+        names(&desired),
+        ["eth0", "br0"],
+        "the host's own bridge, with eth1 in it"
+    );
+    let lab = link(31, "lab0", veth(2, Some(1)));
+    assert_eq!(
+        names(&with(lab)),
+        ["eth0", "lab0"],
+        "a veth that leads to another namespace"
+    );
+    let inner = link(31, "lab0", veth(2, None));
+    assert_eq!(names(&with(inner)), ["eth0"]);
+    let vlan = link(32, "eth0.5", LinkKind::Vlan { id: 5 });
+    assert_eq!(names(&with(vlan)), ["eth0", "eth0.5"]);
+    let macvlan = link(33, "mv0", LinkKind::Macvlan);
+    assert_eq!(names(&with(macvlan)), ["eth0"]);
+    let down = after(|world, _, _| world.links.get_mut(&UPLINK).expect("eth0").up = false);
+    assert!(names(&down).is_empty());
+}
+
+#[test]
+fn a_container_with_two_networks_has_two_endpoints() {
+    let desired = after(|world, _, _| {
+        let more = container("web", "app", "172.18.0.9/16", 14);
+        let port = link(14, "veth14", veth(3, Some(10)));
+        world.links.insert(
+            14,
+            Link {
+                master: Some(4),
+                ..port
+            },
+        );
+        web(world).attachments.extend(more.attachments);
+        web(world).interfaces.extend(more.interfaces);
+    });
+    let spec = |ifindex: u32| (desired.devices[&ifindex].mac, desired.devices[&ifindex].address4);
+    assert_eq!(spec(VETH_WEB), (mac(10), Some([172, 17, 0, 2].into())));
+    assert_eq!(spec(14), (mac(14), Some([172, 18, 0, 9].into())));
+}
+
+#[test]
+fn a_mac_address_that_is_being_changed_is_the_one_that_is_heard() {
+    let mac_of = |change: &dyn Fn(&mut World)| {
+        let desired = after(|world, _, _| change(world));
+        desired.devices[&VETH_WEB].mac
+    };
+    // The bridge has heard 10, which the runtime tells, too.
+    assert_eq!(mac_of(&|world| web_interface(world).mac = Some(mac(77))), mac(10));
+    assert_eq!(mac_of(&|world| web(world).attachments[0].mac = Some(mac(77))), mac(10));
+    let silent = |world: &mut World| {
+        world.fdb.clear();
+        web_interface(world).mac = Some(mac(77));
+    };
+    assert_eq!(mac_of(&silent), mac(10), "what the runtime is about to set");
+    assert_eq!(mac_of(&|world| web(world).attachments[0].mac = None), mac(10));
+}
+
+#[test]
+fn the_table_of_devices_is_never_full() {
+    let desired = after(|world, _, _| {
+        for index in 0..MAX_DEVICES {
+            let mut container = container(&format!("c{index}"), "bridge", "172.17.9.9/16", 100);
+            let ifindex = 1000 + index;
+            container.interfaces[0].host_ifindex = Some(ifindex);
+            let port = link(ifindex, &format!("v{index}"), veth(2, Some(1)));
+            world.links.insert(
+                ifindex,
+                Link {
+                    master: Some(BRIDGE),
+                    ..port
+                },
+            );
+            world.containers.insert(container.id.clone(), container);
+        }
+    });
+    assert!(desired.devices.len() <= MAX_DEVICES as usize);
+    assert!(desired.devices.contains_key(&BRIDGE) && desired.devices.contains_key(&UPLINK));
+    let full = desired.networks.iter().flat_map(|network| &network.endpoints);
+    let full = full.filter(|endpoint| matches!(&endpoint.path, Path::Slow(slow) if slow.why == Why::TooManyDevices));
+    assert!(full.count() > 0);
+}

@@ -1,0 +1,52 @@
+//! Whether a program can watch `nf_queue`: loaded and attached for a moment, doing nothing.
+//!
+//! Loading alone proves little: whether the function can be entered through a trampoline depends on how the kernel was
+//! built, and only attaching tells.
+
+use std::{io, os::fd::AsFd as _};
+
+use aya::{Btf, BtfError};
+use aya_obj::btf::BtfKind;
+
+use super::{ProbeError, Tried, kernel::Release, kernel::refused};
+use crate::bpf;
+
+/// What tracing of `nf_queue` is called among the things tried.
+pub const WATCH: &str = "tracing of nf_queue";
+
+const PURPOSE: &str = "know the packets that user space holds (NFQUEUE)";
+const FOUND_IN: &str = "Linux 5.5 and later, built with CONFIG_DEBUG_INFO_BTF and CONFIG_FUNCTION_TRACER";
+
+/// Tries it.
+pub(super) fn try_watch(release: Release) -> Tried {
+    let outcome = match watch() {
+        Ok(()) => Ok(format!("to {PURPOSE}")),
+        Err(source) if refused(&source) => Err(ProbeError::Refused {
+            what: "trace a function",
+            purpose: PURPOSE,
+            source,
+        }),
+        Err(_) => Err(ProbeError::Kernel {
+            release,
+            what: WATCH,
+            purpose: PURPOSE,
+            found_in: FOUND_IN,
+        }),
+    };
+    Tried {
+        what: WATCH,
+        without: Some("a rule that sends packets to NFQUEUE keeps flows from being learned"),
+        outcome,
+    }
+}
+
+fn watch() -> io::Result<()> {
+    let function = nf_queue().map_err(io::Error::other)?;
+    let program = bpf::load_idle_fentry(function)?;
+    bpf::attach_tracing(program.as_fd()).map(drop)
+}
+
+/// The function's number in the kernel's own type information.
+fn nf_queue() -> Result<u32, BtfError> {
+    Btf::from_sys_fs()?.id_by_type_name_kind("nf_queue", BtfKind::Func)
+}

@@ -1,0 +1,90 @@
+//! The host's switches and the container runtime.
+
+use super::{Area, Level, Line};
+use crate::world::{RuntimeState, Sysctls};
+
+/// Seconds. A flow asks the kernel once a second; an entry that lives hardly longer might be gone by then.
+const SHORTEST: u32 = 5;
+
+/// Judges the kernel's switches.
+pub fn host(sysctls: &Sysctls) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut line = |level, subject: &str, detail: &str| lines.push(Line::new(Area::Host, level, subject, detail));
+    match sysctls.ip_forward {
+        Some(true) => line(Level::Ok, "ip_forward", "on: the host routes for containers"),
+        _ => line(
+            Level::Note,
+            "ip_forward",
+            "off: containers reach nothing but their own network, with or without netfast",
+        ),
+    }
+    match sysctls.bridge_nf_call_iptables {
+        Some(true) => line(
+            Level::Ok,
+            "bridge-nf-call-iptables",
+            "on: iptables judges packets within a bridge, too",
+        ),
+        Some(false) => line(
+            Level::Ok,
+            "bridge-nf-call-iptables",
+            "off: iptables judges routed packets only",
+        ),
+        None => line(
+            Level::Ok,
+            "bridge-nf-call-iptables",
+            "br_netfilter is not loaded: iptables judges routed packets only",
+        ),
+    }
+    match sysctls.conntrack_tcp_be_liberal {
+        Some(true) => line(Level::Ok, "nf_conntrack_tcp_be_liberal", "on, as netfast needs it"),
+        Some(false) => line(
+            Level::Ok,
+            "nf_conntrack_tcp_be_liberal",
+            "off: netfast switches it on while it is attached, and back when it is detached, because conntrack sees \
+             few of a connection's segments",
+        ),
+        None => line(Level::Ok, "nf_conntrack", "not loaded: nothing tracks connections yet"),
+    }
+    for (name, seconds) in [
+        ("nf_conntrack_udp_timeout", sysctls.conntrack_udp_timeout),
+        ("nf_conntrack_udp_timeout_stream", sysctls.conntrack_udp_timeout_stream),
+    ] {
+        if let Some(seconds @ 0..SHORTEST) = seconds {
+            lines.push(
+                Line::new(
+                    Area::Host,
+                    Level::Note,
+                    name,
+                    format!("{seconds} s: UDP flows may be forgotten between packets"),
+                )
+                .remedy(format!("sysctl -w net.netfilter.{name}=30")),
+            );
+        }
+    }
+    lines
+}
+
+/// Says whether the runtime answers.
+pub fn runtime(state: &RuntimeState) -> Line {
+    match state {
+        RuntimeState::None => Line::new(
+            Area::Runtime,
+            Level::Ok,
+            "none",
+            "every bridge port with a veth is taken for a container",
+        ),
+        RuntimeState::Connected { engine, version, api } => Line::new(
+            Area::Runtime,
+            Level::Ok,
+            engine.clone(),
+            format!("version {version}, API {api}"),
+        ),
+        RuntimeState::Disconnected { error, .. } => no_runtime(error),
+    }
+}
+
+/// The runtime that is to be followed does not answer.
+pub fn no_runtime(error: &str) -> Line {
+    Line::new(Area::Runtime, Level::Fail, "Docker", error)
+        .remedy("Start Docker, name its API with --docker-host, or do without: --runtime none.")
+}

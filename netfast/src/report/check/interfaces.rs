@@ -1,0 +1,124 @@
+//! What else is attached to the interfaces that netfast would be attached to.
+
+use std::collections::BTreeMap;
+
+use super::{Area, Level, Line};
+use crate::{
+    probe::{Attached, Hook},
+    world::{Link, LinkKind, World},
+};
+
+/// Queueing disciplines that let every packet through as it comes: a redirect that skips them skips nothing.
+const TRANSPARENT: [&str; 3] = ["noqueue", "clsact", "ingress"];
+
+/// Looks at the interfaces of these indexes; `programs` are the tcx programs on them, netfast's own included, and
+/// `name_of` names a program by its number.
+pub fn interfaces(
+    world: &World,
+    concerned: impl IntoIterator<Item = u32>,
+    programs: &BTreeMap<u32, Vec<Attached>>,
+    name_of: impl Fn(u32) -> Option<String>,
+) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut looked_at = 0;
+    for link in concerned.into_iter().filter_map(|ifindex| world.links.get(&ifindex)) {
+        looked_at += 1;
+        lines.extend(
+            programs
+                .get(&link.ifindex)
+                .into_iter()
+                .flat_map(|on_link| foreign(link, on_link)),
+        );
+        lines.extend(xdp(link, &name_of));
+        lines.extend(tc(world, link));
+    }
+    let summary = match (looked_at, lines.len()) {
+        (0, _) => "no containers and no uplinks here: nothing to be attached to".into(),
+        (1, 0) => "1 interface, nothing else on it".into(),
+        (number, 0) => format!("{number} interfaces, nothing else on them"),
+        (number, _) => format!("{number} interfaces, with others' programs or queueing disciplines:"),
+    };
+    lines.insert(0, Line::new(Area::Interfaces, Level::Ok, "interfaces", summary));
+    lines
+}
+
+fn note(link: &Link, detail: impl Into<String>) -> Line {
+    Line::new(Area::Interfaces, Level::Note, link.name.clone(), detail)
+}
+
+fn foreign<'a>(link: &'a Link, on_link: &'a [Attached]) -> impl Iterator<Item = Line> + 'a {
+    on_link.iter().filter(|program| !program.is_ours()).map(move |program| {
+        let hook = match program.hook {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+        };
+        note(
+            link,
+            format!(
+                "BPF program {} (id {}) on tcx {hook}, of other software",
+                quoted(&program.name),
+                program.id
+            ),
+        )
+    })
+}
+
+fn xdp<'a>(link: &'a Link, name_of: &'a impl Fn(u32) -> Option<String>) -> impl Iterator<Item = Line> + 'a {
+    let modes = [
+        ("generic", link.xdp.generic),
+        ("native", link.xdp.native),
+        ("offloaded", link.xdp.offloaded),
+    ];
+    modes.into_iter().filter_map(move |(mode, id)| {
+        let id = id?;
+        let name = name_of(id).unwrap_or_default();
+        let name = quoted(&name);
+        let text =
+            format!("{mode} XDP program {name} (id {id}), of other software: it runs first and sees every packet");
+        // Any XDP program on a veth makes the other end segment in software (drivers/net/veth.c, `veth_xdp_set`).
+        let costly = mode == "native" && matches!(link.kind, LinkKind::Veth { .. });
+        let cost = if costly {
+            "; on a veth it also switches TSO off in the container, which costs TCP most of its speed"
+        } else {
+            ""
+        };
+        Some(note(link, text + cost))
+    })
+}
+
+fn tc(world: &World, link: &Link) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let qdiscs = world.qdiscs.get(&link.ifindex).into_iter().flatten();
+    let shaping = qdiscs.filter(|qdisc| !TRANSPARENT.contains(&qdisc.kind.as_str()));
+    // A hardware device has one under each of its transmit queues: the first says it.
+    if let Some(qdisc) = shaping.into_iter().next()
+        && matches!(link.kind, LinkKind::Veth { .. } | LinkKind::Bridge(_))
+    {
+        lines.push(note(
+            link,
+            format!(
+                "queueing discipline {}: packets to it pass through that in any case",
+                qdisc.kind
+            ),
+        ));
+    }
+    for filter in world.tc_filters.get(&link.ifindex).into_iter().flatten() {
+        let name = filter.name.as_deref().unwrap_or_default();
+        if !name.starts_with("netfast_") {
+            let named = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" {name}")
+            };
+            lines.push(note(
+                link,
+                format!("tc filter {}{named}, of other software", filter.kind),
+            ));
+        }
+    }
+    lines
+}
+
+fn quoted(name: &str) -> &str {
+    if name.is_empty() { "without a name" } else { name }
+}

@@ -1,0 +1,108 @@
+//! What would be accelerated, and what not: the plan, before it is carried out.
+
+use super::{Area, Level, Line};
+use crate::plan::{
+    Desired,
+    report::{NetworkReport, Path, Slow, Why},
+};
+
+/// Says of each network and endpoint which path it would take.
+pub fn networks(desired: &Desired) -> Vec<Line> {
+    let mut lines: Vec<Line> = desired.networks.iter().flat_map(network).collect();
+    if let Some(why) = &desired.learning_off {
+        lines.push(Line::new(
+            Area::Networks,
+            Level::Slow,
+            "all",
+            format!("no flow is learned: {why}"),
+        ));
+    }
+    lines
+}
+
+fn network(network: &NetworkReport) -> Vec<Line> {
+    if let Path::Slow(slow) = &network.path {
+        // Docker makes `host` and `none` on every host: worth a word only if somebody is there.
+        if network.endpoints.is_empty() && judge(slow.why).0 == Level::Note {
+            return Vec::new();
+        }
+        let names: Vec<_> = network
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.container.as_str())
+            .collect();
+        let who = if names.is_empty() {
+            "no endpoints".into()
+        } else {
+            names.join(", ")
+        };
+        return vec![line(network.name.clone(), format!("{}; {who}", slow.text), slow)];
+    }
+    let fast = network
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.path.is_fast())
+        .count();
+    let of = match (fast, network.endpoints.len()) {
+        (_, 0) => "no endpoints".into(),
+        (1, 1) => "its endpoint is accelerated".into(),
+        (fast, all) if fast == all => format!("all {all} endpoints are accelerated"),
+        (fast, all) => format!("{fast} of {all} endpoints are accelerated"),
+    };
+    let mut lines = vec![Line::new(Area::Networks, Level::Ok, network.name.clone(), of)];
+    for endpoint in &network.endpoints {
+        if let Path::Slow(slow) = &endpoint.path {
+            let subject = format!("{}: {}", network.name, endpoint.container);
+            lines.push(line(subject, slow.text.clone(), slow));
+        }
+    }
+    lines
+}
+
+fn line(subject: String, detail: String, slow: &Slow) -> Line {
+    let (level, remedy) = judge(slow.why);
+    let line = Line::new(Area::Networks, level, subject, detail);
+    match remedy {
+        Some(remedy) => line.remedy(remedy),
+        None => line,
+    }
+}
+
+/// How bad it is, and what to do about it. What the operator has chosen, or what has nothing to shorten, is no loss.
+fn judge(why: Why) -> (Level, Option<&'static str>) {
+    match why {
+        Why::HostNetwork
+        | Why::NoNetwork
+        | Why::SharedNamespace
+        | Why::Macvlan
+        | Why::DisabledByLabel
+        | Why::DisabledByConfig => (Level::Note, None),
+        Why::Ipvlan
+        | Why::Overlay
+        | Why::OtherDriver
+        | Why::NoBridge
+        | Why::BridgeDown
+        | Why::NoVeth
+        | Why::VethDown
+        | Why::NoMac
+        | Why::SeveralMacs
+        | Why::TooManyDevices
+        | Why::NotAttached => (Level::Slow, None),
+        Why::RateRules => (
+            Level::Slow,
+            Some("If such rules may see one packet per second of a flow: allow_rate_rules = true."),
+        ),
+        Why::ForeignPrograms => (
+            Level::Slow,
+            Some("Remove it, or have it run on the device's egress or, with tcx, before netfast's programs."),
+        ),
+        Why::BridgeShaped => (
+            Level::Slow,
+            Some("Shape the containers' veths or the uplink instead: the fast path passes through those."),
+        ),
+        Why::NoNamespace => (
+            Level::Slow,
+            Some("Run netfast with CAP_SYS_ADMIN and CAP_SYS_PTRACE, in the host's PID namespace."),
+        ),
+    }
+}

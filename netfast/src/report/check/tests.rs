@@ -1,0 +1,269 @@
+use std::{collections::BTreeMap, path, time::UNIX_EPOCH};
+
+use super::*;
+use crate::{
+    plan::{
+        Desired,
+        report::{EndpointReport, NetworkReport, Path, Why},
+    },
+    probe::{Attached, Hook, ProbeError, Release},
+    report::golden::{assert_golden, assert_golden_json},
+    world::{
+        Link, LinkKind, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset, RuntimeState, Severity, Sysctls,
+        TcFilter, Verdict, Way, World, Xdp,
+    },
+};
+
+fn link(ifindex: u32, name: &str, kind: LinkKind) -> Link {
+    Link {
+        ifindex,
+        name: name.into(),
+        kind,
+        arp_type: 1,
+        mac: None,
+        mtu: 1500,
+        master: None,
+        lower: None,
+        up: true,
+        lower_up: true,
+        operstate: OperState::Up,
+        port: None,
+        offload: Offload::default(),
+        tx_queues: 1,
+        xdp: Xdp::default(),
+    }
+}
+
+fn finding(severity: Severity, what: &'static str, reason: &'static str) -> RuleFinding {
+    RuleFinding {
+        source: RuleSource::Nft,
+        family: "ip".into(),
+        table: "filter".into(),
+        chain: "DOCKER-USER".into(),
+        rule: 12,
+        what,
+        severity,
+        reason,
+        iif: Some("eth0".into()),
+        oif: None,
+        ways: [Way::default()].into(),
+        verdict: Verdict::Drop,
+        text: "meta limit counter drop".into(),
+    }
+}
+
+fn world() -> World {
+    let veth = LinkKind::Veth {
+        peer_ifindex: Some(2),
+        peer_netns: Some(0),
+    };
+    let mut shaped = link(12, "veth1a2b3c4", veth);
+    shaped.xdp.native = Some(77);
+    World {
+        runtime: RuntimeState::Connected {
+            engine: "Docker Engine - Community".into(),
+            version: "28.3.1".into(),
+            api: "1.51".into(),
+        },
+        links: BTreeMap::from([(12, shaped), (2, link(2, "eth0", LinkKind::Physical))]),
+        qdiscs: BTreeMap::from([(
+            12,
+            vec![Qdisc {
+                kind: "tbf".into(),
+                handle: 1 << 16,
+                parent: u32::MAX,
+            }],
+        )]),
+        tc_filters: BTreeMap::from([(
+            2,
+            vec![TcFilter {
+                parent: 0xffff_fff2,
+                kind: "flower".into(),
+                priority: 1,
+                name: None,
+            }],
+        )]),
+        sysctls: Sysctls {
+            ip_forward: Some(true),
+            bridge_nf_call_iptables: Some(true),
+            conntrack_tcp_be_liberal: Some(false),
+            conntrack_udp_timeout: Some(2),
+            ..Sysctls::default()
+        },
+        ruleset: Ruleset {
+            nft_generation: Some(7),
+            nfqueue_bound: [3].into(),
+            findings: vec![
+                finding(Severity::SlowPath, "limit", "it judges by rate"),
+                finding(
+                    Severity::SelfExcluding,
+                    "nfqueue",
+                    "queued flows stay with the kernel by themselves",
+                ),
+            ],
+            ..Ruleset::default()
+        },
+        ..World::default()
+    }
+}
+
+fn programs() -> BTreeMap<u32, Vec<Attached>> {
+    let on = |hook, id, name: &str| Attached {
+        hook,
+        id,
+        name: name.into(),
+    };
+    BTreeMap::from([(
+        2,
+        vec![
+            on(Hook::Ingress, 41, "cil_from_netdev"),
+            on(Hook::Ingress, 42, "netfast_up_in"),
+        ],
+    )])
+}
+
+fn check_of(world: &World) -> Check {
+    let mut check = Check::default();
+    check.lines.extend(host(&world.sysctls));
+    check.lines.push(runtime(&world.runtime));
+    check
+        .lines
+        .extend(interfaces(world, [2, 12], &programs(), |id| Some(format!("xdp_{id}"))));
+    check.lines.extend(rules(&world.ruleset));
+    check
+}
+
+#[test]
+fn a_host_with_all_sorts_of_things() {
+    let mut check = check_of(&world());
+    check.add_tried(&Tried {
+        what: "tcx",
+        without: None,
+        outcome: Ok("to attach".into()),
+    });
+    assert_golden(
+        "check.txt",
+        &check.render(Style {
+            width: Some(100),
+            color: false,
+        }),
+    );
+    assert_golden_json("check.json", &check);
+}
+
+#[test]
+fn the_first_failure_decides_the_exit_code() {
+    let mut check = Check::default();
+    let pins = || ProbeError::NotBpffs {
+        dir: "/pins/netfast".into(),
+        mount_point: path::Path::new("/pins").into(),
+    };
+    let old = ProbeError::Kernel {
+        release: Release { major: 6, minor: 1 },
+        what: "tcx",
+        purpose: "attach beside other software's programs",
+        found_in: "Linux 6.6 and later",
+    };
+    let without = Some("programs are attached as classic tc filters (clsact)");
+    check.add_tried(&Tried {
+        what: "tcx",
+        without,
+        outcome: Err(old),
+    });
+    assert_eq!(check.fails_with, None, "an optional thing does not fail");
+    check.add_tried(&Tried {
+        what: "BPF filesystem",
+        without: None,
+        outcome: Err(pins()),
+    });
+    let missing = ProbeError::Capability {
+        name: "CAP_BPF",
+        purpose: "load BPF programs",
+    };
+    check.add_tried(&Tried {
+        what: "CAP_BPF",
+        without: None,
+        outcome: Err(missing),
+    });
+    assert_eq!(check.fails_with, Some(Exit::Unsupported));
+    let gone = RuntimeState::Disconnected {
+        since: UNIX_EPOCH,
+        error: "no such file: /var/run/docker.sock".into(),
+    };
+    check.lines.push(runtime(&gone));
+    assert_golden(
+        "check-fails.txt",
+        &check.render(Style {
+            width: Some(100),
+            color: false,
+        }),
+    );
+}
+
+#[test]
+fn an_empty_host_is_fine() {
+    let world = World::default();
+    let lines = interfaces(&world, [], &BTreeMap::new(), |_| None);
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines
+            .iter()
+            .chain(&rules(&world.ruleset))
+            .all(|line| line.level == Level::Ok)
+    );
+}
+
+#[test]
+fn the_plan_is_told_by_network_and_endpoint() {
+    let endpoint = |container: &str, path| EndpointReport {
+        container: container.into(),
+        path,
+        ..Default::default()
+    };
+    let network = |name: &str, path, endpoints| NetworkReport {
+        name: name.into(),
+        path,
+        endpoints,
+        ..Default::default()
+    };
+    let host = || Path::slow(Why::HostNetwork);
+    let desired = Desired {
+        networks: vec![
+            network(
+                "all",
+                Path::Fast,
+                vec![endpoint("a", Path::Fast), endpoint("b", Path::Fast)],
+            ),
+            network(
+                "some",
+                Path::Fast,
+                vec![
+                    endpoint("c", Path::Fast),
+                    endpoint("d", Path::slow(Why::NoMac)),
+                    endpoint("e", Path::slow(Why::DisabledByLabel)),
+                ],
+            ),
+            network(
+                "shaped",
+                Path::slow(Why::BridgeShaped),
+                vec![endpoint("f", Path::slow(Why::BridgeShaped))],
+            ),
+            network("host", host(), vec![endpoint("g", host())]),
+            network("none", Path::slow(Why::NoNetwork), vec![]),
+            network("unused", Path::Fast, vec![]),
+        ],
+        learning_off: Some("a program listens on NFQUEUE 0".into()),
+        ..Desired::default()
+    };
+    let check = Check {
+        lines: networks(&desired),
+        fails_with: None,
+    };
+    assert_golden(
+        "check-networks.txt",
+        &check.render(Style {
+            width: Some(100),
+            color: false,
+        }),
+    );
+}

@@ -1,0 +1,305 @@
+//! Every reason in words: what it means for who asks, and what can be done.
+//!
+//! Both functions match every variant, so that a new reason without words does not compile.
+
+use netfast_common::reason::Reason;
+use serde::Serialize;
+
+use crate::plan::report::Why;
+
+/// Whether there is something to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Part of how the fast path works: a few such packets belong to every connection.
+    Expected,
+    /// Traffic of this sort is never accelerated.
+    ByNature,
+    /// Something on the host or in the container; it may be changed.
+    Changeable,
+    /// It should not last; if it does, something is wrong.
+    Suspicious,
+}
+
+/// What to say of a reason besides its one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// Whether there is something to do about it.
+    pub kind: Kind,
+    /// What it means, and what to do.
+    pub text: &'static str,
+}
+
+/// What a reason means to who runs the host.
+#[expect(clippy::too_many_lines, reason = "one arm for each reason")]
+pub const fn of_reason(reason: Reason) -> Advice {
+    use Kind::{ByNature, Changeable, Expected, Suspicious};
+    let (kind, text) = match reason {
+        Reason::Disabled => (
+            Suspicious,
+            "No flow is used. That is so for a moment at start and after `netfast detach` has begun; if it lasts, \
+             `netfast status` and the log say why.",
+        ),
+        Reason::NotIp => (
+            ByNature,
+            "ARP, IPv6 and everything else that is not IPv4 is the kernel's. Much of it is normal on a network with \
+             IPv6.",
+        ),
+        Reason::Malformed => (
+            Suspicious,
+            "The kernel judges and mostly drops such packets. If there are many, `netfast trace reason malformed` \
+             shows who sends them.",
+        ),
+        Reason::BadIpChecksum => (
+            Suspicious,
+            "The kernel will drop them. If there are many, look at the sender and at the network card.",
+        ),
+        Reason::IpOptions => (
+            ByNature,
+            "Options ask every router for something, so every packet with them is routed by the kernel.",
+        ),
+        Reason::Fragment => (
+            Changeable,
+            "Only the first fragment has ports, so fragments cannot be told apart by flow. They come from datagrams that \
+             are longer than the MTU: lower their size, or raise the MTU of the network.",
+        ),
+        Reason::TtlExpiring => (
+            ByNature,
+            "The kernel must answer them (traceroute lives on that), or routes are in a loop.",
+        ),
+        Reason::NotUnicast => (
+            ByNature,
+            "A multicast or broadcast packet has many receivers; the kernel's bridge copies it.",
+        ),
+        Reason::Vlan => (
+            ByNature,
+            "Tagged packets are left to the kernel's VLAN code. Containers on a VLAN interface of the host are fast: \
+             their packets have no tag there.",
+        ),
+        Reason::OtherProtocol => (
+            ByNature,
+            "ICMP (ping), SCTP and others are never accelerated. To see whether a path is fast, use TCP or UDP, not \
+             ping.",
+        ),
+        Reason::TcpSyn => (
+            Expected,
+            "Each new connection is judged by the kernel. If most packets are SYNs, connections are so short that \
+             nothing can be gained but by reusing them (keep-alive, pooling).",
+        ),
+        Reason::TcpFin => (
+            Expected,
+            "conntrack must see the end of each connection. Many of them mean many short connections.",
+        ),
+        Reason::TcpRst => (
+            Expected,
+            "conntrack must see it. Many of them mean that connections are refused or broken off.",
+        ),
+        Reason::TcpFlags => (
+            Suspicious,
+            "No TCP sends such flags in a connection: somebody scans ports, or a middlebox is broken.",
+        ),
+        Reason::Marked => (
+            Changeable,
+            "Another program marks packets before netfast sees them, so that routing or shaping treats them otherwise. \
+             netfast keeps out of that.",
+        ),
+        Reason::UnknownDevice => (
+            Changeable,
+            "The interface is not accelerated, or not yet: `netfast status` says why. For an interface that leads off \
+             the host, name it in `uplinks`.",
+        ),
+        Reason::Spoofed => (
+            Changeable,
+            "The container sends with an address that is not its own: a router, VPN or proxy in a container. If that is \
+             meant, label the container netfast.any-source=true.",
+        ),
+        Reason::NoFlow => (
+            Expected,
+            "The first packets of each conversation, until the kernel has let it through. A conversation that stays here \
+             is never let through, or its packets do not leave by an accelerated interface: the candidates' outcomes \
+             below tell which.",
+        ),
+        Reason::Unreplied => (
+            Expected,
+            "Only one direction was seen so far. UDP without answers (logs, metrics by UDP) stays here for ever: \
+             conntrack does not keep it as replied.",
+        ),
+        Reason::StaleEpoch => (
+            Expected,
+            "After each change of rules or routes every flow asks once. If it is frequent, find the program that changes \
+             them: `nft monitor`, `ip monitor`.",
+        ),
+        Reason::StaleGeneration => (
+            Expected,
+            "A container of this flow was connected, moved or given another address; its flows ask once.",
+        ),
+        Reason::Revalidate => (
+            Expected,
+            "About one packet per second and direction of a busy flow asks the kernel again (`revalidate_ms`). That keeps \
+             verdicts young and conntrack alive.",
+        ),
+        Reason::TooBig => (
+            Expected,
+            "The kernel must split it, or answer with what fits; a flow may use the larger length once the kernel has \
+             let it through. If it lasts, an MTU on the way is smaller than the sender's.",
+        ),
+        Reason::DscpChanged => (
+            Expected,
+            "Routes and rules may depend on DSCP, so another one asks the kernel again. An application that alternates \
+             DSCP within one connection stays slow.",
+        ),
+        Reason::MacChanged => (
+            Suspicious,
+            "The next hop or the sender has another MAC address than a moment ago: a failover, or two hosts with one \
+             address.",
+        ),
+        Reason::Replaced => (
+            Expected,
+            "Another CPU gave the place away in this moment. If it is frequent, the table is too small: raise `flows`.",
+        ),
+        Reason::RewriteFailed => (
+            Suspicious,
+            "The kernel had no memory to make the packet writable. It was passed on as it came.",
+        ),
+        Reason::LearnOff => (
+            Changeable,
+            "A program listens on NFQUEUE and this kernel does not let netfast see which packets it gets (see `netfast \
+             check`): no new flow is learned meanwhile.",
+        ),
+        Reason::Young => (
+            Expected,
+            "To learn a flow costs something, and most connections end before it saves any: so the first packets of each \
+             direction are only counted (`learn_after`).",
+        ),
+        Reason::Learned => (
+            Expected,
+            "The kernel let a first packet through. Its flow is used once the answer has come.",
+        ),
+        Reason::Paired => (Expected, "Both directions are known: from here on they are fast."),
+        Reason::Refreshed => (Expected, "The kernel was asked again and said the same."),
+        Reason::NoCandidate => (
+            Expected,
+            "Most packets: fast ones, and those of interfaces that are not accelerated, leave nothing to learn.",
+        ),
+        Reason::OtherPacket => (
+            Expected,
+            "The packet that came in was kept or dropped by the kernel, and another one left in its place. Many of them \
+             mean that many packets are dropped by rules, or are for the host itself.",
+        ),
+        Reason::OtherRun => (
+            Changeable,
+            "Something held the packet back (NFQUEUE, a shaper, defragmentation) or a program sent it (a proxy, a VPN). \
+             Such flows are never learned.",
+        ),
+        Reason::Mangled => (
+            Changeable,
+            "A rule or helper changes the packets of this flow (TOS, MSS, payload), so each has to pass it.",
+        ),
+        Reason::TtlChanged => (Changeable, "A rule sets the TTL; such a flow is left to it."),
+        Reason::EgressNotUnicast => (ByNature, "It left for many receivers; a bridge flooded or copied it."),
+        Reason::Flooded => (
+            Expected,
+            "The bridge did not know yet where the receiver is and sent a copy to everybody. It stops with the \
+             receiver's first packet.",
+        ),
+        Reason::EgressUnknown => (
+            Changeable,
+            "The packet left by an interface that netfast is not attached to: a VPN, a tunnel, a second uplink. Name it \
+             in `uplinks` if it is an Ethernet interface; `netfast check` lists what is in the way.",
+        ),
+        Reason::EgressGated => (
+            Changeable,
+            "It was fragmented, tagged or given options on its way, mostly because the way out has a smaller MTU.",
+        ),
+        Reason::SameDevice => (
+            ByNature,
+            "It left by the interface that it came in by (hairpin): a container that reaches itself by a published \
+             port.",
+        ),
+        Reason::NoEndpoint => (
+            ByNature,
+            "The host routes between its uplinks; netfast is about containers.",
+        ),
+        Reason::TableFull => (
+            Changeable,
+            "The flow table has no place: raise `flows` in netfast.toml.",
+        ),
+        Reason::Passing => (
+            Expected,
+            "The packet was seen half-way, where a bridge hands it to the host; it is judged where it leaves.",
+        ),
+        Reason::NotWorthIt => (
+            Expected,
+            "A bare acknowledgement opens no flow: a connection that never sends data would only fill the table.",
+        ),
+    };
+    Advice { kind, text }
+}
+
+/// What can be done about an endpoint or network that stays slow; nothing where it is so by nature.
+pub const fn of_why(why: Why) -> Option<&'static str> {
+    match why {
+        Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::Overlay | Why::OtherDriver => None,
+        Why::SharedNamespace => Some("Ask for the container whose namespace it shares."),
+        Why::DisabledByLabel => Some("Create it anew without the label netfast.enable=false."),
+        Why::DisabledByConfig => Some("Take it out of `disabled_networks` in netfast.toml and send SIGHUP."),
+        Why::NoBridge => Some("Create the network anew; its bridge device was removed behind Docker's back."),
+        Why::BridgeDown => Some("`ip link set BRIDGE up`."),
+        Why::BridgeShaped => Some("`tc qdisc show dev BRIDGE` shows it; the fast path would not pass it."),
+        Why::ForeignPrograms => Some("`netfast check` names the program; packets on the fast path would not pass it."),
+        Why::RateRules => Some(
+            "Narrow the rule to what it is for, or, if it may judge one packet per second of a flow, set \
+             allow_rate_rules.",
+        ),
+        Why::NoNamespace => Some("The daemon needs CAP_SYS_ADMIN and CAP_SYS_PTRACE for that: `netfast check`."),
+        Why::NoVeth => Some("It may just be starting; else it is not connected by a veth: `docker network inspect`."),
+        Why::VethDown => Some("`ip link set VETH up` on the host, or look who set it down."),
+        Why::NoMac => Some("It is known once the container has sent a packet."),
+        Why::SeveralMacs => Some("A bridge or virtual machine behind the veth: only one sender can be accelerated."),
+        Why::TooManyDevices => Some("16384 devices at once are the most that netfast follows."),
+        Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_words_of_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for reason in Reason::ALL {
+            let advice = of_reason(*reason);
+            assert!(
+                advice.text.ends_with('.') && seen.insert(advice.text),
+                "{reason:?}: {advice:?}"
+            );
+            assert_ne!(advice.text, reason.text(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn remedies_name_what_exists() {
+        for why in Why::ALL {
+            assert!(of_why(*why).is_none_or(|text| text.ends_with('.')), "{why:?}");
+        }
+        let config = include_str!("../../../dist/netfast.toml");
+        let all = Why::ALL
+            .iter()
+            .filter_map(|why| of_why(*why))
+            .chain(Reason::ALL.iter().map(|r| of_reason(*r).text));
+        let keys = [
+            "disabled_networks",
+            "allow_rate_rules",
+            "uplinks",
+            "flows",
+            "revalidate_ms",
+            "learn_after",
+        ];
+        for text in all {
+            for key in keys.iter().filter(|key| text.contains(&format!("`{key}`"))) {
+                assert!(config.contains(&format!("#{key} = ")), "{text}");
+            }
+        }
+    }
+}

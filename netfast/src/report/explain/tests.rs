@@ -1,0 +1,272 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    config::Config,
+    plan::report::{PoolReport, Why},
+    report::golden::{assert_golden, assert_golden_json},
+    state::{DeviceReport, RuntimeReport},
+};
+
+fn endpoint(container: &str, ifindex: u32, address: &str, path: Path) -> EndpointReport {
+    EndpointReport {
+        container_id: format!("{container}0123456789"),
+        container: container.into(),
+        interface: Some("eth0".into()),
+        addresses: vec![address.into()],
+        veth: Some(format!("veth{ifindex}")),
+        ifindex: Some(ifindex),
+        path,
+        ..EndpointReport::default()
+    }
+}
+
+fn network(name: &str, bridge: (&str, u32), subnet: &str, endpoints: Vec<EndpointReport>) -> NetworkReport {
+    NetworkReport {
+        id: format!("{name}-id"),
+        name: name.into(),
+        driver: "bridge".into(),
+        pools: vec![PoolReport {
+            subnet: Some(subnet.into()),
+            ..PoolReport::default()
+        }],
+        bridge: Some(bridge.0.into()),
+        bridge_ifindex: Some(bridge.1),
+        endpoints,
+        ..NetworkReport::default()
+    }
+}
+
+fn state() -> State {
+    let device = |name: &str, kind: &str, attached| DeviceReport {
+        name: name.into(),
+        kind: kind.into(),
+        slot: Some(1),
+        attached,
+        error: None,
+    };
+    State {
+        version: "0.1.0".into(),
+        abi: 1,
+        boot: String::new(),
+        pid: 7,
+        started_ms: 0,
+        synced_ms: Some(0),
+        in_sync: true,
+        pin_dir: "/pins".into(),
+        config: Config::default(),
+        attached_by: "tcx".into(),
+        queue_watch_error: None,
+        learning_off: None,
+        runtime: RuntimeReport {
+            state: "connected".into(),
+            engine: Some("Docker 28".into()),
+            error: None,
+        },
+        networks: vec![
+            network(
+                "backend",
+                ("br-backend", 6),
+                "172.30.0.0/16",
+                vec![
+                    endpoint("web", 13, "172.30.0.2/16", Path::Fast),
+                    endpoint("database", 14, "172.30.0.3/16", Path::Fast),
+                ],
+            ),
+            network(
+                "bridge",
+                ("docker0", 5),
+                "172.17.0.0/16",
+                vec![
+                    endpoint("legacy", 15, "172.17.0.9/16", Path::slow(Why::DisabledByLabel)),
+                    endpoint("new", 16, "172.17.0.10/16", Path::Fast),
+                    endpoint("web", 12, "172.17.0.2/16", Path::Fast),
+                ],
+            ),
+        ],
+        devices: [
+            (2, device("eth0", "uplink", true)),
+            (5, device("docker0", "bridge", true)),
+            (12, device("veth12", "endpoint", true)),
+            (13, device("veth13", "endpoint", true)),
+            (14, device("veth14", "endpoint", true)),
+            (16, device("veth16", "endpoint", false)),
+        ]
+        .into(),
+        sysctls: Vec::new(),
+        clsact: BTreeMap::new(),
+        table_bytes: 9,
+    }
+}
+
+fn on() -> Control {
+    Control {
+        switches: Control::USE | Control::LEARN,
+        ..Control::default()
+    }
+}
+
+/// 10/8 is behind a tunnel, 192.0.2/24 behind nothing, 172.17.0.1 the host, 172.30/16 the network; the rest outside.
+fn route(_: &NetworkReport, _: &EndpointReport, to: IpAddr) -> Route {
+    let text = to.to_string();
+    if text.starts_with("10.") {
+        Route::Out(9, "wg0".into())
+    } else if text.starts_with("192.0.2.") {
+        Route::None("Network is unreachable".into())
+    } else if text == "172.17.0.1" || text == "172.30.0.1" {
+        Route::Host
+    } else if text.starts_with("172.17.") {
+        Route::Out(5, "docker0".into())
+    } else {
+        Route::Out(2, "eth0".into())
+    }
+}
+
+fn explain_in(state: &State, control: Control, container: &str, to: Option<&str>) -> Explanation {
+    let to = to.map(|to| Destination::parse(to, container, &state.networks).expect("a destination"));
+    let facts = Facts {
+        state,
+        running: true,
+        control,
+        route: &route,
+        flows: &|ifindex, _| Flows {
+            usable: u64::from(ifindex % 2) * 4,
+            waiting: 1,
+            packets: 12_345,
+            bytes: 17_876_524,
+        },
+    };
+    Explanation::of(container, to, &facts).expect("it is there")
+}
+
+fn explain(container: &str, to: &str) -> Explanation {
+    explain_in(&state(), on(), container, Some(to))
+}
+
+fn why(explanation: &Explanation) -> Vec<&str> {
+    let steps = explanation.ways.iter().flat_map(|way| &way.steps);
+    explanation
+        .host
+        .iter()
+        .chain(steps)
+        .filter_map(|step| step.path.why.as_deref())
+        .collect()
+}
+
+#[test]
+fn every_kind_of_destination() {
+    for (container, to, verdict, wanted) in [
+        ("web", "database", Verdict::Fast, &[][..]),
+        ("web", "database:5432", Verdict::Fast, &[]),
+        ("web", "172.30.0.3", Verdict::Fast, &[]),
+        ("database", "web", Verdict::Fast, &[]),
+        ("web", "legacy", Verdict::Slow, &["disabled-by-label"]),
+        ("legacy", "web", Verdict::Slow, &["disabled-by-label"]),
+        ("database", "203.0.113.9:443", Verdict::Fast, &[]),
+        ("database", "10.1.2.3", Verdict::Slow, &["egress-unknown"]),
+        ("database", "192.0.2.1", Verdict::Slow, &["other-packet"]),
+        ("web", "172.17.0.1", Verdict::Fast, &[]),
+        ("database", "172.30.0.1", Verdict::Slow, &["egress-unknown"]),
+        ("web", "172.17.3.3", Verdict::Slow, &["other-packet"]),
+        ("web", "224.0.0.251", Verdict::Slow, &["not-unicast", "not-unicast"]),
+        ("database", "[2001:db8::1]:443", Verdict::Slow, &["not-ip"]),
+        ("database", "2001:db8::1", Verdict::Slow, &["not-ip"]),
+        ("database", "127.0.0.1:80", Verdict::Inside, &[]),
+        ("database", "172.30.0.3", Verdict::Inside, &[]),
+        ("new", "203.0.113.9", Verdict::Slow, &["unknown-device"]),
+    ] {
+        let explanation = explain(container, to);
+        assert_eq!(
+            (explanation.verdict, why(&explanation)),
+            (verdict, wanted.to_vec()),
+            "{container} to {to}"
+        );
+        // Whatever is slow comes with something to do, or is so by nature.
+        let text = explanation.render(Style::default());
+        assert!(text.starts_with(&format!("{container} to {to}")), "{text}");
+    }
+}
+
+#[test]
+fn a_container_on_two_networks_is_asked_by_the_nearer() {
+    let near = explain("web", "database");
+    assert_eq!(
+        near.ways.iter().map(|way| way.network.as_str()).collect::<Vec<_>>(),
+        ["backend"]
+    );
+    let far = explain("web", "203.0.113.9");
+    assert_eq!(far.ways.len(), 2);
+    assert_eq!(far.verdict, Verdict::Fast);
+    let none = explain_in(&state(), on(), "web", None);
+    assert_eq!((none.ways.len(), none.destination), (2, None));
+}
+
+#[test]
+fn names_are_of_containers_and_identifiers() {
+    let state = state();
+    let by_id = explain_in(&state, on(), "databa", Some("web"));
+    assert_eq!(by_id.container, "database");
+    let nobody = Destination::parse("nobody:80", "web", &state.networks).expect_err("there is none");
+    assert_eq!(
+        nobody.to_string(),
+        "\"nobody:80\" is neither an address nor a container with one"
+    );
+    let facts = Facts {
+        state: &state,
+        running: true,
+        control: on(),
+        route: &route,
+        flows: &|_, _| Flows::default(),
+    };
+    assert_eq!(Explanation::of("nobody", None, &facts), None);
+}
+
+#[test]
+fn the_switches_of_the_host_come_first() {
+    let mut state = state();
+    let off = explain_in(&state, Control::default(), "database", Some("web"));
+    assert_eq!((off.verdict, why(&off)), (Verdict::Slow, vec!["disabled"]));
+    state.learning_off = Some("a program listens on NFQUEUE 0".into());
+    let control = Control {
+        switches: Control::USE,
+        ..Control::default()
+    };
+    let queue = explain_in(&state, control, "database", Some("web"));
+    assert_eq!(why(&queue), ["learn-off"]);
+    assert!(queue.render(Style::default()).contains("NFQUEUE 0"));
+}
+
+#[test]
+fn the_text() {
+    let narrow = Style {
+        width: Some(80),
+        color: false,
+    };
+    let texts = [
+        explain("web", "203.0.113.9:443").render(narrow),
+        explain("database", "10.1.2.3").render(narrow),
+        explain("legacy", "web").render(Style::default()),
+        explain("database", "localhost:80".replace("localhost", "127.0.0.1").as_str()).render(narrow),
+    ];
+    assert_golden("explain.txt", &texts.join("\n"));
+    assert_golden_json("explain.json", &explain("database", "10.1.2.3"));
+}
+
+#[test]
+fn every_reason_and_every_cause_is_explained() {
+    let all = reasons::Reasons::all();
+    assert_eq!(all.reasons.len(), Reason::ALL.len() + Why::ALL.len());
+    for reason in &all.reasons {
+        let one = reasons::Reasons::named(&reason.name).unwrap_or_else(|| panic!("{reason:?}"));
+        assert!(one.reasons.contains(reason), "{reason:?}");
+        assert!(one.render(Style::default()).contains(reason.text), "{reason:?}");
+    }
+    assert_eq!(reasons::Reasons::named("no-such-reason"), None);
+    assert_golden(
+        "reasons.txt",
+        &all.render(Style {
+            width: Some(100),
+            color: false,
+        }),
+    );
+}

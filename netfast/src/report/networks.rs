@@ -1,0 +1,378 @@
+//! `netfast networks`: as `docker network` tells it, with what netfast does.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::{
+    plan::report::{EndpointReport, NetworkReport, PoolReport},
+    report::{Style, Table, path::PathState},
+};
+
+/// The whole report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Networks {
+    /// The networks, by name.
+    pub networks: Vec<Network>,
+}
+
+/// A network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Network {
+    /// The runtime's identifier; empty without a runtime.
+    pub id: String,
+    /// Its name; without a runtime that of the bridge.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// `local`, `swarm` or `global`.
+    pub scope: String,
+    /// Whether it has no way out.
+    pub internal: bool,
+    /// Its address pools.
+    pub pools: Vec<Pool>,
+    /// The name of its bridge device.
+    pub bridge: Option<String>,
+    /// The index of its bridge device, if that exists.
+    pub bridge_ifindex: Option<u32>,
+    /// Which path its packets take, and why.
+    #[serde(flatten)]
+    pub path: PathState,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An address pool of a network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Pool {
+    /// The subnet.
+    pub subnet: Option<String>,
+    /// The part of it that containers get addresses from.
+    pub ip_range: Option<String>,
+    /// The host's address on it.
+    pub gateway: Option<String>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Endpoint {
+    /// The container's identifier; empty without a runtime.
+    pub container_id: String,
+    /// The container's name.
+    pub container: String,
+    /// The interface's name in the container.
+    pub interface: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Its MAC address.
+    pub mac: Option<String>,
+    /// The host's side of its veth.
+    pub veth: Option<String>,
+    /// The index of the host's side of its veth.
+    pub ifindex: Option<u32>,
+    /// Which path its packets take, and why.
+    #[serde(flatten)]
+    pub path: PathState,
+}
+
+impl From<&[NetworkReport]> for Networks {
+    fn from(reports: &[NetworkReport]) -> Self {
+        Self {
+            networks: reports.iter().map(Network::from).collect(),
+        }
+    }
+}
+
+impl From<&NetworkReport> for Network {
+    fn from(report: &NetworkReport) -> Self {
+        Self {
+            id: report.id.clone(),
+            name: report.name.clone(),
+            driver: report.driver.clone(),
+            scope: report.scope.clone(),
+            internal: report.internal,
+            pools: report.pools.iter().map(Pool::from).collect(),
+            bridge: report.bridge.clone(),
+            bridge_ifindex: report.bridge_ifindex,
+            path: PathState::from(&report.path),
+            endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
+        }
+    }
+}
+
+impl From<&PoolReport> for Pool {
+    fn from(report: &PoolReport) -> Self {
+        let PoolReport {
+            subnet,
+            ip_range,
+            gateway,
+        } = report.clone();
+        Self {
+            subnet,
+            ip_range,
+            gateway,
+        }
+    }
+}
+
+impl From<&EndpointReport> for Endpoint {
+    fn from(report: &EndpointReport) -> Self {
+        let path = PathState::from(&report.path);
+        let EndpointReport {
+            container_id,
+            container,
+            interface,
+            addresses,
+            mac,
+            veth,
+            ifindex,
+            path: _,
+        } = report.clone();
+        Self {
+            container_id,
+            container,
+            interface,
+            addresses,
+            mac,
+            veth,
+            ifindex,
+            path,
+        }
+    }
+}
+
+/// Digits of an identifier that are shown, as Docker does.
+const SHORT_ID: usize = 12;
+
+impl Networks {
+    /// Those that a name means: the one of this name, else those whose identifiers begin with it, as Docker resolves.
+    #[must_use]
+    pub fn select(self, name: &str) -> Self {
+        let named = |network: &Network| network.name == name;
+        let by_name = self.networks.iter().any(named);
+        let means = |network: &Network| {
+            if by_name {
+                named(network)
+            } else {
+                network.id.starts_with(name)
+            }
+        };
+        Self {
+            networks: self.networks.into_iter().filter(means).collect(),
+        }
+    }
+
+    /// One line per network.
+    pub fn render_list(&self, style: Style) -> String {
+        let headings = [
+            "NETWORK ID",
+            "NAME",
+            "DRIVER",
+            "SCOPE",
+            "SUBNET",
+            ">FAST/ALL",
+            "PATH",
+            "REASON",
+        ];
+        let mut table = Table::new(&headings);
+        for network in &self.networks {
+            let fast = network
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.path.is_fast())
+                .count();
+            table.row([
+                short(&network.id).into(),
+                network.name.clone().into(),
+                network.driver.clone().into(),
+                network.scope.clone().into(),
+                network.subnets().into(),
+                format!("{fast}/{}", network.endpoints.len()).into(),
+                network.path.cell(),
+                network.path.reason.clone().unwrap_or_default().into(),
+            ]);
+        }
+        table.render(style)
+    }
+
+    /// Everything that is known of each.
+    pub fn render_details(&self, style: Style) -> String {
+        let texts: Vec<_> = self.networks.iter().map(|network| network.render(style)).collect();
+        texts.join("\n")
+    }
+}
+
+impl Network {
+    fn subnets(&self) -> String {
+        let subnets: Vec<_> = self.pools.iter().filter_map(|pool| pool.subnet.as_deref()).collect();
+        subnets.join(" ")
+    }
+
+    fn render(&self, style: Style) -> String {
+        let mut text = self.name.clone();
+        if !self.id.is_empty() {
+            let _ = write!(text, " ({})", self.id);
+        }
+        text.push('\n');
+
+        let mut facts = Table::bare(2).indent(2);
+        let internal = if self.internal { ", internal" } else { "" };
+        facts.row([
+            "driver".into(),
+            format!("{}, scope {}{internal}", self.driver, self.scope).into(),
+        ]);
+        for pool in &self.pools {
+            facts.row(["subnet".into(), pool.text().into()]);
+        }
+        if let Some(bridge) = &self.bridge {
+            let found = self
+                .bridge_ifindex
+                .map_or("does not exist".into(), |ifindex| format!("ifindex {ifindex}"));
+            facts.row(["bridge".into(), format!("{bridge} ({found})").into()]);
+        }
+        facts.row(["path".into(), self.path.cell()]);
+        if let Some(reason) = &self.path.reason {
+            facts.row(["reason".into(), reason.clone().into()]);
+        }
+        text.push_str(&facts.render(style));
+        text.push('\n');
+        text.push_str(&self.endpoints_table().render(style));
+        text
+    }
+
+    fn endpoints_table(&self) -> Table {
+        if self.endpoints.is_empty() {
+            let mut none = Table::bare(1).indent(2);
+            none.row(["no endpoints".into()]);
+            return none;
+        }
+        let headings = ["CONTAINER", "INTERFACE", "ADDRESSES", "MAC", "VETH", "PATH", "REASON"];
+        let mut table = Table::new(&headings).indent(2);
+        for endpoint in &self.endpoints {
+            let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into()).into();
+            let reason = endpoint
+                .path
+                .reason
+                .clone()
+                .filter(|reason| Some(reason) != self.path.reason.as_ref());
+            table.row([
+                endpoint.container.clone().into(),
+                known(&endpoint.interface),
+                if endpoint.addresses.is_empty() {
+                    "-".into()
+                } else {
+                    endpoint.addresses.join(" ").into()
+                },
+                known(&endpoint.mac),
+                known(&endpoint.veth),
+                endpoint.path.cell(),
+                reason.unwrap_or_default().into(),
+            ]);
+        }
+        table
+    }
+}
+
+impl Pool {
+    fn text(&self) -> String {
+        let mut text = self.subnet.clone().unwrap_or_else(|| "-".into());
+        if let Some(range) = &self.ip_range {
+            let _ = write!(text, ", containers from {range}");
+        }
+        if let Some(gateway) = &self.gateway {
+            let _ = write!(text, ", gateway {gateway}");
+        }
+        text
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..SHORT_ID).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::golden::{assert_golden, assert_golden_json};
+
+    fn example() -> Networks {
+        let slow = || {
+            PathState::slow(
+                "host-network",
+                "shares the host's own namespace: there is nothing to shorten",
+            )
+        };
+        let endpoint = |container: &str, last: u8, path| Endpoint {
+            container_id: "c0ffee".repeat(10),
+            container: container.into(),
+            interface: Some("eth0".into()),
+            addresses: vec![format!("172.18.5.{last}/16")],
+            mac: Some(format!("02:42:ac:12:05:{last:02x}")),
+            veth: Some(format!("veth1a2b3{last:02x}")),
+            ifindex: Some(10 + u32::from(last)),
+            path,
+        };
+        Networks {
+            networks: vec![
+                Network {
+                    id: "6f1e5a0b9c8d".repeat(5),
+                    name: "backend".into(),
+                    driver: "bridge".into(),
+                    scope: "local".into(),
+                    internal: true,
+                    pools: vec![Pool {
+                        subnet: Some("172.18.0.0/16".into()),
+                        ip_range: Some("172.18.5.0/24".into()),
+                        gateway: Some("172.18.0.1".into()),
+                    }],
+                    bridge: Some("br-6f1e5a0b9c8d".into()),
+                    bridge_ifindex: Some(5),
+                    path: PathState::fast(),
+                    endpoints: vec![
+                        endpoint("web", 2, PathState::fast()),
+                        endpoint(
+                            "database",
+                            3,
+                            PathState::slow("no-mac", "its MAC address is not known yet"),
+                        ),
+                    ],
+                },
+                Network {
+                    id: "0a1b2c3d4e5f".repeat(5),
+                    name: "host".into(),
+                    driver: "host".into(),
+                    scope: "local".into(),
+                    path: slow(),
+                    endpoints: vec![Endpoint {
+                        container: "monitor".into(),
+                        path: slow(),
+                        ..Endpoint::default()
+                    }],
+                    ..Network::default()
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn list() {
+        assert_golden("networks.txt", &example().render_list(Style::default()));
+    }
+
+    #[test]
+    fn details() {
+        assert_golden("networks-details.txt", &example().render_details(Style::default()));
+        assert_golden_json("networks.json", &example());
+    }
+
+    #[test]
+    fn a_name_goes_before_an_identifier() {
+        let mut networks = example();
+        networks.networks[1].name = "6f1e".into();
+        let selected = networks.clone().select("6f1e").networks;
+        assert_eq!(selected.len(), 1);
+        assert_eq!(selected[0].driver, "host");
+        assert_eq!(networks.clone().select("6f1e5").networks[0].name, "backend");
+        assert!(networks.select("nobody").networks.is_empty());
+    }
+}

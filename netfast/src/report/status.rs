@@ -1,0 +1,224 @@
+//! `netfast status`: is it there, what does it do, how well.
+
+use netfast_common::reason::{self, Count, Reason};
+use serde::Serialize;
+
+use crate::report::path::PathState;
+
+mod gather;
+mod text;
+
+pub use gather::Tables;
+
+/// The whole report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// The daemon, and what it left in the kernel.
+    pub daemon: Daemon,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// Both paths, of all interfaces.
+    pub totals: Totals,
+    /// Why packets took the slow path, most frequent first; only those that occurred.
+    pub reasons: Vec<ReasonCount>,
+    /// What became of the packets that were candidates for learning, most frequent first; only what occurred.
+    pub learning: Vec<ReasonCount>,
+    /// Networks and their endpoints.
+    pub networks: Vec<Network>,
+    /// Interfaces that lead off the host, and bridge devices.
+    pub devices: Vec<Device>,
+}
+
+/// The daemon, and what it left in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one answer to one question each")]
+pub struct Daemon {
+    /// Whether it runs.
+    pub running: bool,
+    /// Its process, or that of the last one.
+    pub pid: Option<u32>,
+    /// Its version, or that of the last one.
+    pub version: String,
+    /// For how long it has been running.
+    pub uptime_ms: Option<u64>,
+    /// Whether programs and tables are in the kernel.
+    pub attached: bool,
+    /// Whether all that the daemon wants is done.
+    pub in_sync: bool,
+    /// `tcx` or `clsact`.
+    pub attached_by: String,
+    /// Whether flows may be used.
+    pub using: bool,
+    /// Whether flows may be learned.
+    pub learning: bool,
+    /// Why no flows are learned, if that is so.
+    pub learning_off: Option<String>,
+    /// Changed whenever the kernel's verdicts may have changed.
+    pub epoch: u32,
+    /// Time after which each flow asks the kernel again.
+    pub revalidate_ms: u64,
+    /// Where the pins are.
+    pub pin_dir: String,
+}
+
+/// The container runtime.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Runtime {
+    /// `none`, `connected` or `disconnected`.
+    pub state: String,
+    /// Name and version.
+    pub engine: Option<String>,
+    /// Why it is disconnected.
+    pub error: Option<String>,
+}
+
+/// Both paths, of all interfaces. Each packet is counted once, where it enters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Totals {
+    /// Flows in the table, those that wait for their reverse included.
+    pub flows: u64,
+    /// Places in the table.
+    pub flow_capacity: u64,
+    /// Kernel memory of the tables.
+    pub table_bytes: u64,
+    /// Packets on the fast path.
+    pub fast_packets: u64,
+    /// Packets on the slow path.
+    pub slow_packets: u64,
+    /// Bytes on the fast path.
+    pub fast_bytes: u64,
+    /// Bytes on the slow path.
+    pub slow_bytes: u64,
+}
+
+/// A reason with its count.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReasonCount {
+    /// Its number, which never changes its meaning.
+    pub number: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// One line of explanation.
+    pub text: &'static str,
+    /// Packets; GSO packets count as one.
+    pub packets: u64,
+    /// Bytes, network layer and up.
+    pub bytes: u64,
+}
+
+/// A network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// The name of its bridge device.
+    pub bridge: Option<String>,
+    /// Which path its packets take, and why.
+    #[serde(flatten)]
+    pub path: PathState,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Endpoint {
+    /// The container's name.
+    pub container: String,
+    /// The host's side of its veth.
+    pub veth: Option<String>,
+    /// Which path its packets take, and why.
+    #[serde(flatten)]
+    pub path: PathState,
+    /// Its packets; `None` if netfast is not attached to it.
+    pub traffic: Option<Traffic>,
+}
+
+/// Packets of one interface, seen from the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Came in from it and took the fast path.
+    pub in_fast_packets: u64,
+    /// Bytes of them.
+    pub in_fast_bytes: u64,
+    /// Came in from it and took the slow path.
+    pub in_slow_packets: u64,
+    /// Bytes of them.
+    pub in_slow_bytes: u64,
+    /// Went out to it on the fast path.
+    pub out_fast_packets: u64,
+    /// Bytes of them.
+    pub out_fast_bytes: u64,
+    /// Came in from it, from a MAC, IPv4 or ARP address that is not the endpoint's; all on the slow path.
+    pub in_spoofed_packets: u64,
+    /// Came in from it with broken headers; all on the slow path.
+    pub in_malformed_packets: u64,
+}
+
+impl From<netfast_common::device::Traffic> for Traffic {
+    fn from(of: netfast_common::device::Traffic) -> Self {
+        Self {
+            in_fast_packets: of.in_fast_packets,
+            in_fast_bytes: of.in_fast_bytes,
+            in_slow_packets: of.in_slow_packets,
+            in_slow_bytes: of.in_slow_bytes,
+            out_fast_packets: of.out_fast_packets,
+            out_fast_bytes: of.out_fast_bytes,
+            in_spoofed_packets: of.in_spoofed_packets,
+            in_malformed_packets: of.in_malformed_packets,
+        }
+    }
+}
+
+/// A bridge device or an uplink.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// `bridge` or `uplink`.
+    pub kind: String,
+    /// Whether programs are attached to it.
+    pub attached: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// Its packets; `None` if netfast is not attached to it. Of a bridge device, those of the host itself.
+    pub traffic: Option<Traffic>,
+}
+
+impl Status {
+    /// Fills totals, reasons and learning from the reasons map, summed over the CPUs and indexed by number.
+    pub fn count(&mut self, counts: &[Count]) {
+        let at = |index: u32| counts.get(index as usize).copied().unwrap_or_default();
+        let fast = at(reason::FAST);
+        self.totals.fast_packets = fast.packets;
+        self.totals.fast_bytes = fast.bytes;
+        for reason in Reason::ALL {
+            let Count { packets, bytes } = at(reason.number());
+            if packets == 0 {
+                continue;
+            }
+            let count = ReasonCount {
+                number: reason.number(),
+                name: reason.name(),
+                text: reason.text(),
+                packets,
+                bytes,
+            };
+            if reason.is_slow() {
+                self.totals.slow_packets += packets;
+                self.totals.slow_bytes += bytes;
+                self.reasons.push(count);
+            } else {
+                self.learning.push(count);
+            }
+        }
+        // The sort is stable: what is equally frequent stays in the order of its number.
+        self.reasons.sort_by_key(|count| std::cmp::Reverse(count.packets));
+        self.learning.sort_by_key(|count| std::cmp::Reverse(count.packets));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

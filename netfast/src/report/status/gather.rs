@@ -1,0 +1,303 @@
+//! From the daemon's state and the pinned tables to the report.
+
+use std::collections::BTreeMap;
+
+use netfast_common::{
+    control::Control,
+    device::{self, Kind},
+    reason::Count,
+};
+
+use super::{Daemon, Device, Endpoint, Network, Runtime, Status, Totals, Traffic};
+use crate::{report::path::PathState, state::State};
+
+/// What the pinned tables say; counters are summed over the CPUs.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// The switches.
+    pub control: Control,
+    /// Counts by reason number.
+    pub counts: Vec<Count>,
+    /// The devices, by ifindex.
+    pub devices: BTreeMap<u32, device::Device>,
+    /// Packets by slot of a device.
+    pub traffic: BTreeMap<u16, Traffic>,
+    /// How many flows there are, those that wait for their reverse included.
+    pub flows: u64,
+}
+
+impl Status {
+    /// Puts the report together. Without a state (its file is gone, but the programs are attached) only the tables
+    /// speak. `name_of` names an interface.
+    pub fn gather(
+        state: Option<&State>,
+        tables: &Tables,
+        running: bool,
+        now_ms: u64,
+        name_of: impl Fn(u32) -> Option<String>,
+    ) -> Self {
+        let mut status = state.map_or_else(Self::default, |state| Self {
+            daemon: daemon(state, running, now_ms),
+            runtime: Runtime {
+                state: state.runtime.state.clone(),
+                engine: state.runtime.engine.clone(),
+                error: state.runtime.error.clone(),
+            },
+            totals: Totals {
+                flow_capacity: state.config.flows.into(),
+                table_bytes: state.table_bytes,
+                ..Totals::default()
+            },
+            networks: networks(state, tables),
+            devices: devices(state, tables),
+            ..Self::default()
+        });
+        if state.is_none() {
+            status.daemon.running = running;
+            status.devices = tables.unnamed_devices(name_of);
+        }
+        status.daemon.attached = true;
+        status.daemon.using = tables.control.may_use();
+        status.daemon.learning = tables.control.may_learn();
+        status.daemon.epoch = tables.control.epoch;
+        status.daemon.revalidate_ms = tables.control.revalidate_ns / 1_000_000;
+        status.totals.flows = tables.flows;
+        status.count(&tables.counts);
+        status
+    }
+}
+
+fn daemon(state: &State, running: bool, now_ms: u64) -> Daemon {
+    Daemon {
+        running,
+        pid: running.then_some(state.pid),
+        version: state.version.clone(),
+        uptime_ms: running.then(|| now_ms.saturating_sub(state.started_ms)),
+        in_sync: running && state.in_sync,
+        attached_by: state.attached_by.clone(),
+        learning_off: state.learning_off.clone(),
+        pin_dir: state.pin_dir.display().to_string(),
+        ..Daemon::default()
+    }
+}
+
+fn networks(state: &State, tables: &Tables) -> Vec<Network> {
+    let endpoint_of = |report: &crate::plan::report::EndpointReport| Endpoint {
+        container: report.container.clone(),
+        veth: report.veth.clone(),
+        path: PathState::from(&report.path),
+        traffic: report
+            .ifindex
+            .filter(|_| report.path.is_fast())
+            .and_then(|ifindex| tables.of_device(ifindex)),
+    };
+    let network_of = |report: &crate::plan::report::NetworkReport| Network {
+        name: report.name.clone(),
+        driver: report.driver.clone(),
+        bridge: report.bridge.clone(),
+        path: PathState::from(&report.path),
+        endpoints: report.endpoints.iter().map(endpoint_of).collect(),
+    };
+    state.networks.iter().map(network_of).collect()
+}
+
+/// Bridges and uplinks: endpoints are shown with their networks.
+fn devices(state: &State, tables: &Tables) -> Vec<Device> {
+    let others = state.devices.iter().filter(|(_, device)| device.kind != "endpoint");
+    let report = others.map(|(ifindex, device)| Device {
+        name: device.name.clone(),
+        kind: device.kind.clone(),
+        attached: device.attached,
+        error: device.error.as_ref().map(|slow| slow.text.clone()),
+        traffic: tables.of_device(*ifindex),
+    });
+    report.collect()
+}
+
+impl Tables {
+    fn of_device(&self, ifindex: u32) -> Option<Traffic> {
+        self.traffic.get(&self.devices.get(&ifindex)?.slot).copied()
+    }
+
+    /// All devices, by what the programs know of them.
+    fn unnamed_devices(&self, name_of: impl Fn(u32) -> Option<String>) -> Vec<Device> {
+        let report = self.devices.iter().map(|(ifindex, device)| Device {
+            name: name_of(*ifindex).unwrap_or_else(|| format!("#{ifindex}")),
+            kind: match device.kind() {
+                Some(Kind::Endpoint) => "endpoint",
+                Some(Kind::Bridge) => "bridge",
+                Some(Kind::Uplink) => "uplink",
+                None => "unknown",
+            }
+            .into(),
+            attached: true,
+            error: None,
+            traffic: self.of_device(*ifindex),
+        });
+        report.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netfast_common::reason::{FAST, SLOTS};
+
+    use super::*;
+    use crate::{
+        config::Config,
+        plan::report::{EndpointReport, NetworkReport, Path, Slow, Why},
+        state::{DeviceReport, RuntimeReport},
+    };
+
+    fn state() -> State {
+        let device = |name: &str, kind: &str, error| DeviceReport {
+            name: name.into(),
+            kind: kind.into(),
+            slot: Some(1),
+            attached: true,
+            error,
+        };
+        let endpoint = |container: &str, ifindex, path| EndpointReport {
+            container: container.into(),
+            ifindex,
+            path,
+            ..Default::default()
+        };
+        State {
+            version: "0.1.0".into(),
+            abi: 1,
+            boot: String::new(),
+            pid: 7,
+            started_ms: 1_000,
+            synced_ms: Some(1_500),
+            in_sync: true,
+            pin_dir: "/pins".into(),
+            config: Config::default(),
+            attached_by: "tcx".into(),
+            queue_watch_error: None,
+            learning_off: None,
+            runtime: RuntimeReport {
+                state: "connected".into(),
+                engine: Some("Docker 28".into()),
+                error: None,
+            },
+            networks: vec![NetworkReport {
+                name: "bridge".into(),
+                endpoints: vec![
+                    endpoint("web", Some(12), Path::Fast),
+                    endpoint("off", Some(13), Path::slow(Why::DisabledByLabel)),
+                ],
+                ..NetworkReport::default()
+            }],
+            devices: [
+                (12, device("veth12", "endpoint", None)),
+                (
+                    5,
+                    device("docker0", "bridge", Some(Slow::new(Why::NotAttached, "no memory"))),
+                ),
+            ]
+            .into(),
+            sysctls: Vec::new(),
+            clsact: BTreeMap::new(),
+            table_bytes: 9,
+        }
+    }
+
+    fn tables() -> Tables {
+        let mut counts = vec![Count::default(); SLOTS as usize];
+        counts[FAST as usize] = Count {
+            packets: 90,
+            bytes: 900,
+        };
+        counts[18] = Count {
+            packets: 10,
+            bytes: 100,
+        };
+        Tables {
+            control: Control {
+                epoch: 3,
+                switches: Control::USE,
+                revalidate_ns: 1_000_000_000,
+                ..Control::default()
+            },
+            counts,
+            devices: [
+                (12, device::Device::new(Kind::Endpoint, 0, 0)),
+                (13, device::Device::new(Kind::Endpoint, 0, 2)),
+                (5, device::Device::new(Kind::Bridge, 0, 1)),
+            ]
+            .into(),
+            traffic: [
+                (
+                    0,
+                    Traffic {
+                        in_fast_packets: 60,
+                        ..Traffic::default()
+                    },
+                ),
+                (
+                    1,
+                    Traffic {
+                        in_fast_packets: 30,
+                        ..Traffic::default()
+                    },
+                ),
+                (2, Traffic::default()),
+            ]
+            .into(),
+            flows: 4,
+        }
+    }
+
+    #[test]
+    fn state_and_tables_meet_by_interface() {
+        let status = Status::gather(Some(&state()), &tables(), true, 4_000, |_| None);
+        assert_eq!(
+            (status.daemon.uptime_ms, status.daemon.pid, status.daemon.in_sync),
+            (Some(3_000), Some(7), true)
+        );
+        assert!(status.daemon.using && !status.daemon.learning);
+        assert_eq!(
+            (
+                status.totals.fast_packets,
+                status.totals.slow_packets,
+                status.totals.flows
+            ),
+            (90, 10, 4)
+        );
+        let [web, off] = status.networks[0].endpoints.as_slice() else {
+            panic!("{:?}", status.networks)
+        };
+        assert_eq!(web.traffic.map(|traffic| traffic.in_fast_packets), Some(60));
+        assert_eq!(off.traffic, None, "what is on the slow path has no counters");
+        let [bridge] = status.devices.as_slice() else {
+            panic!("{:?}", status.devices)
+        };
+        assert_eq!(bridge.traffic.map(|traffic| traffic.in_fast_packets), Some(30));
+        assert_eq!(bridge.error.as_deref(), Some("no memory"));
+    }
+
+    #[test]
+    fn a_dead_daemon_is_not_in_step() {
+        let status = Status::gather(Some(&state()), &tables(), false, 4_000, |_| None);
+        assert_eq!(
+            (status.daemon.uptime_ms, status.daemon.pid, status.daemon.in_sync),
+            (None, None, false)
+        );
+        assert!(status.daemon.attached);
+    }
+
+    #[test]
+    fn without_a_state_the_tables_speak() {
+        let status = Status::gather(None, &tables(), false, 4_000, |ifindex| {
+            (ifindex == 12).then(|| "veth12".into())
+        });
+        let devices: Vec<_> = status
+            .devices
+            .iter()
+            .map(|device| (device.name.as_str(), device.kind.as_str()))
+            .collect();
+        assert_eq!(devices, [("#5", "bridge"), ("veth12", "endpoint"), ("#13", "endpoint")]);
+        assert_eq!(status.totals.fast_packets, 90);
+    }
+}

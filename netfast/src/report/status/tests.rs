@@ -1,0 +1,205 @@
+use super::*;
+use crate::report::{
+    Style,
+    golden::{assert_golden, assert_golden_json},
+};
+
+fn traffic(fast: u64, slow: u64, out: u64) -> Traffic {
+    Traffic {
+        in_fast_packets: fast,
+        in_fast_bytes: fast * 1448,
+        in_slow_packets: slow,
+        in_slow_bytes: slow * 80,
+        out_fast_packets: out,
+        out_fast_bytes: out * 1448,
+        in_spoofed_packets: 0,
+        in_malformed_packets: 0,
+    }
+}
+
+fn endpoint(container: &str, path: PathState, traffic: Option<Traffic>) -> Endpoint {
+    Endpoint {
+        container: container.into(),
+        veth: Some(format!("veth-{container}")),
+        path,
+        traffic,
+    }
+}
+
+/// A host with a bit of everything.
+pub(crate) fn example() -> Status {
+    let mut status = Status {
+        daemon: Daemon {
+            running: true,
+            pid: Some(4711),
+            version: "0.1.0".into(),
+            uptime_ms: Some(7_812_000),
+            attached: true,
+            in_sync: true,
+            attached_by: "tcx".into(),
+            using: true,
+            learning: true,
+            learning_off: None,
+            epoch: 12,
+            revalidate_ms: 1000,
+            pin_dir: "/sys/fs/bpf/netfast/v1".into(),
+        },
+        runtime: Runtime {
+            state: "connected".into(),
+            engine: Some("Docker Engine - Community 28.3.1".into()),
+            error: None,
+        },
+        totals: Totals {
+            flows: 214,
+            flow_capacity: 262_144,
+            table_bytes: 66_060_288,
+            ..Totals::default()
+        },
+        networks: networks(),
+        devices: devices(),
+        ..Status::default()
+    };
+    let mut counts = vec![Count::default(); reason::SLOTS as usize];
+    counts[0] = Count {
+        packets: 12_345_666,
+        bytes: 17_876_524_368,
+    };
+    for (index, packets) in [
+        (18, 1_500),
+        (22, 640),
+        (11, 30),
+        (12, 30),
+        (2, 4),
+        (40, 60),
+        (42, 640),
+        (43, 12_000),
+    ] {
+        counts[index] = Count {
+            packets,
+            bytes: packets * 70,
+        };
+    }
+    for index in [3, 5, 6, 7, 8] {
+        counts[index] = Count { packets: 1, bytes: 60 };
+    }
+    status.count(&counts);
+    status
+}
+
+fn networks() -> Vec<Network> {
+    vec![
+        Network {
+            name: "bridge".into(),
+            driver: "bridge".into(),
+            bridge: Some("docker0".into()),
+            path: PathState::fast(),
+            endpoints: vec![
+                endpoint("web", PathState::fast(), Some(traffic(8_123_456, 1_204, 4_222_111))),
+                endpoint(
+                    "database",
+                    PathState::fast(),
+                    Some(Traffic {
+                        in_spoofed_packets: 1_310,
+                        in_malformed_packets: 7,
+                        ..traffic(4_222_111, 1_000, 8_123_000)
+                    }),
+                ),
+                endpoint(
+                    "legacy",
+                    PathState::slow("disabled-by-label", "switched off by the label netfast.enable=false"),
+                    None,
+                ),
+            ],
+        },
+        Network {
+            name: "host".into(),
+            driver: "host".into(),
+            bridge: None,
+            path: PathState::slow(
+                "host-network",
+                "shares the host's own namespace: there is nothing to shorten",
+            ),
+            endpoints: vec![endpoint(
+                "monitor",
+                PathState::slow(
+                    "host-network",
+                    "shares the host's own namespace: there is nothing to shorten",
+                ),
+                None,
+            )],
+        },
+        Network {
+            name: "idle".into(),
+            driver: "bridge".into(),
+            bridge: Some("br-0123456789ab".into()),
+            path: PathState::fast(),
+            endpoints: vec![],
+        },
+    ]
+}
+
+fn devices() -> Vec<Device> {
+    vec![
+        Device {
+            name: "docker0".into(),
+            kind: "bridge".into(),
+            attached: true,
+            error: None,
+            traffic: Some(traffic(99, 1, 7)),
+        },
+        Device {
+            name: "eth0".into(),
+            kind: "uplink".into(),
+            attached: false,
+            error: Some("no such interface".into()),
+            traffic: None,
+        },
+    ]
+}
+
+#[test]
+fn the_totals_are_the_sums_of_the_reasons() {
+    let status = example();
+    assert_eq!(status.totals.fast_packets, 12_345_666);
+    assert_eq!(status.totals.slow_packets, 1_500 + 640 + 30 + 30 + 4 + 5);
+    assert_eq!(
+        status.totals.slow_bytes,
+        status.reasons.iter().map(|reason| reason.bytes).sum::<u64>()
+    );
+    assert!(status.reasons.iter().all(|reason| reason.number < 40));
+    assert!(status.learning.iter().all(|reason| reason.number >= 40));
+}
+
+#[test]
+fn running() {
+    assert_golden("status.txt", &example().render(Style::default()));
+    assert_golden(
+        "status-80.txt",
+        &example().render(Style {
+            width: Some(80),
+            color: false,
+        }),
+    );
+    assert_golden_json("status.json", &example());
+}
+
+#[test]
+fn daemon_gone_docker_gone_learning_off() {
+    let mut status = example();
+    status.daemon.running = false;
+    status.daemon.learning_off = Some("a program listens on NFQUEUE 0".into());
+    status.runtime = Runtime {
+        state: "disconnected".into(),
+        engine: None,
+        error: Some("No such file or directory".into()),
+    };
+    status.networks.clear();
+    status.devices.clear();
+    assert_golden(
+        "status-left.txt",
+        &status.render(Style {
+            width: Some(80),
+            color: false,
+        }),
+    );
+}

@@ -1,0 +1,316 @@
+//! `netfast trace`: packets in one line each, and the words that choose them. Pure.
+
+use std::{
+    fmt::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use netfast_common::{
+    net::{Ip4, Port},
+    reason::{FAST, Reason},
+    trace::{Filter, Tally, Traced},
+};
+use serde::Serialize;
+
+use crate::report::{flows::DeviceName, units::count};
+
+/// A packet, for people and programs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PacketReport {
+    /// Since 1970, in nanoseconds.
+    pub time_ns: u64,
+    /// `fast` or `slow`.
+    pub path: &'static str,
+    /// Why it is slow.
+    pub reason: Option<&'static str>,
+    /// Where it entered.
+    pub enters: Place,
+    /// Where it leaves, if it is fast.
+    pub leaves: Option<Place>,
+    /// `tcp`, `udp`, `icmp`, `arp`, or a number.
+    pub protocol: String,
+    /// Source address, and port if the protocol has them.
+    pub source: Option<String>,
+    /// Destination, likewise.
+    pub destination: Option<String>,
+    /// TCP's flags, as tcpdump writes them.
+    pub tcp_flags: Option<String>,
+    /// Its length in bytes, Ethernet header included.
+    pub length: u32,
+    /// Payload bytes of each segment, if the kernel has merged several.
+    pub gso_size: Option<u32>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub device: String,
+    /// The container behind it.
+    pub container: Option<String>,
+}
+
+impl Place {
+    /// An interface by what is known of it.
+    pub fn new(ifindex: u32, known: Option<DeviceName>) -> Self {
+        let known = known.unwrap_or_else(|| DeviceName {
+            device: format!("#{ifindex}"),
+            container: None,
+        });
+        Self {
+            ifindex,
+            device: known.device,
+            container: known.container,
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.container.as_deref().unwrap_or(&self.device)
+    }
+}
+
+/// The bytes that were captured.
+pub fn bytes(traced: &Traced) -> &[u8] {
+    let captured = (traced.captured as usize).min(traced.bytes.len());
+    &traced.bytes[..captured]
+}
+
+impl PacketReport {
+    /// Reads a packet. `epoch_ns` is when the programs' clock was zero, since 1970.
+    pub fn new(traced: &Traced, epoch_ns: u64, names: impl Fn(u32) -> Option<DeviceName>) -> Self {
+        let place = |ifindex| Place::new(ifindex, names(ifindex));
+        let is_fast = traced.reason == FAST;
+        let reason = Reason::ALL.iter().find(|reason| reason.number() == traced.reason);
+        let headers = Headers::read(bytes(traced));
+        Self {
+            time_ns: epoch_ns.wrapping_add(traced.time_ns),
+            path: if is_fast { "fast" } else { "slow" },
+            reason: (!is_fast).then(|| reason.map_or("unknown", |reason| reason.name())),
+            enters: place(traced.ifindex),
+            leaves: is_fast.then(|| place(traced.out_ifindex)),
+            protocol: headers.protocol,
+            source: headers.source,
+            destination: headers.destination,
+            tcp_flags: headers.tcp_flags,
+            length: traced.length,
+            gso_size: (traced.gso_size != 0).then_some(traced.gso_size),
+        }
+    }
+
+    /// What became of it, in a few words.
+    pub fn verdict(&self) -> String {
+        match (&self.reason, &self.leaves) {
+            (None, Some(leaves)) => format!("fast: {} > {}", self.enters.name(), leaves.name()),
+            (reason, _) => format!("slow: {} {}", self.enters.name(), reason.unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for PacketReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_day = self.time_ns / 1000 % 86_400_000_000;
+        let (seconds, micros) = (of_day / 1_000_000, of_day % 1_000_000);
+        write!(
+            f,
+            "{:02}:{:02}:{:02}.{micros:06} {:<34} {}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60,
+            self.verdict(),
+            self.protocol
+        )?;
+        if let (Some(source), Some(destination)) = (&self.source, &self.destination) {
+            write!(f, " {source} > {destination}")?;
+        }
+        if let Some(flags) = &self.tcp_flags {
+            write!(f, " [{flags}]")?;
+        }
+        write!(f, " {} bytes", self.length)?;
+        if let Some(size) = self.gso_size {
+            write!(f, " in segments of {size}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a line shows of the headers.
+#[derive(Default)]
+struct Headers {
+    protocol: String,
+    source: Option<String>,
+    destination: Option<String>,
+    tcp_flags: Option<String>,
+}
+
+impl Headers {
+    fn read(bytes: &[u8]) -> Self {
+        let Ok(packet) = LaxSlicedPacket::from_ethernet(bytes) else {
+            return Self {
+                protocol: "cut short".into(),
+                ..Self::default()
+            };
+        };
+        let addresses: Option<(IpAddr, IpAddr)> = match &packet.net {
+            Some(LaxNetSlice::Ipv4(ip)) => {
+                Some((ip.header().source_addr().into(), ip.header().destination_addr().into()))
+            }
+            Some(LaxNetSlice::Ipv6(ip)) => {
+                Some((ip.header().source_addr().into(), ip.header().destination_addr().into()))
+            }
+            Some(LaxNetSlice::Arp(_)) | None => None,
+        };
+        let ports = match &packet.transport {
+            Some(TransportSlice::Tcp(tcp)) => Some(("tcp", tcp.source_port(), tcp.destination_port())),
+            Some(TransportSlice::Udp(udp)) => Some(("udp", udp.source_port(), udp.destination_port())),
+            Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) | None => None,
+        };
+        let protocol = match (&packet.transport, &packet.net, ports) {
+            (_, _, Some((name, ..))) => name.to_owned(),
+            (Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)), ..) => "icmp".into(),
+            (_, Some(LaxNetSlice::Ipv4(ip)), _) => format!("ip protocol {}", ip.header().protocol().0),
+            (_, Some(LaxNetSlice::Ipv6(ip)), _) => format!("ipv6 next header {}", ip.header().next_header().0),
+            (_, Some(LaxNetSlice::Arp(_)), _) => "arp".into(),
+            (_, None, _) => match bytes.get(12..14) {
+                Some(kind) => format!("ethertype 0x{:02x}{:02x}", kind[0], kind[1]),
+                None => "cut short".into(),
+            },
+        };
+        let end = |ip: IpAddr, port: Option<u16>| match port {
+            Some(port) => SocketAddr::new(ip, port).to_string(),
+            None => ip.to_string(),
+        };
+        Self {
+            protocol,
+            source: addresses.map(|(source, _)| end(source, ports.map(|(_, port, _)| port))),
+            destination: addresses.map(|(_, destination)| end(destination, ports.map(|(_, _, port)| port))),
+            tcp_flags: match &packet.transport {
+                Some(TransportSlice::Tcp(tcp)) => Some(
+                    [
+                        (tcp.syn(), 'S'),
+                        (tcp.fin(), 'F'),
+                        (tcp.rst(), 'R'),
+                        (tcp.psh(), 'P'),
+                        (tcp.urg(), 'U'),
+                        (tcp.ack(), '.'),
+                    ]
+                    .into_iter()
+                    .filter_map(|(is_set, letter)| is_set.then_some(letter))
+                    .collect(),
+                ),
+                Some(
+                    TransportSlice::Udp(_)
+                    | TransportSlice::Icmpv4(_)
+                    | TransportSlice::Icmpv6(_)
+                    | TransportSlice::Igmp(_),
+                )
+                | None => None,
+            },
+        }
+    }
+}
+
+/// A filter's words cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// A word without meaning here.
+    #[error("{0:?} is no word of a filter")]
+    Unknown(String),
+    /// A word that needs another one after it.
+    #[error("{0:?} must be followed by {1}")]
+    Missing(String, &'static str),
+    /// A word that is not what the one before it needs.
+    #[error("{0:?} is not {1}")]
+    Wrong(String, &'static str),
+    /// The same thing twice: a packet has to fulfil all words.
+    #[error("{0:?} says again what was said before")]
+    Twice(String),
+}
+
+/// The words of a filter; a packet has to fulfil all of them.
+pub fn filter(words: &[String]) -> Result<Filter, FilterError> {
+    let mut filter = Filter::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut argument = |wanted| words.next().ok_or_else(|| FilterError::Missing(word.clone(), wanted));
+        let twice = |is_set: bool| {
+            if is_set {
+                Err(FilterError::Twice(word.clone()))
+            } else {
+                Ok(())
+            }
+        };
+        match word.as_str() {
+            "fast" | "slow" => {
+                twice(filter.paths != 0)?;
+                filter.paths = if word == "fast" { Filter::FAST } else { Filter::SLOW };
+            }
+            "tcp" | "udp" | "icmp" => {
+                twice(filter.protocol != 0)?;
+                filter.protocol = match word.as_str() {
+                    "tcp" => 6,
+                    "udp" => 17,
+                    _ => 1,
+                };
+            }
+            "host" => {
+                twice(filter.address.wire() != 0)?;
+                let text = argument("an IPv4 address")?;
+                let ip: Ipv4Addr = parse(text, "an IPv4 address")?;
+                filter.address = Ip4::from_bytes(ip.octets());
+            }
+            "port" => {
+                twice(filter.port.wire() != 0)?;
+                let text = argument("a port")?;
+                let port: std::num::NonZeroU16 = parse(text, "a port from 1 to 65535")?;
+                filter.port = Port::new(port.get());
+            }
+            "reason" => {
+                twice(filter.reason != 0)?;
+                let text = argument("a reason")?;
+                let reason = Reason::ALL
+                    .iter()
+                    .find(|reason| reason.is_slow() && reason.name() == text)
+                    .ok_or_else(|| FilterError::Wrong(text.clone(), "a reason for the slow path"))?;
+                filter.reason = reason.number();
+            }
+            _ => return Err(FilterError::Unknown(word.clone())),
+        }
+    }
+    Ok(filter)
+}
+
+fn parse<T: std::str::FromStr>(text: &str, wanted: &'static str) -> Result<T, FilterError> {
+    text.parse().map_err(|_| FilterError::Wrong(text.into(), wanted))
+}
+
+/// What became of the packets that were wanted, in words.
+pub fn summary(tally: &Tally, sample: u32) -> String {
+    let Tally {
+        wanted,
+        shown,
+        limited,
+        lost,
+        ..
+    } = *tally;
+    let mut text = format!(
+        "{} packets passed the filter, {} were shown",
+        count(wanted),
+        count(shown)
+    );
+    if sample > 1 {
+        let _ = write!(text, " (one in {sample}, by chance)");
+    }
+    if limited > 0 {
+        let _ = write!(text, "; {} were left out by --limit", count(limited));
+    }
+    if lost > 0 {
+        let _ = write!(text, "; {} were LOST, the reader was too slow", count(lost));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! What the daemon tells everybody else: one JSON file in the run directory, replaced as a whole.
+//!
+//! It is how `status` and `networks` know what the daemon knows, and how `detach` and the next daemon know what was
+//! changed on the host. The counters are not in it: those are read from the pinned maps.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    plan::report::{NetworkReport, Slow},
+};
+
+/// The name of the file in the run directory.
+const FILE: &str = "state.json";
+
+/// The daemon's state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The daemon's version.
+    pub version: String,
+    /// The ABI of its pins.
+    pub abi: u32,
+    /// Its process.
+    pub pid: u32,
+    /// The boot of the machine that it was started in: what was changed on the host does not outlive it.
+    pub boot: String,
+    /// When it was started, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// When it was in step with the world last, in milliseconds since 1970.
+    pub synced_ms: Option<u64>,
+    /// Whether all that is wanted is done.
+    pub in_sync: bool,
+    /// Where the pins are.
+    pub pin_dir: PathBuf,
+    /// The configuration in force.
+    pub config: Config,
+    /// How programs are attached: `tcx`, or `clsact` before Linux 6.6.
+    pub attached_by: String,
+    /// Why packets handed to user space (NFQUEUE) cannot be told apart, if they cannot: then nothing is learned while
+    /// a program listens on a queue.
+    pub queue_watch_error: Option<String>,
+    /// Whether flows may be learned, and if not, why.
+    pub learning_off: Option<String>,
+    /// The container runtime.
+    pub runtime: RuntimeReport,
+    /// Networks and their endpoints, by name.
+    pub networks: Vec<NetworkReport>,
+    /// Devices that netfast is attached to, or wants to be, by ifindex.
+    pub devices: BTreeMap<u32, DeviceReport>,
+    /// Sysctls that were changed.
+    pub sysctls: Vec<SavedSysctl>,
+    /// Interfaces that netfast added a clsact qdisc to, by ifindex with the name.
+    pub clsact: BTreeMap<u32, String>,
+    /// Kernel memory of the flow tables, in bytes.
+    pub table_bytes: u64,
+}
+
+/// What is known of the container runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeReport {
+    /// `none`, `connected` or `disconnected`.
+    pub state: String,
+    /// Name and version, when connected.
+    pub engine: Option<String>,
+    /// Why not, when disconnected.
+    pub error: Option<String>,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its name.
+    pub name: String,
+    /// `endpoint`, `bridge` or `uplink`.
+    pub kind: String,
+    /// Its index into the traffic map.
+    pub slot: Option<u16>,
+    /// Whether both programs are attached.
+    pub attached: bool,
+    /// What went wrong, if something did; it is tried again.
+    pub error: Option<Slow>,
+}
+
+/// A sysctl that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSysctl {
+    /// Its name, with dots.
+    pub name: String,
+    /// What it was.
+    pub found: String,
+    /// What it was set to.
+    pub set: String,
+}
+
+impl State {
+    /// Reads the file; `None` if there is none.
+    pub fn read(run_dir: &Path) -> Result<Option<Self>, StateError> {
+        let path = run_dir.join(FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StateError::Io { path, source }),
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| StateError::Malformed { path, source })
+    }
+
+    /// Whether it is of this boot of the machine.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.boot == boot()
+    }
+
+    /// Replaces the file as a whole: a reader sees the old one or the new one.
+    pub fn write(&self, run_dir: &Path) -> Result<(), StateError> {
+        let path = run_dir.join(FILE);
+        let part = run_dir.join(format!("{FILE}.part"));
+        let text = serde_json::to_vec(self).map_err(|source| StateError::Malformed {
+            path: path.clone(),
+            source,
+        })?;
+        let write = || {
+            let mut file = fs::File::create(&part)?;
+            file.write_all(&text)?;
+            // The saved sysctls must survive a crash of the machine's file system on disk; on tmpfs it costs nothing.
+            file.sync_all()?;
+            fs::rename(&part, &path)
+        };
+        write().map_err(|source| StateError::Io { path, source })
+    }
+
+    /// Removes the file; none is fine.
+    pub fn remove(run_dir: &Path) -> Result<(), StateError> {
+        let path = run_dir.join(FILE);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which boot of the machine this is.
+pub fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system refused.
+    #[error("cannot access {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another version wrote it, or somebody else did.
+    #[error("{} is not a state of this version of netfast", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}

@@ -1,0 +1,81 @@
+//! The observed world: plain data about one network namespace, its networks and containers, as last seen.
+//!
+//! `observe` fills it, `plan` reads it. Nothing here interprets: whether a link is an endpoint or a network is
+//! accelerated is the plan's business. All maps are ordered, so that two snapshots of the same state are equal and
+//! print the same. Numbers are in host byte order; units are said where there are any. Interface indexes are those of
+//! the namespace that netfast was started in, unless a field says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+mod address;
+mod link;
+mod ruleset;
+mod runtime;
+
+pub use address::{
+    Address, AddressScope, FdbEntry, FdbState, IpNet, Mac, MacParseError, Neighbour, NeighbourKey, NeighbourState,
+    PolicyRules, Route, RouteType,
+};
+pub use link::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, PortState, Qdisc, TcFilter, Xdp};
+pub use ruleset::{NftChain, RuleFinding, RuleSource, Ruleset, Severity, Sysctls, Verdict, Way};
+pub use runtime::{
+    Attachment, Container, ContainerId, ContainerInterface, ContainerState, Health, IpamPool, NetnsId, Network,
+    NetworkId, NetworkMode, Protocol, PublishedPort, RuntimeState,
+};
+
+/// Everything that the observers know, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct World {
+    /// Whether a container runtime is asked, and whether it answers. When it does not, `networks` and `containers`
+    /// are as last known.
+    pub runtime: RuntimeState,
+    /// The runtime's networks.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// The runtime's running and paused containers.
+    pub containers: BTreeMap<ContainerId, Container>,
+    /// Links by interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses of the links.
+    pub addresses: BTreeSet<Address>,
+    /// The neighbour tables (ARP and ND) of all links.
+    pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// Forwarding entries of bridges and of vxlan devices.
+    pub fdb: BTreeSet<FdbEntry>,
+    /// Routes of all tables and both families, multipath ones with one entry per hop.
+    pub routes: BTreeSet<Route>,
+    /// The policy routing rules, summarised.
+    pub policy_rules: PolicyRules,
+    /// Queueing disciplines by interface index.
+    pub qdiscs: BTreeMap<u32, Vec<Qdisc>>,
+    /// Classic tc filters, by interface index, where a queueing discipline can hold any.
+    pub tc_filters: BTreeMap<u32, Vec<TcFilter>>,
+    /// Kernel switches that matter to forwarding.
+    pub sysctls: Sysctls,
+    /// What is known of the packet filter's rules.
+    pub ruleset: Ruleset,
+}
+
+impl World {
+    /// The link of that name, if there is one. Names are unique within a namespace.
+    pub fn link_by_name(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The links whose master is `bridge`: ports of a bridge, slaves of a bond.
+    pub fn ports_of(&self, bridge: u32) -> impl Iterator<Item = &Link> {
+        self.links.values().filter(move |link| link.master == Some(bridge))
+    }
+
+    /// The addresses of one link.
+    pub fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |address| address.ifindex == ifindex)
+    }
+
+    /// Whether the address is one of the host's own.
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.net.addr == ip)
+    }
+}

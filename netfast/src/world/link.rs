@@ -1,0 +1,262 @@
+//! Links and what is attached to them.
+
+use serde::Serialize;
+
+use super::Mac;
+
+/// A network device, as `RTM_NEWLINK` tells it (`linux/if_link.h`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The interface index in the observed namespace.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// What sort of device it is, with what only that sort has.
+    pub kind: LinkKind,
+    /// The link-layer type (`ARPHRD_*`, `linux/if_arp.h`); 1 is Ethernet, 65534 is none (tun, wireguard).
+    pub arp_type: u16,
+    /// The link-layer address, when it is an Ethernet one.
+    pub mac: Option<Mac>,
+    /// The MTU in bytes, without the link-layer header.
+    pub mtu: u32,
+    /// The device that this one is a port or slave of.
+    pub master: Option<u32>,
+    /// The link that `IFLA_LINK` names: a vlan's or macvlan's lower device. For a veth see [`LinkKind::Veth`].
+    pub lower: Option<u32>,
+    /// Whether it is set up (`IFF_UP`).
+    pub up: bool,
+    /// Whether it has carrier (`IFF_LOWER_UP`).
+    pub lower_up: bool,
+    /// RFC 2863 state.
+    pub operstate: OperState,
+    /// What it is to its bridge, when it is a bridge's port.
+    pub port: Option<BridgePort>,
+    /// Segment sizes in bytes.
+    pub offload: Offload,
+    /// How many transmit queues it has.
+    pub tx_queues: u32,
+    /// The XDP programs on it.
+    pub xdp: Xdp,
+}
+
+impl Link {
+    /// Whether frames on it begin with an Ethernet header.
+    pub fn is_ethernet(&self) -> bool {
+        const ARPHRD_ETHER: u16 = 1;
+        self.arp_type == ARPHRD_ETHER
+    }
+
+    /// Whether it is a veth whose other end is in another network namespace.
+    pub fn peer_elsewhere(&self) -> bool {
+        matches!(
+            self.kind,
+            LinkKind::Veth {
+                peer_netns: Some(_),
+                ..
+            }
+        )
+    }
+}
+
+/// The sort of a device (`IFLA_INFO_KIND`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// One end of a virtual cable.
+    Veth {
+        /// The other end's interface index, in the other end's namespace. `None` while the kernel does not tell it.
+        peer_ifindex: Option<u32>,
+        /// The other end's namespace, by the identifier it has here, or `None` if it is in this namespace. It is -1
+        /// when the kernel has no identifier for it.
+        peer_netns: Option<i32>,
+    },
+    /// A bridge.
+    Bridge(BridgeInfo),
+    /// An 802.1Q or 802.1ad sub-interface.
+    Vlan {
+        /// The VLAN.
+        id: u16,
+    },
+    /// A bond or team of links.
+    Bond,
+    /// A VXLAN tunnel.
+    Vxlan {
+        /// The network identifier.
+        vni: u32,
+    },
+    /// A macvlan or macvtap.
+    Macvlan,
+    /// An ipvlan.
+    Ipvlan,
+    /// A dummy.
+    Dummy,
+    /// A tun or tap.
+    Tun,
+    /// `WireGuard`.
+    Wireguard,
+    /// The loopback device.
+    Loopback,
+    /// A device that has no kind: hardware, or a virtual machine's.
+    Physical,
+    /// Any other kind, by the kernel's name.
+    Other(String),
+}
+
+impl LinkKind {
+    /// The kind in a word, as `ip link` has it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Veth { .. } => "veth",
+            Self::Bridge(_) => "bridge",
+            Self::Vlan { .. } => "vlan",
+            Self::Bond => "bond",
+            Self::Vxlan { .. } => "vxlan",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+            Self::Dummy => "dummy",
+            Self::Tun => "tun",
+            Self::Wireguard => "wireguard",
+            Self::Loopback => "loopback",
+            Self::Physical => "physical",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// What only a bridge has (`IFLA_BR_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch of the kernel each")]
+pub struct BridgeInfo {
+    /// Ports and VLANs restrict forwarding.
+    pub vlan_filtering: bool,
+    /// The spanning tree protocol runs.
+    pub stp: bool,
+    /// This bridge calls iptables for IPv4 even when the sysctl does not ask for it.
+    pub nf_call_iptables: bool,
+    /// The same for IPv6.
+    pub nf_call_ip6tables: bool,
+    /// The same for ARP.
+    pub nf_call_arptables: bool,
+    /// How long a learned entry lives without traffic, in hundredths of a second.
+    pub ageing_time: u32,
+}
+
+/// The state of a bridge's port (`BR_STATE_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// Switched off.
+    Disabled,
+    /// Listening to the spanning tree.
+    Listening,
+    /// Learning, not yet forwarding.
+    Learning,
+    /// In use.
+    Forwarding,
+    /// Kept out by the spanning tree.
+    Blocking,
+    /// A number that the kernel did not have when this was written.
+    Other(u8),
+}
+
+/// What a link is to its bridge (`IFLA_BRPORT_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch of the kernel each")]
+pub struct BridgePort {
+    /// Spanning tree state.
+    pub state: PortState,
+    /// Frames may leave by the port they came in by.
+    pub hairpin: bool,
+    /// Frames of one isolated port never leave by another.
+    pub isolated: bool,
+    /// The bridge learns source addresses on it.
+    pub learning: bool,
+    /// Frames to unknown stations are sent to it.
+    pub unicast_flood: bool,
+    /// VLANs are mapped to tunnel identifiers.
+    pub vlan_tunnel: bool,
+    /// Only stations in the FDB may send.
+    pub locked: bool,
+    /// ARP and ND are answered by the bridge itself.
+    pub neigh_suppress: bool,
+}
+
+/// RFC 2863 operational state (`IF_OPER_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperState {
+    /// Not told, as loopback and many virtual devices do.
+    #[default]
+    Unknown,
+    /// Something is missing.
+    NotPresent,
+    /// No carrier.
+    Down,
+    /// A lower link is down.
+    LowerLayerDown,
+    /// Being tested.
+    Testing,
+    /// Waiting, as for 802.1X.
+    Dormant,
+    /// In use.
+    Up,
+}
+
+/// The largest segments a device takes and makes, in bytes; `None` where the kernel does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Offload {
+    /// `IFLA_GSO_MAX_SIZE`.
+    pub gso_max_size: Option<u32>,
+    /// `IFLA_GSO_MAX_SEGS`.
+    pub gso_max_segs: Option<u32>,
+    /// `IFLA_GRO_MAX_SIZE`.
+    pub gro_max_size: Option<u32>,
+    /// `IFLA_GSO_IPV4_MAX_SIZE`.
+    pub gso_ipv4_max_size: Option<u32>,
+    /// `IFLA_GRO_IPV4_MAX_SIZE`.
+    pub gro_ipv4_max_size: Option<u32>,
+    /// `IFLA_TSO_MAX_SIZE`: the device's own bound on `gso_max_size`.
+    pub tso_max_size: Option<u32>,
+}
+
+/// The XDP programs on a device, by program identifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Xdp {
+    /// In generic mode.
+    pub generic: Option<u32>,
+    /// In the driver.
+    pub native: Option<u32>,
+    /// In the hardware.
+    pub offloaded: Option<u32>,
+}
+
+impl Xdp {
+    /// Whether any program is attached.
+    pub fn is_attached(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// A queueing discipline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Qdisc {
+    /// Its kind: `noqueue`, `fq_codel`, `clsact`, ...
+    pub kind: String,
+    /// Its handle, major in the upper 16 bits.
+    pub handle: u32,
+    /// What it hangs from; `0xffff_ffff` is the root, `0xffff_fff1` ingress and clsact.
+    pub parent: u32,
+}
+
+/// A classic tc filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TcFilter {
+    /// What it hangs from: `0xffff_fff2` is ingress, `0xffff_fff3` egress of clsact.
+    pub parent: u32,
+    /// Its kind: `bpf`, `u32`, `flower`, ...
+    pub kind: String,
+    /// Its priority; lower runs first.
+    pub priority: u16,
+    /// Its name, where the kind has one (bpf).
+    pub name: Option<String>,
+}

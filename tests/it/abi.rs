@@ -1,0 +1,89 @@
+//! What the daemon and the object must agree on, compared in the object itself: it is built for another target.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya_obj::Object;
+use netfast::apply::OBJECT;
+use netfast_common::{
+    abi::{map, program},
+    control::Control,
+    device::{Device, Traffic},
+    flow::{Flow, FlowKey},
+    net::Ip4,
+    reason::Count,
+    trace::{Filter, Tally},
+};
+use netfast_ebpf::candidate::Candidate;
+
+/// Each map's key and value as this side sees them, in bytes.
+const MAPS: [(&str, usize, usize); 12] = [
+    (map::CONTROL, 4, size_of::<Control>()),
+    (map::DEVICES, 4, size_of::<Device>()),
+    (map::GENERATIONS, 4, 4),
+    (map::TRAFFIC, 4, size_of::<Traffic>()),
+    (map::REASONS, 4, size_of::<Count>()),
+    (map::FLOWS4, size_of::<FlowKey<Ip4>>(), size_of::<Flow<Ip4>>()),
+    (map::FRESH4, size_of::<FlowKey<Ip4>>(), size_of::<Flow<Ip4>>()),
+    (map::SEEN, 4, 4),
+    (map::CANDIDATE4, 4, size_of::<Candidate<Ip4>>()),
+    (map::FILTER, 4, size_of::<Filter>()),
+    (map::TALLY, 4, size_of::<Tally>()),
+    (map::TRACED, 0, 0),
+];
+
+const PROGRAMS: [&str; 7] = [
+    program::ENDPOINT_INGRESS,
+    program::ENDPOINT_EGRESS,
+    program::BRIDGE_INGRESS,
+    program::BRIDGE_EGRESS,
+    program::UPLINK_INGRESS,
+    program::UPLINK_EGRESS,
+    program::QUEUED,
+];
+
+fn object() -> Object {
+    assert!(!OBJECT.is_empty(), "netfast was built without its BPF programs");
+    Object::parse(OBJECT).expect("an object")
+}
+
+#[test]
+fn maps_are_of_the_same_size_on_both_sides() {
+    let object = object();
+    let got: BTreeMap<&str, (u32, u32)> = object
+        .maps
+        .iter()
+        // Sections of constants are maps too, and need no agreement.
+        .filter(|(name, _)| !name.starts_with('.'))
+        .map(|(name, map)| (name.as_str(), (map.key_size(), map.value_size())))
+        .collect();
+    let size = |bytes: usize| u32::try_from(bytes).expect("small");
+    let wanted: BTreeMap<&str, (u32, u32)> = MAPS
+        .iter()
+        .map(|(name, key, value)| (*name, (size(*key), size(*value))))
+        .collect();
+    assert_eq!(got, wanted);
+}
+
+#[test]
+fn programs_are_those_of_the_abi() {
+    let object = object();
+    let got: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
+    assert_eq!(got, BTreeSet::from(PROGRAMS));
+}
+
+/// The kernel cuts names at 15 bytes, and the prefix is how netfast knows its own.
+#[test]
+fn names_are_short_and_ours() {
+    for name in MAPS.iter().map(|(name, ..)| *name).chain(PROGRAMS) {
+        assert!(name.len() <= 15 && name.starts_with("netfast_"), "{name:?}");
+    }
+}
+
+/// No name in `abi.rs` that the lists above have forgotten.
+#[test]
+fn every_name_of_the_abi_is_in_the_object() {
+    let source = include_str!("../../netfast-common/src/abi.rs");
+    let named: BTreeSet<&str> = source.split('"').filter(|part| part.starts_with("netfast_")).collect();
+    let listed = MAPS.iter().map(|(name, ..)| *name).chain(PROGRAMS).collect();
+    assert_eq!(named, listed);
+}

@@ -1,0 +1,109 @@
+//! With a real engine: its containers and networks, and its own coming and going.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use netfast_tests::{
+    docker_host::{self, DockerHost},
+    netfast_proc::{NetfastProc, Options},
+    require::{Need, needs},
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{fast_endpoints, names, programs, state, wait_for};
+
+/// A change must be picked up within this time.
+const SOON: Duration = Duration::from_secs(1);
+
+fn why(state: &Value, container: &str) -> Option<String> {
+    let networks = state["networks"].as_array()?;
+    let mut endpoints = networks
+        .iter()
+        .flat_map(|network| network["endpoints"].as_array().into_iter().flatten());
+    let endpoint = endpoints.find(|endpoint| endpoint["container"] == container)?;
+    endpoint["path"]["slow"]["why"].as_str().map(Into::into)
+}
+
+#[test]
+fn follows_containers_networks_and_the_engine() {
+    if !needs(&[Need::Root, Need::Docker, Need::Kernel(6, 6), Need::Program("bpftool")]) {
+        return;
+    }
+    let mut host = DockerHost::start(docker_host::Options::default()).expect("a Docker host");
+    host.create_network("net1", &[]).expect("a network");
+    host.create_network("off", &["--label", "netfast.enable=false"])
+        .expect("a network");
+    host.run_container("ca", "bridge", &[], &[]).expect("ca");
+    host.run_container("cb", "net1", &[], &[]).expect("cb");
+    let netfast = NetfastProc::start(host.host(), Options::docker(host.docker_host())).expect("netfast starts");
+    assert_eq!(fast_endpoints(&state(&netfast)), names(&["ca", "cb"]));
+
+    // Each within a second, measured from the end of the docker command.
+    let run = |name: &str, network: &str, extra: &[&str]| {
+        host.run_container(name, network, extra, &[])
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    };
+    let expect = |what: &str, wanted: &BTreeSet<String>| {
+        let begin = Instant::now();
+        let state = wait_for(&netfast, what, SOON, |state| fast_endpoints(state) == *wanted);
+        eprintln!("{what}: after {:?}", begin.elapsed());
+        state
+    };
+    run("cc", "net1", &[]);
+    expect("a container started", &names(&["ca", "cb", "cc"]));
+    run("slow", "net1", &["--label", "netfast.enable=false"]);
+    run("offnet", "off", &[]);
+    run("hosted", "host", &[]);
+    run("alone", "none", &[]);
+    run("sidecar", "container:cb", &[]);
+    let state = wait_for(&netfast, "all are seen", SOON, |state| why(state, "sidecar").is_some());
+    assert_eq!(fast_endpoints(&state), names(&["ca", "cb", "cc"]));
+    for (container, expected) in [
+        ("slow", "disabled-by-label"),
+        ("offnet", "disabled-by-label"),
+        ("hosted", "host-network"),
+        ("alone", "no-network"),
+        ("sidecar", "shared-namespace"),
+    ] {
+        assert_eq!(why(&state, container).as_deref(), Some(expected), "{container}");
+    }
+    host.docker(&["restart", "-t", "0", "cc"]).expect("restart");
+    expect("a container restarted", &names(&["ca", "cb", "cc"]));
+    host.docker(&["network", "connect", "bridge", "cc"]).expect("connect");
+    wait_for(&netfast, "a second interface", SOON, |state| {
+        let devices = state["devices"].as_object().expect("devices");
+        let attached = |device: &&Value| device["kind"] == "endpoint" && device["attached"] == true;
+        devices.values().filter(attached).count() == 4
+    });
+    host.docker(&["network", "disconnect", "net1", "cc"])
+        .expect("disconnect");
+    wait_for(&netfast, "one interface less", SOON, |state| {
+        let on_net1 = |network: &&Value| network["name"] == "net1";
+        let networks = state["networks"].as_array().expect("networks");
+        let net1 = networks.iter().find(on_net1).expect("net1");
+        net1["endpoints"].as_array().expect("endpoints").len() == 2
+    });
+    host.remove_container("ca").expect("remove");
+    expect("a container removed", &names(&["cb", "cc"]));
+
+    // Without the engine the fast path goes on; when it is back, what it has is read anew.
+    let attached = programs(host.host());
+    host.stop_dockerd(Signal::SIGKILL).expect("dockerd is killed");
+    wait_for(&netfast, "its absence is seen", Duration::from_secs(5), |state| {
+        state["runtime"]["state"] == "disconnected"
+    });
+    assert_eq!(programs(host.host()), attached);
+    host.start_dockerd().expect("dockerd is back");
+    wait_for(&netfast, "its return is seen", Duration::from_secs(10), |state| {
+        state["runtime"]["state"] == "connected"
+    });
+    host.run_container("cd", "net1", &[], &[]).expect("cd");
+    wait_for(&netfast, "a container after that", SOON, |state| {
+        fast_endpoints(state).contains("cd")
+    });
+    netfast.detach().expect("detach");
+    assert_eq!(programs(host.host()), Vec::<String>::new());
+}

@@ -1,0 +1,236 @@
+//! What happens to the host in mid-flow, and the way back.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use netfast_tests::seeds::{
+    names,
+    scenario::Place,
+    step::{Device, Mac, PortFlag, Step},
+};
+
+use super::{
+    arena::{Arena, Undo},
+    play::Play,
+    rules,
+    settle::{Expect, Noted, settle},
+};
+
+/// The MAC address of the neighbour that is not there.
+const OTHER_NEIGHBOUR: &str = "02:00:00:00:00:77";
+
+impl Play<'_> {
+    /// Does it, notes what the kernel says against it, and waits until netfast has heard of it.
+    pub fn event(&mut self, number: usize, step: &Step) {
+        let before = Noted::read(self.arena);
+        let (done, expect) = self.happen(number, step);
+        match done {
+            Ok(()) => settle(self.arena, before.as_ref(), expect, self.patience),
+            Err(error) => self.note(format!("refused: {error}")),
+        }
+        // What stations got by the way, an announcement for instance.
+        self.hear();
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is no change of rules, links or routes is one of the others"
+    )]
+    fn happen(&mut self, number: usize, step: &Step) -> (Result<(), String>, Expect) {
+        let arena = &mut *self.arena;
+        match *step {
+            Step::AddRule(rule) => {
+                let planned = rule.judges_each_packet();
+                (rules::add(arena, &rule, 100 + number), announced(planned))
+            }
+            Step::RemoveRule(rule) => {
+                if !self.part.rules.contains(&rule) {
+                    return (Ok(()), Expect::Nothing);
+                }
+                let rule_itself = &self.part.scenario.rules[rule];
+                let planned = rule_itself.judges_each_packet();
+                (rules::remove(arena, rule_itself, rule), announced(planned))
+            }
+            Step::Stop(place) => (arena.unplug(place), Expect::Announced),
+            Step::Replace(place, mac) => {
+                let done = arena.unplug(place).and_then(|()| {
+                    let mut address = names::mac(place);
+                    if mac == Mac::Other {
+                        address[0] |= 0x10;
+                    }
+                    arena.replace(place, address).map_err(|error| format!("{error:#}"))
+                });
+                (done, Expect::Planned)
+            }
+            Step::Rename(device) => {
+                let old = name(device);
+                let new = format!("new{old}");
+                (
+                    arena.change(
+                        &format!("ip link set {old} name {new}"),
+                        &format!("ip link set {new} name {old}"),
+                    ),
+                    Expect::Announced,
+                )
+            }
+            Step::Route(uplink) => {
+                let route =
+                    |uplink: usize| format!("ip route replace {}/32 via 198.{}.0.100", names::BEHIND, 18 + uplink);
+                (arena.change(&route(uplink), &route(0)), Expect::Announced)
+            }
+            Step::PolicyRule(place) => {
+                let rule = |verb| format!("ip rule {verb} from {} lookup {}", names::ip(place), names::TABLE);
+                (arena.change(&rule("add"), &rule("del")), Expect::Announced)
+            }
+            Step::Neighbour(uplink) => {
+                let place = Place::Outside(uplink);
+                let entry = |mac: &str| {
+                    format!(
+                        "ip neigh replace {} lladdr {mac} dev {} nud reachable",
+                        names::ip(place),
+                        names::uplink(uplink)
+                    )
+                };
+                let right = names::text(names::mac(place));
+                (arena.change(&entry(OTHER_NEIGHBOUR), &entry(&right)), Expect::Announced)
+            }
+            Step::Mtu(device, mtu) => {
+                let set = |mtu: u16| format!("ip link set {} mtu {mtu}", name(device));
+                (arena.change(&set(mtu), &set(1500)), Expect::Planned)
+            }
+            _ => arena.switch(step),
+        }
+    }
+}
+
+fn announced(planned: bool) -> Expect {
+    if planned { Expect::Planned } else { Expect::Announced }
+}
+
+/// A switch that may have been so already.
+fn perhaps_planned(changed: bool) -> Expect {
+    if changed { Expect::Planned } else { Expect::Perhaps }
+}
+
+fn name(device: Device) -> String {
+    match device {
+        Device::Bridge(bridge) => names::bridge(bridge),
+        Device::Veth(place) => names::veth(place),
+        Device::Uplink(uplink) => names::uplink(uplink),
+    }
+}
+
+impl Arena {
+    /// Kernel switches, and what can be added to an interface.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "traffic is no event; `Play::step` lists what is"
+    )]
+    fn switch(&mut self, step: &Step) -> (Result<(), String>, Expect) {
+        match *step {
+            Step::CallIptables(bridge, on) => {
+                let set = |on| {
+                    format!(
+                        "ip link set {} type bridge nf_call_iptables {}",
+                        names::bridge(bridge),
+                        u8::from(on)
+                    )
+                };
+                (self.change(&set(on), &set(false)), perhaps_planned(on))
+            }
+            Step::CallIptablesAll(on) => {
+                let set = |on| format!("sysctl -qw net.bridge.bridge-nf-call-iptables={}", u8::from(on));
+                let was = self.shape.br_netfilter;
+                let expect = if on == was { Expect::Perhaps } else { Expect::Polled };
+                (self.change(&set(on), &set(was)), expect)
+            }
+            Step::Forwarding(on) => {
+                let set = |on| format!("sysctl -qw net.ipv4.ip_forward={}", u8::from(on));
+                (self.change(&set(on), &set(true)), Expect::Announced)
+            }
+            Step::Address(uplink) => {
+                let address = |verb| {
+                    format!(
+                        "ip addr {verb} {}/24 dev {}",
+                        names::second_ip(uplink),
+                        names::uplink(uplink)
+                    )
+                };
+                (self.change(&address("add"), &address("del")), Expect::Announced)
+            }
+            Step::Qdisc(place) => {
+                let veth = names::veth(place);
+                (
+                    self.change(
+                        &format!("tc qdisc add dev {veth} root pfifo limit 1000"),
+                        &format!("tc qdisc del dev {veth} root"),
+                    ),
+                    Expect::Planned,
+                )
+            }
+            Step::Port(place, flag) => {
+                let flag = match flag {
+                    PortFlag::Isolated => "isolated",
+                    PortFlag::Hairpin => "hairpin",
+                };
+                let set = |on| format!("ip link set {} type bridge_slave {flag} {on}", names::veth(place));
+                (self.change(&set("on"), &set("off")), Expect::Planned)
+            }
+            _ => (Err(format!("{step:?} is no event")), Expect::Nothing),
+        }
+    }
+
+    /// A change of the host by a shell line, and the line that takes it back.
+    fn change(&mut self, line: &str, back: &str) -> Result<(), String> {
+        self.sh(line)?;
+        self.undo.push(Undo::Line(back.to_owned()));
+        Ok(())
+    }
+
+    /// A container's interface goes.
+    fn unplug(&mut self, place: Place) -> Result<(), String> {
+        self.sh(&format!("ip link del {}", names::veth(place)))?;
+        self.stations.remove(&place);
+        self.undo.push(Undo::Container(place));
+        Ok(())
+    }
+
+    /// Another interface for a container, which says so.
+    fn replace(&mut self, place: Place, mac: [u8; 6]) -> Result<()> {
+        self.plug(place, mac)?;
+        self.announce_one(place)
+    }
+
+    /// Takes all changes back, the last one first.
+    pub fn undo_all(&mut self) -> Result<()> {
+        let undo = std::mem::take(&mut self.undo);
+        let is_clean = undo.is_empty() && !self.is_confused;
+        // Interfaces have their names again before a container is put between them.
+        let mut containers = BTreeSet::new();
+        for change in undo.into_iter().rev() {
+            match change {
+                // One that was overtaken by another has nothing to take back any more: a qdisc of a veth that is gone.
+                Undo::Line(line) => drop(self.sh(&line)),
+                Undo::Container(place) => {
+                    containers.insert(place);
+                }
+            }
+        }
+        for place in containers {
+            self.stations.remove(&place);
+            // It may be gone already.
+            drop(self.sh(&format!("ip link del {}", names::veth(place))));
+            self.plug(place, names::mac(place))?;
+        }
+        if is_clean {
+            return Ok(());
+        }
+        self.is_confused = false;
+        let bridges = 0..self.shape.bridges.len();
+        let flush: Vec<String> = bridges
+            .map(|bridge| format!("ip link set {} type bridge fdb_flush", names::bridge(bridge)))
+            .collect();
+        self.sh(&flush.join("; ")).map_err(anyhow::Error::msg)?;
+        self.announce()
+    }
+}

@@ -1,0 +1,337 @@
+//! Plays a scenario in an arena, and notes what can be seen.
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, SocketAddrV4},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netfast_common::reason::{FAST, Reason};
+use netfast_tests::seeds::{
+    coverage::Coverage,
+    keep::Part,
+    odd::Odd,
+    rule::Rule,
+    scenario::Place,
+    step::{By, Step},
+};
+
+use super::{
+    super::{
+        wire::{FIRST_ID, Packet},
+        world::{self, CONNTRACK, Step as Noted},
+    },
+    arena::{Arena, Got},
+    packets, rules,
+    settle::{Expect, Noted as Seen, Patience, settle},
+    talks::{Live, next_hop},
+};
+
+/// Ports that mean something in every scenario.
+const FIXED_PORTS: [u16; 17] = [
+    21, 53, 7000, 7001, 7100, 7101, 7200, 8000, 8001, 8002, 8080, 8081, 8082, 9, 80, 47_000, 48_000,
+];
+
+/// What came of a scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    pub steps: Vec<Noted>,
+    /// Client ports of connections that were reset.
+    pub resets: BTreeSet<u16>,
+    /// Client ports of TCP connections of which conntrack has not seen the handshake.
+    pub loose: BTreeSet<u16>,
+    /// Sequence numbers that SYNPROXY has chosen.
+    pub cookies: BTreeSet<u32>,
+    /// Ports that the script has chosen.
+    pub ports: BTreeSet<u16>,
+    pub coverage: Coverage,
+}
+
+/// A scenario that is being played.
+pub struct Play<'a> {
+    pub arena: &'a mut Arena,
+    pub part: &'a Part,
+    pub live: Vec<Live>,
+    pub patience: &'a Patience,
+    /// Who has said something to the host's listener last.
+    pub heard_by_host: Option<SocketAddrV4>,
+    record: Record,
+    lines: Vec<String>,
+    ids: BTreeSet<u16>,
+    first_id: usize,
+    last_id: u16,
+}
+
+/// Plays it, in an arena that may have seen others before.
+pub fn play(arena: &mut Arena, part: &Part, patience: &Patience) -> Record {
+    begin(arena, part, patience);
+    let counted = reasons(arena);
+    let mut play = Play {
+        live: (0..part.scenario.talks.len())
+            .map(|number| Live::new(&part.scenario, number))
+            .collect(),
+        arena,
+        part,
+        patience,
+        heard_by_host: None,
+        record: Record::default(),
+        lines: Vec::new(),
+        ids: BTreeSet::new(),
+        first_id: 0,
+        last_id: FIRST_ID,
+    };
+    for number in &part.steps {
+        let step = &part.scenario.steps[*number];
+        // Numbers of a step's own, so that what differs in one step does not differ in all that follow.
+        play.ids.clear();
+        play.first_id = number * 16;
+        play.step(*number, step);
+        play.close(format!("{number}: {step:?}"));
+    }
+    play.record.ports.extend(FIXED_PORTS);
+    play.record
+        .ports
+        .extend(part.scenario.talks.iter().map(|talk| talk.port));
+    play.lines = conntrack(play.arena);
+    play.close(CONNTRACK.to_owned());
+    let mut record = play.record;
+    record.coverage.note(part);
+    for (number, (after, before)) in reasons(arena).into_iter().zip(counted).enumerate() {
+        let count = after - before;
+        let reason = Reason::ALL.iter().find(|reason| reason.number() as usize == number);
+        match reason {
+            Some(reason) => *record.coverage.reasons.entry(reason.name().to_owned()).or_default() += count,
+            None if number == FAST as usize => record.coverage.fast_packets += count,
+            None => {}
+        }
+    }
+    record
+}
+
+/// Makes the host what the scenario begins with.
+fn begin(arena: &mut Arena, part: &Part, patience: &Patience) {
+    let before = Seen::read(arena);
+    let is_dirty = !arena.undo.is_empty();
+    arena.undo_all().expect("the host as it was");
+    rules::load(arena, part).expect("rules that the kernel takes");
+    let steps = part.steps.iter().map(|number| &part.scenario.steps[*number]);
+    let added = steps.filter_map(|step| {
+        if let Step::AddRule(rule) = step {
+            Some(rule)
+        } else {
+            None
+        }
+    });
+    let initial = part.rules.iter().map(|number| &part.scenario.rules[*number]);
+    let queues = initial.clone().chain(added).any(|rule| matches!(rule, Rule::Queue(_)));
+    arena.listen_to_queue(queues).expect("a queue");
+    let is_judged = initial.clone().any(Rule::judges_each_packet);
+    let all = arena.shape.containers().len() + arena.shape.bridges.len() + 2;
+    let is_partly_slow = before.as_ref().is_some_and(|seen| seen.devices() < all);
+    let expect = if is_dirty || is_judged || is_partly_slow {
+        Expect::Planned
+    } else {
+        Expect::Announced
+    };
+    settle(arena, before.as_ref(), expect, patience);
+    // What an earlier scenario has put on the slow path comes back; that is about coverage only.
+    let deadline = Instant::now() + Duration::from_millis(1500);
+    while !is_judged && Instant::now() < deadline && Seen::read(arena).is_some_and(|seen| seen.devices() < all) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    arena.drain();
+}
+
+fn reasons(arena: &Arena) -> Vec<u64> {
+    let Some(maps) = &arena.maps else {
+        return Vec::new();
+    };
+    let counts = maps.reasons().expect("the counts");
+    counts.iter().map(|count| count.packets).collect()
+}
+
+/// What conntrack knows, without what counts.
+fn conntrack(arena: &Arena) -> Vec<String> {
+    let lines = world::conntrack(&arena.host);
+    let words = lines.iter().map(|line| {
+        // Entries count packets once a rule with connbytes was there, in whichever namespace; by design only those on
+        // the slow path.
+        let kept = line
+            .split(' ')
+            .filter(|word| !word.starts_with("packets=") && !word.starts_with("bytes="));
+        kept.collect::<Vec<_>>().join(" ")
+    });
+    words.collect()
+}
+
+impl Play<'_> {
+    fn step(&mut self, number: usize, step: &Step) {
+        match *step {
+            Step::Open(talk) => {
+                self.open(talk);
+                self.record.coverage.opened += u64::from(self.live[talk].is_open);
+                self.record.coverage.refused += u64::from(!self.live[talk].is_open);
+            }
+            Step::Knock(talk, times) => self.knock(talk, times),
+            Step::Exchange(talk, times) => self.exchange(talk, times),
+            Step::Send(talk, by, odd) => self.odd(talk, by, odd),
+            Step::Finish(talk, by) => self.finish(talk, by),
+            Step::Acknowledge(talk, by) => self.acknowledge(talk, by),
+            Step::Reset(talk, by) => self.reset(talk, by),
+            Step::Reopen(talk) => self.reopen(talk),
+            Step::Error(talk, by, kind) => self.error(talk, by, kind),
+            Step::Echo(talk, times) => self.echo(talk, times),
+            Step::Transfer(talk, kib, close) => self.transfer(talk, kib, close),
+            Step::HostTalk(place, times) => self.host_talk(place, times),
+            Step::Pause(ms) => thread::sleep(Duration::from_millis(ms.into())),
+            Step::AddRule(_)
+            | Step::RemoveRule(_)
+            | Step::Stop(_)
+            | Step::Replace(..)
+            | Step::Rename(_)
+            | Step::Route(_)
+            | Step::PolicyRule(_)
+            | Step::Neighbour(_)
+            | Step::Mtu(..)
+            | Step::CallIptables(..)
+            | Step::CallIptablesAll(_)
+            | Step::Forwarding(_)
+            | Step::Address(_)
+            | Step::Qdisc(_)
+            | Step::Port(..) => self.event(number, step),
+        }
+    }
+
+    /// A packet with another's MAC address moves a station from one port of the bridge to another, which is a change
+    /// that netfast has to hear of.
+    fn odd(&mut self, talk: usize, by: By, odd: Odd) {
+        if !matches!(odd, Odd::SpoofedMac(_)) {
+            return self.send_odd(talk, by, odd);
+        }
+        let before = Seen::read(self.arena);
+        self.arena.is_confused = true;
+        self.send_odd(talk, by, odd);
+        settle(self.arena, before.as_ref(), Expect::Perhaps, self.patience);
+    }
+
+    /// Sends packets from a place and notes what everybody gets.
+    pub fn say_all(&mut self, place: Place, packets: Vec<Packet>, odd: Odd) -> Got {
+        let is_one = matches!(odd, Odd::Fragments { .. });
+        let mut sent = Vec::new();
+        for (at, packet) in packets.into_iter().enumerate() {
+            let id = if is_one && at > 0 { self.last_id } else { self.next_id() };
+            let packet = packet.with(|packet| packet.id = id);
+            let Some(station) = self.arena.stations.get(&place) else {
+                self.note(format!("{} is gone", place.name()));
+                return Got::new();
+            };
+            let hop = next_hop(self.arena, place, *packet.destination.ip());
+            let mut frame = station.frame(&packet, hop);
+            packets::spoil(&mut frame, odd);
+            sent.push(station.tap().send(&frame));
+        }
+        for error in sent.into_iter().filter_map(Result::err) {
+            self.note(format!("{} cannot send: {error}", place.name()));
+        }
+        // By design a slow packet may be overtaken by the fast ones right behind it.
+        let at = self.lines.len();
+        let got = self.hear();
+        if matches!(odd, Odd::Burst(_)) {
+            self.lines[at..].sort();
+        }
+        got
+    }
+
+    /// Waits for all that was sent, and notes what everybody gets.
+    pub fn hear(&mut self) -> Got {
+        self.arena.wait().expect("packets arrive");
+        let got = self.arena.receive();
+        for (place, frames) in &got {
+            for frame in frames {
+                if let Some(line) = frame.describe(&self.arena.names) {
+                    self.lines
+                        .push(format!("{}: {}", place.name(), self.with_known_ids(&line)));
+                }
+            }
+        }
+        let mut buffer = [0; 1 << 11];
+        for is_listener in [true, false] {
+            loop {
+                let socket = if is_listener {
+                    &self.arena.listener
+                } else {
+                    &self.arena.caller
+                };
+                let (length, from) = match socket.recv_from(&mut buffer) {
+                    Ok((length, SocketAddr::V4(from))) => (length, from),
+                    Ok(_) => continue,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        self.note(format!("host: {error}"));
+                        continue;
+                    }
+                };
+                if is_listener {
+                    self.heard_by_host = Some(from);
+                }
+                let text = buffer[..length].escape_ascii().to_string();
+                self.note(format!("host: {length} bytes from {from}: {text}"));
+            }
+        }
+        got
+    }
+
+    /// One more line of this step.
+    pub fn note(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// A port that conntrack did not choose.
+    pub fn note_port(&mut self, port: u16) {
+        self.record.ports.insert(port);
+    }
+
+    /// A connection goes on that was not opened, as far as conntrack knows.
+    pub fn note_loose(&mut self, port: u16) {
+        self.record.loose.insert(port);
+    }
+
+    /// Somebody on the way has answered for the server.
+    pub fn note_cookie(&mut self, number: u32) {
+        self.record.cookies.insert(number);
+    }
+
+    /// A connection was reset: conntrack forgets it, and may find it again in the middle.
+    pub fn note_reset(&mut self, port: u16) {
+        self.record.resets.insert(port);
+        self.record.loose.insert(port);
+    }
+
+    fn close(&mut self, title: String) {
+        let lines = std::mem::take(&mut self.lines);
+        self.record.steps.push(Noted { title, lines });
+    }
+
+    fn next_id(&mut self) -> u16 {
+        let count = (self.first_id + self.ids.len()) % 0x100;
+        self.last_id = FIRST_ID + u16::try_from(count).expect("a byte");
+        self.ids.insert(self.last_id);
+        self.last_id
+    }
+
+    /// An identification that the kernel has chosen may look like one of ours by chance.
+    fn with_known_ids(&self, line: &str) -> String {
+        let words = line.split(' ').map(|word| {
+            let id = word
+                .strip_prefix("id=0x")
+                .and_then(|id| u16::from_str_radix(id, 16).ok());
+            if id.is_some_and(|id| !self.ids.contains(&id)) {
+                "id=other"
+            } else {
+                word
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}

@@ -1,0 +1,129 @@
+//! When netfast has heard of what happened.
+//!
+//! netfast learns of a change from the kernel's notifications, microseconds to milliseconds after the change; of
+//! switches that nobody announces, within a second. In that time the old verdict may still be used: that is inherent.
+//! So after each event a script waits until netfast has done something about it. If it does nothing, the script goes on
+//! after a while all the same: then the packets tell whether something had to be done.
+
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
+
+use netfast_common::device::Device;
+
+use super::arena::Arena;
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Nothing changed for so long: it is over.
+    pub quiet: Duration,
+    /// For changes that are announced.
+    pub announced: Duration,
+    /// For changes that are polled once a second.
+    pub polled: Duration,
+    /// For changes that need not matter to netfast.
+    pub perhaps: Duration,
+    /// For real sockets.
+    pub sockets: Duration,
+}
+
+/// On an idle machine this is long enough nearly always.
+pub const HASTY: Patience = Patience {
+    quiet: Duration::from_millis(12),
+    announced: Duration::from_secs(2),
+    polled: Duration::from_millis(2500),
+    perhaps: Duration::from_millis(150),
+    sockets: Duration::from_millis(400),
+};
+
+/// On any machine this is long enough: what still differs then is a difference.
+pub const PATIENT: Patience = Patience {
+    quiet: Duration::from_millis(400),
+    announced: Duration::from_secs(5),
+    polled: Duration::from_secs(5),
+    perhaps: Duration::from_millis(1500),
+    sockets: Duration::from_secs(5),
+};
+
+/// What an event should make netfast do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    Nothing,
+    /// A new epoch, or a device's new generation, at once.
+    Announced,
+    /// The same, within a second.
+    Polled,
+    /// Perhaps the same.
+    Perhaps,
+    /// As announced, and the plan is made anew: devices come or go a little later.
+    Planned,
+}
+
+/// The passes of the daemon are up to so far apart, and one takes a while.
+const PLANNING: Duration = Duration::from_millis(200);
+
+/// What netfast has noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    epoch: u32,
+    switches: u32,
+    devices: BTreeMap<u32, (Device, u32)>,
+}
+
+impl Noted {
+    /// Reads it; `None` with netfast off.
+    pub fn read(arena: &Arena) -> Option<Self> {
+        let maps = arena.maps.as_ref()?;
+        let control = maps.control().expect("the switches");
+        let devices = maps.devices().expect("the devices");
+        let devices = devices.into_iter().map(|(ifindex, device)| {
+            let generation = maps.generation(device.slot).expect("a generation");
+            (ifindex, (device, generation))
+        });
+        Some(Self {
+            epoch: control.epoch,
+            switches: control.switches,
+            devices: devices.collect(),
+        })
+    }
+
+    /// How many devices are on the fast path.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+}
+
+/// Waits until netfast has noted something else than `before`, and then until it notes nothing more.
+pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &Patience) {
+    let Some(before) = before else { return };
+    let (limit, quiet) = match expect {
+        Expect::Nothing => return,
+        Expect::Announced => (patience.announced, patience.quiet),
+        Expect::Polled => (patience.polled, patience.quiet),
+        Expect::Perhaps => (patience.perhaps, patience.quiet),
+        Expect::Planned => (patience.announced, patience.quiet.max(PLANNING)),
+    };
+    let start = Instant::now();
+    let mut last = before.clone();
+    let mut since = start;
+    let mut has_changed = false;
+    loop {
+        let now = Noted::read(arena).expect("netfast runs");
+        if now != last {
+            (last, since, has_changed) = (now, Instant::now(), true);
+        }
+        let is_over = if has_changed {
+            since.elapsed() >= quiet
+        } else {
+            start.elapsed() >= limit
+        };
+        if is_over {
+            return;
+        }
+        thread::sleep(Duration::from_micros(if has_changed { 2000 } else { 300 }));
+    }
+}

@@ -1,0 +1,438 @@
+//! Conversations as a script keeps them up: by hand, with raw packets, or with the host's own sockets at one end.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use netfast_tests::seeds::{
+    names,
+    odd::Odd,
+    scenario::{CONTAINER_PORT, HOST_PORT, PUBLISHED_PORT, Place, Protocol, Scenario, Talk, Way},
+    step::{By, Icmp},
+};
+
+use super::{
+    super::{
+        conversation::{Conversation, set_tcp},
+        describe::{Frame, Tuple},
+        wire::{ACK, FIN, Packet, RST, SYN, TCP, UDP},
+    },
+    arena::{Arena, Got},
+    packets,
+    play::Play,
+};
+
+/// A conversation under way.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub talk: Talk,
+    pub raw: Conversation,
+    /// Who answers; `None`: the host.
+    pub server: Option<Place>,
+    /// It got through.
+    pub is_open: bool,
+    /// How often its ports were used.
+    times: u32,
+}
+
+impl Live {
+    /// Before its first packet.
+    pub fn new(scenario: &Scenario, number: usize) -> Self {
+        let talk = scenario.talks[number];
+        let from = SocketAddrV4::new(names::ip(talk.client), talk.port);
+        let (to, server, seen_to) = ends(scenario, &talk);
+        let raw = Conversation {
+            protocol: if talk.protocol == Protocol::Tcp { TCP } else { UDP },
+            client: talk.client.name(),
+            from,
+            to,
+            server: server.map_or_else(|| "host".to_owned(), Place::name),
+            seen_from: from,
+            seen_to,
+            client_seq: 1_000_000,
+            server_seq: 5_000_000,
+        };
+        Self {
+            talk,
+            raw,
+            server,
+            is_open: false,
+            times: 0,
+        }
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.talk.protocol == Protocol::Tcp
+    }
+
+    /// Who sends; `None`: the host.
+    fn sender(&self, by: By) -> Option<Place> {
+        match by {
+            By::Client => Some(self.talk.client),
+            By::Server => self.server,
+        }
+    }
+
+    fn ordinary(&self, by: By, payload: &[u8]) -> Packet {
+        match by {
+            By::Client => self.raw.forward(payload),
+            By::Server => self.raw.back(payload),
+        }
+    }
+
+    fn with_flags(&self, by: By, flags: u8, options: &[u8]) -> Packet {
+        let (seq, ack) = match by {
+            By::Client => (self.raw.client_seq, self.raw.server_seq),
+            By::Server => (self.raw.server_seq, self.raw.client_seq),
+        };
+        self.ordinary(by, b"")
+            .with(|packet| set_tcp(packet, flags, seq, ack, options))
+    }
+
+    fn advance(&mut self, by: By, bytes: usize) {
+        let sequence = match by {
+            By::Client => &mut self.raw.client_seq,
+            By::Server => &mut self.raw.server_seq,
+        };
+        *sequence = sequence.wrapping_add(u32::try_from(bytes).expect("a length"));
+    }
+}
+
+/// What the client sends to, who gets it, and under which address.
+fn ends(scenario: &Scenario, talk: &Talk) -> (SocketAddrV4, Option<Place>, SocketAddrV4) {
+    match talk.way {
+        Way::Direct(place) => {
+            let to = SocketAddrV4::new(names::ip(place), talk.to_port);
+            (to, Some(place), to)
+        }
+        Way::Behind => {
+            let to = SocketAddrV4::new(names::BEHIND, talk.to_port);
+            (to, Some(Place::Outside(0)), to)
+        }
+        Way::Published(number, uplink) => {
+            let (bridge, index) = scenario.base.published[number].container;
+            let place = Place::Container(bridge, index);
+            let number = u16::try_from(number).expect("few");
+            (
+                SocketAddrV4::new(names::uplink_ip(uplink), PUBLISHED_PORT + number),
+                Some(place),
+                SocketAddrV4::new(names::ip(place), CONTAINER_PORT + number),
+            )
+        }
+        Way::Host => {
+            let ip = match talk.client {
+                Place::Container(bridge, _) => names::gateway(bridge),
+                Place::Outside(uplink) => names::uplink_ip(uplink),
+            };
+            let to = SocketAddrV4::new(ip, HOST_PORT);
+            (to, None, to)
+        }
+    }
+}
+
+/// TCP's option of a maximum segment size of 1460.
+const MSS: [u8; 4] = [2, 4, 5, 0xb4];
+
+impl Play<'_> {
+    /// TCP's handshake, or a question and an answer.
+    pub fn open(&mut self, number: usize) {
+        let is_tcp = self.live[number].is_tcp();
+        let opening = self.opening(number);
+        let got = self.say(number, By::Client, vec![opening]);
+        let arrived = self.arrival(number, &got);
+        if arrived.is_none() && is_tcp && self.is_answered_for(number, &got) {
+            return;
+        }
+        let Some((server, tuple)) = arrived else {
+            self.live[number].is_open = false;
+            return;
+        };
+        self.meet(number, server, tuple);
+        self.accept(number);
+    }
+
+    fn opening(&self, number: usize) -> Packet {
+        let live = &self.live[number];
+        if live.is_tcp() {
+            return live.with_flags(By::Client, SYN, &MSS).with(|packet| {
+                set_tcp(packet, SYN, live.raw.client_seq, 0, &MSS);
+            });
+        }
+        live.raw.opening()
+    }
+
+    /// Where the first packet has arrived, and under which addresses.
+    fn arrival(&self, number: usize, got: &Got) -> Option<(Option<Place>, Tuple)> {
+        let live = &self.live[number];
+        let is_first = |tuple: &Tuple| tuple.protocol == live.raw.protocol && tuple.destination == live.raw.seen_to;
+        let places = match (live.talk.way, live.server) {
+            (Way::Behind, _) => vec![Place::Outside(0), Place::Outside(1)],
+            (_, Some(place)) => vec![place],
+            (_, None) => Vec::new(),
+        };
+        let found = places.into_iter().find_map(|place| {
+            let mut tuples = got.get(&place)?.iter().filter_map(Frame::tuple);
+            Some((Some(place), tuples.find(|tuple| is_first(tuple))?))
+        });
+        found.or_else(|| {
+            let caller = self.heard_by_host?;
+            let tuple = Tuple {
+                protocol: UDP,
+                source: caller,
+                destination: live.raw.to,
+            };
+            live.server.is_none().then_some((None, tuple))
+        })
+    }
+
+    fn meet(&mut self, number: usize, server: Option<Place>, tuple: Tuple) {
+        let live = &mut self.live[number];
+        live.server = server;
+        live.is_open = true;
+        live.raw.seen_from = tuple.source;
+        live.raw.seen_to = tuple.destination;
+        live.advance(By::Client, usize::from(live.is_tcp()));
+    }
+
+    /// The answer to the first packet, and what follows it.
+    fn accept(&mut self, number: usize) {
+        let live = &self.live[number];
+        if live.is_tcp() {
+            let answer = live.with_flags(By::Server, SYN | ACK, &MSS);
+            self.say(number, By::Server, vec![answer]);
+            self.live[number].advance(By::Server, 1);
+            let end = self.live[number].with_flags(By::Client, ACK, &[]);
+            self.say(number, By::Client, vec![end]);
+        } else if live.server.is_some() {
+            let answer = live.raw.back(b"answer");
+            self.say(number, By::Server, vec![answer]);
+        } else {
+            self.host_answers(number, b"answer");
+        }
+    }
+
+    /// Whether somebody on the way has answered the SYN for the server, as SYNPROXY does; then the handshake goes on
+    /// with that.
+    fn is_answered_for(&mut self, number: usize, got: &Got) -> bool {
+        let live = &self.live[number];
+        let frames = got.get(&live.talk.client);
+        let Some((seq, ack)) = frames.and_then(|frames| frames.iter().find_map(Frame::syn_ack)) else {
+            return false;
+        };
+        if ack != live.raw.client_seq.wrapping_add(1) {
+            return false;
+        }
+        self.note_cookie(seq);
+        let live = &mut self.live[number];
+        live.advance(By::Client, 1);
+        live.raw.server_seq = seq.wrapping_add(1);
+        let end = live.with_flags(By::Client, ACK, &[]);
+        let got = self.say(number, By::Client, vec![end]);
+        let Some((server, tuple)) = self.arrival(number, &got) else {
+            return true;
+        };
+        // Now the proxy opens the server's half, with the client's number.
+        let live = &mut self.live[number];
+        let towards_client = live.raw.server_seq;
+        live.server = server;
+        live.is_open = true;
+        (live.raw.seen_from, live.raw.seen_to) = (tuple.source, tuple.destination);
+        live.raw.server_seq = 5_000_000;
+        let answer = live.with_flags(By::Server, SYN | ACK, &MSS);
+        self.say(number, By::Server, vec![answer]);
+        // From here on the two sides have numbers of their own, which the proxy translates; those that the client
+        // acknowledges are the proxy's.
+        self.live[number].raw.server_seq = towards_client;
+        true
+    }
+
+    /// First packets, which nobody answers.
+    pub fn knock(&mut self, number: usize, times: u8) {
+        for _ in 0..times {
+            let opening = self.opening(number);
+            self.say(number, By::Client, vec![opening]);
+        }
+    }
+
+    /// A packet each way, so many times.
+    pub fn exchange(&mut self, number: usize, times: u8) {
+        for round in 0..times {
+            let payload = packets::bytes(40 + usize::from(round));
+            for by in [By::Client, By::Server] {
+                let live = &mut self.live[number];
+                if live.is_tcp() && !live.is_open {
+                    let port = live.talk.port;
+                    self.note_loose(port);
+                }
+                let live = &mut self.live[number];
+                if by == By::Server && live.server.is_none() {
+                    self.host_answers(number, &payload);
+                    continue;
+                }
+                let packet = live.ordinary(by, &payload);
+                live.advance(by, payload.len());
+                self.say(number, by, vec![packet]);
+            }
+        }
+    }
+
+    /// An odd packet.
+    pub fn send_odd(&mut self, number: usize, by: By, odd: Odd) {
+        if self.live[number].sender(by).is_none() {
+            return;
+        }
+        let packet = self.live[number].ordinary(by, b"an odd packet of 32 bytes, or so");
+        // By another way than before conntrack forgets a masqueraded connection.
+        let goes_astray = matches!(
+            odd,
+            Odd::WrongMac(_) | Odd::StrangeMac | Odd::BroadcastMac | Odd::MulticastMac | Odd::SpoofedMac(_)
+        );
+        if self.live[number].is_tcp() && (!self.live[number].is_open || goes_astray) {
+            self.note_loose(self.live[number].talk.port);
+        }
+        let made = packets::make(packet, odd);
+        let is_in_order = matches!(odd, Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_));
+        let bytes = made[0].payload.len();
+        self.say_spoilt(number, by, made, odd);
+        if is_in_order {
+            self.live[number].advance(by, bytes);
+        }
+    }
+
+    /// FIN, as far as the protocol has one.
+    pub fn finish(&mut self, number: usize, by: By) {
+        if self.live[number].is_tcp() {
+            let packet = self.live[number].with_flags(by, FIN | ACK, &[]);
+            self.say(number, by, vec![packet]);
+            self.live[number].advance(by, 1);
+        }
+    }
+
+    /// A bare acknowledgement.
+    pub fn acknowledge(&mut self, number: usize, by: By) {
+        if self.live[number].is_tcp() {
+            let packet = self.live[number].with_flags(by, ACK, &[]);
+            self.say(number, by, vec![packet]);
+        }
+    }
+
+    /// RST.
+    pub fn reset(&mut self, number: usize, by: By) {
+        if self.live[number].is_tcp() {
+            let packet = self.live[number].with_flags(by, RST | ACK, &[]);
+            self.say(number, by, vec![packet]);
+            self.note_reset(self.live[number].talk.port);
+        }
+    }
+
+    /// The same ports again.
+    pub fn reopen(&mut self, number: usize) {
+        let live = &mut self.live[number];
+        live.times += 1;
+        live.raw.client_seq = 1_000_000_u32.wrapping_add(live.times.wrapping_mul(900_000_000));
+        live.raw.server_seq = 5_000_000_u32.wrapping_add(live.times.wrapping_mul(700_000_000));
+        self.open(number);
+    }
+
+    /// An ICMP error about a packet of the conversation, as the side that sends the error saw it.
+    pub fn error(&mut self, number: usize, by: By, kind: Icmp) {
+        let Live { raw, .. } = &self.live[number];
+        if self.live[number].sender(by).is_none() {
+            return;
+        }
+        let (about, from, to) = match by {
+            By::Client => {
+                let about = raw.back(b"about this").with(|packet| {
+                    (packet.source, packet.destination) = (raw.to, raw.from);
+                });
+                (about, raw.from, raw.to)
+            }
+            By::Server => {
+                let about = raw.forward(b"about this").with(|packet| {
+                    (packet.source, packet.destination) = (raw.seen_from, raw.seen_to);
+                });
+                (about, raw.seen_to, raw.seen_from)
+            }
+        };
+        let (kind, code, word) = match kind {
+            Icmp::Port => (3, 3, [0; 4]),
+            Icmp::TooBig(mtu) => (3, 4, [0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]),
+            Icmp::Time => (11, 0, [0; 4]),
+        };
+        let mut quoted = about.ip_bytes();
+        quoted.truncate(20 + 8 + 40);
+        let error = Packet::icmp(*from.ip(), *to.ip(), kind, code, word, &quoted);
+        self.say(number, by, vec![error]);
+    }
+
+    /// Echo requests to where the conversation goes, and replies by whoever got them.
+    pub fn echo(&mut self, number: usize, times: u8) {
+        let Live { talk, raw, .. } = self.live[number].clone();
+        for count in 0..times {
+            let word = [0, u8::try_from(number).expect("few"), 0, count];
+            let request = Packet::icmp(*raw.from.ip(), *raw.to.ip(), 8, 0, word, b"ping");
+            let got = self.say_from(talk.client, vec![request]);
+            let Some(server) = self.live[number].server else {
+                continue;
+            };
+            let request = got.get(&server).and_then(|frames| frames.iter().find_map(Frame::tuple));
+            if let Some(tuple) = request {
+                let reply = Packet::icmp(*tuple.destination.ip(), *tuple.source.ip(), 0, 0, word, b"ping");
+                self.say_from(server, vec![reply]);
+            }
+        }
+    }
+
+    /// The host sends to a container by a socket of its own, and the container answers.
+    pub fn host_talk(&mut self, place: Place, times: u8) {
+        let to = SocketAddrV4::new(names::ip(place), 7200);
+        for count in 0..times {
+            let text = [b'h', b'0' + count];
+            let sent = self.arena.caller.send_to(&text, SocketAddr::V4(to));
+            if let Err(error) = sent {
+                self.note(format!("the host cannot send: {error}"));
+            }
+            let got = self.hear();
+            let asked = got.get(&place).and_then(|frames| frames.iter().find_map(Frame::tuple));
+            if let Some(tuple) = asked {
+                let answer = Packet::udp(tuple.destination, tuple.source, &text);
+                self.say_from(place, vec![answer]);
+            }
+        }
+    }
+
+    /// The host's listener answers.
+    fn host_answers(&mut self, number: usize, payload: &[u8]) {
+        let to = self.live[number].raw.seen_from;
+        if !self.live[number].is_open {
+            return;
+        }
+        if let Err(error) = self.arena.listener.send_to(payload, SocketAddr::V4(to)) {
+            self.note(format!("the host cannot answer: {error}"));
+        }
+        self.hear();
+    }
+
+    /// Packets of a conversation, each after the other.
+    fn say(&mut self, number: usize, by: By, packets: Vec<Packet>) -> Got {
+        self.say_spoilt(number, by, packets, Odd::Plain(0))
+    }
+
+    fn say_spoilt(&mut self, number: usize, by: By, packets: Vec<Packet>, odd: Odd) -> Got {
+        match self.live[number].sender(by) {
+            Some(place) => self.say_all(place, packets, odd),
+            None => Got::new(),
+        }
+    }
+
+    fn say_from(&mut self, place: Place, packets: Vec<Packet>) -> Got {
+        self.say_all(place, packets, Odd::Plain(0))
+    }
+}
+
+/// Neighbours on one bridge talk directly.
+pub fn next_hop(arena: &Arena, from: Place, to: Ipv4Addr) -> Option<[u8; 6]> {
+    let net = |ip: Ipv4Addr| u32::from(ip) >> 8;
+    let own = names::ip(from);
+    let mut others = arena.stations.values();
+    let found = others.find(|other| other.ip == to && other.ip != own && net(to) == net(own));
+    found.map(|other| other.mac)
+}

@@ -1,0 +1,250 @@
+//! A TCP connection between real sockets: what each end got, in which order, and how it ended.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    thread,
+    time::Duration,
+};
+
+use netfast_tests::{
+    netns::NsHandle,
+    seeds::{
+        names,
+        scenario::{CONTAINER_PORT, PUBLISHED_PORT, Place, REAL_PORTS, Way},
+        step::Close,
+    },
+};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket,
+        sockopt::{Linger, ReuseAddr, SocketError},
+    },
+};
+
+use super::{
+    arena::{REAL_CLIENTS, REAL_SERVER},
+    packets::bytes,
+    play::Play,
+};
+
+/// What a transfer is.
+#[derive(Clone, Copy)]
+struct Plan {
+    bytes: usize,
+    close: Close,
+    limit: Duration,
+}
+
+impl Play<'_> {
+    /// Tries it where the conversation has got through; elsewhere it would only wait.
+    pub fn transfer(&mut self, number: usize, kib: u16, close: Close) {
+        let live = &self.live[number];
+        let talk = live.talk;
+        let server = match talk.way {
+            Way::Host => self.arena.host.handle(),
+            Way::Behind => return self.note("nobody has that address".to_owned()),
+            Way::Direct(_) | Way::Published(..) => match live.server {
+                Some(place) if self.is_there(place) => self.arena.spaces[&place].handle(),
+                _ => return self.note("the server is gone".to_owned()),
+            },
+        };
+        if !live.is_open || !self.is_there(talk.client) {
+            return self.note("not tried".to_owned());
+        }
+        let (to, port) = if let Way::Published(number, uplink) = talk.way {
+            let number = u16::try_from(number).expect("few") + REAL_PORTS;
+            let to = SocketAddrV4::new(names::uplink_ip(uplink), PUBLISHED_PORT + number);
+            (to, CONTAINER_PORT + number)
+        } else {
+            (SocketAddrV4::new(*live.raw.to.ip(), REAL_SERVER), REAL_SERVER)
+        };
+        let client = self.arena.spaces[&talk.client].handle();
+        let from = SocketAddrV4::new(names::ip(talk.client), self.next_real_port());
+        if close == Close::ResetByClient {
+            self.note_reset(from.port());
+        }
+        for port in [from.port(), to.port(), port] {
+            self.note_port(port);
+        }
+        let plan = Plan {
+            bytes: usize::from(kib) * 1024,
+            close,
+            limit: self.patience.sockets,
+        };
+        for line in converse(&client, from, to, &server, port, plan) {
+            self.note(line);
+        }
+        self.arena.drain();
+    }
+
+    fn is_there(&self, place: Place) -> bool {
+        self.arena.stations.contains_key(&place)
+    }
+
+    /// Another one each time, as far as that goes: the last connection of a port may still be in `TIME_WAIT`.
+    fn next_real_port(&mut self) -> u16 {
+        let count = u16::try_from(REAL_CLIENTS.len()).expect("few");
+        self.arena.real_clients = (self.arena.real_clients + 1) % count;
+        REAL_CLIENTS.start() + self.arena.real_clients
+    }
+}
+
+/// Both ends, and what each says of it.
+fn converse(
+    client: &NsHandle,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    server: &NsHandle,
+    port: u16,
+    plan: Plan,
+) -> [String; 2] {
+    let listener = match server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))) {
+        Ok(Ok(listener)) => listener,
+        other => return [format!("no listener: {other:?}"), String::new()],
+    };
+    let socket = match client.run(|| client_socket(from)) {
+        Ok(Ok(socket)) => socket,
+        other => return [format!("no socket: {other:?}"), String::new()],
+    };
+    thread::scope(|scope| {
+        let server = scope.spawn(move || serve(&listener, plan));
+        let client = scope.spawn(move || call(socket, to, plan));
+        let said = |result: io::Result<String>| result.unwrap_or_else(|error| error.kind().to_string());
+        let client = said(client.join().expect("the client"));
+        let server = said(server.join().expect("the server"));
+        [format!("client: {client}"), format!("server: {server}")]
+    })
+}
+
+fn client_socket(from: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(from))?;
+    Ok(socket)
+}
+
+/// Whether something can be done with a descriptor in time.
+fn is_ready(fd: &impl std::os::fd::AsFd, flags: PollFlags, limit: Duration) -> io::Result<bool> {
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    Ok(poll(&mut [PollFd::new(fd.as_fd(), flags)], timeout)? > 0)
+}
+
+fn call(socket: OwnedFd, to: SocketAddrV4, plan: Plan) -> io::Result<String> {
+    match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !is_ready(&socket, PollFlags::POLLOUT, plan.limit)? {
+        return Ok("no connection".to_owned());
+    }
+    let error = nix::sys::socket::getsockopt(&socket, SocketError)?;
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let mut stream = TcpStream::from(socket);
+    let result = prepare(&stream, plan.limit).and_then(|()| match plan.close {
+        Close::HalfByClient => {
+            stream.write_all(&bytes(plan.bytes))?;
+            stream.shutdown(Shutdown::Write)?;
+            read_all(&mut stream)
+        }
+        Close::HalfByServer => {
+            let got = read_all(&mut stream)?;
+            stream.write_all(&bytes(plan.bytes))?;
+            Ok(got)
+        }
+        Close::ResetByClient => {
+            stream.write_all(&bytes(plan.bytes))?;
+            let got = read_some(&mut stream, plan.bytes)?;
+            reset(&stream)?;
+            Ok(got)
+        }
+    });
+    leave(&stream, result)
+}
+
+fn serve(listener: &TcpListener, plan: Plan) -> io::Result<String> {
+    listener.set_nonblocking(true)?;
+    if !is_ready(&listener.as_fd(), PollFlags::POLLIN, plan.limit)? {
+        return Ok("nobody came".to_owned());
+    }
+    let (mut stream, _) = listener.accept()?;
+    stream.set_nonblocking(false)?;
+    let result =
+        prepare(&stream, SERVER_WAITS * plan.limit.max(Duration::from_secs(2))).and_then(|()| match plan.close {
+            Close::HalfByClient => {
+                let got = read_all(&mut stream)?;
+                stream.write_all(&bytes(plan.bytes))?;
+                Ok(got)
+            }
+            Close::HalfByServer => {
+                stream.write_all(&bytes(plan.bytes))?;
+                stream.shutdown(Shutdown::Write)?;
+                read_all(&mut stream)
+            }
+            Close::ResetByClient => {
+                let got = read_some(&mut stream, plan.bytes)?;
+                stream.write_all(&bytes(plan.bytes))?;
+                let end = match stream.read(&mut [0; 16]) {
+                    Ok(0) => "then the end".to_owned(),
+                    Ok(_) => "then more".to_owned(),
+                    Err(error) => format!("then {}", error.kind()),
+                };
+                Ok(format!("{got}, {end}"))
+            }
+        });
+    leave(&stream, result)
+}
+
+/// Who gives up first when a connection stands still: the client, so that it is always the same.
+const SERVER_WAITS: u32 = 3;
+
+fn prepare(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    // What is sent again takes 200 ms at least.
+    let limit = limit.max(Duration::from_secs(2));
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))
+}
+
+/// What went wrong must not go on by itself after the step.
+fn leave(stream: &TcpStream, result: io::Result<String>) -> io::Result<String> {
+    if result.is_err() {
+        reset(stream)?;
+    }
+    result
+}
+
+fn reset(stream: &TcpStream) -> io::Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    Ok(setsockopt(stream, Linger, &linger)?)
+}
+
+fn read_all(stream: &mut TcpStream) -> io::Result<String> {
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got)?;
+    Ok(in_words(&got))
+}
+
+fn read_some(stream: &mut TcpStream, length: usize) -> io::Result<String> {
+    let mut got = vec![0; length];
+    stream.read_exact(&mut got)?;
+    Ok(in_words(&got))
+}
+
+fn in_words(got: &[u8]) -> String {
+    let is_whole = got == bytes(got.len());
+    format!("{} bytes{}", got.len(), if is_whole { "" } else { ", but others" })
+}

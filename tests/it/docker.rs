@@ -1,0 +1,12 @@
+//! netfast on real Docker hosts: a real dockerd, real containers, real traffic.
+//!
+//! What goes well must also have gone by the fast path: every test looks at the counts.
+
+mod bed;
+mod churn;
+mod instances;
+mod life;
+mod networks;
+mod paths;
+mod policy;
+mod switches;

@@ -1,0 +1,494 @@
+//! A Docker host with netfast on it, and the traffic that is sent through it.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netfast_tests::{
+    cmd::{self, Background},
+    docker_host::{DockerHost, Options},
+    netfast_proc::{self, NetfastProc, Totals},
+    netns::NsHandle,
+    programs,
+    traffic::{hash, rr, udp_send, udp_sink},
+};
+use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The port that every server of these tests listens on.
+pub const PORT: u16 = 7001;
+/// What must come, comes within this; how long it took is printed and not judged.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Data of a bulk transfer in each direction: so much that a connection's first and last packets do not count.
+pub const BULK: u64 = 128 << 20;
+
+/// The host and its netfast, which ends first.
+pub struct Bed {
+    /// netfast.
+    pub netfast: NetfastProc,
+    /// The host.
+    pub host: DockerHost,
+}
+
+/// A freshly started engine, without netfast.
+pub fn docker_host(options: Options) -> DockerHost {
+    DockerHost::start(options).expect("a Docker host")
+}
+
+/// netfast's options for this host, with this configuration file.
+pub fn options(host: &DockerHost, config: Option<&str>) -> netfast_proc::Options {
+    netfast_proc::Options {
+        config: config.map(str::to_owned),
+        ..netfast_proc::Options::docker(host.docker_host())
+    }
+}
+
+impl Bed {
+    /// Starts netfast on the host.
+    pub fn start(host: DockerHost, config: Option<&str>) -> Self {
+        let options = options(&host, config);
+        let netfast = NetfastProc::start(host.host(), options).expect("netfast starts");
+        Self { netfast, host }
+    }
+
+    /// The container's namespace.
+    pub fn ns(&self, container: &str) -> NsHandle {
+        self.host.container_netns(container).expect("a running container")
+    }
+
+    /// The container's address on a network, with [`PORT`].
+    pub fn at(&self, container: &str, network: &str) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip(container, network), PORT)
+    }
+
+    /// The container's address on a network.
+    pub fn ip(&self, container: &str, network: &str) -> Ipv4Addr {
+        self.host
+            .container_ip(container, network)
+            .expect("an address on that network")
+    }
+
+    /// What `netfast status --json` says.
+    pub fn status(&self) -> Value {
+        self.netfast.status().expect("netfast status")
+    }
+
+    /// What `netfast networks --json` says of one network.
+    pub fn network(&self, name: &str) -> Option<Value> {
+        let json = self.netfast.verb(&["networks", "--json"]).expect("netfast networks");
+        let report: Value = serde_json::from_str(&json).expect("JSON");
+        let networks = report["networks"].as_array().expect("networks");
+        networks.iter().find(|network| network["name"] == name).cloned()
+    }
+
+    /// The endpoint in `netfast status --json`.
+    pub fn endpoint(&self, container: &str, network: &str) -> Option<Value> {
+        let status = self.status();
+        let networks = status["networks"].as_array().expect("networks");
+        let network = networks.iter().find(|one| one["name"] == network)?;
+        let endpoints = network["endpoints"].as_array().expect("endpoints");
+        endpoints.iter().find(|one| one["container"] == container).cloned()
+    }
+
+    /// Waits until an endpoint is on the fast path; returns how long that took.
+    pub fn await_fast(&self, container: &str, network: &str) -> Duration {
+        let is_fast = |end: &Value| end["path"] == "fast" && !end["traffic"].is_null();
+        self.await_endpoint(container, network, "on the fast path", |end| end.is_some_and(is_fast))
+    }
+
+    /// Waits until an endpoint is no longer known; returns how long that took.
+    pub fn await_gone(&self, container: &str, network: &str) -> Duration {
+        self.await_endpoint(container, network, "gone", |end| end.is_none())
+    }
+
+    fn await_endpoint(
+        &self,
+        container: &str,
+        network: &str,
+        what: &str,
+        is_so: impl Fn(Option<&Value>) -> bool,
+    ) -> Duration {
+        let start = Instant::now();
+        let seen = cmd::poll(what, PATIENCE, || {
+            let end = self.endpoint(container, network);
+            is_so(end.as_ref()).then_some(())
+        });
+        if let Err(error) = seen {
+            panic!(
+                "{container} on {network}: {error}; it is {:#}\nnetfast said:\n{}",
+                self.endpoint(container, network).unwrap_or_default(),
+                self.netfast.log()
+            );
+        }
+        start.elapsed()
+    }
+
+    /// What `body` adds to the totals.
+    pub fn count<T>(&self, body: impl FnOnce() -> T) -> (T, Counted) {
+        let before = Counted::read(&self.netfast);
+        let result = body();
+        (result, Counted::read(&self.netfast).since(before))
+    }
+
+    /// Sends [`BULK`] there and back by TCP, and datagrams by UDP; all of it must arrive, and more than 99 % of the packets
+    /// must take the fast path.
+    pub fn prove(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+        self.prove_tcp(what, client, server, to);
+        self.prove_udp(what, client, server, to);
+    }
+
+    /// The TCP half of [`Self::prove`].
+    pub fn prove_tcp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+        let ends = [("client", client), ("server", server)].map(|(end, ns)| (end, ns, received(ns)));
+        let (bulk, counted) = self.count(|| transfer(client, server, to, BULK));
+        println!(
+            "{what}, TCP: {counted}; {} retransmits in {} segments, closed in {:.1} ms",
+            bulk.retransmits,
+            bulk.segments,
+            bulk.close_seconds * 1e3
+        );
+        self.must_be_fast(what, counted, 0.99);
+        // What `docker stats` shows. The host's own interfaces are passed by: they do not see it.
+        let host = self.host.host().inode().expect("a namespace");
+        for (end, ns, before) in ends {
+            if ns.inode().expect("a namespace") != host {
+                let bytes = received(ns) - before;
+                let likely = BULK..BULK + BULK / 8;
+                assert!(
+                    likely.contains(&bytes),
+                    "{what}: the {end}'s interfaces counted {bytes} bytes"
+                );
+            }
+        }
+    }
+
+    /// The UDP half of [`Self::prove`].
+    pub fn prove_udp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+        let (flood, counted) = self.count(|| flood(client, server, to));
+        println!("{what}, UDP: {counted}; {} sent, {} arrived", flood.sent, flood.arrived);
+        // On a busy machine the sender is held up now and then, and then sends more at once than the queue holds.
+        assert!(
+            flood.arrived * 100 >= flood.sent * 97,
+            "{what}: {} of {} datagrams arrived",
+            flood.arrived,
+            flood.sent
+        );
+        self.must_be_fast(what, counted, 0.99);
+    }
+
+    /// Fails unless a greater part than this took the fast path; tells why the others did not.
+    pub fn must_be_fast(&self, what: &str, counted: Counted, part: f64) {
+        let share = counted.packets.fast_share().unwrap_or_default();
+        assert!(
+            share > part,
+            "{what}: {counted}\n{}\nnetfast said:\n{}",
+            self.netfast.verb(&["status"]).unwrap_or_default(),
+            self.netfast.log()
+        );
+    }
+}
+
+/// Packets of both paths.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted {
+    /// In packets.
+    pub packets: Totals,
+}
+
+impl Counted {
+    fn read(netfast: &NetfastProc) -> Self {
+        let packets = netfast.totals().expect("the totals");
+        Self { packets }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.since(before.packets),
+        }
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let share = self.packets.fast_share().unwrap_or_default() * 100.0;
+        let Totals {
+            fast_packets,
+            slow_packets,
+            ..
+        } = self.packets;
+        write!(f, "{share:.2} % fast ({fast_packets} fast, {slow_packets} slow)")
+    }
+}
+
+/// Starts `netfast-traffic` in a namespace and waits until it listens on [`PORT`].
+pub fn serve(ns: &NsHandle, args: &[&str]) -> Background {
+    let server = run(ns, args);
+    let listens = cmd::poll("the server listens", PATIENCE, || has_socket(ns, PORT).then_some(()));
+    if let Err(error) = listens {
+        panic!("netfast-traffic {args:?}: {error}; {:?}", server.stop());
+    }
+    server
+}
+
+/// Starts `netfast-traffic` in a namespace.
+pub fn run(ns: &NsHandle, args: &[&str]) -> Background {
+    let program = programs::traffic().expect("the traffic tool").display().to_string();
+    ns.spawn(&[&[program.as_str()], args].concat())
+        .expect("netfast-traffic starts")
+}
+
+/// Whether a TCP socket listens on this port in the namespace, or a UDP socket is bound to it.
+fn has_socket(ns: &NsHandle, port: u16) -> bool {
+    let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| format!("/proc/thread-self/net/{table}"));
+    let text = ns
+        .run(|| {
+            tables
+                .map(|table| fs::read_to_string(table).unwrap_or_default())
+                .concat()
+        })
+        .expect("entered");
+    let local = format!(":{port:04X}");
+    text.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        // TCP_LISTEN, and what unconnected UDP sockets show; not what is left of earlier connections.
+        matches!(words[..], [_, address, _, "0A" | "07"] if address.ends_with(&local))
+    })
+}
+
+/// A counter of the namespace's stack, from /proc/net/snmp: `stat(ns, "Tcp", "RetransSegs")`.
+pub fn stat(ns: &NsHandle, protocol: &str, name: &str) -> u64 {
+    let text = ns
+        .run(|| fs::read_to_string("/proc/thread-self/net/snmp"))
+        .expect("entered")
+        .expect("the counters");
+    let mut lines = text.lines().filter(|line| line.split(':').next() == Some(protocol));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let value = names
+        .split(' ')
+        .zip(values.split(' '))
+        .find_map(|(this, value)| (this == name).then(|| value.parse().ok()))
+        .flatten();
+    value.unwrap_or_else(|| panic!("no {protocol} {name} in {text}"))
+}
+
+/// Bytes that the namespace's interfaces have received, without those of the loopback.
+fn received(ns: &NsHandle) -> u64 {
+    let text = ns
+        .run(|| fs::read_to_string("/proc/thread-self/net/dev"))
+        .expect("entered")
+        .expect("the interfaces");
+    let interfaces = text.lines().filter_map(|line| line.split_once(':'));
+    interfaces
+        .filter(|(name, _)| name.trim() != "lo")
+        .filter_map(|(_, counts)| counts.split_whitespace().next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// The report in what a traffic tool printed.
+pub fn report<T: DeserializeOwned>(done: &cmd::Finished) -> T {
+    serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"))
+}
+
+/// What a bulk transfer was like.
+#[derive(Debug, Clone, Copy)]
+pub struct Bulk {
+    /// Segments that either end sent again.
+    pub retransmits: u64,
+    /// Segments that both ends sent.
+    pub segments: u64,
+    /// From our close to the other end's.
+    pub close_seconds: f64,
+}
+
+/// Sends so many bytes each way by TCP, to a server on [`PORT`] that `to` leads to. Fails unless every bit arrives and
+/// the connection closes.
+pub fn transfer(client: &NsHandle, server: &NsHandle, to: SocketAddrV4, bytes: u64) -> Bulk {
+    let both = |name| [client, server].map(|ns| stat(ns, "Tcp", name)).iter().sum::<u64>();
+    let (resent, sent) = (both("RetransSegs"), both("OutSegs"));
+    let port = PORT.to_string();
+    let receiver = serve(server, &["recv-hash", &port]);
+    let (to, bytes) = (to.to_string(), bytes.to_string());
+    let sender = run(client, &["send-hash", &to, "--bytes", &bytes, "--back", &bytes]);
+    let sender = sender.wait(cmd::TIME_LIMIT).expect("the client ends");
+    let receiver = receiver.stop().expect("the server ends");
+    assert!(sender.status.success(), "to {to}: {sender:?}; the server: {receiver:?}");
+    let here: hash::Report = report(&sender);
+    let there: hash::ServerReport = report(&receiver);
+    let [there] = &there.connections[..] else {
+        panic!("one connection to {to}: {there:?}");
+    };
+    assert!(here.exact && there.exact, "to {to}: {here:?} {there:?}");
+    assert_eq!(here.sent_sha256, there.received_sha256);
+    assert_eq!(here.received_sha256, there.sent_sha256);
+    assert!(here.close_seconds < 5.0, "to {to}: the close took {here:?}");
+    Bulk {
+        retransmits: both("RetransSegs") - resent,
+        segments: both("OutSegs") - sent,
+        close_seconds: here.close_seconds,
+    }
+}
+
+/// Datagrams sent, and those that reached the server's socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Flood {
+    pub sent: u64,
+    pub arrived: u64,
+}
+
+/// Sends datagrams at a moderate rate to a server on [`PORT`] that `to` leads to.
+pub fn flood(client: &NsHandle, server: &NsHandle, to: SocketAddrV4) -> Flood {
+    let sink = serve(server, &["udp-sink", &PORT.to_string()]);
+    let to = to.to_string();
+    let line = ["udp-send", &to, "--seconds", "1", "--rate", "5000", "--batch", "4"];
+    let sender = run(client, &line).wait(cmd::TIME_LIMIT).expect("the client ends");
+    let sink = sink.stop().expect("the sink ends");
+    assert!(sender.status.success(), "to {to}: {sender:?}; the sink: {sink:?}");
+    let sent: udp_send::Report = report(&sender);
+    let got: udp_sink::Report = report(&sink);
+    Flood {
+        sent: sent.sent,
+        arrived: got.received + got.dropped,
+    }
+}
+
+/// Whether a client reaches a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By TCP and by UDP.
+    Both,
+    /// By TCP; UDP is not asked.
+    Tcp,
+    /// By neither.
+    None,
+}
+
+/// Fails unless the client reaches the echo server as expected.
+pub fn reaches(what: &str, client: &NsHandle, to: SocketAddrV4, reach: Reach) {
+    // Who must be reached may take its time; who must not has time enough.
+    let expected = reach != Reach::None;
+    let patience = Duration::from_millis(if expected { 10_000 } else { 700 });
+    assert_eq!(connects(client, to, patience), expected, "{what}: {to} by TCP");
+    if reach != Reach::Tcp {
+        assert_eq!(echoes(client, to, patience), expected, "{what}: {to} by UDP");
+    }
+}
+
+/// Whether a TCP connection can be made.
+pub fn connects(client: &NsHandle, to: SocketAddrV4, patience: Duration) -> bool {
+    client
+        .run(|| TcpStream::connect_timeout(&to.into(), patience).is_ok())
+        .expect("entered")
+}
+
+/// Whether a UDP echo server answers.
+pub fn echoes(client: &NsHandle, to: SocketAddrV4, patience: Duration) -> bool {
+    let ask = || -> io::Result<bool> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        if socket.connect(to).is_err() {
+            // No route to there.
+            return Ok(false);
+        }
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            let _refused = socket.send(b"are you there");
+            match socket.recv(&mut [0; 64]) {
+                Ok(_) => return Ok(true),
+                // A refusal comes at once: do not spin on it.
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        Ok(false)
+    };
+    client.run(ask).expect("entered").expect("a socket")
+}
+
+/// Ends a client or server by SIGTERM and returns its report.
+pub fn ended<T: DeserializeOwned>(process: Background) -> T {
+    process.signal(Signal::SIGTERM).expect("it runs");
+    let done = process.wait(PATIENCE).expect("it ends");
+    assert!(done.status.success(), "{done:?}");
+    report(&done)
+}
+
+/// A conversation that goes on beside whatever the test does, and must not be disturbed by it.
+pub struct Steady {
+    what: &'static str,
+    flow: Background,
+    udp: bool,
+    to: SocketAddrV4,
+    started: Instant,
+}
+
+impl Steady {
+    /// Starts it, towards an echo server, and waits until it is fast.
+    pub fn start(bed: &Bed, what: &'static str, client: &NsHandle, to: SocketAddrV4, more: &[&str]) -> Self {
+        let server = to.to_string();
+        let line = [&["rr", &server, "--seconds", "300", "--size", "200"], more].concat();
+        let steady = Self {
+            what,
+            started: Instant::now(),
+            flow: run(client, &line),
+            udp: more.contains(&"--udp"),
+            to,
+        };
+        let fast = cmd::poll("a steady flow is fast", PATIENCE, || {
+            (steady.fast_packets(bed)? > 1000).then_some(())
+        });
+        if let Err(error) = fast {
+            panic!(
+                "{what}: {error}; {:?}\n{}\n{}",
+                steady.flow.stop(),
+                bed.netfast.verb(&["status"]).unwrap_or_default(),
+                bed.netfast.verb(&["flows"]).unwrap_or_default()
+            );
+        }
+        steady
+    }
+
+    /// Packets of the client's direction on the fast path, as `netfast flows` has them.
+    pub fn fast_packets(&self, bed: &Bed) -> Option<u64> {
+        let json = bed.netfast.verb(&["flows", "--json"]).expect("netfast flows");
+        let report: Value = serde_json::from_str(&json).expect("JSON");
+        let flows = report["flows"].as_array().expect("flows");
+        let to = self.to.to_string();
+        let protocol = if self.udp { "udp" } else { "tcp" };
+        // Not one of an earlier conversation with the same server.
+        let age = u64::try_from(self.started.elapsed().as_millis()).expect("a short time");
+        let own = flows.iter().filter(|flow| {
+            flow["protocol"] == protocol
+                && flow["enters"]["destination"] == to.as_str()
+                && flow["age_ms"].as_u64().is_some_and(|its| its <= age)
+        });
+        own.filter_map(|flow| flow["packets"].as_u64()).max()
+    }
+
+    /// Ends it: every request was answered, and nearly all of them were fast.
+    pub fn end(self, bed: &Bed) {
+        let start = Instant::now();
+        let fast = self.fast_packets(bed);
+        let report: rr::Report = ended(self.flow);
+        // Requests answered since its packets were counted.
+        let since = start.elapsed().as_secs_f64() * report.rate;
+        let (what, done) = (self.what, report.transactions);
+        let fast = fast.unwrap_or_else(|| panic!("{what}: its flow is gone; {report:?}"));
+        println!(
+            "{what}: {fast} fast packets in {done} transactions, {} errors",
+            report.errors
+        );
+        assert_eq!(report.errors, 0, "{what}: {report:?}");
+        assert!(
+            fast as f64 > 0.95 * (done as f64 - since),
+            "{what}: {fast} fast packets in {report:?}"
+        );
+    }
+    /// Ends it after netfast has gone: every request was answered.
+    pub fn end_alive(self) {
+        let report: rr::Report = ended(self.flow);
+        assert_eq!(report.errors, 0, "{}: {report:?}", self.what);
+    }
+}

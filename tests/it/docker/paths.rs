@@ -1,0 +1,132 @@
+//! Every way that a container's packets go: each is bit-exact, each is fast.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use netfast_tests::{
+    docker_host::Options,
+    netns::NsHandle,
+    require::{Need, needs},
+    site::{HOST_IP, LAN_IP},
+    traffic::{crr, rr},
+};
+
+use super::bed::{BULK, Bed, PATIENCE, PORT, Reach, docker_host, echoes, reaches, report, run, serve, transfer};
+
+#[test]
+fn every_path_is_exact_and_fast_as_installed() {
+    every_path(true);
+}
+
+#[test]
+fn every_path_is_exact_and_fast_without_the_userland_proxy() {
+    every_path(false);
+}
+
+fn every_path(userland_proxy: bool) {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = docker_host(Options {
+        userland_proxy,
+        ..Options::default()
+    });
+    // As a guide to Docker's networks makes it.
+    let pool = [
+        "--subnet=172.72.0.0/16",
+        "--ip-range=172.72.0.0/24",
+        "--gateway=172.72.0.1",
+    ];
+    host.create_network("mine", &pool).expect("a network");
+    for (name, network, outside) in [("c-a", "bridge", "8080"), ("c-c", "mine", "8081")] {
+        let (tcp, udp) = (format!("{outside}:{PORT}"), format!("{outside}:{PORT}/udp"));
+        host.run_container(name, network, &["-p", &tcp, "-p", &udp], &[])
+            .expect("a container");
+    }
+    host.run_container("c-b", "bridge", &[], &[]).expect("c-b");
+    host.run_container("c-d", "mine", &[], &[]).expect("c-d");
+    let bed = Bed::start(host, None);
+    for (container, network) in [("c-a", "bridge"), ("c-b", "bridge"), ("c-c", "mine"), ("c-d", "mine")] {
+        bed.await_fast(container, network);
+    }
+    let [a, b, c, d] = ["c-a", "c-b", "c-c", "c-d"].map(|container| bed.ns(container));
+    let (host, lan) = (bed.host.host().handle(), bed.host.lan().handle());
+
+    bed.prove("docker0", &b, &a, bed.at("c-a", "bridge"));
+    bed.prove("user-defined bridge", &d, &c, bed.at("c-c", "mine"));
+    bed.prove("published, docker0", &lan, &a, SocketAddrV4::new(HOST_IP, 8080));
+    bed.prove("published, user-defined", &lan, &c, SocketAddrV4::new(HOST_IP, 8081));
+    let outside = SocketAddrV4::new(LAN_IP, PORT);
+    bed.prove("masquerade, docker0", &b, &lan, outside);
+    bed.prove("masquerade, user-defined", &d, &lan, outside);
+    bed.prove("host to container", &host, &a, bed.at("c-a", "bridge"));
+    bed.prove("host to container, user-defined", &host, &c, bed.at("c-c", "mine"));
+    let gateway = "172.17.0.1".parse().expect("an address");
+    bed.prove("container to host", &b, &host, SocketAddrV4::new(gateway, PORT));
+    // Not by UDP: the server's answers come from the bridge's address, as a host's do.
+    let uplink = SocketAddrV4::new(HOST_IP, PORT);
+    bed.prove_tcp("container to the host's uplink address", &d, &host, uplink);
+
+    for (what, client, server, to) in [
+        ("docker0", &b, &a, bed.at("c-a", "bridge")),
+        ("user-defined bridge", &d, &c, bed.at("c-c", "mine")),
+        ("published", &lan, &c, SocketAddrV4::new(HOST_IP, 8081)),
+        ("masquerade", &d, &lan, outside),
+        ("host to container", &host, &a, bed.at("c-a", "bridge")),
+        ("container to host", &b, &host, SocketAddrV4::new(gateway, PORT)),
+    ] {
+        small_things(what, client, server, to);
+    }
+
+    let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
+    if userland_proxy {
+        bed.prove_tcp("localhost", &host, &a, local);
+    } else {
+        // Its answers are translated back inside the bridge, which the fast path to the host does not repeat.
+        transfer(&host, &a, local, BULK);
+    }
+
+    let hairpin = SocketAddrV4::new(HOST_IP, 8080);
+    bed.prove_tcp("hairpin", &b, &a, hairpin);
+    if userland_proxy {
+        // The engine keeps it out of DNAT, and its proxy cannot answer: as without netfast.
+        let server = serve(&a, &["rr-server", &PORT.to_string()]);
+        assert!(
+            !echoes(&b, hairpin, Duration::from_secs(1)),
+            "UDP through docker-proxy on the own bridge"
+        );
+        drop(server);
+    } else {
+        bed.prove_udp("hairpin", &b, &a, hairpin);
+    }
+    let server = serve(&a, &["rr-server", &PORT.to_string()]);
+    reaches("from another bridge", &d, bed.at("c-a", "bridge"), Reach::None);
+    drop(server);
+}
+
+/// Short connections one after the other, with ports used again, and datagrams in fragments: none may be lost.
+fn small_things(what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+    let (port, to) = (PORT.to_string(), to.to_string());
+    let echo = serve(server, &["rr-server", &port]);
+    let line = ["rr", &to, "--udp", "--size", "3000", "--seconds", "0.3"];
+    let done = run(client, &line).wait(PATIENCE).expect("rr ends");
+    let fragmented: rr::Report = report(&done);
+    drop(echo);
+    let closing = serve(server, &["crr-server", &port]);
+    let done = run(client, &["crr", &to, "--seconds", "0.5"])
+        .wait(PATIENCE)
+        .expect("crr ends");
+    let short: crr::Report = report(&done);
+    drop(closing);
+    println!(
+        "{what}: {} datagrams in fragments, {} short connections",
+        fragmented.transactions, short.connections
+    );
+    assert!(
+        fragmented.errors == 0 && fragmented.transactions > 0,
+        "{what}: {fragmented:?}"
+    );
+    assert!(short.errors == 0 && short.connections > 0, "{what}: {short:?}");
+}

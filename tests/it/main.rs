@@ -1,0 +1,15 @@
+//! Integration tests.
+
+mod abi;
+mod cli;
+mod daemon;
+mod differential;
+mod docker;
+mod lab;
+mod left;
+mod metrics;
+mod netns;
+mod observe;
+mod package;
+mod packet;
+mod reports;

@@ -1,0 +1,14 @@
+//! The namespace ring: where packets really go.
+//!
+//! Real sockets in namespaces that play containers, with the kernel's rules between them and netfast running: data is
+//! bit-exact and takes the fast path, connections open and close as without netfast, and whatever changes under a
+//! flow's feet is noticed.
+
+mod changes;
+mod closing;
+mod hostile;
+mod lab;
+mod paths;
+mod rates;
+mod staleness;
+mod trace;

@@ -1,0 +1,266 @@
+//! Data over every path: bit-exact, on the fast path, and closed without hanging.
+
+use std::{net::SocketAddr, time::Duration};
+
+use netfast_common::reason::Reason;
+use netfast_tests::{
+    cmd,
+    netns::NsHandle,
+    programs,
+    require::{Need, needs},
+    site::{HOST_IP, LAN_IP},
+    topo,
+    traffic::{hash, udp_send, udp_sink},
+};
+use serde::de::DeserializeOwned;
+
+use super::lab::{Lab, at, topology};
+
+const BYTES: u64 = 48 << 20;
+/// The part of the data packets that must take the fast path.
+const SHARE: f64 = 0.99;
+/// Those that were longer than what the kernel had let through before: what is on its way while a flow's packets grow.
+const TOO_BIG_SHARE: f64 = 0.05;
+/// No data, or not of ours; and those whose part depends on how fast the machine is: the packet per direction and second
+/// that asks the kernel again, and the longer ones, which have a bound of their own.
+const NOT_COUNTED: [Reason; 8] = [
+    Reason::NotIp,
+    Reason::OtherProtocol,
+    Reason::NotUnicast,
+    Reason::TcpSyn,
+    Reason::TcpFin,
+    Reason::TcpRst,
+    Reason::Revalidate,
+    Reason::TooBig,
+];
+
+/// Packets of data so far: fast, and slow.
+fn data(lab: &Lab) -> (u64, u64) {
+    let counted = Reason::ALL
+        .iter()
+        .filter(|reason| reason.is_slow() && !NOT_COUNTED.contains(reason));
+    (lab.fast(), counted.map(|reason| lab.count(*reason)).sum())
+}
+
+/// Enough was fast since then.
+fn check_share(lab: &Lab, before: (u64, u64), at_least: u64) {
+    let now = data(lab);
+    let (fast, slow) = (now.0 - before.0, now.1 - before.1);
+    let share = fast as f64 / (fast + slow) as f64;
+    assert!(
+        fast > at_least && share > SHARE,
+        "{fast} of {} data packets took the fast path; slow: {}",
+        fast + slow,
+        lab.told()
+    );
+    let too_big = lab.count(Reason::TooBig) as f64 / lab.fast() as f64;
+    assert!(too_big < TOO_BIG_SHARE, "too big: {}", lab.told());
+    let totals = lab.netfast.totals().expect("totals");
+    assert!(totals.fast_packets >= now.0, "status counts {totals:?}");
+}
+
+fn report<T: DeserializeOwned>(stdout: &str) -> T {
+    serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
+}
+
+/// Starts a server and waits until it listens.
+fn serve(ns: &NsHandle, verb: &str, port: u16, kind: &str) -> cmd::Background {
+    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
+    let server = ns.spawn(&[&traffic, verb, &port.to_string()]).expect("a server");
+    cmd::poll("a server that listens", super::lab::PATIENCE, || {
+        let sockets = ns
+            .sh(&format!(
+                "cat /proc/thread-self/net/{kind} /proc/thread-self/net/{kind}6"
+            ))
+            .ok()?;
+        sockets.contains(&format!(":{port:04X} ")).then_some(())
+    })
+    .expect("it listens");
+    server
+}
+
+/// TCP both ways at once: bit-exact, closed at once, fast.
+fn bulk(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
+    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
+    let serving = serve(server, "recv-hash", port, "tcp");
+    let before = data(lab);
+    let line = format!("{traffic} send-hash {to} --bytes {BYTES} --back {BYTES}");
+    let sent: hash::Report = report(&client.sh(&line).expect("the data is sent"));
+    let got: hash::ServerReport = report(&serving.wait(Duration::from_secs(20)).expect("its end").stdout);
+    assert!(sent.exact, "the answer was damaged");
+    assert!(
+        got.errors.is_empty() && got.connections[0].exact,
+        "the data was damaged: {got:?}"
+    );
+    assert_eq!(sent.sent_sha256, got.connections[0].received_sha256);
+    assert_eq!(sent.received_sha256, got.connections[0].sent_sha256);
+    check_share(lab, before, 100);
+}
+
+/// Datagrams one after the other: all counted, fast.
+fn datagrams(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
+    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
+    let sink = serve(server, "udp-sink", port, "udp");
+    let before = data(lab);
+    let line = format!("{traffic} udp-send {to} --seconds 1 --rate 10000 --batch 8");
+    let sent: udp_send::Report = report(&client.sh(&line).expect("datagrams are sent"));
+    let got: udp_sink::Report = report(&sink.stop().expect("the sink's report").stdout);
+    assert_eq!(
+        (got.received + got.dropped, sent.errors),
+        (sent.sent, 0),
+        "{sent:?} {got:?}"
+    );
+    check_share(lab, before, 500);
+}
+
+fn both(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
+    bulk(lab, client, to, server, port);
+    datagrams(lab, client, to, server, port);
+}
+
+#[test]
+fn same_bridge() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
+    both(&lab, &a.ns, at(b.ip, 7001), &b.ns, 7001);
+}
+
+/// However short the rest of the test is: this flow lives until it has asked, or far longer than it may go without.
+#[test]
+fn a_live_flow_asks_the_kernel_again() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
+    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
+    let _echo = serve(&b.ns, "rr-server", 7001, "udp");
+    let to = at(b.ip, 7001);
+    let _load =
+        a.ns.spawn(&[&traffic, "rr", "--udp", &to.to_string(), "--seconds", "60"])
+            .expect("a load");
+    cmd::poll("a packet that asks the kernel again", super::lab::PATIENCE, || {
+        (lab.fast() > 0 && lab.count(Reason::Revalidate) > 0).then_some(())
+    })
+    .expect("no flow has asked the kernel again");
+}
+
+#[test]
+fn same_bridge_without_br_netfilter() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let options = topo::Options {
+        br_netfilter: false,
+        ..topology()
+    };
+    let lab = Lab::with(&options, None);
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
+    both(&lab, &a.ns, at(b.ip, 7001), &b.ns, 7001);
+}
+
+#[test]
+fn between_bridges_that_may_talk() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let options = topo::Options {
+        iptables: false,
+        published: Vec::new(),
+        ..topology()
+    };
+    let lab = Lab::with(&options, None);
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(1, 0));
+    both(&lab, &a.ns, at(b.ip, 7001), &b.ns, 7001);
+}
+
+#[test]
+fn container_to_outside() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    both(
+        &lab,
+        &lab.topo.container(0, 0).ns,
+        at(LAN_IP, 7001),
+        lab.topo.lan(),
+        7001,
+    );
+}
+
+#[test]
+fn outside_to_published_port() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    both(
+        &lab,
+        lab.topo.lan(),
+        at(HOST_IP, 7000),
+        &lab.topo.container(0, 0).ns,
+        7001,
+    );
+}
+
+#[test]
+fn host_to_container() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    let a = lab.topo.container(0, 0);
+    both(&lab, lab.topo.host(), at(a.ip, 7001), &a.ns, 7001);
+}
+
+#[test]
+fn container_to_host() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    let gateway = lab.topo.bridges[0].gateway;
+    both(
+        &lab,
+        &lab.topo.container(0, 0).ns,
+        at(gateway, 7001),
+        lab.topo.host(),
+        7001,
+    );
+}
+
+/// Through the host's address to another container of the same bridge, as with `--userland-proxy=false`.
+#[test]
+fn hairpin_to_published_port() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let options = topo::Options {
+        published: Vec::new(),
+        ..topology()
+    };
+    let topo = topo::Topo::new(&options).expect("a topology");
+    let ip = topo.container(0, 0).ip;
+    for protocol in ["tcp", "udp"] {
+        for rule in [
+            format!("-t nat -A DOCKER -p {protocol} --dport 7000 -j DNAT --to {ip}:7001"),
+            format!("-t filter -A DOCKER -d {ip} -o br-0 -p {protocol} --dport 7001 -j ACCEPT"),
+            format!("-t nat -A POSTROUTING -s 172.30.0.0/24 -d {ip} -p {protocol} --dport 7001 -j MASQUERADE"),
+        ] {
+            topo.iptables(&rule).expect("a rule");
+        }
+    }
+    topo.host()
+        .ip("link set veth0x0 type bridge_slave hairpin on")
+        .expect("hairpin");
+    topo.host()
+        .ip("link set veth0x1 type bridge_slave hairpin on")
+        .expect("hairpin");
+    let lab = Lab::around(topo, None);
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
+    both(&lab, &b.ns, at(HOST_IP, 7000), &a.ns, 7001);
+}

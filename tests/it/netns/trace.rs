@@ -1,0 +1,187 @@
+//! `netfast trace`: packets of both paths as they enter, a capture that others can read, and nothing left behind.
+
+use std::{fs, io::Write as _, time::Duration};
+
+use netfast::apply::read::Tables;
+use netfast_common::trace::step;
+use netfast_tests::{
+    cmd::{self, Background, Finished},
+    require::{Need, needs},
+};
+use nix::{
+    sys::signal::Signal,
+    time::{ClockId, clock_gettime},
+};
+use pcap_file::pcapng::{Block, PcapNgReader};
+use serde_json::Value;
+
+use super::lab::{Lab, PATIENCE, at, connect};
+
+/// Until when the programs show packets, in steps of the lease's clock.
+fn lease(lab: &Lab) -> u32 {
+    let tables = Tables::open(lab.netfast.pin_dir()).expect("the maps are pinned");
+    tables.control().expect("the switches").traced_until
+}
+
+fn now() -> u32 {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
+    step(now.as_nanos().try_into().expect("five centuries"))
+}
+
+fn start(lab: &Lab, args: &[&str]) -> Background {
+    let tracer = Background::start(&mut lab.netfast.command(&[&["trace"], args].concat())).expect("it starts");
+    cmd::poll("the tracer has its lease", PATIENCE, || {
+        (lease(lab) > now()).then_some(())
+    })
+    .expect("it traces");
+    tracer
+}
+
+/// A connection from container 0 of bridge 0 to container 1, and data both ways until both are on the fast path.
+fn talk(lab: &Lab, port: u16) {
+    use std::io::Read as _;
+    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
+    let (mut client, mut server) = connect(&a.ns, at(b.ip, port), &b.ns, port);
+    let mut buffer = [0; 100];
+    cmd::poll("the fast path", PATIENCE, || {
+        let before = lab.fast();
+        for _ in 0..10 {
+            client.write_all(&[b'q'; 100]).expect("sent");
+            server.read_exact(&mut buffer).expect("received");
+            server.write_all(&[b'a'; 100]).expect("sent");
+            client.read_exact(&mut buffer).expect("received");
+        }
+        (lab.fast() >= before + 20).then_some(())
+    })
+    .expect("the flow is learned");
+}
+
+fn stop(tracer: Background) -> Finished {
+    let done = tracer.stop().expect("it ends");
+    assert!(done.status.success(), "{}", done.stderr);
+    done
+}
+
+#[test]
+fn both_paths_are_shown() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let lab = Lab::start();
+    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
+    let pcap = lab.netfast.run_dir().join("trace.pcapng");
+    let tracer = start(
+        &lab,
+        &[
+            "--container",
+            &a.veth,
+            "--json",
+            "--limit",
+            "100000",
+            "--pcap",
+            &pcap.display().to_string(),
+            "tcp",
+            "port",
+            "7777",
+        ],
+    );
+    // There is one ring buffer.
+    let second = lab.netfast.try_verb(&["trace"]).expect("it ends");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(second.stderr.contains("another `netfast trace`"), "{}", second.stderr);
+    talk(&lab, 7777);
+    talk(&lab, 7778);
+    let done = stop(tracer);
+    assert_eq!(lease(&lab), 0);
+
+    let packets: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let port = |packet: &Value, end: &str| packet[end].as_str().is_some_and(|end| end.ends_with(":7777"));
+    for packet in &packets {
+        assert!(port(packet, "source") || port(packet, "destination"), "{packet}");
+        assert_eq!(packet["protocol"], "tcp");
+    }
+    // Of the first packets those that enter by the container itself; the answers' slow path is named by the other one.
+    let slow: Vec<&Value> = packets.iter().filter(|packet| packet["path"] == "slow").collect();
+    assert!(slow.iter().any(|packet| packet["reason"] == "tcp-syn"), "{slow:?}");
+    let fast: Vec<&Value> = packets.iter().filter(|packet| packet["path"] == "fast").collect();
+    for (from, to) in [(a, b), (b, a)] {
+        let is_it = |packet: &&&Value| {
+            packet["enters"]["device"] == from.veth.as_str() && packet["leaves"]["device"] == to.veth.as_str()
+        };
+        assert!(
+            fast.iter().filter(is_it).count() >= 5,
+            "{} > {}: {fast:?}",
+            from.veth,
+            to.veth
+        );
+    }
+    let said = format!("{} packets passed the filter", packets.len());
+    assert!(done.stderr.contains(&said) || packets.len() > 999, "{}", done.stderr);
+
+    // The capture has the same packets.
+    let file = fs::read(&pcap).expect("the capture");
+    let mut reader = PcapNgReader::new(file.as_slice()).expect("a capture");
+    let mut comments = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.expect("a block") {
+            comments.push(format!("{:?}", packet.options));
+        }
+    }
+    assert_eq!(comments.len(), packets.len());
+    assert!(
+        comments
+            .iter()
+            .any(|comment| comment.contains("slow: ") && comment.contains("tcp-syn"))
+    );
+    assert!(comments.iter().any(|comment| comment.contains("fast: ")));
+}
+
+#[test]
+fn a_tracer_that_is_killed_leaves_nothing_switched_on() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let lab = Lab::start();
+    let tracer = start(&lab, &["udp"]);
+    tracer.signal(Signal::SIGKILL).expect("it is there");
+    drop(tracer);
+    cmd::poll("the lease ends", PATIENCE, || (lease(&lab) <= now()).then_some(())).expect("by itself");
+
+    // The daemon's own changes of the switches leave a lease alone.
+    let tracer = start(&lab, &["udp"]);
+    lab.topo
+        .host()
+        .sh("ip route add 198.51.100.0/24 dev lo")
+        .expect("a route");
+    let before = lease(&lab);
+    cmd::poll("the tracer goes on", PATIENCE, || {
+        (lease(&lab) > before && lease(&lab) > now()).then_some(())
+    })
+    .expect("it renews its lease");
+    stop(tracer);
+}
+
+#[test]
+fn a_wrong_filter_is_2_and_says_what_would_be_right() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let lab = Lab::start();
+    let done = lab.netfast.try_verb(&["trace", "prot", "6"]).expect("it ends");
+    assert_eq!(done.status.code(), Some(2));
+    assert!(
+        done.stderr.contains("\"prot\" is no word of a filter") && done.stderr.contains("host ADDRESS"),
+        "{}",
+        done.stderr
+    );
+    let done = lab
+        .netfast
+        .try_verb(&["trace", "--container", "nobody"])
+        .expect("it ends");
+    assert_eq!(done.status.code(), Some(1));
+    assert_eq!(lease(&lab), 0);
+}

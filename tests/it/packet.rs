@@ -1,0 +1,19 @@
+//! Packets through the programs by `BPF_PROG_TEST_RUN`, one at a time.
+
+mod change;
+mod conditions;
+mod coverage;
+mod gated;
+mod harness;
+mod host;
+mod learning;
+mod main_paths;
+mod pairing;
+mod row;
+mod state;
+mod trace;
+mod using;
+mod verifier;
+mod way;
+mod world;
+mod young;

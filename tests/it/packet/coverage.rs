@@ -1,0 +1,47 @@
+//! Every reason has a row, or a place where it is tested instead.
+
+use std::collections::BTreeSet;
+
+use netfast_common::reason::Reason;
+
+use super::{conditions, gated, host, learning, main_paths, pairing, using, young};
+
+/// Reasons that a test run cannot bring about, why, and where they are tested.
+const ELSEWHERE: &[(Reason, &str)] = &[
+    (
+        Reason::Vlan,
+        "a test run's skb carries no hardware tag and its context may not set one (net/bpf/test_run.c); \
+         netfast-ebpf/src/parse.rs",
+    ),
+    (
+        Reason::RewriteFailed,
+        "only when the kernel has no memory to copy a header; netfast-ebpf/src/rewrite.rs",
+    ),
+    (
+        Reason::TableFull,
+        "an LRU table makes room, unless every CPU writes to it at once; nothing more to test than its counter",
+    ),
+];
+
+#[test]
+fn every_reason_has_a_row() {
+    let rows = [
+        gated::rows(),
+        using::rows(),
+        learning::rows(),
+        conditions::rows(),
+        pairing::rows(),
+        host::rows(),
+        main_paths::rows(),
+        young::rows(),
+    ];
+    let covered: BTreeSet<Reason> = rows.iter().flatten().flat_map(super::row::Row::reasons).collect();
+    let elsewhere: BTreeSet<Reason> = ELSEWHERE.iter().map(|(reason, _)| *reason).collect();
+    let missing: Vec<_> = Reason::ALL
+        .iter()
+        .filter(|reason| !covered.contains(reason) && !elsewhere.contains(reason))
+        .collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+    let both: Vec<_> = covered.intersection(&elsewhere).collect();
+    assert!(both.is_empty(), "listed as impossible, but there is a row: {both:?}");
+}

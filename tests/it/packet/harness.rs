@@ -1,0 +1,393 @@
+//! A namespace with real interfaces, the object loaded with maps of its own, and one packet at a time through one of
+//! its programs by `BPF_PROG_TEST_RUN`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::SchedClassifier,
+};
+use netfast::apply::OBJECT;
+use netfast_common::{
+    abi::{map, program},
+    control::Control,
+    device::{Device, Traffic},
+    flow::{Flow, FlowKey},
+    net::Ip4,
+    reason::{Count, SLOTS},
+    trace::{Filter, Tally},
+};
+use netfast_ebpf::candidate::Candidate;
+use netfast_tests::{
+    netns::NetNs,
+    require::{Need, needs},
+};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
+
+use super::world::{BRIDGE, Dev, HOST};
+
+/// The epoch before a row changes it.
+pub const EPOCH: u32 = 7;
+/// Slots that the maps of a test have: those of the devices, and some that must stay untouched.
+const DEVICE_SLOTS: u32 = 16;
+/// Flows that the tables of a test hold.
+const TABLE: u32 = 1024;
+
+/// An entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// tcx ingress of an endpoint's veth.
+    EndpointIn,
+    /// tcx egress of an endpoint's veth.
+    EndpointOut,
+    /// tcx ingress of a bridge device.
+    BridgeIn,
+    /// tcx egress of a bridge device.
+    BridgeOut,
+    /// tcx ingress of an uplink.
+    UplinkIn,
+    /// tcx egress of an uplink.
+    UplinkOut,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::EndpointIn,
+        Self::EndpointOut,
+        Self::BridgeIn,
+        Self::BridgeOut,
+        Self::UplinkIn,
+        Self::UplinkOut,
+    ];
+
+    /// Its program.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::EndpointIn => program::ENDPOINT_INGRESS,
+            Self::EndpointOut => program::ENDPOINT_EGRESS,
+            Self::BridgeIn => program::BRIDGE_INGRESS,
+            Self::BridgeOut => program::BRIDGE_EGRESS,
+            Self::UplinkIn => program::UPLINK_INGRESS,
+            Self::UplinkOut => program::UPLINK_EGRESS,
+        }
+    }
+}
+
+/// The fields of `struct __sk_buff` that a test run takes and gives (`net/bpf/test_run.c`, `convert___skb_to_skb`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// `skb->mark`.
+    pub mark: u32,
+    /// `skb->priority`.
+    pub priority: u32,
+    /// `skb->skb_iif`.
+    pub ingress_ifindex: u32,
+    /// The interface whose hook runs.
+    pub ifindex: u32,
+    /// Payload bytes of each segment of a GSO packet.
+    pub gso_size: u32,
+}
+
+impl Context {
+    const BYTES: usize = 192;
+    const MARK: usize = 8;
+    const PRIORITY: usize = 32;
+    const INGRESS_IFINDEX: usize = 36;
+    const IFINDEX: usize = 40;
+    const GSO_SIZE: usize = 176;
+
+    fn bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        for (place, value) in [
+            (Self::MARK, self.mark),
+            (Self::PRIORITY, self.priority),
+            (Self::INGRESS_IFINDEX, self.ingress_ifindex),
+            (Self::IFINDEX, self.ifindex),
+            (Self::GSO_SIZE, self.gso_size),
+        ] {
+            bytes[place..place + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// What a program did to a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What it returned.
+    pub verdict: i32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// `skb->mark` afterwards.
+    pub mark: u32,
+    /// `skb->priority` afterwards.
+    pub priority: u32,
+}
+
+/// A flow table.
+pub type Table = HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>;
+/// A candidate as bytes: its fields are the programs' own.
+pub type CandidateBytes = [u8; size_of::<Candidate<Ip4>>()];
+
+/// The namespace, the programs and the maps.
+pub struct Lab {
+    ebpf: Ebpf,
+    indexes: BTreeMap<Dev, u32>,
+    /// The daemon's switches.
+    pub control: Array<MapData, Control>,
+    /// What the programs know of the interfaces.
+    pub devices: HashMap<MapData, u32, Device>,
+    /// Generations by slot.
+    pub generations: Array<MapData, u32>,
+    /// Traffic by slot.
+    pub traffic: PerCpuArray<MapData, Traffic>,
+    /// Counts by reason.
+    pub reasons: PerCpuArray<MapData, Count>,
+    /// Flows in use.
+    pub flows: Table,
+    /// Flows that wait for their reverse.
+    pub fresh: Table,
+    /// The candidate of each CPU.
+    pub candidates: PerCpuArray<MapData, CandidateBytes>,
+    /// Packets of flows that are not known yet.
+    seen: Array<MapData, u32>,
+    /// Whether anything may have been counted there.
+    has_seen: bool,
+    /// What a tracer wants to see.
+    pub filter: Array<MapData, Filter>,
+    /// What became of it.
+    pub tally: PerCpuArray<MapData, Tally>,
+    /// What a tracer is shown.
+    pub traced: RingBuf<MapData>,
+}
+
+impl Lab {
+    /// Runs `body` with a laboratory, on a thread of its own that stays on one CPU in a namespace of its own.
+    pub fn run(body: impl FnOnce(&mut Self) + Send) {
+        if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+            return;
+        }
+        let ns = NetNs::new("packet").expect("a network namespace");
+        make_interfaces(&ns);
+        ns.run(|| {
+            stay_on_one_cpu();
+            let mut lab = Self::load();
+            body(&mut lab);
+        })
+        .expect("inside the namespace");
+    }
+
+    fn load() -> Self {
+        assert!(!OBJECT.is_empty(), "netfast was built without its BPF programs");
+        let mut loader = EbpfLoader::new();
+        for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
+            loader.map_max_entries(name, DEVICE_SLOTS);
+        }
+        for name in [map::FLOWS4, map::FRESH4] {
+            loader.map_max_entries(name, TABLE);
+        }
+        let mut ebpf = loader.load(OBJECT).expect("the object loads");
+        for hook in Hook::ALL {
+            classifier(&mut ebpf, hook).load().expect("the program loads");
+        }
+        let indexes = Dev::ALL.map(|dev| (dev, if_nametoindex(dev.name()).expect("it was made")));
+        Self {
+            indexes: indexes.into(),
+            control: take(&mut ebpf, map::CONTROL),
+            devices: take(&mut ebpf, map::DEVICES),
+            generations: take(&mut ebpf, map::GENERATIONS),
+            traffic: take(&mut ebpf, map::TRAFFIC),
+            reasons: take(&mut ebpf, map::REASONS),
+            flows: take(&mut ebpf, map::FLOWS4),
+            fresh: take(&mut ebpf, map::FRESH4),
+            candidates: take(&mut ebpf, map::CANDIDATE4),
+            seen: take(&mut ebpf, map::SEEN),
+            has_seen: false,
+            filter: take(&mut ebpf, map::FILTER),
+            tally: take(&mut ebpf, map::TALLY),
+            traced: take(&mut ebpf, map::TRACED),
+            ebpf,
+        }
+    }
+
+    /// The interface's number.
+    pub fn ifindex(&self, dev: Dev) -> u32 {
+        self.indexes[&dev]
+    }
+
+    /// Puts everything back to where rows start from: all devices accelerated, nothing learned.
+    pub fn reset(&mut self) {
+        let control = Control {
+            epoch: EPOCH,
+            switches: Control::USE | Control::LEARN,
+            revalidate_ns: Duration::from_secs(1).as_nanos().try_into().expect("a second"),
+            ..Control::default()
+        };
+        self.set_control(control);
+        for dev in Dev::ALL {
+            let index = self.ifindex(dev);
+            if let Some(device) = dev.device() {
+                self.devices.insert(index, device, 0).expect("a device");
+            }
+            self.generations
+                .set(dev.slot().into(), dev.generation(), 0)
+                .expect("a generation");
+        }
+        for table in [&mut self.flows, &mut self.fresh] {
+            let keys: Vec<_> = table.keys().collect::<Result<_, _>>().expect("keys");
+            for key in keys {
+                table.remove(&key).expect("it is there");
+            }
+        }
+        self.edit_candidates(|candidate| candidate.fill(0));
+        self.forget_seen();
+    }
+
+    /// Sets the daemon's switches.
+    pub fn set_control(&mut self, control: Control) {
+        if control.learn_after != 0 {
+            self.has_seen = true;
+        }
+        self.control.set(0, control, 0).expect("control");
+    }
+
+    fn forget_seen(&mut self) {
+        if std::mem::take(&mut self.has_seen) {
+            for index in 0..self.seen.len() {
+                self.seen.set(index, 0, 0).expect("a counter");
+            }
+        }
+    }
+
+    /// Changes the candidate of every CPU.
+    pub fn edit_candidates(&mut self, edit: impl Fn(&mut CandidateBytes)) {
+        let mut values: Vec<_> = self.candidates.get(&0, 0).expect("a candidate").to_vec();
+        values.iter_mut().for_each(edit);
+        let values = PerCpuValues::try_from(values).expect("one for each CPU");
+        self.candidates.set(0, values, 0).expect("a candidate");
+    }
+
+    /// Traffic of every slot, summed over the CPUs.
+    pub fn traffic_of_slots(&self) -> Vec<Traffic> {
+        (0..DEVICE_SLOTS)
+            .map(|slot| {
+                let values = self.traffic.get(&slot, 0).expect("traffic");
+                values.iter().fold(Traffic::default(), |sum, part| Traffic {
+                    in_fast_packets: sum.in_fast_packets + part.in_fast_packets,
+                    in_fast_bytes: sum.in_fast_bytes + part.in_fast_bytes,
+                    in_slow_packets: sum.in_slow_packets + part.in_slow_packets,
+                    in_slow_bytes: sum.in_slow_bytes + part.in_slow_bytes,
+                    out_fast_packets: sum.out_fast_packets + part.out_fast_packets,
+                    out_fast_bytes: sum.out_fast_bytes + part.out_fast_bytes,
+                    in_spoofed_packets: sum.in_spoofed_packets + part.in_spoofed_packets,
+                    in_malformed_packets: sum.in_malformed_packets + part.in_malformed_packets,
+                })
+            })
+            .collect()
+    }
+
+    /// Counts of every reason, summed over the CPUs.
+    pub fn counts(&self) -> Vec<Count> {
+        (0..SLOTS)
+            .map(|number| {
+                let values = self.reasons.get(&number, 0).expect("a count");
+                values.iter().fold(Count::default(), |sum, part| Count {
+                    packets: sum.packets + part.packets,
+                    bytes: sum.bytes + part.bytes,
+                })
+            })
+            .collect()
+    }
+
+    /// Runs a packet through a program, again and again; each time it is what the last time has made of it. Returns
+    /// how long it took on average.
+    pub fn repeat(&mut self, hook: Hook, context: Context, packet: &[u8], repeat: u32) -> Duration {
+        let context_in = context.bytes();
+        let result = classifier(&mut self.ebpf, hook).test_run(TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(&context_in),
+            repeat,
+            ..TestRunOptions::default()
+        });
+        result.expect("the kernel runs it").duration
+    }
+
+    /// Runs a packet through a program.
+    pub fn test_run(&mut self, hook: Hook, context: Context, packet: &[u8]) -> Outcome {
+        let mut out = vec![0; packet.len() + 256];
+        let context_in = context.bytes();
+        let mut context_out = [0; Context::BYTES];
+        let result = classifier(&mut self.ebpf, hook)
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context_in),
+                ctx_out: Some(&mut context_out),
+                ..TestRunOptions::default()
+            })
+            .expect("the kernel runs it");
+        out.truncate(result.data_size_out as usize);
+        let word = |place: usize| u32::from_ne_bytes(context_out[place..place + 4].try_into().expect("four bytes"));
+        Outcome {
+            verdict: result.return_value.cast_signed(),
+            packet: out,
+            mark: word(Context::MARK),
+            priority: word(Context::PRIORITY),
+        }
+    }
+}
+
+/// The clock of the programs, in nanoseconds.
+pub fn now_ns() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    Duration::from(time).as_nanos().try_into().expect("five centuries")
+}
+
+fn classifier(ebpf: &mut Ebpf, hook: Hook) -> &mut SchedClassifier {
+    let program = ebpf.program_mut(hook.program()).expect("it is in the object");
+    program.try_into().expect("it is a classifier")
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &str) -> M
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).expect("it is in the object");
+    M::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn make_interfaces(ns: &NetNs) {
+    let ip = |args: String| {
+        ns.ip(&args).unwrap_or_else(|error| panic!("ip {args}: {error:#}"));
+    };
+    for dev in Dev::ALL {
+        let name = dev.name();
+        if dev == Dev::Bridge {
+            ip(format!("link add name {name} type bridge"));
+            ip(format!("address add {BRIDGE}/16 dev {name}"));
+        } else {
+            ip(format!("link add name {name} type veth peer name p-{name}"));
+            ip(format!("link set p-{name} up"));
+        }
+        ip(format!("link set {name} up"));
+    }
+    ip(format!("address add {HOST}/24 dev {}", Dev::Uplink.name()));
+    ip(format!("route add default dev {}", Dev::Uplink.name()));
+    // bpf_fib_lookup answers only for interfaces that forward.
+    ns.set_sysctl("net/ipv4/ip_forward", "1").expect("forwarding");
+}
+
+/// A candidate is per CPU: both halves of a row must run on the same one.
+fn stay_on_one_cpu() {
+    let mut set = CpuSet::new();
+    let cpu = sched_getcpu().expect("a CPU");
+    set.set(cpu).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &set).expect("pinning a thread to a CPU");
+}

@@ -1,0 +1,241 @@
+//! Running other programs: with a time limit, and with errors that show what was run and what it said.
+
+use std::{
+    ffi::OsStr,
+    fmt::Write as _,
+    io::Read,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+
+/// How long [`run`] waits before it ends the program.
+pub const TIME_LIMIT: Duration = Duration::from_mins(1);
+
+/// What a finished program left behind.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output; bytes that are not UTF-8 are replaced.
+    pub stdout: String,
+    /// Its standard error; bytes that are not UTF-8 are replaced.
+    pub stderr: String,
+}
+
+/// Runs `command` to its end and returns its standard output without the final newline.
+///
+/// Fails if it cannot be started, runs longer than [`TIME_LIMIT`], or ends with another status than 0; the error holds
+/// the command line, the status, and the output.
+pub fn run(command: &mut Command) -> Result<String> {
+    let done = finish(command, TIME_LIMIT)?;
+    if !done.status.success() {
+        let mut said = done.stderr.trim().to_owned();
+        if said.is_empty() {
+            done.stdout.trim().clone_into(&mut said);
+        }
+        bail!("`{}` failed ({}): {said}", line_of(command), done.status);
+    }
+    Ok(done.stdout.trim_end().to_owned())
+}
+
+/// Runs `line` by `sh -c`, in the caller's namespaces; see [`run`].
+pub fn sh(line: &str) -> Result<String> {
+    run(Command::new("sh").args(["-c", line]))
+}
+
+/// Runs `command` to its end, whatever its status; after `limit` its process group is killed, and that is an error.
+pub fn finish(command: &mut Command, limit: Duration) -> Result<Finished> {
+    // A group of its own, so that what it started can be ended with it, and cannot keep the pipes open.
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", line_of(command)))?;
+    let stdout = drain(child.stdout.take());
+    let stderr = drain(child.stderr.take());
+    let status = wait_until(&mut child, Instant::now() + limit)?;
+    if status.is_none() {
+        let _gone = killpg(pid_of(&child), Signal::SIGKILL);
+        child.wait()?;
+    }
+    let stdout = stdout.join().map_err(|_| anyhow!("the reader of stdout panicked"))?;
+    let stderr = stderr.join().map_err(|_| anyhow!("the reader of stderr panicked"))?;
+    match status {
+        Some(status) => Ok(Finished { status, stdout, stderr }),
+        None => bail!(
+            "`{}` did not end within {} s and was killed; it had said: {}{}",
+            line_of(command),
+            limit.as_secs(),
+            stdout.trim(),
+            stderr.trim()
+        ),
+    }
+}
+
+/// A program that runs beside the test; killed when dropped.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    line: String,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Background {
+    /// Starts `command`; both its outputs are collected.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let line = line_of(command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start `{line}`"))?;
+        let stdout = Some(drain(child.stdout.take()));
+        let stderr = Some(drain(child.stderr.take()));
+        Ok(Self {
+            child,
+            line,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends `signal` to it (not to its children).
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(pid_of(&self.child), signal).with_context(|| format!("cannot send {signal} to `{}`", self.line))
+    }
+
+    /// Waits for its own end, at most `limit`; an error if it takes longer (it is then killed).
+    pub fn wait(mut self, limit: Duration) -> Result<Finished> {
+        let status = wait_until(&mut self.child, Instant::now() + limit)?;
+        let finished = self.collect()?;
+        match status {
+            Some(status) => Ok(Finished { status, ..finished }),
+            None => bail!(
+                "`{}` did not end within {} s and was killed; it had said: {}{}",
+                self.line,
+                limit.as_secs(),
+                finished.stdout.trim(),
+                finished.stderr.trim()
+            ),
+        }
+    }
+
+    /// Asks it to end by SIGTERM and waits up to 10 s for that.
+    pub fn stop(mut self) -> Result<Finished> {
+        if self.is_running() {
+            self.signal(Signal::SIGTERM)?;
+        }
+        self.wait(Duration::from_secs(10))
+    }
+
+    fn collect(&mut self) -> Result<Finished> {
+        let _gone = killpg(pid_of(&self.child), Signal::SIGKILL);
+        let status = self.child.wait()?;
+        let join = |reader: Option<JoinHandle<String>>| reader.and_then(|r| r.join().ok()).unwrap_or_default();
+        Ok(Finished {
+            status,
+            stdout: join(self.stdout.take()),
+            stderr: join(self.stderr.take()),
+        })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.stdout.is_some() {
+            let _gone = killpg(pid_of(&self.child), Signal::SIGKILL);
+            let _status = self.child.wait();
+        }
+    }
+}
+
+/// Waits for `child` until `deadline`; `None` if it still runs then.
+pub fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Calls `probe` every 50 ms until it gives a value; an error that names `what` after `limit`.
+pub fn poll<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return Ok(value);
+        }
+        if Instant::now() >= deadline {
+            bail!("{what}: not within {} s", limit.as_secs_f32());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The command as one would type it, for messages.
+pub fn line_of(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for arg in command.get_args().map(OsStr::to_string_lossy) {
+        let plain = !arg.is_empty() && !arg.contains([' ', '"', '\'', '$', '*', '\n']);
+        // Writing to a String cannot fail.
+        let _ = if plain {
+            write!(line, " {arg}")
+        } else {
+            write!(line, " {arg:?}")
+        };
+    }
+    line
+}
+
+/// The signal that ended it, in words, or the exit code.
+pub fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a pid fits i32"))
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // A read error means that the other end is gone: what came so far is the output.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

@@ -1,0 +1,28 @@
+//! Laboratory for tests, demo and benchmarks: Docker hosts in network namespaces, and a traffic generator.
+//!
+//! - [`docker_host`]: a real dockerd in a namespace of its own, with an outside client;
+//! - [`topo`]: the same shape from plain namespaces, for machines that cannot run dockerd and for exact topologies;
+//! - [`site`]: what both have in common, a host with an uplink and an outside client;
+//! - [`netfast_proc`]: the netfast binary, run in such a host;
+//! - [`systemd`]: a machine under a real systemd, in such a host;
+//! - [`netns`], [`cmd`], [`leftovers`]: namespaces, programs, and their end;
+//! - [`traffic`]: what the `netfast-traffic` binary does, and its reports;
+//! - [`require`]: what a test needs of the machine;
+//! - [`seeds`]: generated differential tests, the pure part.
+//!
+//! Nothing here depends on netfast or aya: `cargo xtask setup` uses it before a BPF toolchain exists. Everything is
+//! removed when dropped, panics included; see [`leftovers`] for crashes.
+
+pub mod cmd;
+pub mod docker_host;
+pub mod leftovers;
+pub mod netfast_proc;
+pub mod netns;
+pub mod packet;
+pub mod programs;
+pub mod require;
+pub mod seeds;
+pub mod site;
+pub mod systemd;
+pub mod topo;
+pub mod traffic;

@@ -1,0 +1,246 @@
+//! What happens in a scenario: traffic, odd packets, and events in between.
+
+use super::{
+    super::{
+        odd::Odd,
+        rule::Rule,
+        scenario::{Protocol, Talk},
+        step::{By, Close, Device, Icmp, Mac, PortFlag, Step},
+    },
+    Maker,
+};
+
+impl Maker {
+    /// What happens, with these rules there from the beginning.
+    pub(super) fn script(&mut self, rules: &[Rule]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut removable: Vec<usize> = (0..rules.len()).collect();
+        for talk in 0..self.talks.len() {
+            if self.rng.chance(8) {
+                steps.push(Step::Knock(talk, 3));
+            }
+            steps.push(Step::Open(talk));
+            steps.push(Step::Exchange(talk, self.rng.pick(&[2, 3, 4])));
+        }
+        for _ in 0..5 + self.rng.below(10) {
+            let is_event = self.rng.chance(30);
+            let more = if is_event {
+                self.event(&mut removable)
+            } else {
+                self.traffic()
+            };
+            steps.extend(more);
+            if is_event {
+                // What it did to whom.
+                for talk in 0..self.talks.len() {
+                    if self.rng.chance(70) {
+                        steps.push(Step::Exchange(talk, 2));
+                    }
+                }
+            }
+        }
+        for talk in 0..self.talks.len() {
+            steps.push(Step::Exchange(talk, 2));
+            if self.rng.chance(30) {
+                steps.extend(self.close(talk));
+            }
+        }
+        steps
+    }
+
+    fn by(&mut self) -> By {
+        self.rng.pick(&[By::Client, By::Server])
+    }
+
+    fn close(&mut self, talk: usize) -> Vec<Step> {
+        let (first, second) = self.rng.pick(&[(By::Client, By::Server), (By::Server, By::Client)]);
+        let mut steps = vec![Step::Finish(talk, first), Step::Acknowledge(talk, second)];
+        if self.rng.chance(50) {
+            // Half closed: the other goes on.
+            steps.push(Step::Send(talk, second, Odd::Plain(100)));
+        }
+        steps.extend([Step::Finish(talk, second), Step::Acknowledge(talk, first)]);
+        steps
+    }
+
+    /// Something that a conversation sends.
+    fn traffic(&mut self) -> Vec<Step> {
+        let talk = self.rng.below(self.talks.len());
+        let by = self.by();
+        match self.rng.weighted(&[
+            (60, 0),
+            (5, 1),
+            (5, 2),
+            (4, 3),
+            (5, 4),
+            (6, 5),
+            (4, 6),
+            (4, 7),
+            (3, 8),
+            (4, 9),
+        ]) {
+            0 => {
+                let odd = self.odd(talk);
+                let mut steps = vec![Step::Send(talk, by, odd)];
+                if self.rng.chance(50) {
+                    steps.push(Step::Exchange(talk, self.rng.pick(&[1, 2])));
+                }
+                steps
+            }
+            1 => self.close(talk),
+            2 => {
+                let mut steps = self.close(talk);
+                steps.extend([Step::Reopen(talk), Step::Exchange(talk, 3)]);
+                steps
+            }
+            3 => vec![Step::Reset(talk, by), Step::Exchange(talk, 1)],
+            4 => vec![Step::Reopen(talk), Step::Exchange(talk, 3)],
+            5 => {
+                let kind = self.rng.pick(&[Icmp::Port, Icmp::TooBig(1200), Icmp::Time]);
+                vec![Step::Error(talk, by, kind), Step::Exchange(talk, 2)]
+            }
+            6 => vec![Step::Echo(talk, 3)],
+            7 => {
+                let close = self
+                    .rng
+                    .pick(&[Close::HalfByClient, Close::HalfByServer, Close::ResetByClient]);
+                vec![Step::Transfer(talk, self.rng.pick(&[1, 60, 300]), close)]
+            }
+            8 => vec![Step::HostTalk(self.container(), 3)],
+            _ => vec![Step::Pause(self.rng.pick(&[10, 40, 80])), Step::Exchange(talk, 2)],
+        }
+    }
+
+    fn odd(&mut self, talk: usize) -> Odd {
+        let Talk { protocol, client, .. } = self.talks[talk];
+        let neighbour = self.on_bridge(client, true);
+        let rng = &mut self.rng;
+        let odd = match rng.below(30) {
+            0 | 1 => Odd::Plain(rng.pick(&[0, 1, 3, 8, 15, 17, 200, 1300])),
+            2 => Odd::Full { df: rng.chance(50) },
+            3 => Odd::Ttl(rng.pick(&[0, 1, 1])),
+            4 => Odd::Ttl(rng.pick(&[2, 3, 128, 255])),
+            5 => Odd::Dscp(rng.pick(&[8, 46, 63])),
+            6 => Odd::Ecn(rng.pick(&[1, 2, 3])),
+            7 => Odd::IpOptions,
+            8 => Odd::Fragments {
+                size: rng.pick(&[16, 24]),
+                reversed: rng.chance(30),
+                first_only: rng.chance(20),
+            },
+            9 => Odd::ReservedBit,
+            10 => Odd::NoDf,
+            11 => Odd::BadIpChecksum,
+            12 => Odd::BadChecksum,
+            13 => Odd::ZeroChecksum,
+            14 => Odd::Vlan(rng.pick(&[0, 5])),
+            15 => Odd::Protocol(rng.pick(&[132, 47, 1])),
+            16 => match neighbour {
+                Some(neighbour) => Odd::SpoofedAddress(neighbour),
+                None => Odd::StrangeAddress,
+            },
+            17 => Odd::StrangeAddress,
+            18 => match neighbour {
+                Some(neighbour) => Odd::SpoofedMac(neighbour),
+                None => Odd::StrangeMac,
+            },
+            19 => Odd::MulticastMac,
+            20 => Odd::BroadcastMac,
+            21 => Odd::StrangeMac,
+            22 => match neighbour {
+                Some(neighbour) => Odd::WrongMac(neighbour),
+                None => Odd::MulticastAddress,
+            },
+            23 => Odd::Flags(rng.pick(&[0, 0x08, 0x03, 0x06, 0x30, 0x50, 0xff])),
+            24 => Odd::TcpOptions { long: rng.chance(50) },
+            25 => Odd::OutOfWindow(rng.pick(&[200_000, 2_000_000_000])),
+            26 => Odd::Padded(rng.pick(&[1, 8])),
+            27 => rng.pick(&[Odd::Truncated(4), Odd::BadHeaderLength, Odd::NotIp]),
+            28 => Odd::BadLength,
+            _ => Odd::Burst(rng.pick(&[3, 8])),
+        };
+        let is_wrong_sum = odd == Odd::BadChecksum || odd == Odd::ZeroChecksum && protocol == Protocol::Tcp;
+        if is_wrong_sum && !self.shape.unsummed {
+            return Odd::Plain(64);
+        }
+        odd
+    }
+
+    /// Something that happens to the host.
+    fn event(&mut self, removable: &mut Vec<usize>) -> Vec<Step> {
+        let container = self.container();
+        let bridge = self.rng.below(self.shape.bridges.len());
+        let uplink = self.rng.below(2);
+        let step = match self.rng.weighted(&[
+            (22, 0),
+            (12, 1),
+            (5, 2),
+            (8, 3),
+            (8, 4),
+            (7, 5),
+            (4, 6),
+            (6, 7),
+            (8, 8),
+            (6, 9),
+            (1, 10),
+            (3, 11),
+            (4, 12),
+            (4, 13),
+            (4, 14),
+        ]) {
+            1 if !removable.is_empty() => Step::RemoveRule(removable.swap_remove(self.rng.below(removable.len()))),
+            0 | 1 => Step::AddRule(self.rule()),
+            2 => Step::Stop(container),
+            3 => Step::Replace(container, self.rng.pick(&[Mac::Same, Mac::Other])),
+            4 => {
+                Step::Rename(
+                    self.rng
+                        .pick(&[Device::Bridge(bridge), Device::Veth(container), Device::Uplink(uplink)]),
+                )
+            }
+            5 => Step::Route(self.rng.weighted(&[(1, 0), (2, 1)])),
+            6 => Step::PolicyRule(container),
+            7 => Step::Neighbour(uplink),
+            8 => {
+                let device = self.rng.pick(&[
+                    Device::Uplink(uplink),
+                    Device::Uplink(0),
+                    Device::Veth(container),
+                    Device::Bridge(bridge),
+                ]);
+                return self.mtu(device);
+            }
+            9 => Step::CallIptables(bridge, self.rng.chance(60)),
+            10 => Step::CallIptablesAll(self.rng.chance(50)),
+            11 => Step::Forwarding(false),
+            12 => Step::Address(uplink),
+            13 => Step::Qdisc(container),
+            _ => Step::Port(container, self.rng.pick(&[PortFlag::Isolated, PortFlag::Hairpin])),
+        };
+        vec![step]
+    }
+
+    /// An MTU, and packets that no longer fit, or do again.
+    fn mtu(&mut self, device: Device) -> Vec<Step> {
+        let mut steps = vec![Step::Mtu(device, self.rng.pick(&[700, 1000, 1200]))];
+        for talk in 0..self.talks.len() {
+            let by = self.by();
+            steps.push(Step::Send(talk, by, Odd::Full { df: true }));
+            steps.push(Step::Exchange(talk, 1));
+            steps.push(Step::Send(
+                talk,
+                by,
+                Odd::Full {
+                    df: self.rng.chance(60),
+                },
+            ));
+        }
+        if self.rng.chance(40) {
+            steps.push(Step::Mtu(device, 1500));
+            for talk in 0..self.talks.len() {
+                steps.push(Step::Send(talk, By::Client, Odd::Full { df: true }));
+            }
+        }
+        steps
+    }
+}

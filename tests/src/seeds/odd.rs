@@ -1,0 +1,125 @@
+//! What can be odd about a packet of a conversation.
+
+use serde::{Deserialize, Serialize};
+
+use super::scenario::Place;
+
+/// How a packet differs from an ordinary one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Odd {
+    /// In nothing but its payload's length.
+    Plain(u16),
+    /// As long as the sender's link carries, with "don't fragment" or without.
+    Full {
+        /// "Don't fragment".
+        df: bool,
+    },
+    /// Its TTL.
+    Ttl(u8),
+    /// Its DSCP.
+    Dscp(u8),
+    /// Its ECN bits.
+    Ecn(u8),
+    /// IP options.
+    IpOptions,
+    /// In pieces.
+    Fragments {
+        /// Bytes in each, a multiple of eight.
+        size: u16,
+        /// Last piece first.
+        reversed: bool,
+        /// Only the first piece.
+        first_only: bool,
+    },
+    /// The bit that RFC 791 keeps at zero.
+    ReservedBit,
+    /// May be fragmented.
+    NoDf,
+    /// IP header checksum off by one.
+    BadIpChecksum,
+    /// Transport checksum off by one.
+    BadChecksum,
+    /// Transport checksum zero.
+    ZeroChecksum,
+    /// A VLAN tag.
+    Vlan(u16),
+    /// Another IP protocol.
+    Protocol(u8),
+    /// From another's address, by the same sender.
+    SpoofedAddress(Place),
+    /// From an address of nobody's.
+    StrangeAddress,
+    /// From another's MAC address.
+    SpoofedMac(Place),
+    /// To a multicast MAC address.
+    MulticastMac,
+    /// To a broadcast MAC address.
+    BroadcastMac,
+    /// To a MAC address of nobody's.
+    StrangeMac,
+    /// To another station of the same bridge, by MAC.
+    WrongMac(Place),
+    /// To a multicast address.
+    MulticastAddress,
+    /// TCP flags as they are; UDP: an ordinary packet.
+    Flags(u8),
+    /// TCP options: timestamps, or 40 bytes of end-of-list.
+    TcpOptions {
+        /// As many as fit.
+        long: bool,
+    },
+    /// TCP: ahead of the window by this much.
+    OutOfWindow(u32),
+    /// IP length field shorter than the packet, so that bytes follow that belong to no header.
+    Padded(u8),
+    /// IP length field longer than the packet.
+    Truncated(u8),
+    /// Transport header contradicts the IP header: UDP length, TCP data offset.
+    BadLength,
+    /// An `EtherType` that is not IP.
+    NotIp,
+    /// An IP header length under 20 bytes.
+    BadHeaderLength,
+    /// Several packets at once, each of another length.
+    Burst(u8),
+}
+
+impl Odd {
+    /// Its kind, for the coverage table.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Plain(_) => "packet: plain",
+            Self::Full { .. } => "packet: as long as the link",
+            Self::Ttl(0..=1) => "packet: TTL 0 or 1",
+            Self::Ttl(_) => "packet: other TTL",
+            Self::Dscp(_) => "packet: DSCP",
+            Self::Ecn(_) => "packet: ECN",
+            Self::IpOptions => "packet: IP options",
+            Self::Fragments { .. } => "packet: fragments",
+            Self::ReservedBit => "packet: reserved bit",
+            Self::NoDf => "packet: may be fragmented",
+            Self::BadIpChecksum => "packet: bad IP checksum",
+            Self::BadChecksum => "packet: bad transport checksum",
+            Self::ZeroChecksum => "packet: zero transport checksum",
+            Self::Vlan(_) => "packet: VLAN tag",
+            Self::Protocol(_) => "packet: other protocol",
+            Self::SpoofedAddress(_) => "packet: neighbour's address",
+            Self::StrangeAddress => "packet: nobody's address",
+            Self::SpoofedMac(_) => "packet: neighbour's MAC",
+            Self::MulticastMac => "packet: to a multicast MAC",
+            Self::BroadcastMac => "packet: to a broadcast MAC",
+            Self::StrangeMac => "packet: to nobody's MAC",
+            Self::WrongMac(_) => "packet: to another's MAC",
+            Self::MulticastAddress => "packet: to a multicast address",
+            Self::Flags(_) => "packet: TCP flags",
+            Self::TcpOptions { .. } => "packet: TCP options",
+            Self::OutOfWindow(_) => "packet: ahead of the window",
+            Self::Padded(_) => "packet: padded",
+            Self::Truncated(_) => "packet: truncated",
+            Self::BadLength => "packet: bad transport length",
+            Self::NotIp => "packet: not IP",
+            Self::BadHeaderLength => "packet: bad IP header length",
+            Self::Burst(_) => "packet: burst",
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What happens in a scenario.
+
+use serde::{Deserialize, Serialize};
+
+use super::{odd::Odd, rule::Rule, scenario::Place};
+
+/// One thing that happens. Conversations are named by their number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// The first packets: TCP's handshake, or a question and an answer.
+    Open(usize),
+    /// First packets that nobody answers.
+    Knock(usize, u8),
+    /// So many times a packet each way.
+    Exchange(usize, u8),
+    /// A packet of the client's, or of the server's.
+    Send(usize, By, Odd),
+    /// TCP: FIN; UDP: nothing.
+    Finish(usize, By),
+    /// TCP: a bare acknowledgement; UDP: nothing.
+    Acknowledge(usize, By),
+    /// TCP: RST; UDP: nothing.
+    Reset(usize, By),
+    /// The same ports again, with other sequence numbers.
+    Reopen(usize),
+    /// An ICMP error about a packet of the conversation.
+    Error(usize, By, Icmp),
+    /// An ICMP echo request to where the conversation goes, and its reply.
+    Echo(usize, u8),
+    /// A TCP connection between real sockets on the same way: so many KiB there and back, then a close.
+    Transfer(usize, u16, Close),
+    /// A rule comes.
+    AddRule(Rule),
+    /// The rule of this number goes (of those that were there from the beginning).
+    RemoveRule(usize),
+    /// A container's interface goes away.
+    Stop(Place),
+    /// A container is replaced by another with the same address.
+    Replace(Place, Mac),
+    /// An interface of the host gets another name.
+    Rename(Device),
+    /// The route to the host behind the uplinks leads by this uplink from now on.
+    Route(usize),
+    /// A container's packets are routed by another table, by the second uplink.
+    PolicyRule(Place),
+    /// The outside client's neighbour entry gets another MAC address.
+    Neighbour(usize),
+    /// An interface's MTU.
+    Mtu(Device, u16),
+    /// Whether bridged packets of this bridge pass iptables whatever the host's switch says.
+    CallIptables(usize, bool),
+    /// Whether bridged packets of any bridge pass iptables.
+    CallIptablesAll(bool),
+    /// IP forwarding.
+    Forwarding(bool),
+    /// The host gets one more address on an uplink.
+    Address(usize),
+    /// A queueing discipline on a container's veth.
+    Qdisc(Place),
+    /// A port of a bridge is isolated, or in hairpin mode.
+    Port(Place, PortFlag),
+    /// The host's first packets of its own to a container, and its answer.
+    HostTalk(Place, u8),
+    /// Nothing happens for so many milliseconds.
+    Pause(u16),
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum By {
+    /// Who began.
+    Client,
+    /// Who answers.
+    Server,
+}
+
+/// ICMP errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Icmp {
+    /// Port unreachable.
+    Port,
+    /// Fragmentation needed, with this MTU.
+    TooBig(u16),
+    /// TTL exceeded.
+    Time,
+}
+
+/// How a connection of real sockets ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Close {
+    /// The client closes its half first, and still receives.
+    HalfByClient,
+    /// The server closes its half first.
+    HalfByServer,
+    /// The client resets (`SO_LINGER` 0) after the answer.
+    ResetByClient,
+}
+
+/// The MAC address of a container that replaces another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mac {
+    /// The old one's.
+    Same,
+    /// Another.
+    Other,
+}
+
+/// An interface of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// A bridge.
+    Bridge(usize),
+    /// A container's veth.
+    Veth(Place),
+    /// An uplink.
+    Uplink(usize),
+}
+
+/// What a bridge's port can be besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PortFlag {
+    /// Talks to ports only that are not isolated.
+    Isolated,
+    /// May send a packet back where it came from.
+    Hairpin,
+}
+
+impl Step {
+    /// The conversation that it is about.
+    pub const fn talk(&self) -> Option<usize> {
+        match self {
+            Self::Open(talk)
+            | Self::Knock(talk, _)
+            | Self::Exchange(talk, _)
+            | Self::Send(talk, ..)
+            | Self::Finish(talk, _)
+            | Self::Acknowledge(talk, _)
+            | Self::Reset(talk, _)
+            | Self::Reopen(talk)
+            | Self::Error(talk, ..)
+            | Self::Echo(talk, _)
+            | Self::Transfer(talk, ..) => Some(*talk),
+            Self::AddRule(_)
+            | Self::RemoveRule(_)
+            | Self::Stop(_)
+            | Self::Replace(..)
+            | Self::Rename(_)
+            | Self::Route(_)
+            | Self::PolicyRule(_)
+            | Self::Neighbour(_)
+            | Self::Mtu(..)
+            | Self::CallIptables(..)
+            | Self::CallIptablesAll(_)
+            | Self::Forwarding(_)
+            | Self::Address(_)
+            | Self::Qdisc(_)
+            | Self::Port(..)
+            | Self::HostTalk(..)
+            | Self::Pause(_) => None,
+        }
+    }
+
+    /// Its kind, for the coverage table.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Open(_) => "open",
+            Self::Knock(..) => "knock",
+            Self::Exchange(..) => "exchange",
+            Self::Send(_, _, odd) => odd.kind(),
+            Self::Finish(..) => "FIN",
+            Self::Acknowledge(..) => "ACK",
+            Self::Reset(..) => "RST",
+            Self::Reopen(_) => "port reused",
+            Self::Error(..) => "ICMP error",
+            Self::Echo(..) => "ICMP echo",
+            Self::Transfer(_, _, Close::HalfByClient) => "transfer, client closes first",
+            Self::Transfer(_, _, Close::HalfByServer) => "transfer, server closes first",
+            Self::Transfer(_, _, Close::ResetByClient) => "transfer, reset",
+            Self::AddRule(_) => "rule added",
+            Self::RemoveRule(_) => "rule removed",
+            Self::Stop(_) => "container stopped",
+            Self::Replace(_, Mac::Same) => "container replaced, same MAC",
+            Self::Replace(_, Mac::Other) => "container replaced, other MAC",
+            Self::Rename(Device::Bridge(_)) => "bridge renamed",
+            Self::Rename(Device::Veth(_)) => "veth renamed",
+            Self::Rename(Device::Uplink(_)) => "uplink renamed",
+            Self::Route(_) => "route changed",
+            Self::PolicyRule(_) => "policy rule added",
+            Self::Neighbour(_) => "neighbour changed",
+            Self::Mtu(..) => "MTU changed",
+            Self::CallIptables(..) => "a bridge's br_netfilter switched",
+            Self::CallIptablesAll(_) => "the host's br_netfilter switched",
+            Self::Forwarding(_) => "forwarding switched",
+            Self::Address(_) => "address added",
+            Self::Qdisc(_) => "qdisc added",
+            Self::Port(_, PortFlag::Isolated) => "port isolated",
+            Self::Port(_, PortFlag::Hairpin) => "port in hairpin mode",
+            Self::HostTalk(..) => "host to container",
+            Self::Pause(_) => "pause",
+        }
+    }
+}

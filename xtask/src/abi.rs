@@ -1,0 +1,111 @@
+//! The ABI number and the files it stands for: whoever changes what daemon and BPF programs share is made to look at
+//! `ABI_VERSION`, since a daemon must never read the pinned maps of an object with another layout.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+use crate::workspace::root;
+
+/// Where the constant is, and the other files that say how maps and their values are laid out.
+const FILES: [&str; 8] = [
+    "netfast-common/src/abi.rs",
+    "netfast-common/src/control.rs",
+    "netfast-common/src/device.rs",
+    "netfast-common/src/flow.rs",
+    "netfast-common/src/net.rs",
+    "netfast-common/src/reason.rs",
+    "netfast-common/src/trace.rs",
+    "netfast-ebpf/src/maps.rs",
+];
+/// The record: the number and the hash of the files' code, in one line.
+const RECORD: &str = "xtask/abi.txt";
+
+/// Compares the files with the record.
+pub fn check() -> Result<()> {
+    let root = root();
+    let now = current(&root)?;
+    let recorded = fs::read_to_string(record_path(&root)).with_context(|| format!("cannot read {RECORD}"))?;
+    if recorded.trim() == now {
+        return Ok(());
+    }
+    let number = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
+    if number(&recorded) == number(&now) {
+        bail!(
+            "the code that ABI_VERSION {} stands for has changed ({}): if a key, value, meaning or name in it has, and \
+             that number has been released, raise it; then run `cargo xtask lint --record-abi`",
+            number(&now),
+            FILES.join(", ")
+        );
+    }
+    bail!(
+        "ABI_VERSION is {} and {RECORD} has {}: run `cargo xtask lint --record-abi`",
+        number(&now),
+        number(&recorded)
+    )
+}
+
+/// Writes the record anew.
+pub fn record() -> Result<()> {
+    let root = root();
+    let line = format!("{}\n", current(&root)?);
+    fs::write(record_path(&root), line).with_context(|| format!("cannot write {RECORD}"))
+}
+
+fn record_path(root: &Path) -> PathBuf {
+    root.join(RECORD)
+}
+
+fn current(root: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut version = None;
+    for file in FILES {
+        let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+        version = version.or_else(|| version_in(&text));
+        hash.update(file);
+        hash.update(code_of(&text));
+    }
+    let version = version.with_context(|| format!("{} has no ABI_VERSION", FILES[0]))?;
+    let digest = hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    Ok(format!("{version} {digest}"))
+}
+
+fn version_in(text: &str) -> Option<u32> {
+    let line = text.lines().find(|line| line.contains("const ABI_VERSION"))?;
+    line.split_once('=')?.1.trim_matches([' ', ';']).parse().ok()
+}
+
+/// The text without comments, blank lines and unit tests.
+fn code_of(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| *line != "#[cfg(test)]");
+    let code = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_tests_do_not_count_as_code() {
+        let a = "//! A.\nstruct X;\n\n#[cfg(test)]\nmod tests {}\n";
+        let b = "//! B.\n/// X.\n    struct X;\n";
+        assert_eq!(code_of(a), code_of(b));
+        assert_ne!(code_of(a), code_of("struct Y;"));
+    }
+
+    #[test]
+    fn the_version_is_found() {
+        assert_eq!(version_in("/// N.\npub const ABI_VERSION: u32 = 12;\n"), Some(12));
+        assert_eq!(version_in("nothing"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! `cargo xtask bench`: interleaved rounds of direct veth pair, kernel path and netfast.
+
+use std::{
+    fs::File,
+    io::BufWriter,
+    path::PathBuf,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use netfast_tests::{netfast_proc::ensure_bpffs, require::kernel_version};
+use serde::Serialize;
+
+use crate::{
+    build, interrupt,
+    measure::{
+        lab::{Lab, Path},
+        metric::{Metric, Tools},
+        plan::Plan,
+        sample::{Sample, Variant},
+        table,
+    },
+    setup::{self, Scope},
+};
+
+/// Options of `bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Ways through the host.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Path::Docker0, Path::User, Path::Published, Path::Masquerade, Path::Host])]
+    paths: Vec<Path>,
+    /// What to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Metric::Tcp1, Metric::Tcp4, Metric::Udp, Metric::Rr, Metric::Crr])]
+    metrics: Vec<Metric>,
+    /// Rounds, each with all of it.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Only what needs no netfast: the kernel's path and the direct veth pair.
+    #[arg(long)]
+    without_netfast: bool,
+    /// Let plain network namespaces play the containers even where a Docker engine could be started.
+    #[arg(long)]
+    no_docker: bool,
+    /// Both ends on one CPU, where no packet overtakes another: what is retransmitted then was lost.
+    #[arg(long)]
+    one_cpu: bool,
+    /// Write all samples to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// The file of `--json`.
+#[derive(Serialize)]
+struct Record<'a> {
+    /// Seconds since 1970 when it was written.
+    time: u64,
+    kernel: String,
+    cpus: usize,
+    /// Whether containers were those of a real engine.
+    docker: bool,
+    seconds: f64,
+    samples: &'a [Sample],
+}
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
+    // Not after half an hour of measuring.
+    let json = args
+        .json
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
+    let json = json.transpose()?;
+    interrupt::handle()?;
+    setup::ensure(Scope::All)?;
+    let traffic = build::build_for_laboratory(!args.without_netfast)?;
+    ensure_bpffs()?;
+
+    let lab = Lab::new(args.no_docker, |what| eprintln!("bench: {what}"))?;
+    let mut variants = vec![Variant::Direct, Variant::Kernel, Variant::Netfast];
+    if args.without_netfast {
+        variants.pop();
+    }
+    let plan = Plan {
+        paths: args.paths.clone(),
+        variants,
+        metrics: args.metrics.clone(),
+        rounds: args.rounds,
+    };
+    let samples = plan.run(
+        &lab,
+        &Tools {
+            traffic,
+            seconds: args.seconds,
+            one_cpu: args.one_cpu,
+        },
+    )?;
+    let docker = lab.has_docker();
+    drop(lab);
+
+    for path in &plan.paths {
+        println!("\n{}", table::of_path(&samples, *path, &plan.variants));
+    }
+    println!(
+        "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios.",
+        args.rounds, args.seconds
+    );
+    if let Some(file) = json {
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        let cpus = thread::available_parallelism().map_or(0, usize::from);
+        let all = Record {
+            time,
+            kernel: kernel_version().1,
+            cpus,
+            docker,
+            seconds: args.seconds,
+            samples: &samples.0,
+        };
+        serde_json::to_writer_pretty(BufWriter::new(file), &all).context("cannot write the samples")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask build`: netfast with its BPF programs, and the traffic generator.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use netfast_tests::programs;
+
+use crate::{
+    setup::{self, Scope},
+    workspace::{cargo, show, target_dir},
+};
+
+/// Options of `build`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// With optimisation, as for a release.
+    #[arg(long)]
+    release: bool,
+}
+
+/// The programs that were built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The daemon and command-line tool.
+    pub netfast: PathBuf,
+    /// The traffic generator.
+    pub traffic: PathBuf,
+}
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure(Scope::Build)?;
+    let built = build(args.release)?;
+    println!("{}\n{}", built.netfast.display(), built.traffic.display());
+    Ok(())
+}
+
+/// Builds both programs.
+pub fn build(release: bool) -> Result<Built> {
+    let dir = cargo_build(release, &["netfast", "netfast-tests"])?;
+    let built = Built {
+        netfast: dir.join("netfast"),
+        traffic: dir.join("netfast-traffic"),
+    };
+    for program in [&built.netfast, &built.traffic] {
+        ensure!(
+            program.is_file(),
+            "cargo built everything, but {} is not there",
+            program.display()
+        );
+    }
+    Ok(built)
+}
+
+/// Builds both programs, or the traffic generator alone, with optimisation, for this process's laboratories; returns
+/// the generator.
+pub fn build_for_laboratory(with_netfast: bool) -> Result<PathBuf> {
+    let dir = cargo_build(
+        true,
+        if with_netfast {
+            &["netfast", "netfast-tests"]
+        } else {
+            &["netfast-tests"]
+        },
+    )?;
+    programs::use_built(&dir);
+    programs::traffic()
+}
+
+/// Builds the programs of `packages` and returns the directory that has them.
+fn cargo_build(release: bool, packages: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--bins"]).args(release.then_some("--release"));
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    show(&mut command)?;
+    Ok(target_dir()?.join(if release { "release" } else { "debug" }))
+}

@@ -1,0 +1,119 @@
+//! `cargo xtask demo`: netfast beside the kernel's own path, in a few minutes, from a fresh checkout.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use netfast_tests::netfast_proc::ensure_bpffs;
+
+use crate::{
+    build, interrupt,
+    measure::{
+        lab::{Lab, Path},
+        metric::{FIGURES, Figure, Metric, Tools},
+        plan::Plan,
+        sample::{Samples, Variant},
+        table::{Table, number},
+    },
+    setup::{self, Scope},
+};
+
+/// Options of `demo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Rounds of kernel path and netfast in turn.
+    #[arg(long, default_value_t = 2)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Let plain network namespaces play the containers even where a Docker engine could be started.
+    #[arg(long)]
+    no_docker: bool,
+}
+
+/// What the demo measures and shows, and whether a ratio says something about it.
+const SHOWN: [(&str, bool); 5] = [
+    ("tcp1_gbps", true),
+    ("tcp1_cpu", true),
+    ("udp_pps", true),
+    ("rr_p50", true),
+    ("fast_share", false),
+];
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    interrupt::handle()?;
+    setup::ensure(Scope::All)?;
+    say("building netfast");
+    let traffic = build::build_for_laboratory(true)?;
+    ensure_bpffs()?;
+
+    let start = Instant::now();
+    let lab = Lab::new(args.no_docker, say)?;
+    let plan = Plan {
+        paths: vec![Path::Docker0, Path::User, Path::Published, Path::Masquerade],
+        variants: vec![Variant::Kernel, Variant::Netfast],
+        metrics: vec![Metric::Tcp1, Metric::Udp, Metric::Rr],
+        rounds: args.rounds,
+    };
+    let samples = plan.run(
+        &lab,
+        &Tools {
+            traffic,
+            seconds: args.seconds,
+            one_cpu: false,
+        },
+    )?;
+    let docker = lab.has_docker();
+    say("cleaning up");
+    drop(lab);
+    println!("\n{}", table(&samples, &plan.paths));
+    println!(
+        "Medians of {} rounds of {} s each; the ratio is netfast to kernel, round by round.",
+        args.rounds, args.seconds
+    );
+    let containers = if docker {
+        "containers of a real Docker engine"
+    } else {
+        "network namespaces as containers"
+    };
+    println!(
+        "Measured between {containers} in {:.0} s. More: cargo xtask bench",
+        start.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+fn table(samples: &Samples, paths: &[Path]) -> String {
+    let mut table = Table::default();
+    table.row(["", "", "kernel", "netfast", "ratio"]);
+    for path in paths {
+        table.row([path.title()]);
+        for (name, has_ratio) in SHOWN {
+            let Some(figure) = FIGURES.into_iter().find(|figure| figure.name == name) else {
+                continue;
+            };
+            table.row(row(samples, *path, &figure, has_ratio));
+        }
+    }
+    table.render()
+}
+
+fn row(samples: &Samples, path: Path, figure: &Figure, has_ratio: bool) -> Vec<String> {
+    let cell = |variant| {
+        let spread = samples.spread(path, variant, figure.name);
+        spread.map_or_else(String::new, |spread| number(spread.median, figure))
+    };
+    let ratio = samples.ratio(path, Variant::Kernel, figure.name).filter(|_| has_ratio);
+    vec![
+        format!("  {}", figure.title),
+        figure.unit.to_owned(),
+        cell(Variant::Kernel),
+        cell(Variant::Netfast),
+        ratio.map_or_else(String::new, |ratio| format!("{:.2}x", ratio.median)),
+    ]
+}
+
+fn say(what: &str) {
+    eprintln!("demo: {what}");
+}

@@ -1,0 +1,259 @@
+//! `cargo xtask dist`: a Debian package and a tarball, in `target/dist`.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use netfast_tests::{cmd, programs};
+
+use crate::{
+    build,
+    setup::{self, Scope},
+    workspace::{cargo, root, show, target_dir},
+};
+
+/// Options of `dist`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The package's version, where it is not to be that of the sources (a snapshot, a test of upgrades).
+    #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
+    version: String,
+}
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure(Scope::Build)?;
+    let parts = Parts::make(&build::build(true)?.netfast)?;
+    for file in [parts.deb(&args.version)?, parts.tarball(&args.version)?] {
+        println!("{} ({} KiB)", file.display(), fs::metadata(&file)?.len() >> 10);
+    }
+    Ok(())
+}
+
+/// Everything that is packed, built.
+pub struct Parts {
+    /// `target/dist`.
+    dir: PathBuf,
+    /// The program without what only a debugger reads.
+    program: PathBuf,
+}
+
+/// What goes where: below `target/dist` or the sources, then below the root directory.
+const FILES: [(From, &str, &str); 9] = [
+    (
+        From::Sources,
+        "netfast/dist/netfast.service",
+        "usr/lib/systemd/system/netfast.service",
+    ),
+    (From::Sources, "netfast/dist/netfast.toml", "etc/netfast/netfast.toml"),
+    (
+        From::Sources,
+        "netfast/dist/netfast.toml",
+        "usr/share/doc/netfast/netfast.toml",
+    ),
+    (
+        From::Sources,
+        "netfast/dist/prometheus/netfast.rules.yml",
+        "usr/share/netfast/prometheus/netfast.rules.yml",
+    ),
+    (
+        From::Sources,
+        "netfast/dist/grafana/netfast.json",
+        "usr/share/netfast/grafana/netfast.json",
+    ),
+    (From::Sources, "README.md", "usr/share/doc/netfast/README.md"),
+    (
+        From::Built,
+        "completions/netfast.bash",
+        "usr/share/bash-completion/completions/netfast",
+    ),
+    (
+        From::Built,
+        "completions/_netfast",
+        "usr/share/zsh/vendor-completions/_netfast",
+    ),
+    (
+        From::Built,
+        "completions/netfast.fish",
+        "usr/share/fish/vendor_completions.d/netfast.fish",
+    ),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Sources,
+    Built,
+}
+
+impl Parts {
+    /// Makes man pages, completions and the stripped program.
+    pub fn make(program: &Path) -> Result<Self> {
+        let dir = target_dir()?.join("dist");
+        empty(&dir)?;
+        show(
+            cargo()
+                .args(["run", "--package", "netfast", "--example", "generate", "--"])
+                .arg(&dir),
+        )?;
+        let stripped = dir.join("netfast");
+        cmd::run(Command::new("strip").arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
+        Ok(Self { dir, program: stripped })
+    }
+
+    /// Lays out the files below `to`, with their modes.
+    fn lay_out(&self, to: &Path) -> Result<()> {
+        place(&self.program, &to.join("usr/bin/netfast"), 0o755)?;
+        for (from, source, target) in FILES {
+            let source = match from {
+                From::Sources => root().join(source),
+                From::Built => self.dir.join(source),
+            };
+            place(&source, &to.join(target), 0o644)?;
+        }
+        let pages = self.dir.join("man");
+        for page in fs::read_dir(&pages)? {
+            let page = page?;
+            let target = to.join("usr/share/man/man8").join(page.file_name());
+            place(&page.path(), &target, 0o644)?;
+            compress(&target)?;
+        }
+        let changes = to.join("usr/share/doc/netfast/changelog");
+        place(&root().join("CHANGELOG.md"), &changes, 0o644)?;
+        compress(&changes)
+    }
+
+    /// The Debian package.
+    pub fn deb(&self, version: &str) -> Result<PathBuf> {
+        ensure!(
+            programs::find("dpkg-deb").is_some(),
+            "no dpkg-deb: a Debian package is made on Debian or Ubuntu"
+        );
+        let stage = self.dir.join("deb");
+        empty(&stage)?;
+        self.lay_out(&stage)?;
+        let sources = root().join("netfast/dist/deb");
+        let mut copyright = fs::read_to_string(sources.join("copyright"))?;
+        for line in fs::read_to_string(root().join("LICENSE-MIT"))?.lines() {
+            copyright += if line.is_empty() { " ." } else { " " };
+            copyright += line;
+            copyright.push('\n');
+        }
+        write(&stage.join("usr/share/doc/netfast/copyright"), &copyright)?;
+        let architecture = cmd::run(Command::new("dpkg").arg("--print-architecture"))?;
+        let control = fs::read_to_string(sources.join("control"))?
+            .replace("@VERSION@", version)
+            .replace("@ARCHITECTURE@", &architecture)
+            .replace("@GLIBC@", &glibc(&fs::read(&self.program)?))
+            .replace("@SIZE@", &(size(&stage)? / 1024).to_string());
+        write(&stage.join("DEBIAN/control"), &control)?;
+        write(&stage.join("DEBIAN/conffiles"), "/etc/netfast/netfast.toml\n")?;
+        for script in ["postinst", "prerm", "postrm"] {
+            place(&sources.join(script), &stage.join("DEBIAN").join(script), 0o755)?;
+        }
+        let file = self.dir.join(format!("netfast_{version}_{architecture}.deb"));
+        let mut pack = Command::new("dpkg-deb");
+        pack.args(["--build", "--root-owner-group"]).arg(&stage).arg(&file);
+        cmd::run(&mut pack)?;
+        fs::remove_dir_all(&stage)?;
+        Ok(file)
+    }
+
+    /// The same files for other distributions, with the licenses, in one directory.
+    fn tarball(&self, version: &str) -> Result<PathBuf> {
+        let name = format!("netfast-{version}-{}-linux", std::env::consts::ARCH);
+        let stage = self.dir.join(&name);
+        empty(&stage)?;
+        self.lay_out(&stage)?;
+        for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            place(&root().join(license), &stage.join(license), 0o644)?;
+        }
+        let file = self.dir.join(format!("{name}.tar.gz"));
+        let mut pack = Command::new("tar");
+        pack.args(["--create", "--gzip", "--sort=name", "--owner=0", "--group=0"]);
+        pack.arg("--directory")
+            .arg(&self.dir)
+            .arg("--file")
+            .arg(&file)
+            .arg(&name);
+        cmd::run(&mut pack)?;
+        fs::remove_dir_all(&stage)?;
+        Ok(file)
+    }
+}
+
+/// The oldest C library that has all that the program asks of it: its symbols' versions stand in the file as text.
+fn glibc(program: &[u8]) -> String {
+    const PREFIX: &[u8] = b"GLIBC_2.";
+    let minors = program.windows(PREFIX.len() + 2).filter_map(|window| {
+        let digits = window.strip_prefix(PREFIX)?;
+        let digits = digits.split(|byte| !byte.is_ascii_digit()).next()?;
+        std::str::from_utf8(digits).ok()?.parse::<u32>().ok()
+    });
+    format!("2.{}", minors.max().unwrap_or(0))
+}
+
+fn empty(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+    }
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
+}
+
+fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    directory_of(to)?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+fn write(to: &Path, text: &str) -> Result<()> {
+    directory_of(to)?;
+    fs::write(to, text).with_context(|| format!("cannot write {}", to.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o644))?;
+    Ok(())
+}
+
+/// Makes the directories above a file, with the usual mode whatever the umask is.
+fn directory_of(file: &Path) -> Result<()> {
+    let dir = file.parent().context("a file in no directory")?;
+    if dir.exists() {
+        return Ok(());
+    }
+    directory_of(dir)?;
+    fs::create_dir(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Debian's policy: man pages and changelogs are compressed, and the same from the same sources.
+fn compress(file: &Path) -> Result<()> {
+    cmd::run(Command::new("gzip").args(["--best", "--no-name"]).arg(file)).map(drop)
+}
+
+/// Bytes of all files below a directory.
+fn size(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        sum += if path.is_dir() {
+            size(&path)?
+        } else {
+            fs::metadata(&path)?.len()
+        };
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_symbol_version_counts() {
+        assert_eq!(glibc(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.4\0GLIBC_PRIVATE"), "2.34");
+    }
+}

@@ -1,0 +1,82 @@
+//! netfast's automation. `cargo xtask help` lists the verbs; CI calls these and nothing else.
+//!
+//! Exit codes: 0, done; 1, it failed (a test, a lint finding, a program that was run: the message says which);
+//! 2, wrong usage; 3, the machine lacks something, and it was not to be, or could not be, installed; 130, interrupted.
+
+mod abi;
+mod bench;
+mod build;
+mod demo;
+mod dist;
+mod interrupt;
+mod lint;
+mod measure;
+mod setup;
+mod survival;
+mod test;
+mod tidy;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// netfast's automation: set-up, build, lint, test, demo, bench.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show what netfast's development needs of this machine, and install what is missing.
+    Setup(setup::Args),
+    /// Build netfast, with its BPF programs, and the traffic generator.
+    Build(build::Args),
+    /// Check formatting, clippy, and the project's own rules.
+    Lint(lint::Args),
+    /// Run the tests: one ring or all, after installing what is missing.
+    Test(test::Args),
+    /// Show netfast beside the kernel's own path on a Docker host in a network namespace, in a few minutes.
+    Demo(demo::Args),
+    /// Make a Debian package and a tarball, with man pages and completions, in target/dist.
+    Dist(dist::Args),
+    /// Let things happen to a host under load (crashes, upgrades, Docker's restarts) and show what the traffic noticed.
+    Survival(survival::Args),
+    /// Measure netfast against the kernel's path and a direct veth pair, in interleaved rounds.
+    Bench(bench::Args),
+    /// Run the namespace tests under other kernels, in a virtual machine.
+    Vm(vm::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            if error.is::<setup::Lacking>() {
+                ExitCode::from(3)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Build(args) => build::run(&args),
+        Verb::Lint(args) => lint::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Dist(args) => dist::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Survival(args) => survival::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Vm(args) => vm::run(&args),
+    }
+}

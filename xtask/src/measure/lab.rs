@@ -1,0 +1,256 @@
+//! The laboratory of demo and bench: a container host with two endpoints on each kind of path.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use netfast_tests::{
+    docker_host::{self, DockerHost},
+    netfast_proc,
+    netns::{NetNs, NsHandle, veth_pair},
+    site::{HOST_IP, LAN_IP},
+    topo::{self, Published, Topo},
+};
+use serde::{Deserialize, Serialize};
+
+/// Ports of the servers, the same on every path; the published ones are published under the same numbers.
+pub const IPERF: u16 = 5201;
+/// Port of the UDP sink.
+pub const SINK: u16 = 7001;
+/// Port of the request/response server.
+pub const RR: u16 = 7002;
+/// Port of the connect/request/response server.
+pub const CRR: u16 = 7003;
+
+/// A way that packets take through the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// Between two containers on the default bridge.
+    Docker0,
+    /// Between two containers on a user-defined bridge.
+    User,
+    /// From the outside to a published port.
+    Published,
+    /// From a container to the outside.
+    Masquerade,
+    /// From the host to a container.
+    Host,
+}
+
+impl Path {
+    /// What tables call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Docker0 => "docker0, container to container",
+            Self::User => "user-defined bridge, container to container",
+            Self::Published => "outside to published port",
+            Self::Masquerade => "container to outside (masquerade)",
+            Self::Host => "host to container",
+        }
+    }
+
+    /// What the command line calls it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Docker0 => "docker0",
+            Self::User => "user",
+            Self::Published => "published",
+            Self::Masquerade => "masquerade",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Where a measurement's two programs run, and how the client reaches the server.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    /// The client's network namespace.
+    pub client: NsHandle,
+    /// The server's network namespace.
+    pub server: NsHandle,
+    /// The address that the client uses.
+    pub address: Ipv4Addr,
+}
+
+/// A container host: a real one where the machine can have it.
+#[derive(Debug)]
+enum Host {
+    Docker(Box<DockerHost>),
+    Plain(Box<Topo>),
+}
+
+/// The host, and a direct veth pair beside it: the limit of what any path can reach.
+#[derive(Debug)]
+pub struct Lab {
+    host: Host,
+    direct: (NetNs, NetNs),
+}
+
+/// The server's address on the direct pair.
+const DIRECT_SERVER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
+
+impl Lab {
+    /// Builds it, without Docker if so wanted or if the machine cannot have it; `say` is told what is going on.
+    pub fn new(no_docker: bool, say: impl Fn(&str)) -> Result<Self> {
+        let available = if no_docker {
+            Err("no Docker is wanted".to_owned())
+        } else {
+            DockerHost::available()
+        };
+        let host = match available {
+            Ok(()) => {
+                say("starting a Docker host with an outside client, in network namespaces");
+                Host::Docker(Box::new(docker_host()?))
+            }
+            Err(why) => {
+                say(&format!("{why}; plain network namespaces play the containers"));
+                Host::Plain(Box::new(plain_host()?))
+            }
+        };
+        Ok(Self {
+            host,
+            direct: direct_pair()?,
+        })
+    }
+
+    /// Whether a real Docker engine runs in it.
+    pub fn has_docker(&self) -> bool {
+        matches!(self.host, Host::Docker(_))
+    }
+
+    /// The namespace that netfast is to run in.
+    pub fn host_ns(&self) -> &NetNs {
+        match &self.host {
+            Host::Docker(host) => host.host(),
+            Host::Plain(topo) => topo.host(),
+        }
+    }
+
+    /// How netfast is to be started in it.
+    pub fn netfast_options(&self) -> netfast_proc::Options {
+        match &self.host {
+            Host::Docker(host) => netfast_proc::Options::docker(host.docker_host()),
+            Host::Plain(_) => netfast_proc::Options::no_runtime(),
+        }
+    }
+
+    /// The ends of a path.
+    pub fn ends(&self, path: Path) -> Result<Ends> {
+        match &self.host {
+            Host::Docker(host) => docker_ends(host, path),
+            Host::Plain(topo) => Ok(plain_ends(topo, path)),
+        }
+    }
+
+    /// The ends of the direct pair.
+    pub fn direct(&self) -> Ends {
+        Ends {
+            client: self.direct.0.handle(),
+            server: self.direct.1.handle(),
+            address: DIRECT_SERVER,
+        }
+    }
+}
+
+fn docker_host() -> Result<DockerHost> {
+    let host = DockerHost::start(docker_host::Options::default())?;
+    let published: Vec<String> = [IPERF, SINK, RR, CRR]
+        .into_iter()
+        .flat_map(|port| ["tcp", "udp"].map(|protocol| format!("--publish={port}:{port}/{protocol}")))
+        .collect();
+    let published: Vec<&str> = published.iter().map(String::as_str).collect();
+    host.create_network("user", &[])?;
+    host.run_container("docker0-server", "bridge", &published, &[])?;
+    host.run_container("docker0-client", "bridge", &[], &[])?;
+    host.run_container("user-server", "user", &[], &[])?;
+    host.run_container("user-client", "user", &[], &[])?;
+    Ok(host)
+}
+
+fn docker_ends(host: &DockerHost, path: Path) -> Result<Ends> {
+    let server = || host.container_netns("docker0-server");
+    let server_ip = || host.container_ip("docker0-server", "bridge");
+    Ok(match path {
+        Path::Docker0 => Ends {
+            client: host.container_netns("docker0-client")?,
+            server: server()?,
+            address: server_ip()?,
+        },
+        Path::User => Ends {
+            client: host.container_netns("user-client")?,
+            server: host.container_netns("user-server")?,
+            address: host.container_ip("user-server", "user")?,
+        },
+        Path::Published => Ends {
+            client: host.lan().handle(),
+            server: server()?,
+            address: HOST_IP,
+        },
+        Path::Masquerade => Ends {
+            client: host.container_netns("docker0-client")?,
+            server: host.lan().handle(),
+            address: LAN_IP,
+        },
+        Path::Host => Ends {
+            client: host.host().handle(),
+            server: server()?,
+            address: server_ip()?,
+        },
+    })
+}
+
+fn plain_host() -> Result<Topo> {
+    let published = [IPERF, SINK, RR, CRR].map(|port| Published {
+        host_port: port,
+        container: (0, 0),
+        port,
+    });
+    Topo::new(&topo::Options {
+        bridges: vec![2, 2],
+        published: published.to_vec(),
+        ..topo::Options::default()
+    })
+}
+
+fn plain_ends(topo: &Topo, path: Path) -> Ends {
+    let container = |bridge, index| topo.container(bridge, index).ns.handle();
+    let ip = |bridge, index| topo.container(bridge, index).ip;
+    match path {
+        Path::Docker0 => Ends {
+            client: container(0, 1),
+            server: container(0, 0),
+            address: ip(0, 0),
+        },
+        Path::User => Ends {
+            client: container(1, 1),
+            server: container(1, 0),
+            address: ip(1, 0),
+        },
+        Path::Published => Ends {
+            client: topo.lan().handle(),
+            server: container(0, 0),
+            address: HOST_IP,
+        },
+        Path::Masquerade => Ends {
+            client: container(0, 1),
+            server: topo.lan().handle(),
+            address: LAN_IP,
+        },
+        Path::Host => Ends {
+            client: topo.host().handle(),
+            server: container(0, 0),
+            address: ip(0, 0),
+        },
+    }
+}
+
+fn direct_pair() -> Result<(NetNs, NetNs)> {
+    let (client, server) = (NetNs::new("direct-client")?, NetNs::new("direct-server")?);
+    veth_pair((&client, "eth0"), (&server, "eth0"))?;
+    for (ns, address) in [(&client, Ipv4Addr::new(172, 31, 0, 1)), (&server, DIRECT_SERVER)] {
+        ns.ip(&format!("addr add {address}/24 dev eth0"))?;
+        ns.ip("link set eth0 up")?;
+    }
+    Ok((client, server))
+}

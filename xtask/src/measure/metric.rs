@@ -1,0 +1,371 @@
+//! The measurements: a server and a client, for some seconds, between two namespaces.
+
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
+use netfast_tests::{
+    cmd::{self, Background, Finished},
+    netns::NsHandle,
+    traffic::{crr, rr, udp_send, udp_sink},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    cpu,
+    lab::{CRR, Ends, IPERF, RR, SINK},
+};
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Metric {
+    /// iperf3, one TCP stream.
+    Tcp1,
+    /// iperf3, four TCP streams.
+    Tcp4,
+    /// 64-byte UDP packets per second.
+    Udp,
+    /// TCP request/response.
+    Rr,
+    /// New TCP connections.
+    Crr,
+}
+
+impl Metric {
+    /// In words, for progress.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Tcp1 => "TCP, one stream",
+            Self::Tcp4 => "TCP, four streams",
+            Self::Udp => "64-byte UDP",
+            Self::Rr => "TCP request/response",
+            Self::Crr => "new TCP connections",
+        }
+    }
+}
+
+/// The figures that measurements yield: name, title, unit.
+pub const FIGURES: [Figure; 15] = [
+    Figure::new("tcp1_gbps", "TCP, 1 stream", "Gb/s"),
+    Figure::new("tcp1_retransmits", "  retransmits", ""),
+    Figure::new("tcp1_cpu", "  CPU", "ns/KiB"),
+    Figure::new("tcp4_gbps", "TCP, 4 streams", "Gb/s"),
+    Figure::new("tcp4_retransmits", "  retransmits", ""),
+    Figure::new("tcp4_cpu", "  CPU", "ns/KiB"),
+    Figure::new("udp_pps", "64-byte UDP", "packets/s"),
+    Figure::new("udp_cpu", "  CPU", "ns/packet"),
+    Figure::new("rr_p50", "TCP RR p50", "us"),
+    Figure::new("rr_p99", "  p99", "us"),
+    Figure::new("rr_rate", "  rate", "/s"),
+    Figure::new("crr_rate", "new TCP connections", "/s"),
+    Figure::new("crr_p99", "  p99", "us"),
+    Figure::new("crr_errors", "  errors", ""),
+    Figure::new("fast_share", "packets on the fast path", "%"),
+];
+
+/// One figure of the tables.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure {
+    /// Its key in samples and in the JSON file.
+    pub name: &'static str,
+    /// What tables call it.
+    pub title: &'static str,
+    /// Unit, may be empty.
+    pub unit: &'static str,
+}
+
+impl Figure {
+    const fn new(name: &'static str, title: &'static str, unit: &'static str) -> Self {
+        Self { name, title, unit }
+    }
+}
+
+/// Figures of one measurement, by name.
+pub type Values = BTreeMap<String, f64>;
+
+/// The programs and the time of every measurement.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// `netfast-traffic`.
+    pub traffic: PathBuf,
+    /// Seconds of traffic per measurement.
+    pub seconds: f64,
+    /// Both ends on one CPU.
+    pub one_cpu: bool,
+}
+
+impl Tools {
+    /// Measures once.
+    pub fn measure(&self, metric: Metric, ends: &Ends) -> Result<Values> {
+        let context = || format!("measuring {} to {}", metric.title(), ends.address);
+        match metric {
+            Metric::Tcp1 => self.iperf(1, ends),
+            Metric::Tcp4 => self.iperf(4, ends),
+            Metric::Udp => self.udp(ends),
+            Metric::Rr => self.rr(ends),
+            Metric::Crr => self.crr(ends),
+        }
+        .with_context(context)
+    }
+
+    fn iperf(&self, streams: u32, ends: &Ends) -> Result<Values> {
+        let server = Server::start(
+            &ends.server,
+            IPERF,
+            &self.on_cpu(
+                SERVER_CPU,
+                &["iperf3", "--server", "--one-off", "--port", &IPERF.to_string()],
+            ),
+        )?;
+        let before = cpu::busy_seconds()?;
+        let client = self.finish(
+            &ends.client,
+            &self.on_cpu(
+                CLIENT_CPU,
+                &[
+                    "iperf3",
+                    "--client",
+                    &ends.address.to_string(),
+                    "--port",
+                    &IPERF.to_string(),
+                    "--time",
+                    &format!("{:.0}", self.seconds.max(1.0)),
+                    "--parallel",
+                    &streams.to_string(),
+                    "--json",
+                ],
+            ),
+        )?;
+        let busy = cpu::busy_seconds()? - before;
+        drop(server);
+        let report: Iperf = parse(&client.stdout)?;
+        if let Some(error) = report.error {
+            bail!("iperf3: {error}");
+        }
+        let end = report.end.context("iperf3 reported no end")?;
+        ensure!(end.sum_received.bytes > 0.0, "iperf3 moved nothing");
+        Ok(values(&[
+            (&format!("tcp{streams}_gbps"), end.sum_received.bits_per_second / 1e9),
+            (&format!("tcp{streams}_retransmits"), end.sum_sent.retransmits),
+            (
+                &format!("tcp{streams}_cpu"),
+                busy * 1e9 / (end.sum_received.bytes / 1024.0),
+            ),
+        ]))
+    }
+
+    fn udp(&self, ends: &Ends) -> Result<Values> {
+        let traffic = self.traffic_path();
+        let sink = Server::start(
+            &ends.server,
+            SINK,
+            &self.on_cpu(SERVER_CPU, &[&traffic, "udp-sink", &SINK.to_string()]),
+        )?;
+        let before = cpu::busy_seconds()?;
+        self.finish(
+            &ends.client,
+            &self.on_cpu(
+                CLIENT_CPU,
+                &[
+                    &traffic,
+                    "udp-send",
+                    &ends.to(SINK),
+                    "--seconds",
+                    &self.seconds.to_string(),
+                ],
+            ),
+        )
+        .and_then(|client| parse::<udp_send::Report>(&client.stdout))?;
+        // What is still in queues.
+        thread::sleep(Duration::from_millis(100));
+        let busy = cpu::busy_seconds()? - before;
+        let report: udp_sink::Report = parse(&sink.stop()?.stdout)?;
+        ensure!(report.received > 0, "the sink received nothing");
+        Ok(values(&[
+            ("udp_pps", report.pps),
+            ("udp_cpu", busy * 1e9 / report.received as f64),
+        ]))
+    }
+
+    fn rr(&self, ends: &Ends) -> Result<Values> {
+        let traffic = self.traffic_path();
+        let _awake = cpu::KeptAwake::start()?;
+        let server = Server::start(
+            &ends.server,
+            RR,
+            &self.on_cpu(SERVER_CPU, &[&traffic, "rr-server", &RR.to_string()]),
+        )?;
+        let client = self.finish(
+            &ends.client,
+            &self.on_cpu(
+                CLIENT_CPU,
+                &[&traffic, "rr", &ends.to(RR), "--seconds", &self.seconds.to_string()],
+            ),
+        )?;
+        server.stop()?;
+        let report: rr::Report = parse(&client.stdout)?;
+        ensure!(
+            report.errors == 0,
+            "{} of {} requests failed",
+            report.errors,
+            report.transactions
+        );
+        let latency = report.latency;
+        Ok(values(&[
+            ("rr_p50", latency.p50_us),
+            ("rr_p99", latency.p99_us),
+            ("rr_rate", report.rate),
+        ]))
+    }
+
+    fn crr(&self, ends: &Ends) -> Result<Values> {
+        let traffic = self.traffic_path();
+        let server = Server::start(
+            &ends.server,
+            CRR,
+            &self.on_cpu(SERVER_CPU, &[&traffic, "crr-server", &CRR.to_string()]),
+        )?;
+        let client = self.finish(
+            &ends.client,
+            &self.on_cpu(
+                CLIENT_CPU,
+                &[&traffic, "crr", &ends.to(CRR), "--seconds", &self.seconds.to_string()],
+            ),
+        )?;
+        server.stop()?;
+        let report: crr::Report = parse(&client.stdout)?;
+        ensure!(
+            report.connections > 0,
+            "no connection succeeded, {} failed",
+            report.errors
+        );
+        Ok(values(&[
+            ("crr_rate", report.rate),
+            ("crr_p99", report.latency.p99_us),
+            ("crr_errors", report.errors as f64),
+        ]))
+    }
+
+    /// The command line, bound to a CPU if the machine has more than one.
+    fn on_cpu<'a>(&self, cpu: &'a str, command_line: &[&'a str]) -> Vec<&'a str> {
+        let mut bound = Vec::new();
+        if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+            let cpu = if self.one_cpu { CLIENT_CPU } else { cpu };
+            bound.extend(["taskset", "--cpu-list", cpu]);
+        }
+        bound.extend(command_line);
+        bound
+    }
+
+    fn traffic_path(&self) -> String {
+        self.traffic.display().to_string()
+    }
+
+    /// Runs a client to its end, with some patience beyond its own time.
+    fn finish(&self, ns: &NsHandle, command_line: &[&str]) -> Result<Finished> {
+        let done = ns
+            .spawn(command_line)?
+            .wait(Duration::from_secs_f64(self.seconds + 20.0))?;
+        if !done.status.success() {
+            let said = if done.stderr.trim().is_empty() {
+                done.stdout.trim()
+            } else {
+                done.stderr.trim()
+            };
+            bail!(
+                "`{}` failed ({}): {said}",
+                command_line.join(" "),
+                cmd::how_it_ended(done.status)
+            );
+        }
+        Ok(done)
+    }
+}
+
+/// Where clients run. Whether the scheduler puts both ends on one CPU or on two changes a round trip by a factor of
+/// three, and a sender that moves between CPUs overtakes itself (a direct veth pair then retransmits thousands of
+/// segments per GB), so it is settled: on two, as on two hosts.
+const CLIENT_CPU: &str = "0";
+/// Where servers run.
+const SERVER_CPU: &str = "1";
+
+impl Ends {
+    fn to(&self, port: u16) -> String {
+        format!("{}:{port}", self.address)
+    }
+}
+
+/// A server that is ready.
+struct Server(Background);
+
+impl Server {
+    /// Starts it and waits until something is bound to `port` in its namespace.
+    fn start(ns: &NsHandle, port: u16, command_line: &[&str]) -> Result<Self> {
+        let mut server = ns.spawn(command_line)?;
+        let what = format!("`{}` on port {port}", command_line.join(" "));
+        let bound = cmd::poll(&what, Duration::from_secs(5), || {
+            (!server.is_running() || is_bound(ns, port)).then_some(())
+        });
+        if !server.is_running() {
+            let done = server.stop()?;
+            bail!(
+                "{what} ended ({}): {}",
+                cmd::how_it_ended(done.status),
+                done.stderr.trim()
+            );
+        }
+        bound?;
+        Ok(Self(server))
+    }
+
+    fn stop(self) -> Result<Finished> {
+        self.0.stop()
+    }
+}
+
+/// Whether a listening TCP socket or a UDP socket has the local `port`.
+fn is_bound(ns: &NsHandle, port: u16) -> bool {
+    let has = |file: &str, state: &str| {
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        let port = format!(":{port:04X}");
+        table.lines().skip(1).any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.len() > 3 && fields[1].ends_with(&port) && fields[3] == state
+        })
+    };
+    // proc(5): state 0A is LISTEN; UDP sockets that are bound and not connected are in 07.
+    ns.run(|| {
+        [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")]
+            .iter()
+            .any(|(file, state)| has(file, state))
+    })
+    .unwrap_or(false)
+}
+
+#[derive(Deserialize)]
+struct Iperf {
+    error: Option<String>,
+    end: Option<IperfEnd>,
+}
+
+#[derive(Deserialize)]
+struct IperfEnd {
+    sum_sent: IperfSum,
+    sum_received: IperfSum,
+}
+
+#[derive(Deserialize)]
+struct IperfSum {
+    bytes: f64,
+    bits_per_second: f64,
+    #[serde(default)]
+    retransmits: f64,
+}
+
+fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
+    serde_json::from_str(json).with_context(|| format!("not the expected report: {}", json.trim()))
+}
+
+fn values(pairs: &[(&str, f64)]) -> Values {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}

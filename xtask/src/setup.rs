@@ -1,0 +1,235 @@
+//! `cargo xtask setup`: what development needs of the machine; found, or how it is got.
+//!
+//! Programs come from Debian packages; the BPF programs need a compiler that has its own source (to build `core` for
+//! the BPF target) and bpf-linker, built against that compiler's LLVM.
+
+pub mod apt;
+mod compiler;
+mod linker;
+
+use std::{error, fmt, fs};
+
+use anyhow::Result;
+use netfast_tests::{programs, require::kernel_version};
+use nix::unistd::geteuid;
+
+/// Options of `setup`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only report; exit code 3 if something is missing.
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// The machine lacks something, and it stays so.
+#[derive(Debug)]
+pub struct Lacking(String);
+
+impl Lacking {
+    /// What it lacks, in words.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl error::Error for Lacking {}
+
+/// What a verb is about to do, and so what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Compile everything.
+    Build,
+    /// Compile, and run laboratories.
+    All,
+}
+
+/// One thing that is needed.
+struct Row {
+    name: String,
+    purpose: &'static str,
+    state: State,
+}
+
+enum State {
+    /// Its version, or where it is.
+    Found(String),
+    /// Missing, and this package has it.
+    Package(&'static str),
+    /// Missing, and got otherwise, in these words.
+    Otherwise(String),
+    /// Missing, and nothing that setup could install.
+    OutOfReach(String),
+}
+
+/// Programs of the laboratory: name, what for, Debian package.
+const PROGRAMS: [(&str, &str, &str); 12] = [
+    ("ip", "network namespaces, veth pairs, bridges", "iproute2"),
+    ("iptables", "Docker's rules", "iptables"),
+    ("nft", "rules in differential tests", "nftables"),
+    ("conntrack", "connection tracking state in tests", "conntrack"),
+    ("bpftool", "other programs' view of what is attached", "bpftool"),
+    ("iperf3", "bulk TCP in demo and bench", "iperf3"),
+    ("busybox", "programs inside containers", "busybox-static"),
+    ("nsenter", "entering a laboratory's namespaces", "util-linux"),
+    ("dockerd", "Docker hosts in network namespaces", "docker.io"),
+    ("docker", "the Docker client", "docker-cli"),
+    ("systemd-analyze", "the unit under a real systemd", "systemd"),
+    ("cc", "linking", "gcc libc6-dev"),
+];
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    let rows = survey(Scope::All);
+    print(&rows);
+    let lacking = missing(&rows);
+    if lacking.is_empty() {
+        println!("Everything is there.");
+        return Ok(());
+    }
+    if args.no_install {
+        return Err(Lacking(format!(
+            "missing: {}; `cargo xtask setup` installs it",
+            lacking.join(", ")
+        ))
+        .into());
+    }
+    install(Scope::All)
+}
+
+/// Installs what `scope` lacks, naming it, and does nothing if it lacks nothing.
+pub fn ensure(scope: Scope) -> Result<()> {
+    let rows = survey(scope);
+    if missing(&rows).is_empty() {
+        return Ok(());
+    }
+    print(&rows);
+    install(scope)
+}
+
+fn survey(scope: Scope) -> Vec<Row> {
+    let mut rows: Vec<Row> = PROGRAMS
+        .into_iter()
+        .filter(|(name, ..)| scope == Scope::All || *name == "cc")
+        .map(|(name, purpose, package)| {
+            let state = programs::find(name).map_or_else(
+                || State::Package(apt::real_package(package)),
+                |path| State::Found(path.display().to_string()),
+            );
+            Row {
+                name: name.to_owned(),
+                purpose,
+                state,
+            }
+        })
+        .collect();
+    if scope == Scope::All {
+        rows.extend(kernel_rows());
+    }
+    rows.push(compiler::row());
+    rows.push(linker::row());
+    rows
+}
+
+fn kernel_rows() -> [Row; 3] {
+    let (version, release) = kernel_version();
+    let kernel = if version >= (6, 6) {
+        State::Found(release)
+    } else {
+        State::OutOfReach(format!("this is {release}: boot a kernel that has tcx, 6.6 or newer"))
+    };
+    let root = if geteuid().is_root() {
+        State::Found("effective user 0".to_owned())
+    } else {
+        State::OutOfReach("run it as root, with sudo for instance".to_owned())
+    };
+    let btf = "/sys/kernel/btf/vmlinux";
+    let btf = if fs::exists(btf).unwrap_or(false) {
+        State::Found(btf.to_owned())
+    } else {
+        State::OutOfReach("boot a kernel built with CONFIG_DEBUG_INFO_BTF".to_owned())
+    };
+    [
+        Row {
+            name: "kernel".to_owned(),
+            purpose: "tcx",
+            state: kernel,
+        },
+        Row {
+            name: "kernel BTF".to_owned(),
+            purpose: "loading BPF programs",
+            state: btf,
+        },
+        Row {
+            name: "root".to_owned(),
+            purpose: "namespaces, BPF, installing",
+            state: root,
+        },
+    ]
+}
+
+fn missing(rows: &[Row]) -> Vec<String> {
+    rows.iter()
+        .filter(|row| !matches!(row.state, State::Found(_)))
+        .map(|row| row.name.clone())
+        .collect()
+}
+
+fn print(rows: &[Row]) {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    for Row { name, purpose, state } in rows {
+        let told = match state {
+            State::Found(what) => format!("found    {what}"),
+            State::Package(package) => format!("MISSING  for {purpose}: Debian package {package}"),
+            State::Otherwise(how) | State::OutOfReach(how) => format!("MISSING  for {purpose}: {how}"),
+        };
+        println!("{name:width$}  {told}");
+    }
+}
+
+fn install(scope: Scope) -> Result<()> {
+    if apt::usable() {
+        apt::update()?;
+    }
+    // Once more: which package has a program depends on what apt knows, and a fresh machine's apt knows nothing.
+    let rows = survey(scope);
+    let out_of_reach: Vec<String> = rows
+        .iter()
+        .filter_map(|row| match &row.state {
+            State::OutOfReach(how) => Some(format!("{}: {how}", row.name)),
+            State::Found(_) | State::Package(_) | State::Otherwise(_) => None,
+        })
+        .collect();
+    let mut packages: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| match row.state {
+            State::Package(package) => Some(package),
+            State::Found(_) | State::Otherwise(_) | State::OutOfReach(_) => None,
+        })
+        .flat_map(str::split_whitespace)
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+
+    if !out_of_reach.is_empty() {
+        apt::advise(&packages);
+        return Err(Lacking(out_of_reach.join("; ")).into());
+    }
+    if !packages.is_empty() {
+        apt::install(&packages)?;
+    }
+    compiler::install()?;
+    linker::install()?;
+
+    let lacking = missing(&survey(scope));
+    if lacking.is_empty() {
+        println!("Everything is there.");
+        return Ok(());
+    }
+    Err(Lacking(format!("still missing after the installation: {}", lacking.join(", "))).into())
+}

@@ -1,0 +1,125 @@
+//! Debian packages: named, installed without questions, and without starting the services that come with them.
+
+use std::{fs, io::ErrorKind, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+use netfast_tests::{cmd, programs};
+use nix::unistd::geteuid;
+
+use super::Lacking;
+use crate::workspace::show;
+
+/// Asked by invoke-rc.d whether a package may start its service; 101 is "no".
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// What we write there.
+const FORBID: &str = "#!/bin/sh\n# netfast's set-up: no service may start while it installs packages.\nexit 101\n";
+
+/// The package that has what `package` has on this release of the distribution.
+pub fn real_package(package: &'static str) -> &'static str {
+    // Debian 13 split the client off; before, it came with the engine.
+    if package == "docker-cli" && candidate("docker-cli").is_none() {
+        "docker.io"
+    } else {
+        package
+    }
+}
+
+/// The version that apt would install; `None` if it has none, or there is no apt.
+pub fn candidate(package: &str) -> Option<String> {
+    let policy = cmd::run(Command::new("apt-cache").args(["policy", package])).ok()?;
+    let version = policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (version != "(none)").then(|| version.to_owned())
+}
+
+/// Whether packages can be installed: by root, with apt.
+pub fn usable() -> bool {
+    geteuid().is_root() && programs::find("apt-get").is_some()
+}
+
+/// Refreshes apt's lists, once per run: a fresh machine has none, or old ones.
+pub fn update() -> Result<()> {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    let mut result = Ok(());
+    DONE.call_once(|| result = show(apt_get().arg("update")));
+    result.context("apt cannot fetch its lists")
+}
+
+/// Installs `packages`, saying which.
+pub fn install(packages: &[&str]) -> Result<()> {
+    if !usable() {
+        advise(packages);
+        return Err(Lacking(format!(
+            "packages to be installed by hand, as shown: {}",
+            packages.join(" ")
+        ))
+        .into());
+    }
+    println!("Installing the Debian packages {}", packages.join(", "));
+    let _no_services = ServicesForbidden::new()?;
+    show(
+        apt_get()
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages),
+    )?;
+    // Nor at the next boot: the laboratory starts its own engines, in network namespaces.
+    if packages.contains(&"docker.io") && Path::new("/run/systemd/system").exists() {
+        show(Command::new("systemctl").args(["disable", "docker.service", "docker.socket", "containerd.service"]))?;
+    }
+    Ok(())
+}
+
+/// Says how to install `packages` by hand.
+pub fn advise(packages: &[&str]) {
+    if !packages.is_empty() {
+        println!("Run as root, on Debian or Ubuntu:");
+        println!(
+            "  apt-get update && apt-get install --yes --no-install-recommends {}",
+            packages.join(" ")
+        );
+        println!("Other distributions name them alike; then run `cargo xtask setup` again.");
+    }
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    // Somebody else's apt run, unattended upgrades for instance, holds the lock for a while.
+    command
+        .args(["-o", "DPkg::Lock::Timeout=300", "--quiet"])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// While it lives no package starts its service: docker.io's would run an engine in the machine's own network.
+struct ServicesForbidden {
+    before: Option<(Vec<u8>, fs::Permissions)>,
+}
+
+impl ServicesForbidden {
+    fn new() -> Result<Self> {
+        let before = match fs::read(POLICY) {
+            Ok(text) => Some((text, fs::metadata(POLICY)?.permissions())),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {POLICY}")),
+        };
+        let this = Self { before };
+        fs::write(POLICY, FORBID).with_context(|| format!("cannot write {POLICY}"))?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(this)
+    }
+}
+
+impl Drop for ServicesForbidden {
+    fn drop(&mut self) {
+        let restored = match &self.before {
+            Some((text, permissions)) => {
+                fs::write(POLICY, text).and_then(|()| fs::set_permissions(POLICY, permissions.clone()))
+            }
+            None => fs::remove_file(POLICY),
+        };
+        if let Err(error) = restored {
+            eprintln!("xtask: cannot restore {POLICY}: {error}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The host: an engine that its containers outlive, a server and a client on one network, and netfast.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use netfast_tests::{
+    docker_host::{self, DockerHost},
+    netfast_proc::{NetfastProc, Options},
+    netns::NsHandle,
+    programs,
+    site::{HOST_IP, LAN_IP},
+};
+use nix::sys::signal::Signal;
+
+use crate::workspace::target_dir;
+
+/// iperf3's port on the bridge and outside.
+pub const IPERF: u16 = 5201;
+/// iperf3's published port: one server has one client at a time.
+pub const IPERF_PUBLISHED: u16 = 5202;
+/// The echo server's port.
+pub const ECHO: u16 = 7002;
+
+/// Who asks whom.
+pub struct Ends {
+    /// What the path is called.
+    pub name: &'static str,
+    /// The client's namespace.
+    pub client: NsHandle,
+    /// Where the client reaches the server.
+    pub address: Ipv4Addr,
+    /// iperf3's port there.
+    pub iperf: u16,
+}
+
+/// The host and its netfast, which ends first.
+pub struct Bed {
+    /// netfast.
+    pub netfast: NetfastProc,
+    /// The host.
+    pub host: DockerHost,
+}
+
+impl Bed {
+    /// Starts all of it.
+    pub fn new() -> Result<Self> {
+        let host = DockerHost::start(docker_host::Options {
+            dockerd_flags: vec!["--live-restore".to_owned()],
+            ..docker_host::Options::default()
+        })?;
+        host.create_network("user", &[])?;
+        let published: Vec<String> = [IPERF_PUBLISHED, ECHO]
+            .into_iter()
+            .flat_map(|port| ["tcp", "udp"].map(|protocol| format!("--publish={port}:{port}/{protocol}")))
+            .collect();
+        let published: Vec<&str> = published.iter().map(String::as_str).collect();
+        host.run_container("server", "user", &published, &[])?;
+        host.run_container("client", "user", &[], &[])?;
+        let options = Options {
+            // There to be changed.
+            config: Some(String::new()),
+            ..Options::docker(host.docker_host())
+        };
+        let netfast = NetfastProc::start(host.host(), options)?;
+        Ok(Self { netfast, host })
+    }
+
+    /// The three paths.
+    pub fn paths(&self) -> Result<[Ends; 3]> {
+        let client = || self.host.container_netns("client");
+        Ok([
+            Ends {
+                name: "bridge",
+                client: client()?,
+                address: self.host.container_ip("server", "user")?,
+                iperf: IPERF,
+            },
+            Ends {
+                name: "published",
+                client: self.host.lan().handle(),
+                address: HOST_IP,
+                iperf: IPERF_PUBLISHED,
+            },
+            Ends {
+                name: "masquerade",
+                client: client()?,
+                address: LAN_IP,
+                iperf: IPERF,
+            },
+        ])
+    }
+
+    /// Ends the daemon by a signal and starts it again.
+    pub fn restart(&mut self, signal: Signal) -> Result<()> {
+        self.netfast.stop(signal)?;
+        self.netfast.launch()
+    }
+
+    /// Replaces the running daemon by another build.
+    pub fn upgrade(&mut self, program: &Path) -> Result<()> {
+        self.netfast.stop(Signal::SIGTERM)?;
+        self.netfast.use_program(program);
+        self.netfast.launch()
+    }
+}
+
+/// netfast more than once.
+pub struct Builds {
+    /// Two files with the same build.
+    pub same: [PathBuf; 2],
+    /// A build with another ABI.
+    pub next_abi: Option<PathBuf>,
+}
+
+impl Builds {
+    /// Copies of the build that is tested.
+    pub fn new(next_abi: Option<PathBuf>) -> Result<Self> {
+        let dir = target_dir()?.join("survival");
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let program = programs::netfast()?;
+        let same = ["netfast-a", "netfast-b"].map(|name| dir.join(name));
+        for copy in &same {
+            fs::copy(&program, copy).with_context(|| format!("cannot write {}", copy.display()))?;
+        }
+        Ok(Self { same, next_abi })
+    }
+}

@@ -1,0 +1,243 @@
+//! `cargo xtask test`: the rings of tests, from those that need nothing to those with a real Docker engine.
+
+mod package;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use netfast_tests::{cmd, netfast_proc::ensure_bpffs};
+
+use crate::{
+    build::{self, Built},
+    setup::{self, Scope},
+    workspace::{cargo, show, target_dir},
+};
+
+/// Options of `test`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which tests.
+    #[arg(value_enum, default_value_t = Ring::All)]
+    ring: Ring,
+    /// Only tests of the ring whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Differential: so many generated cases, instead of all tests of the ring.
+    #[arg(long, value_name = "COUNT", conflicts_with = "only")]
+    seeds: Option<u64>,
+    /// Differential: the first seed of `--seeds`.
+    #[arg(long, value_name = "SEED", requires = "seeds", default_value_t = 0)]
+    from: u64,
+    /// Differential: the generated case of this seed, told whole.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["only", "seeds"])]
+    seed: Option<u64>,
+    /// Differential: only this part of the seed's case, as a failure prints it.
+    #[arg(long, value_name = "PART", requires = "seed")]
+    keep: Option<String>,
+}
+
+/// A set of tests with the same needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Ring {
+    /// Unit and property tests of every crate: no root, no BPF.
+    Unit,
+    /// Packets through the BPF programs by `BPF_PROG_TEST_RUN`, and the verifier's figures.
+    Packet,
+    /// Network namespaces without Docker, the command line, and whatever belongs to no other ring.
+    Netns,
+    /// The same packets with netfast off and on, in cases written by hand and made from seeds.
+    Differential,
+    /// Docker hosts in network namespaces.
+    Docker,
+    /// The Debian package in a clean Debian, which is fetched from Debian's mirror the first time. Not one of `all`.
+    Package,
+    /// All of them but the package, in this order.
+    All,
+}
+
+/// Modules of the integration tests that make a test belong to a ring, wherever in its path they stand. The namespace
+/// ring has all other tests, so that none is forgotten.
+const PACKET: [&str; 3] = ["packet", "verifier", "abi"];
+const DIFFERENTIAL: [&str; 1] = ["differential"];
+const DOCKER: [&str; 2] = ["docker", "lab"];
+const PACKAGE: [&str; 1] = ["package"];
+
+/// The test that plays seeds.
+const SEEDS: &str = "differential::generated::seeds";
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    let rings = match args.ring {
+        Ring::All => &[Ring::Unit, Ring::Packet, Ring::Netns, Ring::Differential, Ring::Docker][..],
+        Ring::Unit | Ring::Packet | Ring::Netns | Ring::Differential | Ring::Docker | Ring::Package => &[args.ring],
+    };
+    let is_of_seeds = args.seeds.is_some() || args.seed.is_some();
+    ensure!(
+        !is_of_seeds || args.ring == Ring::Differential,
+        "--seeds and --seed are about the ring differential"
+    );
+    setup::ensure(if args.ring == Ring::Unit {
+        Scope::Build
+    } else {
+        Scope::All
+    })?;
+    let mut results = Vec::new();
+    for ring in rings.iter().copied() {
+        let start = Instant::now();
+        let result = if ring == Ring::Unit {
+            unit(args)
+        } else {
+            integration(ring, args)
+        };
+        results.push((ring, start.elapsed(), result));
+    }
+    report(results)
+}
+
+fn report(results: Vec<(Ring, Duration, Result<()>)>) -> Result<()> {
+    println!("\nring          result  seconds");
+    let mut failed = Vec::new();
+    for (ring, duration, result) in results {
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("{:<12}  {word:<6}  {:>7.1}", name(ring), duration.as_secs_f32());
+        if let Err(error) = result {
+            failed.push(format!("{}: {error:#}", name(ring)));
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", failed.join("; "))
+}
+
+fn name(ring: Ring) -> &'static str {
+    match ring {
+        Ring::Unit => "unit",
+        Ring::Packet => "packet",
+        Ring::Netns => "netns",
+        Ring::Differential => "differential",
+        Ring::Docker => "docker",
+        Ring::Package => "package",
+        Ring::All => "all",
+    }
+}
+
+fn unit(args: &Args) -> Result<()> {
+    let only: Vec<&str> = args.only.as_deref().into_iter().collect();
+    show(
+        cargo()
+            .args(["test", "--workspace", "--exclude", "netfast-tests", "--"])
+            .args(&only),
+    )?;
+    show(
+        cargo()
+            .args(["test", "--package", "netfast-tests", "--lib", "--bins", "--"])
+            .args(&only),
+    )
+}
+
+fn integration(ring: Ring, args: &Args) -> Result<()> {
+    ensure_bpffs()?;
+    let built = build::build(false)?;
+    if args.seeds.is_some() || args.seed.is_some() {
+        return seeds(&built, args);
+    }
+    let more = if ring == Ring::Package {
+        package::environment()?.to_vec()
+    } else {
+        Vec::new()
+    };
+    let list = cmd::finish(it(&built).arg("--list"), Duration::from_mins(30))?;
+    ensure!(
+        list.status.success(),
+        "the integration tests do not build:\n{}",
+        list.stderr
+    );
+    let tests: Vec<&str> = list
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .filter(|test| ring_of(test) == ring && args.only.as_ref().is_none_or(|only| test.contains(only)))
+        .collect();
+    // Else a misspelt name would be a green run that has tested nothing.
+    ensure!(
+        !tests.is_empty(),
+        "no test of the ring {} is named like that",
+        name(ring)
+    );
+
+    let threads = match ring {
+        Ring::Packet => "4",
+        // Their checks have time limits: not more of them than cores of a small machine.
+        Ring::Netns => "2",
+        // A generated case already uses two.
+        Ring::Unit | Ring::Differential | Ring::Docker | Ring::Package | Ring::All => "1",
+    };
+    let mut run = it(&built);
+    run.envs(more).args(["--exact", "--test-threads", threads]).args(&tests);
+    show(&mut run).with_context(|| {
+        format!(
+            "see the failures above; run one by `cargo xtask test {} --only NAME`",
+            name(ring)
+        )
+    })
+}
+
+/// Plays generated cases.
+fn seeds(built: &Built, args: &Args) -> Result<()> {
+    let (from, count) = match args.seed {
+        Some(seed) => (seed, 1),
+        None => (args.from, args.seeds.unwrap_or(1)),
+    };
+    let mut command = it(built);
+    command
+        .args(["--exact", SEEDS, "--nocapture"])
+        .env("NETFAST_SEEDS", format!("{from}+{count}"));
+    match &args.keep {
+        Some(keep) => command.env("NETFAST_SEEDS_KEEP", keep),
+        None => command.env("NETFAST_SEEDS_JSON", target_dir()?.join("seeds.json")),
+    };
+    show(&mut command)
+}
+
+fn ring_of(test: &str) -> Ring {
+    let is_in = |modules: &[&str]| test.split("::").any(|part| modules.contains(&part));
+    match test {
+        _ if is_in(&PACKET) => Ring::Packet,
+        _ if is_in(&DIFFERENTIAL) => Ring::Differential,
+        _ if is_in(&DOCKER) => Ring::Docker,
+        _ if is_in(&PACKAGE) => Ring::Package,
+        _ => Ring::Netns,
+    }
+}
+
+/// `cargo test` of the integration tests, up to the harness's own arguments.
+fn it(built: &Built) -> std::process::Command {
+    let mut command = cargo();
+    command
+        .args(["test", "--package", "netfast-tests", "--test", "it", "--"])
+        .env("NETFAST_BIN", &built.netfast)
+        .env("NETFAST_TRAFFIC", &built.traffic);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_is_in_one_ring() {
+        for (test, ring) in [
+            ("packet::using::a_hit", Ring::Packet),
+            ("daemon::docker::restart", Ring::Docker),
+            ("docker::paths::published", Ring::Docker),
+            (SEEDS, Ring::Differential),
+            ("lab::topo_forwards", Ring::Docker),
+            ("package::installs", Ring::Package),
+            ("cli::help", Ring::Netns),
+            ("made_up_tomorrow::whatever", Ring::Netns),
+        ] {
+            assert_eq!(ring_of(test), ring, "{test}");
+        }
+    }
+}
