@@ -285,6 +285,7 @@ impl Daemon {
                 | Change::PolicyRules
                 | Change::Tc
                 | Change::Sysctls
+                | Change::Tuning
                 | Change::Ruleset
                 | Change::Queues
                 | Change::Containers

@@ -129,7 +129,10 @@ impl Topo {
         let name = format!("br-{number}");
         let gateway = address(number, 1)?;
         let host = &self.site.host;
-        host.ip(&format!("link add {name} type bridge"))?;
+        // As an engine does. Else it would be the lowest address of its ports, and each that comes or goes could change
+        // it, upon which the kernel forgets all neighbours behind it.
+        let mac = mac_of(gateway);
+        host.ip(&format!("link add {name} address {mac} type bridge"))?;
         host.ip(&format!("addr add {gateway}/24 dev {name}"))?;
         host.ip(&format!("link set {name} up"))?;
         self.bridges.push(Bridge {
@@ -146,8 +149,7 @@ impl Topo {
         let index = bridge.containers.len();
         let veth = format!("veth{number}x{index}");
         let ip = address(number, index + 2)?;
-        let [a, b, c, d] = ip.octets();
-        let mac = format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+        let mac = mac_of(ip);
         let ns = NetNs::new(&format!("c{number}x{index}"))?;
         veth_pair((host, &veth), (&ns, "eth0"))?;
         host.ip(&format!("link set {veth} master {} up", bridge.name))?;
@@ -214,4 +216,10 @@ impl Topo {
 fn address(bridge: usize, host: usize) -> Result<Ipv4Addr> {
     let octet = |number: usize| u8::try_from(number).with_context(|| format!("{number} does not fit an address"));
     Ok(Ipv4Addr::new(172, 30, octet(bridge)?, octet(host)?))
+}
+
+/// The MAC address that Docker would give to whoever has this address (libnetwork's `netutils.GenerateMACFromIP`).
+fn mac_of(ip: Ipv4Addr) -> String {
+    let [a, b, c, d] = ip.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }

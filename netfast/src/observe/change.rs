@@ -42,8 +42,11 @@ pub enum Change {
     PolicyRules,
     /// A queueing discipline or a classic filter changed.
     Tc,
-    /// A kernel switch changed.
+    /// A kernel switch changed that the kernel's verdicts depend on.
     Sysctls,
+    /// Another kernel switch changed, see [`Sysctls::of_verdicts`](crate::world::Sysctls::of_verdicts). netfast itself
+    /// sets one of them.
+    Tuning,
     /// nftables or iptables-legacy rules changed.
     Ruleset,
     /// A program began or ceased to listen on an NFQUEUE queue.
@@ -75,6 +78,7 @@ impl Change {
             | Self::Stations { .. }
             | Self::Links
             | Self::Fdb
+            | Self::Tuning
             | Self::Containers
             | Self::Runtime => false,
         }

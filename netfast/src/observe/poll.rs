@@ -31,11 +31,13 @@ impl Stamp {
     fn changes(&self, before: &Self) -> impl Iterator<Item = Change> {
         let ruleset = self.legacy != before.legacy;
         let queues = self.queues != before.queues;
-        let sysctls = self.sysctls != before.sysctls;
+        let sysctls = self.sysctls.of_verdicts() != before.sysctls.of_verdicts();
+        let tuning = self.sysctls != before.sysctls && !sysctls;
         let changes = [
             (ruleset, Change::Ruleset),
             (queues, Change::Queues),
             (sysctls, Change::Sysctls),
+            (tuning, Change::Tuning),
         ];
         changes
             .into_iter()
@@ -55,5 +57,41 @@ pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
         };
         now.changes(&before).for_each(|change| hints.send(change));
         before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_netfast_sets_itself_outdates_no_flows() {
+        let before = Stamp {
+            legacy: None,
+            queues: None,
+            sysctls: Sysctls {
+                ip_forward: Some(true),
+                conntrack_tcp_be_liberal: Some(false),
+                ..Sysctls::default()
+            },
+        };
+        let changes = |edit: fn(&mut Sysctls)| {
+            let mut now = before.clone();
+            edit(&mut now.sysctls);
+            now.changes(&before).collect::<Vec<_>>()
+        };
+        assert_eq!(changes(|_| {}), []);
+        assert_eq!(
+            changes(|sysctls| sysctls.conntrack_tcp_be_liberal = Some(true)),
+            [Change::Tuning]
+        );
+        assert!(!Change::Tuning.outdates_all_flows());
+        assert_eq!(
+            changes(|sysctls| {
+                sysctls.conntrack_tcp_be_liberal = Some(true);
+                sysctls.ip_forward = Some(false);
+            }),
+            [Change::Sysctls]
+        );
     }
 }

@@ -137,15 +137,7 @@ impl EpochInputs {
                 .cloned()
                 .collect(),
             neighbours: neighbours.collect(),
-            sysctls: Sysctls {
-                // What netfast sets itself, and what no verdict on a packet depends on.
-                conntrack_tcp_be_liberal: None,
-                conntrack_tcp_ignore_invalid_rst: None,
-                conntrack_udp_timeout: None,
-                conntrack_udp_timeout_stream: None,
-                netdev_max_backlog: None,
-                ..world.sysctls
-            },
+            sysctls: world.sysctls.of_verdicts(),
             bridges: bridges.collect(),
             names: names.map(|link| (link.ifindex, link.name.clone())).collect(),
         }

@@ -167,3 +167,19 @@ pub struct Sysctls {
     /// `net.core.netdev_max_backlog`, in packets; of the whole machine.
     pub netdev_max_backlog: Option<u32>,
 }
+
+impl Sysctls {
+    /// Those that the kernel's verdict on a packet may depend on; the others, of which netfast sets one itself, are
+    /// `None`.
+    #[must_use]
+    pub const fn of_verdicts(self) -> Self {
+        Self {
+            conntrack_tcp_be_liberal: None,
+            conntrack_tcp_ignore_invalid_rst: None,
+            conntrack_udp_timeout: None,
+            conntrack_udp_timeout_stream: None,
+            netdev_max_backlog: None,
+            ..self
+        }
+    }
+}

@@ -222,7 +222,7 @@ fn containers_that_come_and_go_are_picked_up_within_a_second_and_leave_others_al
     let two = names(&["veth0x0", "veth0x1"]);
     wait_for(&netfast, "it is gone", SOON, |state| fast_endpoints(state) == two);
     assert!(generation(slot) > appeared, "its flows are misses");
-    assert_eq!(generation(first), before, "flows of others are not");
+    assert_eq!(generation(first), before, "flows of others are not\n{}", netfast.log());
     let links = names_below(&netfast.pin_dir().join("v1/links"));
     assert_eq!(links.len(), 8, "{links:?}");
 }
@@ -267,7 +267,7 @@ fn rules_and_routes_make_a_new_epoch_and_reading_does_not() {
         .sh("iptables -S; ip route; ip neigh; nft list ruleset")
         .expect("reading");
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(epoch(), before);
+    assert_eq!(epoch(), before, "{}", netfast.log());
     for change in [
         "iptables -I DOCKER-USER -p tcp --dport 9 -j DROP",
         "ip route add 203.0.113.0/24 dev eth0",
