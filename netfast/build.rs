@@ -44,6 +44,11 @@ fn main() -> Result<()> {
     let package = Package {
         name: PACKAGE,
         root_dir: root.to_str().context("the path of the sources is not UTF-8")?,
+        features: if env::var_os("CARGO_FEATURE_BPF_LOG").is_some() {
+            &["bpf-log"]
+        } else {
+            &[]
+        },
         ..Package::default()
     };
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);

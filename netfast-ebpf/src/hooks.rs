@@ -10,7 +10,7 @@ use netfast_common::{
 use crate::{
     candidate::{self, now_ns},
     family::Family,
-    gate, learn,
+    gate, learn, log,
     lookup::{self, Hit},
     maps, pairs,
     parse::{Packet, UDP, parse},
@@ -41,6 +41,7 @@ pub fn entry<F: Family, S: Skb>(skb: &S, entry: Entry) -> i32 {
         Ok((hit, bytes)) => verdict::fast(skb, &hit, bytes),
         Err(reason) => {
             trace::slow(skb, reason);
+            log::slow(skb, reason);
             verdict::slow::<F, S>(skb, entry, reason)
         }
     }
@@ -50,6 +51,7 @@ pub fn entry<F: Family, S: Skb>(skb: &S, entry: Entry) -> i32 {
 #[inline(always)]
 pub fn exit<F: Family, S: Skb>(skb: &S) -> i32 {
     let reason = learn::at_exit::<F, S>(skb);
+    log::learned(skb, reason);
     verdict::learned(skb, reason)
 }
 
@@ -57,6 +59,7 @@ pub fn exit<F: Family, S: Skb>(skb: &S) -> i32 {
 #[inline(always)]
 pub fn delivery<F: Family, S: Skb>(skb: &S) -> i32 {
     let reason = learn::at_host::<F, S>(skb);
+    log::learned(skb, reason);
     verdict::learned(skb, reason)
 }
 

@@ -17,6 +17,7 @@ pub mod family;
 pub mod gate;
 pub mod hooks;
 pub mod learn;
+pub mod log;
 pub mod lookup;
 pub mod maps;
 pub mod pairs;

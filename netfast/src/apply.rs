@@ -9,6 +9,7 @@ use std::{
 use aya::{
     BtfError, Ebpf, EbpfError,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    pin::PinError,
     programs::{ProgramError, links::FdLink},
 };
 use netfast_common::{
@@ -19,10 +20,14 @@ use netfast_common::{
 use tracing::{info, warn};
 
 mod attach;
+#[cfg(feature = "bpf-log")]
+mod bpf_log;
 pub mod clsact;
 pub mod conntrack;
 mod executor;
 pub mod flows;
+mod mend;
+mod mount;
 mod object;
 pub mod pins;
 pub mod read;
@@ -34,7 +39,7 @@ pub mod trial;
 pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
 pub use object::OBJECT;
-pub use remove::{Remains, other_abis, remove};
+pub use remove::{Remains, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Hook, Realized, RealizedDevice},
@@ -59,6 +64,10 @@ pub struct Datapath {
     table_bytes: u64,
     /// Interfaces that a clsact qdisc was added to, with their names.
     added_clsact: BTreeMap<u32, String>,
+    /// Where the pins were made.
+    place: Option<mount::Place>,
+    /// The kernel's number of each pinned map.
+    map_ids: Vec<(&'static str, u32)>,
     /// Nothing was pinned before: a failed start takes everything away again.
     fresh: bool,
 }
@@ -94,6 +103,8 @@ impl Datapath {
             queue_watch_error: None,
             table_bytes: object::table_bytes(flows, DEFAULT_FRESH),
             added_clsact: BTreeMap::new(),
+            place: mount::Place::of(pins.root()),
+            map_ids: mend::map_ids(&pins)?,
             ebpf,
             pins,
             mode,
@@ -173,12 +184,17 @@ impl Datapath {
     /// Attaches the program that watches `nf_queue`. A tracing link cannot be given another program: the new one is
     /// attached before the old one goes.
     fn watch_queues(&mut self) -> Result<(), ApplyError> {
+        object::load_queue_watch(&mut self.ebpf)?;
+        self.attach_queue_watch()
+    }
+
+    fn attach_queue_watch(&mut self) -> Result<(), ApplyError> {
         let name = netfast_common::abi::program::QUEUED;
         let program_error = |source: ProgramError| ApplyError::Program {
             name,
             source: Box::new(source),
         };
-        let watch = object::load_queue_watch(&mut self.ebpf)?;
+        let watch = object::queue_watch(&mut self.ebpf)?;
         let id = watch.attach().map_err(program_error)?;
         let link: FdLink = watch.take_link(id).map_err(program_error)?.into();
         attach::pin(link, self.pins.link(LinkPin::Queued)).map_err(ApplyError::QueueWatch)
@@ -221,6 +237,12 @@ impl Datapath {
             }
         }
         &self.facts
+    }
+
+    /// Passes on what the programs of this debugging build say, in the asynchronous runtime that this is called in.
+    #[cfg(feature = "bpf-log")]
+    pub fn follow_programs(&mut self) -> Result<(), ApplyError> {
+        bpf_log::follow(&mut self.ebpf)
     }
 
     /// How programs are attached.
@@ -338,6 +360,13 @@ pub enum ApplyError {
     /// The kernel has no type information.
     #[error("cannot read the kernel's BTF")]
     Btf(#[source] Box<BtfError>),
+    /// What the programs say cannot be read.
+    #[cfg(feature = "bpf-log")]
+    #[error("cannot read what the BPF programs say")]
+    Log {
+        /// Why.
+        source: Box<aya_log::Error>,
+    },
     /// The watch cannot be pinned.
     #[error("cannot keep the watch on nf_queue")]
     QueueWatch(#[source] AttachError),
@@ -371,6 +400,14 @@ pub enum ApplyError {
         value: u32,
         /// Why.
         source: io::Error,
+    },
+    /// A map cannot be pinned.
+    #[error("cannot pin {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: Box<PinError>,
     },
     /// The file system refused.
     #[error("cannot access {}", path.display())]

@@ -6,7 +6,6 @@
 use std::{collections::BTreeSet, future::pending, path::PathBuf, time::Duration};
 
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::Receiver,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -18,6 +17,7 @@ pub mod instance;
 pub mod lock;
 mod retry;
 mod service;
+mod signals;
 mod sync;
 
 pub use sync::saved_sysctls;
@@ -37,6 +37,7 @@ use instance::InstanceError;
 use lock::{Lock, LockError};
 use retry::Backoff;
 use service::Service;
+use signals::{Order, Signals};
 use sync::{Pass, Sync};
 
 /// After a hint, more are waited for: a container's start makes dozens within a few milliseconds.
@@ -51,6 +52,8 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 const BUDGET: Duration = Duration::from_millis(100);
 /// What nobody announces is looked for this often.
 const THOROUGH: Duration = Duration::from_secs(30);
+/// Whether the pins are still there is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 /// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
 /// time it is said nonetheless, with what is missing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -125,6 +128,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         service: Service::new(),
         phase: Phase::Starting(Instant::now() + PATIENCE),
     };
+    #[cfg(feature = "bpf-log")]
+    daemon.sync.datapath().follow_programs()?;
     let again = daemon.start()?;
     daemon.serve_metrics().await;
     let ended = daemon.keep(&mut signals, again).await;
@@ -178,10 +183,14 @@ impl Daemon {
             Err(error) => error.into(),
         };
         if self.sync.datapath().is_fresh() {
-            if let Err(error) = apply::remove(&self.settings.pin_dir) {
+            // What another version has attached goes on.
+            if let Err(error) = apply::remove_own(&self.settings.pin_dir) {
                 error!("cannot remove the pins in {}: {error}", self.settings.pin_dir.display());
             }
-            if let Err(error) = State::remove(&self.settings.run_dir) {
+            // An earlier daemon's state says what its changes to the host replaced.
+            if self.sync.is_first()
+                && let Err(error) = State::remove(&self.settings.run_dir)
+            {
                 error!("{:#}", anyhow::Error::new(error));
             }
         }
@@ -214,6 +223,8 @@ impl Daemon {
         let mut thorough = interval(THOROUGH);
         thorough.set_missed_tick_behavior(MissedTickBehavior::Delay);
         thorough.reset();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
         let mut due = again.map(|wait| last + wait);
         let mut spacing = SPACING;
@@ -260,7 +271,17 @@ impl Daemon {
                     changes.insert(Change::Overflow);
                     due = self.catch_up(&mut changes, true).await.map(|wait| last + wait);
                     self.serve_metrics().await;
+                    if self.sync.datapath().is_out_of_sight() {
+                        return Err(DaemonError::PinsOutOfSight(self.settings.pin_dir.clone()));
+                    }
                 }
+                _ = look.tick() => {
+                    // What is tried again already needs no second reason.
+                    if due.is_none() && !self.sync.datapath().has_pins() {
+                        due = Some(Instant::now());
+                    }
+                }
+                () = self.observer.ended() => return Err(DaemonError::NoObservers),
                 () = self.service.beat_due() => {}
             }
         }
@@ -415,37 +436,6 @@ fn in_words(config: &Config) -> String {
     serde_json::to_string(config).unwrap_or_else(|error| error.to_string())
 }
 
-/// The signals that the daemon obeys.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Order {
-        tokio::select! {
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
-            _ = self.hangup.recv() => Order::Reload,
-        }
-    }
-}
-
-/// What a signal asks for.
-enum Order {
-    Stop,
-    Reload,
-}
-
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -481,6 +471,9 @@ pub enum DaemonError {
     /// Signals cannot be handled.
     #[error("cannot handle signals")]
     Signals(#[source] std::io::Error),
+    /// Only this process sees its pins.
+    #[error("the BPF file system of {} was mounted anew, and this process still sees the old one", .0.display())]
+    PinsOutOfSight(PathBuf),
     /// Nobody watches any more.
     #[error("the tasks that watch kernel and runtime have ended")]
     NoObservers,

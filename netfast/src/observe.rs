@@ -77,7 +77,7 @@ pub struct Observer {
     runtime: Option<docker::Runtime>,
     inside: Mutex<Inside>,
     inside_ttl: Duration,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Observer {
@@ -115,9 +115,14 @@ impl Observer {
             runtime,
             inside: Mutex::default(),
             inside_ttl: config.resync_interval,
-            _tasks: tasks,
+            tasks,
         };
         Ok((observer, receiver))
+    }
+
+    /// Waits for the end of one of the tasks that watch: by a panic, for they have no other.
+    pub async fn ended(&mut self) {
+        self.tasks.join_next().await;
     }
 
     /// Reads everything anew; the runtime is not asked but its last known state taken.

@@ -5,9 +5,13 @@ mod foreign;
 mod leave;
 mod life;
 mod notify;
+mod pins;
+mod quiet;
 mod refusals;
 mod survive;
 mod systemd;
+mod trouble;
+mod upgrade;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 

@@ -1,6 +1,7 @@
 //! Integration tests.
 
 mod abi;
+mod bpf_log;
 mod cli;
 mod daemon;
 mod differential;
@@ -13,3 +14,4 @@ mod observe;
 mod package;
 mod packet;
 mod reports;
+mod top;

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
         signal::{Signal, kill},
         statfs::{BPF_FS_MAGIC, statfs},
@@ -31,6 +31,8 @@ use crate::{
 
 /// How long `netfast run` may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// Its own bpffs, below its run directory.
+const OWN_BPFFS: &str = "bpffs";
 /// How long it may take to end after a signal.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
@@ -52,6 +54,8 @@ pub struct Options {
     pub config: Option<String>,
     /// More arguments for `run`.
     pub args: Vec<String>,
+    /// Whether its pins are in a bpffs of its own, which can be mounted anew without anybody else noticing.
+    pub own_bpffs: bool,
 }
 
 impl Options {
@@ -61,6 +65,7 @@ impl Options {
             runtime: Runtime::Docker(docker_host),
             config: None,
             args: Vec::new(),
+            own_bpffs: false,
         }
     }
 
@@ -70,6 +75,7 @@ impl Options {
             runtime: Runtime::None,
             config: None,
             args: Vec::new(),
+            own_bpffs: false,
         }
     }
 }
@@ -134,14 +140,30 @@ impl NetfastProc {
         if let Some(config) = &options.config {
             fs::write(run_dir.join("netfast.toml"), config)?;
         }
+        let pin_dir = if options.own_bpffs {
+            let bpffs = run_dir.join(OWN_BPFFS);
+            fs::create_dir_all(&bpffs)?;
+            mount_bpffs(&bpffs)?;
+            bpffs.join("netfast")
+        } else {
+            Path::new(BPFFS).join(format!("{}-netfast{number}", leftovers::tag()))
+        };
         Ok(Self {
             program: programs::netfast()?,
             ns: host.handle(),
             options,
-            pin_dir: Path::new(BPFFS).join(format!("{}-netfast{number}", leftovers::tag())),
+            pin_dir,
             run_dir,
             child: None,
         })
+    }
+
+    /// Mounts its own bpffs anew, as `umount` and `mount` do: all pins in it are gone.
+    pub fn remount_bpffs(&self) -> Result<()> {
+        anyhow::ensure!(self.options.own_bpffs, "its pins are in everybody's bpffs");
+        let bpffs = self.run_dir.join(OWN_BPFFS);
+        umount2(&bpffs, MntFlags::empty()).with_context(|| format!("cannot unmount {}", bpffs.display()))?;
+        mount_bpffs(&bpffs)
     }
 
     /// Starts `netfast run`, with the directories of the last time, and waits until it is ready.
@@ -323,6 +345,10 @@ pub fn ensure_bpffs() -> Result<()> {
     if statfs(BPFFS).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC) {
         return Ok(());
     }
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .with_context(|| format!("cannot mount bpffs on {BPFFS}"))
+    mount_bpffs(Path::new(BPFFS))
+}
+
+fn mount_bpffs(at: &Path) -> Result<()> {
+    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount bpffs on {}", at.display()))
 }

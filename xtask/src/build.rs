@@ -1,8 +1,8 @@
 //! `cargo xtask build`: netfast with its BPF programs, and the traffic generator.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netfast_tests::programs;
 
 use crate::{
@@ -50,6 +50,23 @@ pub fn build(release: bool) -> Result<Built> {
         );
     }
     Ok(built)
+}
+
+/// Builds netfast for debugging, with BPF programs that log, and returns it. It takes the ordinary one's place for the
+/// moment, so that one is to be built afterwards.
+pub fn build_with_bpf_log() -> Result<PathBuf> {
+    // With the packages of the ordinary build, so that what both have in common is built once.
+    show(
+        cargo()
+            .args(["build", "--bins", "--package", "netfast", "--package", "netfast-tests"])
+            .args(["--features", "netfast/bpf-log"]),
+    )?;
+    let target = target_dir()?;
+    let dir = target.join("bpf-log");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let program = dir.join("netfast");
+    fs::copy(target.join("debug/netfast"), &program).context("the build left no program")?;
+    Ok(program)
 }
 
 /// Builds both programs, or the traffic generator alone, with optimisation, for this process's laboratories; returns

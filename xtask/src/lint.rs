@@ -25,6 +25,19 @@ pub fn run(args: &Args) -> Result<()> {
     setup::ensure(Scope::Build)?;
     show(cargo().args(["fmt", "--all", "--check"]))?;
     show(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    // What only a build for debugging has.
+    show(cargo().args([
+        "clippy",
+        "--package",
+        "netfast",
+        "--package",
+        "netfast-ebpf",
+        "--features",
+        "netfast/bpf-log",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
     tidy::check()?;
     abi::check()
 }

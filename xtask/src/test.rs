@@ -138,15 +138,17 @@ fn unit(args: &Args) -> Result<()> {
 
 fn integration(ring: Ring, args: &Args) -> Result<()> {
     ensure_bpffs()?;
+    let mut more = match ring {
+        Ring::Netns => vec![("NETFAST_BPF_LOG_BIN", build::build_with_bpf_log()?)],
+        Ring::Unit | Ring::Packet | Ring::Differential | Ring::Docker | Ring::Package | Ring::All => Vec::new(),
+    };
     let built = build::build(false)?;
     if args.seeds.is_some() || args.seed.is_some() {
         return seeds(&built, args);
     }
-    let more = if ring == Ring::Package {
-        package::environment()?.to_vec()
-    } else {
-        Vec::new()
-    };
+    if ring == Ring::Package {
+        more.extend(package::environment()?);
+    }
     let list = cmd::finish(it(&built).arg("--list"), Duration::from_mins(30))?;
     ensure!(
         list.status.success(),

@@ -50,6 +50,10 @@ pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.map_max_entries(map::FLOWS4, flows);
+    #[cfg(feature = "bpf-log")]
+    let level = crate::apply::bpf_log::level();
+    #[cfg(feature = "bpf-log")]
+    loader.override_global(aya_log::LEVEL, &level, true);
     let mut ebpf = loader.load(OBJECT).map_err(|source| ApplyError::Load {
         what: "the maps",
         source: Box::new(source),
@@ -78,15 +82,18 @@ pub fn classifier(ebpf: &mut Ebpf, kind: Kind, hook: Hook) -> Result<&mut SchedC
 }
 
 /// Loads the program that watches `nf_queue`.
-pub fn load_queue_watch(ebpf: &mut Ebpf) -> Result<&mut FEntry, ApplyError> {
-    let name = program::QUEUED;
+pub fn load_queue_watch(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
     let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;
-    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
-    let watch: &mut FEntry = program.try_into().map_err(|source| program_error(name, source))?;
-    watch
+    queue_watch(ebpf)?
         .load(NF_QUEUE, &btf)
-        .map_err(|source| program_error(name, source))?;
-    Ok(watch)
+        .map_err(|source| program_error(program::QUEUED, source))
+}
+
+/// The program that watches `nf_queue`.
+pub fn queue_watch(ebpf: &mut Ebpf) -> Result<&mut FEntry, ApplyError> {
+    let name = program::QUEUED;
+    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
+    program.try_into().map_err(|source| program_error(name, source))
 }
 
 fn program_error(name: &'static str, source: ProgramError) -> ApplyError {

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use aya::maps::Array;
 use netfast_common::{abi::map, control::Control};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::apply::{
     pins::{Pins, remove_file},
@@ -23,19 +23,29 @@ pub struct Remains {
 /// Removes the pins of all ABIs in this pin directory; the programs are detached by that. Flows stop being used
 /// first. Goes on after an error and returns the first.
 pub fn remove(pin_dir: &Path) -> io::Result<Remains> {
-    let mut remains = Remains::default();
-    let mut first = Ok(());
-    let ours = Pins::new(pin_dir);
-    if ours.exist() {
-        first = first.and(switch_off(&ours));
-        remains.links += ours.links().map_or(0, |links| links.len());
-        first = first.and(links(&ours)).and(ours.remove_maps());
-        remains.directories += 1;
-    }
+    let own = remove_own(pin_dir);
     let others = other_abis(pin_dir)?;
-    remains.links += others.links;
-    remains.directories += others.directories;
-    first.map(|()| remains)
+    own.map(|own| Remains {
+        links: own.links + others.links,
+        directories: own.directories + others.directories,
+    })
+}
+
+/// Removes what builds with this ABI have pinned, and nothing of others.
+pub fn remove_own(pin_dir: &Path) -> io::Result<Remains> {
+    let ours = Pins::new(pin_dir);
+    if !ours.exist() {
+        return Ok(Remains::default());
+    }
+    // It only makes the order clean: without their links the programs see no packet.
+    if let Err(error) = switch_off(&ours) {
+        warn!("cannot switch the fast path off before it is removed: {error}");
+    }
+    let remains = Remains {
+        links: ours.links().map_or(0, |links| links.len()),
+        directories: 1,
+    };
+    links(&ours).and(ours.remove_maps()).map(|()| remains)
 }
 
 /// Removes what builds with another ABI left.

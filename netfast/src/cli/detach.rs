@@ -23,7 +23,14 @@ fn text(done: &Detached) -> String {
     let mut text = String::new();
     let mut say = |line: String| writeln!(text, "{line}").expect("a String takes everything");
     if let Some(pid) = done.stopped {
-        say(format!("Stopped the daemon (process {pid})."));
+        if done.killed {
+            say(format!(
+                "The daemon (process {pid}) did not end and was killed. If a service manager starts it again, stop it \
+                 there."
+            ));
+        } else {
+            say(format!("Stopped the daemon (process {pid})."));
+        }
     }
     say(format!("Removed {} links and their pins.", done.links));
     for name in &done.clsact {
@@ -72,6 +79,7 @@ mod tests {
         assert_eq!(text(&Detached::default()), "Nothing of netfast is attached.\n");
         let done = Detached {
             stopped: Some(4711),
+            killed: false,
             links: 8,
             pin_directories: 1,
             clsact: vec!["eth0".into()],
@@ -86,5 +94,11 @@ mod tests {
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
              3 TCP connections go on in the kernel.\n"
         );
+        let killed = Detached {
+            stopped: Some(4711),
+            killed: true,
+            ..Detached::default()
+        };
+        assert!(text(&killed).starts_with("The daemon (process 4711) did not end and was killed."));
     }
 }

@@ -98,6 +98,10 @@ fn verdict(error: &DaemonError) -> (Exit, Option<String>) {
             Exit::Failed,
             Some("Give this one its own --pin-dir and --run-dir.".into()),
         ),
+        DaemonError::PinsOutOfSight(_) => (
+            Exit::Failed,
+            Some("Start it again, as a service manager does by itself.".into()),
+        ),
         DaemonError::Lock(LockError::Io { .. })
         | DaemonError::Instance(_)
         | DaemonError::Observe(_)

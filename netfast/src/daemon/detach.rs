@@ -27,14 +27,19 @@ use crate::{
     state::{State, StateError},
 };
 
-/// How long a daemon may take to end after SIGTERM.
+/// How long a daemon may take to end after a signal.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a process that ends may hold its lock.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Detached {
     /// The daemon that was asked to stop, by its process.
     pub stopped: Option<u32>,
+    /// Whether it did not do so and was killed.
+    pub killed: bool,
     /// Links that were removed.
     pub links: usize,
     /// Directories of pins that were removed.
@@ -72,12 +77,10 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
         })
     };
     instance::check(pin_dir, run_dir, state().as_ref())?;
-    let mut done = Detached {
-        stopped: stop_daemon(run_dir)?,
-        ..Detached::default()
-    };
+    let mut done = Detached::default();
+    stop_daemon(run_dir, &mut done)?;
     // Nobody starts one meanwhile. Without a run directory there never was one.
-    let lock = run_dir.exists().then(|| Lock::take(run_dir)).transpose()?;
+    let lock = run_dir.exists().then(|| take_lock(run_dir)).transpose()?;
     // The daemon may have written until it ended.
     let state = state().filter(State::is_of_this_boot);
 
@@ -103,13 +106,37 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     Ok(done)
 }
 
-/// Asks a running daemon to stop, and waits for it.
-fn stop_daemon(run_dir: &Path) -> Result<Option<u32>, DetachError> {
+/// Asks a running daemon to stop, and waits for it. One that hangs is killed, which it must survive at any moment.
+fn stop_daemon(run_dir: &Path, done: &mut Detached) -> Result<(), DetachError> {
     let Some(pid) = lock::holder(run_dir) else {
-        return Ok(None);
+        return Ok(());
     };
+    done.stopped = Some(pid);
+    if !ends(run_dir, pid, Signal::SIGTERM)? {
+        warn!("the daemon (process {pid}) does not end within {STOP_LIMIT:?} and is killed");
+        done.killed = true;
+        if !ends(run_dir, pid, Signal::SIGKILL)? {
+            return Err(DetachError::StillRunning { pid });
+        }
+    }
+    Ok(())
+}
+
+/// Takes the lock. The process of a daemon that ends cannot be looked into a moment before it has let go of its files.
+fn take_lock(run_dir: &Path) -> Result<Lock, LockError> {
+    let end = Instant::now() + RELEASE_LIMIT;
+    loop {
+        match Lock::take(run_dir) {
+            Err(LockError::Held { pid: None, .. }) if Instant::now() < end => sleep(Duration::from_millis(20)),
+            done => return done,
+        }
+    }
+}
+
+/// Sends a signal; tells whether the daemon ends by it in time.
+fn ends(run_dir: &Path, pid: u32, signal: Signal) -> Result<bool, DetachError> {
     let process = Pid::from_raw(i32::try_from(pid).map_err(|_| DetachError::StillRunning { pid })?);
-    match kill(process, Signal::SIGTERM) {
+    match kill(process, signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => {
             return Err(DetachError::CannotStop {
@@ -121,11 +148,11 @@ fn stop_daemon(run_dir: &Path) -> Result<Option<u32>, DetachError> {
     let end = Instant::now() + STOP_LIMIT;
     while lock::holder(run_dir) == Some(pid) {
         if Instant::now() > end {
-            return Err(DetachError::StillRunning { pid });
+            return Ok(false);
         }
         sleep(Duration::from_millis(20));
     }
-    Ok(Some(pid))
+    Ok(true)
 }
 
 fn remove_filters(state: &State) -> Result<(), DetachError> {

@@ -37,6 +37,10 @@ pub struct Sync {
     /// Failures that the log has.
     told: BTreeSet<String>,
     written: Option<State>,
+    /// No daemon had written a state before, since the machine was booted.
+    first: bool,
+    /// Pins are gone that could not be made again.
+    mending: bool,
 }
 
 /// What a pass came to.
@@ -66,7 +70,9 @@ impl Sync {
     /// Takes over what an earlier daemon wrote down about the host.
     pub fn new(datapath: Datapath, run_dir: &Path, before: Option<State>) -> Self {
         let (mut saved, mut clsact) = (BTreeMap::new(), BTreeMap::new());
-        if let Some(before) = before.filter(State::is_of_this_boot) {
+        let before = before.filter(State::is_of_this_boot);
+        let first = before.is_none();
+        if let Some(before) = before {
             saved = saved_sysctls(&before);
             clsact = before.clsact;
         }
@@ -78,7 +84,14 @@ impl Sync {
             clsact,
             told: BTreeSet::new(),
             written: None,
+            first,
+            mending: false,
         }
+    }
+
+    /// Whether no daemon has written a state before, since the machine was booted.
+    pub fn is_first(&self) -> bool {
+        self.first
     }
 
     /// The data path.
@@ -95,6 +108,7 @@ impl Sync {
         thorough: bool,
         budget: Option<Duration>,
     ) -> Result<Pass, StateError> {
+        let unmended = self.mend(thorough);
         let facts = self.datapath.facts(world, thorough);
         let desired = plan(world, config, facts);
         let actions = diff(&desired, self.datapath.realized());
@@ -103,7 +117,7 @@ impl Sync {
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
         self.clsact.retain(|ifindex, _| world.links.contains_key(ifindex));
-        let in_sync = !outcome.unfinished && outcome.failures.iter().all(Failure::is_late);
+        let in_sync = !outcome.unfinished && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
         let state = self.state(desired, world, config, &outcome.failures, in_sync);
         let devices = || state.devices.values();
         let count = |kind| {
@@ -114,11 +128,10 @@ impl Sync {
         let pass = Pass {
             in_sync,
             unfinished: outcome.unfinished,
-            trouble: outcome
-                .failures
-                .iter()
-                .find(|failure| !failure.is_late())
-                .map(Failure::text),
+            trouble: unmended.or_else(|| {
+                let mut failures = outcome.failures.iter();
+                failures.find(|failure| !failure.is_late()).map(Failure::text)
+            }),
             endpoints: count(Kind::Endpoint),
             uplinks: count(Kind::Uplink),
             // One that is gone is not waited for.
@@ -148,6 +161,18 @@ impl Sync {
         };
         state.in_sync = false;
         self.write(state)
+    }
+
+    /// Puts back pins that somebody removed, if it is time to look for that; returns why that is not possible.
+    fn mend(&mut self, thorough: bool) -> Option<String> {
+        if !thorough && !self.mending && self.datapath.has_pins() {
+            return None;
+        }
+        let failed = self.datapath.mend(&self.run_dir).err();
+        self.mending = failed.is_some();
+        let text = format!("{:#}", anyhow::Error::new(failed?));
+        warn!("{text}");
+        Some(text)
     }
 
     /// What a sysctl was must be on disk before it is changed: a daemon that is killed in between could not restore it.

@@ -160,6 +160,7 @@ fn a_wrong_configuration_on_reload_changes_nothing() {
         runtime: Runtime::None,
         config: Some("revalidate_ms = 500\n".into()),
         args: Vec::new(),
+        own_bpffs: false,
     };
     let netfast = NetfastProc::start(topo.host(), options).expect("netfast starts");
     let revalidate = || {

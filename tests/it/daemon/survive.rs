@@ -22,12 +22,14 @@ const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
 /// What must happen happens within this; how long it took is not judged.
 const PATIENCE: Duration = Duration::from_mins(1);
 const PORT: u16 = 7000;
+/// The paths, in the order in which the load is on them.
+const PATHS: [&str; 3] = ["bridge", "published port", "masquerade"];
 /// Idle connections on each path.
 const IDLE: usize = 20;
 /// How often the daemon is killed.
 const KILLS: usize = 5;
 
-fn host() -> Topo {
+pub(super) fn host() -> Topo {
     heard(&topo::Options {
         published: vec![Published {
             host_port: PORT,
@@ -40,14 +42,14 @@ fn host() -> Topo {
 
 /// Conversations on one bridge, to a published port, and through masquerade: many that are idle but for keep-alive, and
 /// one that asks all the time. Light, since other tests run beside it.
-struct Load {
+pub(super) struct Load {
     servers: Vec<Background>,
     paced: Vec<Background>,
     idle: Vec<Background>,
 }
 
 impl Load {
-    fn start(topo: &Topo) -> Self {
+    pub(super) fn start(topo: &Topo) -> Self {
         let tool = tools::traffic().expect("the traffic tool").display().to_string();
         let run = |ns: &NsHandle, args: &[&str]| ns.spawn(&[&[tool.as_str()], args].concat()).expect("it starts");
         let (server, client) = (&topo.container(0, 0).ns, &topo.container(0, 1).ns);
@@ -80,10 +82,10 @@ impl Load {
     }
 
     /// Ends it; no connection may have been lost.
-    fn end(self) {
-        for idle in self.idle {
+    pub(super) fn end(self) {
+        for (path, idle) in PATHS.into_iter().zip(self.idle) {
             let report: hold::Report = ended(idle);
-            assert_eq!((report.opened, report.dead), (IDLE, 0));
+            assert_eq!((report.opened, report.dead), (IDLE, 0), "{path}");
         }
         for paced in self.paced {
             let report: paced::Report = ended(paced);
@@ -108,7 +110,7 @@ fn listens(ns: &NsHandle) -> bool {
 }
 
 /// Fails unless the fast path carries packets now.
-fn must_be_fast(netfast: &NetfastProc, when: &str) {
+pub(super) fn must_be_fast(netfast: &NetfastProc, when: &str) {
     let before = netfast.totals().expect("totals").fast_packets;
     cmd::poll(when, PATIENCE, || {
         (netfast.totals().ok()?.fast_packets > before + 500).then_some(())

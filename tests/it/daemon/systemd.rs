@@ -277,6 +277,100 @@ fn in_its_sandbox(machine: &Machine) {
     }
 }
 
+/// Docker first where both start, and from then on each by itself.
+#[test]
+fn the_unit_waits_for_docker_and_outlives_its_restarts() {
+    if !needs(&[
+        Need::Root,
+        Need::Kernel(6, 6),
+        Need::Program("systemctl"),
+        Need::File(SYSTEMD),
+    ]) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let machine = machine(&topo);
+    let docker = "docker.service";
+    // In its place, something that takes its time.
+    machine
+        .write(
+            "/etc/systemd/system/docker.service",
+            "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sleep 3\n",
+        )
+        .expect("a unit");
+    machine.run(&["systemctl", "daemon-reload"]).expect("reload");
+    machine.run(&["systemctl", "start", docker, UNIT]).expect("both start");
+    let when = |unit: &str, event: &str| -> u64 {
+        let text = machine.property(unit, event).expect("a property");
+        text.parse().expect("microseconds")
+    };
+    let (up, begun) = (
+        when(docker, "ActiveEnterTimestampMonotonic"),
+        when(UNIT, "InactiveExitTimestampMonotonic"),
+    );
+    assert!(up > 0 && begun >= up, "Docker was up at {up}, netfast began at {begun}");
+    let pid = main_pid(&machine);
+    for verb in ["restart", "stop"] {
+        machine.run(&["systemctl", verb, docker]).expect("Docker's own");
+        assert_eq!(machine.property(UNIT, "ActiveState").expect("a state"), "active");
+        assert_eq!(main_pid(&machine), pid, "after docker's {verb}");
+    }
+    machine.run(&["systemctl", "stop", UNIT]).expect("it stops");
+    machine.run(&["netfast", "detach"]).expect("detach");
+}
+
+/// The daemon has a view of the file systems of its own, in which the old bpffs may live on.
+#[test]
+fn a_bpffs_that_is_mounted_anew_under_the_unit_makes_it_start_again() {
+    if !needs(&[
+        Need::Root,
+        Need::Kernel(6, 6),
+        Need::Program("systemctl"),
+        Need::File(SYSTEMD),
+    ]) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let host = topo.host();
+    let before = Marks::of(host);
+    let machine = machine(&topo);
+    // As systemd has it on a real machine, where what is mounted is seen by the units.
+    machine.run(&["mount", "--make-rshared", "/"]).expect("shared");
+    machine.run(&["systemctl", "start", UNIT]).expect("it starts");
+    let attached = programs(host);
+    assert_eq!(attached.len(), 8, "{attached:?}");
+    let tool = tools::traffic().expect("the traffic tool").display().to_string();
+    let server = topo.lan().spawn(&[&tool, "rr-server", "7000"]).expect("a server");
+    std::thread::sleep(Duration::from_millis(300));
+    let to = format!("{LAN_IP}:7000");
+    let idle = topo
+        .container(0, 0)
+        .ns
+        .spawn(&[&tool, "hold", &to, "--connections", "20"]);
+    let idle = idle.expect("a client");
+
+    let pid = main_pid(&machine);
+    let anew = "umount /sys/fs/bpf && mount -t bpf -o mode=700 bpf /sys/fs/bpf";
+    machine.run(&["sh", "-c", anew]).expect("mounted anew");
+    assert_eq!(programs(host), attached, "the unit still has the old one");
+    cmd::poll("a daemon that sees the new one", PATIENCE, || {
+        let new = main_pid(&machine);
+        let state = state(&machine)?;
+        (new != 0 && new != pid && state["pid"] == new && state["in_sync"] == true).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
+    journal_has(&machine, "was mounted anew");
+    assert_eq!(programs(host), attached, "attached once");
+    assert!(machine.path(PINS).join("v1/links").is_dir());
+    machine.run(&["netfast", "status"]).expect("it can be seen again");
+    machine.run(&["systemctl", "stop", UNIT]).expect("it stops");
+    machine.run(&["netfast", "detach"]).expect("detach");
+    assert_eq!(Marks::of(host), before);
+    let idle: hold::Report = ended(idle);
+    assert_eq!((idle.opened, idle.dead), (20, 0));
+    server.stop().expect("the server ends");
+}
+
 #[test]
 fn the_unit_is_well_formed_and_its_exposure_is_bounded() {
     if !needs(&[Need::Root, Need::Program("systemd-analyze")]) {
@@ -293,4 +387,17 @@ fn the_unit_is_well_formed_and_its_exposure_is_bounded() {
         .unwrap_or_else(|| panic!("no score in {text}"));
     println!("systemd-analyze security: {score}");
     assert!(score <= MOST_EXPOSED, "{text}");
+
+    // What systemd does not understand it ignores, with a warning that nobody reads.
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = fs::read_to_string(&unit).expect("the unit");
+    let program = tools::netfast().expect("the binary").display().to_string();
+    let copy = dir.path().join(UNIT);
+    // The program, and no manual, are where this was built.
+    let text = text.replace("/usr/bin/netfast", &program);
+    fs::write(&copy, text.replace("Documentation=man:netfast(8)\n", "")).expect("a copy");
+    let mut verify = std::process::Command::new("systemd-analyze");
+    let done = cmd::finish(verify.arg("verify").arg(&copy), PATIENCE).expect("it ends");
+    let about_us: Vec<&str> = done.stderr.lines().filter(|line| line.contains(UNIT)).collect();
+    assert!(about_us.is_empty(), "{about_us:?}");
 }

@@ -1,0 +1,93 @@
+//! Pins that were removed behind our back: by hand, or with the whole BPF file system when that is mounted anew. The pin
+//! of a link is what keeps its program attached, so the fast path goes with it.
+
+use std::{collections::BTreeSet, path::Path};
+
+use aya::maps::{MapData, MapInfo};
+use tracing::warn;
+
+use crate::{
+    apply::{
+        ApplyError, Datapath, Mode, map_error,
+        mount::Place,
+        pins::{LinkPin, MAPS, Pins},
+    },
+    diff::Hook,
+};
+
+/// The kernel's number of each pinned map: by it a map is found again that has lost its name.
+pub(super) fn map_ids(pins: &Pins) -> Result<Vec<(&'static str, u32)>, ApplyError> {
+    let id = |name| {
+        let info = MapInfo::from_pin(pins.map(name)).map_err(|source| map_error(name, source))?;
+        Ok((name, info.id()))
+    };
+    MAPS.into_iter().map(id).collect()
+}
+
+impl Datapath {
+    /// Whether the maps' pins are there; a cheap look at one of them.
+    pub fn has_pins(&self) -> bool {
+        self.pins.map(MAPS[0]).exists()
+    }
+
+    /// Pins the maps again whose pins are gone, with all that is in them, and forgets the links whose pins are gone,
+    /// so that the next diff attaches anew. Does nothing if all is there.
+    pub fn mend(&mut self, run_dir: &Path) -> Result<(), ApplyError> {
+        let maps: Vec<(&str, u32)> = self
+            .map_ids
+            .iter()
+            .copied()
+            .filter(|(name, _)| !self.pins.map(name).exists())
+            .collect();
+        let links = self.lost_links();
+        let watch = self.queue_watch_error.is_none() && !self.pins.link(LinkPin::Queued).exists();
+        if maps.is_empty() && links.is_empty() && !watch {
+            return Ok(());
+        }
+        warn!(
+            "{} pins in {} were removed by somebody else: pinning and attaching anew",
+            maps.len() + links.len() + usize::from(watch),
+            self.pins.root().display()
+        );
+        if !links.is_empty() {
+            // Connections may have ended and begun meanwhile that the programs did not see.
+            self.new_epoch()?;
+        }
+        for link in links {
+            self.realized.links.remove(&link);
+        }
+        self.pins.create()?;
+        self.pins.mark_run_dir(run_dir).map_err(|source| ApplyError::Io {
+            path: self.pins.root().into(),
+            source,
+        })?;
+        for (name, id) in maps {
+            let map = MapData::from_id(id).map_err(|source| map_error(name, source))?;
+            let path = self.pins.map(name);
+            map.pin(&path).map_err(|source| ApplyError::Pin {
+                path,
+                source: Box::new(source),
+            })?;
+        }
+        if watch {
+            self.attach_queue_watch()?;
+        }
+        self.place = Place::of(self.pins.root());
+        Ok(())
+    }
+
+    /// Whether the pins are in a BPF file system that only this process sees any more.
+    pub fn is_out_of_sight(&self) -> bool {
+        let now = Place::of(self.pins.root());
+        self.place.zip(now).is_some_and(|(then, now)| then.is_covered(now))
+    }
+
+    /// Filters of clsact have no pins.
+    fn lost_links(&self) -> BTreeSet<(u32, Hook)> {
+        if self.mode == Mode::Clsact {
+            return BTreeSet::new();
+        }
+        let is_lost = |&&(ifindex, hook): &&(u32, Hook)| !self.pins.link(LinkPin::Device(ifindex, hook)).exists();
+        self.realized.links.keys().filter(is_lost).copied().collect()
+    }
+}
