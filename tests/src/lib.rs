@@ -5,6 +5,7 @@
 //! - [`site`]: what both have in common, a host with an uplink and an outside client;
 //! - [`netfast_proc`]: the netfast binary, run in such a host;
 //! - [`systemd`]: a machine under a real systemd, in such a host;
+//! - [`listing`]: what software may leave on a host;
 //! - [`netns`], [`cmd`], [`leftovers`]: namespaces, programs, and their end;
 //! - [`traffic`]: what the `netfast-traffic` binary does, and its reports;
 //! - [`require`]: what a test needs of the machine;
@@ -16,6 +17,7 @@
 pub mod cmd;
 pub mod docker_host;
 pub mod leftovers;
+pub mod listing;
 pub mod netfast_proc;
 pub mod netns;
 pub mod packet;

@@ -3,7 +3,8 @@
 mod bed;
 mod event;
 mod load;
-mod next_abi;
+pub mod next_abi;
+mod trouble;
 
 use std::{thread, time::Duration};
 
@@ -73,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
 const HEADER: &str = "event                                     seconds  conns  lost  UDP asked   lost  longest pause UDP/TCP  fast before  after";
 
 fn row(event: Event, args: &Args, traffic: &std::path::Path, builds: &Builds) -> Result<String> {
-    let mut bed = Bed::new()?;
+    let mut bed = Bed::new(event.needs_own_bpffs())?;
     let load = Load::start(&bed, traffic, args.megabits)?;
     let share = |bed: &Bed| -> Result<Option<f64>> {
         if !bed.netfast.pin_dir().exists() {

@@ -4,20 +4,26 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use netfast_tests::{
+    cmd,
     docker_host::{self, DockerHost},
+    listing::listing,
     netfast_proc::{NetfastProc, Options},
     netns::NsHandle,
     programs,
     site::{HOST_IP, LAN_IP},
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::workspace::target_dir;
 
+/// What must happen happens within this.
+pub const LIMIT: Duration = Duration::from_mins(1);
 /// iperf3's port on the bridge and outside.
 pub const IPERF: u16 = 5201;
 /// iperf3's published port: one server has one client at a time.
@@ -43,11 +49,13 @@ pub struct Bed {
     pub netfast: NetfastProc,
     /// The host.
     pub host: DockerHost,
+    /// What was on the host before netfast.
+    pub found: Vec<String>,
 }
 
 impl Bed {
-    /// Starts all of it.
-    pub fn new() -> Result<Self> {
+    /// Starts all of it, with a bpffs of netfast's own if that is to be mounted anew.
+    pub fn new(own_bpffs: bool) -> Result<Self> {
         let host = DockerHost::start(docker_host::Options {
             dockerd_flags: vec!["--live-restore".to_owned()],
             ..docker_host::Options::default()
@@ -63,10 +71,25 @@ impl Bed {
         let options = Options {
             // There to be changed.
             config: Some(String::new()),
+            own_bpffs,
             ..Options::docker(host.docker_host())
         };
+        let found = listing(host.host())?;
         let netfast = NetfastProc::start(host.host(), options)?;
-        Ok(Self { netfast, host })
+        Ok(Self { netfast, host, found })
+    }
+
+    /// What the daemon says of itself.
+    pub fn state(&self) -> Result<Value> {
+        let text = fs::read_to_string(self.netfast.run_dir().join("state.json"))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits until the daemon says that it is in step.
+    pub fn await_in_sync(&self) -> Result<()> {
+        cmd::poll("the daemon is in step", LIMIT, || {
+            (self.state().ok()?["in_sync"] == true).then_some(())
+        })
     }
 
     /// The three paths.

@@ -1,30 +1,20 @@
 //! What may happen to a host.
 
 use std::{
-    fs,
-    io::Write as _,
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use netfast_tests::{cmd, netfast_proc::NetfastProc};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use netfast_tests::{cmd, listing::listing, netfast_proc::NetfastProc};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::bed::{Bed, Builds, ECHO};
-
-const LIMIT: Duration = Duration::from_mins(1);
-/// Routes that come and go while the daemon cannot listen: several times what its socket holds.
-const ROUTES: usize = 20_000;
-/// A table so small that the load itself nearly fills it.
-const SMALL_TABLE: &str = "flows = 1024\n";
-/// Connections that want a place in it too.
-const MANY: &str = "1500";
+use super::{
+    bed::{Bed, Builds, LIMIT},
+    trouble,
+};
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,6 +39,12 @@ pub enum Event {
     Overflow,
     /// There are more connections than places in the flow table.
     FullTable,
+    /// A map cannot be written.
+    MapWrite,
+    /// An endpoint cannot be attached to.
+    Unattachable,
+    /// The file system with the pins is mounted anew.
+    BpffsRemount,
     /// netfast is taken away.
     Detach,
     /// Killed and started, many times.
@@ -59,7 +55,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Nothing,
         Self::Restart,
         Self::Kill,
@@ -70,6 +66,9 @@ impl Event {
         Self::DockerdKill,
         Self::Overflow,
         Self::FullTable,
+        Self::MapWrite,
+        Self::Unattachable,
+        Self::BpffsRemount,
         Self::Detach,
         Self::Kills,
         Self::Upgrades,
@@ -88,6 +87,9 @@ impl Event {
             Self::DockerdKill => "dockerd kill -9 and start".into(),
             Self::Overflow => "netlink overflow".into(),
             Self::FullTable => "full flow table (1024)".into(),
+            Self::MapWrite => "a map write that fails".into(),
+            Self::Unattachable => "an endpoint that cannot be attached".into(),
+            Self::BpffsRemount => "bpffs unmounted and mounted".into(),
             Self::Detach => "netfast detach".into(),
             Self::Kills => format!("kill -9 and start, {times} times"),
             Self::Upgrades => format!("upgrade to another ABI or back, {times} times"),
@@ -97,6 +99,11 @@ impl Event {
     /// Whether a build with another ABI is needed for it.
     pub fn needs_next_abi(self) -> bool {
         matches!(self, Self::UpgradeAbi | Self::Upgrades)
+    }
+
+    /// Whether the pins must be in a bpffs of their own for it.
+    pub fn needs_own_bpffs(self) -> bool {
+        self == Self::BpffsRemount
     }
 
     /// Lets it happen; returns how long that took.
@@ -121,9 +128,15 @@ impl Event {
                 bed.host.start_dockerd()?;
                 await_runtime(&bed.netfast, "connected")?;
             }
-            Self::Overflow => overflow(bed)?,
-            Self::FullTable => full_table(bed, traffic)?,
-            Self::Detach => bed.netfast.detach()?,
+            Self::Overflow => trouble::overflow(bed)?,
+            Self::FullTable => trouble::full_table(bed, traffic)?,
+            Self::MapWrite => trouble::map_write(bed)?,
+            Self::Unattachable => trouble::unattachable(bed)?,
+            Self::BpffsRemount => trouble::bpffs_remount(bed)?,
+            Self::Detach => {
+                bed.netfast.detach()?;
+                as_found(bed)?;
+            }
             Self::Kills => {
                 for _ in 0..times {
                     bed.restart(Signal::SIGKILL)?;
@@ -146,59 +159,24 @@ fn await_runtime(netfast: &NetfastProc, state: &str) -> Result<()> {
     })
 }
 
-/// Stops the daemon's listening, lets more happen than its sockets hold, and lets it go on.
-fn overflow(bed: &Bed) -> Result<()> {
-    let pid = bed.netfast.pid().context("netfast does not run")?;
-    let process = Pid::from_raw(i32::try_from(pid)?);
-    let before = dropped(bed)?;
-    kill(process, Signal::SIGSTOP)?;
-    let file = bed.netfast.run_dir().join("routes");
-    let mut batch = fs::File::create(&file)?;
-    for word in ["add", "del"] {
-        for number in 0..ROUTES {
-            let (high, low) = (number / 256, number % 256);
-            writeln!(batch, "route {word} blackhole 10.{high}.{low}.0/24")?;
-        }
-    }
-    let done = bed.host.in_host(&format!("ip -batch {}", file.display()));
-    kill(process, Signal::SIGCONT)?;
-    done?;
-    let lost = dropped(bed)? - before;
-    ensure!(lost > 0, "no notification was lost: this was no overflow");
-    cmd::poll("the daemon is in step again", LIMIT, || {
-        let text = fs::read_to_string(bed.netfast.run_dir().join("state.json")).ok()?;
-        let state: Value = serde_json::from_str(&text).ok()?;
-        (state["in_sync"] == true).then_some(())
-    })
-}
-
-/// Notifications that the kernel could not deliver, to whichever socket of the host's namespace.
-fn dropped(bed: &Bed) -> Result<u64> {
-    let table = bed
-        .host
-        .host()
-        .run(|| fs::read_to_string("/proc/thread-self/net/netlink"))??;
-    // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
-    let drops = table
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
-    Ok(drops.sum())
-}
-
-/// Gives the daemon a table that is too small, and more connections than fit.
-fn full_table(bed: &mut Bed, traffic: &Path) -> Result<()> {
-    fs::write(bed.netfast.run_dir().join("netfast.toml"), SMALL_TABLE)?;
-    bed.restart(Signal::SIGTERM)?;
-    let to = format!("{}:{ECHO}", bed.host.container_ip("server", "user")?);
-    let traffic = traffic.display().to_string();
-    let hold = [traffic.as_str(), "hold", &to, "--connections", MANY, "--seconds", "5"];
-    let more = bed.host.container_netns("client")?.spawn(&hold)?.wait(LIMIT)?;
-    let report: netfast_tests::traffic::hold::Report =
-        serde_json::from_str(&more.stdout).with_context(|| format!("{more:?}"))?;
-    ensure!(
-        report.dead == 0,
-        "{} of the connections that filled the table were lost",
-        report.dead
+/// Fails unless the host is as it was before netfast.
+fn as_found(bed: &Bed) -> Result<()> {
+    let mut differences = Vec::new();
+    // The kernel frees programs and maps a moment after their last user has gone.
+    let same = cmd::poll("the host is as found", LIMIT, || {
+        let now = listing(bed.host.host()).ok()?;
+        let gone = bed.found.iter().filter(|line| !now.contains(line));
+        let new = now.iter().filter(|line| !bed.found.contains(line));
+        differences = gone
+            .map(|line| format!("- {line}"))
+            .chain(new.map(|line| format!("+ {line}")))
+            .collect();
+        differences.is_empty().then_some(())
+    });
+    same.with_context(|| differences.join("\n"))?;
+    println!(
+        "{} lines of links (sizes of segments among them), qdiscs, hooks, sysctls, pins, programs and maps are as before",
+        bed.found.len()
     );
     Ok(())
 }
