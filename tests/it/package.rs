@@ -1,6 +1,8 @@
 //! The Debian package in a clean Debian: install, upgrade, removal, purge, under its systemd. `cargo xtask test package`
 //! makes the packages and the root file system, and names them in the environment.
 
+mod scrape;
+
 use std::{collections::BTreeSet, env, fs, path::PathBuf, time::Duration};
 
 use netfast_tests::{
@@ -124,6 +126,18 @@ fn installs_upgrades_under_load_and_leaves_nothing() {
     assert_eq!(left_on(host), attached);
     must_be_fast(&machine, "after the upgrade");
 
+    // And to a build with another ABI, whose maps and links are others: the old ones go when the new are at work.
+    machine
+        .copy(&named("NETFAST_DEB_NEXT"), "/tmp/next.deb")
+        .expect("copied");
+    let pins = |version: &str| machine.path(&format!("/sys/fs/bpf/netfast/v{version}")).exists();
+    assert!(pins("1") && !pins("9999"));
+    install(&machine, "/tmp/next.deb");
+    assert_eq!(property(&machine, "ActiveState"), "active", "{}", machine.journal());
+    must_be_fast(&machine, "after the upgrade to another ABI");
+    assert_eq!(left_on(host), attached);
+    assert!(!pins("1") && pins("9999"));
+
     // Removal: the host as it was, the configuration stays.
     machine.run(&["dpkg", "--remove", "netfast"]).expect("dpkg removes it");
     assert_eq!(left_on(host), found, "{}", machine.journal());
@@ -156,4 +170,46 @@ fn installs_upgrades_under_load_and_leaves_nothing() {
         .run(&["dpkg", "--purge", "netfast"])
         .expect("never run, it goes as well");
     assert_eq!(files(&machine), after);
+}
+
+/// For distributions without packages of ours: unpacked anywhere, it runs.
+#[test]
+fn the_tarball_runs_where_nothing_was_installed() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let topo = topo::Topo::new(&topo::Options::default()).expect("a topology");
+    let found = left_on(topo.host());
+    let machine = Machine::boot(topo.host(), Base::Root(&named("NETFAST_DEBIAN_ROOT"))).expect("a Debian");
+    machine
+        .copy(&named("NETFAST_TARBALL"), "/tmp/netfast.tar.gz")
+        .expect("copied");
+    machine
+        .run(&[
+            "sh",
+            "-c",
+            "mkdir /opt/netfast && tar -xzf /tmp/netfast.tar.gz -C /opt/netfast --strip-components=1",
+        ])
+        .expect("unpacked");
+    let program = "/opt/netfast/usr/bin/netfast";
+    let version = machine.run(&[program, "--version"]).expect("it runs");
+    assert_eq!(version, format!("netfast {}", env!("CARGO_PKG_VERSION")));
+    let config = "/opt/netfast/etc/netfast/netfast.toml";
+    machine
+        .run(&[program, "config", "check", config])
+        .expect("the shipped file is right");
+    for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        assert!(machine.path(&format!("/opt/netfast/{license}")).is_file());
+    }
+    machine
+        .run(&["systemd-run", "--unit=by-hand", program, "run", "--runtime", "none"])
+        .expect("started");
+    cmd::poll("it is in step", PATIENCE, || {
+        let status = machine.run(&[program, "status", "--json"]).ok()?;
+        let status: Value = serde_json::from_str(&status).ok()?;
+        (status["daemon"]["in_sync"] == true).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
+    machine.run(&[program, "detach"]).expect("detach");
+    assert_eq!(left_on(topo.host()), found);
 }

@@ -104,6 +104,16 @@ impl Parts {
         Ok(Self { dir, program: stripped })
     }
 
+    /// The same around another program.
+    pub fn with_program(&self, program: &Path) -> Result<Self> {
+        let stripped = self.dir.join("netfast-other");
+        cmd::run(Command::new("strip").arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
+        Ok(Self {
+            dir: self.dir.clone(),
+            program: stripped,
+        })
+    }
+
     /// Lays out the files below `to`, with their modes.
     fn lay_out(&self, to: &Path) -> Result<()> {
         place(&self.program, &to.join("usr/bin/netfast"), 0o755)?;
@@ -163,7 +173,7 @@ impl Parts {
     }
 
     /// The same files for other distributions, with the licenses, in one directory.
-    fn tarball(&self, version: &str) -> Result<PathBuf> {
+    pub fn tarball(&self, version: &str) -> Result<PathBuf> {
         let name = format!("netfast-{version}-{}-linux", std::env::consts::ARCH);
         let stage = self.dir.join(&name);
         empty(&stage)?;

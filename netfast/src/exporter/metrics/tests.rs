@@ -201,4 +201,17 @@ fn the_dashboard_is_one() {
         }
     }
     assert!(panels.len() > 8);
+    // Grafana's own types (`VariableModel` of @grafana/schema): what is selected has a text and a value.
+    for variable in dashboard["templating"]["list"].as_array().expect("variables") {
+        assert!(
+            variable["name"].is_string() && variable["type"].is_string(),
+            "{variable:#}"
+        );
+        if let Some(current) = variable.get("current") {
+            assert!(
+                !current["text"].is_null() && !current["value"].is_null(),
+                "{variable:#}"
+            );
+        }
+    }
 }
