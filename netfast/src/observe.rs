@@ -354,4 +354,22 @@ mod tests {
             }
         );
     }
+
+    /// Hints of the others go on coming, so their channel does not tell.
+    #[tokio::test]
+    async fn the_end_of_one_watcher_is_noticed() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        let mut observer = Observer {
+            runtime: None,
+            inside: Mutex::default(),
+            inside_ttl: Duration::ZERO,
+            tasks,
+        };
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, observer.ended()).await.is_err(), "all go on");
+        observer.tasks.spawn(async { panic!("a bug in a watcher") });
+        let noticed = tokio::time::timeout(Duration::from_secs(10), observer.ended());
+        noticed.await.expect("a panic in one of them");
+    }
 }
