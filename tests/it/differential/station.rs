@@ -17,11 +17,45 @@ use super::{describe::Frame, wire::Packet};
 
 /// `PACKET_IGNORE_OUTGOING` (`linux/if_packet.h`).
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+/// `PACKET_VNET_HDR`.
+const PACKET_VNET_HDR: libc::c_int = 15;
 
 /// A raw socket on one interface.
 #[derive(Debug)]
 pub struct Tap {
     socket: OwnedFd,
+    /// Another, which only sends, and whose frames have a [header](Offload::header).
+    offloading: OwnedFd,
+}
+
+/// What the device is to do with a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Offload {
+    pub is_tcp: bool,
+    /// Bytes before the payload.
+    pub header: u16,
+    /// Bytes of payload in each segment.
+    pub size: u16,
+    /// Where the checksum's bytes begin, and where it is from there.
+    pub start: u16,
+    pub checksum: u16,
+}
+
+impl Offload {
+    /// `struct virtio_net_hdr` (`linux/virtio_net.h`): flags, kind, lengths and places in host order.
+    fn header(&self) -> [u8; 10] {
+        const NEEDS_CSUM: u8 = 1;
+        const GSO_TCPV4: u8 = 1;
+        const GSO_UDP_L4: u8 = 5;
+        let mut bytes = [0; 10];
+        bytes[0] = NEEDS_CSUM;
+        bytes[1] = if self.is_tcp { GSO_TCPV4 } else { GSO_UDP_L4 };
+        let words = [self.header, self.size, self.start, self.checksum];
+        for (place, word) in bytes[2..].chunks_mut(2).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
 }
 
 impl Tap {
@@ -32,53 +66,30 @@ impl Tap {
     }
 
     fn open_here(device: &str) -> Result<Self> {
-        // SAFETY: no pointers.
-        let socket = unsafe {
-            libc::socket(
-                libc::AF_PACKET,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-                0,
-            )
-        };
-        if socket < 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        // SAFETY: the descriptor was just made and is nobody else's.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        for option in [libc::PACKET_AUXDATA, PACKET_IGNORE_OUTGOING] {
-            let on: libc::c_int = 1;
-            // SAFETY: pointer and size are those of `on`, which outlives the call.
-            let done = unsafe {
-                libc::setsockopt(
-                    socket.as_raw_fd(),
-                    libc::SOL_PACKET,
-                    option,
-                    ptr::from_ref(&on).cast(),
-                    4,
-                )
-            };
-            if done != 0 {
-                return Err(io::Error::last_os_error().into());
-            }
-        }
-        let index = nix::net::if_::if_nametoindex(device)?;
-        // SAFETY: plain data, for which zeroes are valid.
-        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-        address.sll_family = u16::try_from(libc::AF_PACKET)?;
-        address.sll_protocol = u16::try_from(libc::ETH_P_ALL)?.to_be();
-        address.sll_ifindex = i32::try_from(index)?;
-        let size = u32::try_from(size_of_val(&address))?;
-        // SAFETY: pointer and size are those of `address`, which outlives the call.
-        if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        Ok(Self { socket })
+        let socket = raw_socket(&[libc::PACKET_AUXDATA, PACKET_IGNORE_OUTGOING])?;
+        bind(&socket, device, libc::ETH_P_ALL)?;
+        let offloading = raw_socket(&[PACKET_VNET_HDR])?;
+        // It hears nothing.
+        bind(&offloading, device, 0)?;
+        Ok(Self { socket, offloading })
     }
 
     /// Sends a frame.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         // SAFETY: pointer and length are those of a slice.
         let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sends a packet that the device is to cut into segments, and to complete the checksum of.
+    pub fn send_offloaded(&self, frame: &[u8], offload: &Offload) -> io::Result<()> {
+        let bytes = [&offload.header()[..], frame].concat();
+        // SAFETY: pointer and length are those of a vector.
+        let sent = unsafe { libc::send(self.offloading.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
         if sent < 0 {
             Err(io::Error::last_os_error())
         } else {
@@ -114,6 +125,56 @@ impl Tap {
             bytes,
         })
     }
+}
+
+/// A socket of raw frames with these options switched on.
+fn raw_socket(options: &[libc::c_int]) -> Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let socket = unsafe {
+        libc::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+            0,
+        )
+    };
+    if socket < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: the descriptor was just made and is nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    for option in options {
+        let on: libc::c_int = 1;
+        // SAFETY: pointer and size are those of `on`, which outlives the call.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                *option,
+                ptr::from_ref(&on).cast(),
+                4,
+            )
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+    }
+    Ok(socket)
+}
+
+/// Binds it to a device, to hear frames of this `EtherType`.
+fn bind(socket: &OwnedFd, device: &str, protocol: libc::c_int) -> Result<()> {
+    let index = nix::net::if_::if_nametoindex(device)?;
+    // SAFETY: plain data, for which zeroes are valid.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET)?;
+    address.sll_protocol = u16::try_from(protocol)?.to_be();
+    address.sll_ifindex = i32::try_from(index)?;
+    let size = u32::try_from(size_of_val(&address))?;
+    // SAFETY: pointer and size are those of `address`, which outlives the call.
+    if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    Ok(())
 }
 
 fn auxiliary(header: &libc::msghdr) -> Option<libc::tpacket_auxdata> {

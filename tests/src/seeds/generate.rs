@@ -226,6 +226,8 @@ impl Maker {
             (2, 16),
             (5, 17),
             (2, 18),
+            (2, 19),
+            (2, 20),
         ]);
         let what = self.what();
         let verdict = self
@@ -239,7 +241,10 @@ impl Maker {
                 let priority = rng.pick(&[-450, -150, -10, 10, 150]);
                 Rule::Own(chain, priority, verdict, what)
             }
-            2 => Rule::Bridge(rng.pick(&[Verdict::Accept, Verdict::Drop]), what),
+            2 => {
+                let chain = rng.pick(&[Chain::Forward, Chain::Forward, Chain::Prerouting, Chain::Postrouting]);
+                Rule::Bridge(chain, rng.pick(&[Verdict::Accept, Verdict::Drop]), what)
+            }
             3 => Rule::Notrack(what),
             4 => Rule::Helper(21),
             5 => Rule::Dscp(rng.pick(&[8, 46]), what),
@@ -258,7 +263,9 @@ impl Maker {
                 self.has_queue = true;
                 Rule::Queue(what)
             }
-            _ => Rule::Synproxy(rng.pick(&PORTS)),
+            18 => Rule::Synproxy(rng.pick(&PORTS)),
+            19 => Rule::Recent(rng.pick(&[3, 8, 15]), what),
+            _ => Rule::Account(what),
         }
     }
 }

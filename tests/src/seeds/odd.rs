@@ -82,6 +82,13 @@ pub enum Odd {
     BadHeaderLength,
     /// Several packets at once, each of another length.
     Burst(u8),
+    /// Several segments as one packet, which the device is to cut (GSO).
+    Gso {
+        /// Bytes of payload in each, `gso_size`.
+        size: u16,
+        /// How many.
+        count: u8,
+    },
 }
 
 impl Odd {
@@ -120,6 +127,7 @@ impl Odd {
             Self::NotIp => "packet: not IP",
             Self::BadHeaderLength => "packet: bad IP header length",
             Self::Burst(_) => "packet: burst",
+            Self::Gso { .. } => "packet: GSO",
         }
     }
 }

@@ -50,6 +50,17 @@ pub enum Chain {
     Postrouting,
 }
 
+impl Chain {
+    /// Its hook.
+    const fn hook(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Forward => "forward",
+            Self::Postrouting => "postrouting",
+        }
+    }
+}
+
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
@@ -58,7 +69,7 @@ pub enum Rule {
     /// In a table of a user's own, family inet, at this priority.
     Own(Chain, i32, Verdict, Match),
     /// In a table of the bridge family.
-    Bridge(Verdict, Match),
+    Bridge(Chain, Verdict, Match),
     /// `CT --notrack`.
     Notrack(Match),
     /// `CT --helper ftp` on this port.
@@ -83,6 +94,10 @@ pub enum Rule {
     Quota(u16, Match),
     /// Every so many-th packet is dropped (`statistic`).
     Nth(u8, Match),
+    /// Who has sent so many packets is dropped (`recent`).
+    Recent(u8, Match),
+    /// Packets are counted by a named counter.
+    Account(Match),
     /// Connections may have so many packets (`connbytes`).
     ConnBytes(u8, Match),
     /// Packets over this length are dropped (`length`).
@@ -179,7 +194,7 @@ impl Rule {
             ]
         };
         match self {
-            Self::Own(..) | Self::Bridge(..) => Vec::new(),
+            Self::Own(..) | Self::Bridge(..) | Self::Account(_) => Vec::new(),
             Self::User(verdict, what) => {
                 let is_tcp = what.protocol == Some(Protocol::Tcp);
                 let target = match verdict {
@@ -219,6 +234,21 @@ impl Rule {
                 "{}-m statistic --mode nth --every {every} --packet 0 -j DROP",
                 what.iptables()
             )),
+            Self::Recent(count, what) => vec![
+                (
+                    "filter",
+                    "DOCKER-USER",
+                    format!("{}-m recent --name generated --set", what.iptables()),
+                ),
+                (
+                    "filter",
+                    "DOCKER-USER",
+                    format!(
+                        "{}-m recent --name generated --rcheck --seconds 3600 --hitcount {count} -j DROP",
+                        what.iptables()
+                    ),
+                ),
+            ],
             Self::ConnBytes(packets, what) => judged(
                 what,
                 format!("-m connbytes --connbytes 0:{packets} --connbytes-dir both --connbytes-mode packets"),
@@ -250,14 +280,15 @@ impl Rule {
     /// The nftables table that it needs, with this name, if it needs one.
     pub fn nft(&self, table: &str) -> Option<String> {
         let (hook, priority, verdict, text) = if let Self::Own(chain, priority, verdict, what) = self {
-            let hook = match chain {
-                Chain::Prerouting => "prerouting",
-                Chain::Forward => "forward",
-                Chain::Postrouting => "postrouting",
-            };
-            (hook, *priority, *verdict, what.nft(Some(*chain)))
-        } else if let Self::Bridge(verdict, what) = self {
-            ("forward", 0, *verdict, what.nft(None))
+            (chain.hook(), *priority, *verdict, what.nft(Some(*chain)))
+        } else if let Self::Bridge(chain, verdict, what) = self {
+            (chain.hook(), 0, *verdict, what.nft(None))
+        } else if let Self::Account(what) = self {
+            return Some(format!(
+                "table inet {table} {{ counter passed {{ }}; chain every {{ type filter hook forward priority 5; {}counter \
+                 name passed; }}; }}",
+                what.nft(Some(Chain::Forward))
+            ));
         } else {
             return None;
         };
@@ -278,7 +309,7 @@ impl Rule {
 
     /// The family of its nftables table, if it has one.
     pub const fn family(&self) -> Option<&'static str> {
-        if matches!(self, Self::Own(..)) {
+        if matches!(self, Self::Own(..) | Self::Account(_)) {
             Some("inet")
         } else if matches!(self, Self::Bridge(..)) {
             Some("bridge")
@@ -297,7 +328,9 @@ impl Rule {
             Self::Own(Chain::Prerouting, ..) => "own table, prerouting",
             Self::Own(Chain::Forward, ..) => "own table, forward",
             Self::Own(Chain::Postrouting, ..) => "own table, postrouting",
-            Self::Bridge(..) => "bridge family",
+            Self::Bridge(Chain::Prerouting, ..) => "bridge family, prerouting",
+            Self::Bridge(Chain::Forward, ..) => "bridge family, forward",
+            Self::Bridge(Chain::Postrouting, ..) => "bridge family, postrouting",
             Self::Notrack(_) => "NOTRACK",
             Self::Helper(_) => "conntrack helper",
             Self::Dscp(..) => "DSCP mangled",
@@ -310,6 +343,8 @@ impl Rule {
             Self::HashLimit(..) => "hashlimit",
             Self::Quota(..) => "quota",
             Self::Nth(..) => "statistic",
+            Self::Recent(..) => "recent",
+            Self::Account(_) => "accounting",
             Self::ConnBytes(..) => "connbytes",
             Self::Length(..) => "length",
             Self::Queue(_) => "NFQUEUE",
@@ -325,6 +360,8 @@ impl Rule {
                 | Self::HashLimit(..)
                 | Self::Quota(..)
                 | Self::Nth(..)
+                | Self::Recent(..)
+                | Self::Account(_)
                 | Self::ConnBytes(..)
                 | Self::Length(..)
                 | Self::Notrack(_)

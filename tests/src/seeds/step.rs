@@ -13,6 +13,8 @@ pub enum Step {
     Knock(usize, u8),
     /// So many times a packet each way.
     Exchange(usize, u8),
+    /// So many packets one way.
+    OneWay(usize, By, u8),
     /// A packet of the client's, or of the server's.
     Send(usize, By, Odd),
     /// TCP: FIN; UDP: nothing.
@@ -43,8 +45,8 @@ pub enum Step {
     Route(usize),
     /// A container's packets are routed by another table, by the second uplink.
     PolicyRule(Place),
-    /// The outside client's neighbour entry gets another MAC address.
-    Neighbour(usize),
+    /// The outside client's neighbour entry gets another MAC address, a group's if so.
+    Neighbour(usize, bool),
     /// An interface's MTU.
     Mtu(Device, u16),
     /// Whether bridged packets of this bridge pass iptables whatever the host's switch says.
@@ -61,8 +63,23 @@ pub enum Step {
     Port(Place, PortFlag),
     /// The host's first packets of its own to a container, and its answer.
     HostTalk(Place, u8),
+    /// Packets of a conversation while netfast, or a part of it, is switched off.
+    SwitchedOff(usize, Part),
+    /// Packets of a conversation whose flow is being replaced in its table.
+    Torn(usize),
     /// Nothing happens for so many milliseconds.
     Pause(u16),
+}
+
+/// Parts of netfast that have a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// Both.
+    All,
+    /// Flows are not used.
+    Use,
+    /// Flows are not learned.
+    Learn,
 }
 
 /// Which of the two.
@@ -132,6 +149,7 @@ impl Step {
             Self::Open(talk)
             | Self::Knock(talk, _)
             | Self::Exchange(talk, _)
+            | Self::OneWay(talk, ..)
             | Self::Send(talk, ..)
             | Self::Finish(talk, _)
             | Self::Acknowledge(talk, _)
@@ -139,6 +157,8 @@ impl Step {
             | Self::Reopen(talk)
             | Self::Error(talk, ..)
             | Self::Echo(talk, _)
+            | Self::SwitchedOff(talk, _)
+            | Self::Torn(talk)
             | Self::Transfer(talk, ..) => Some(*talk),
             Self::AddRule(_)
             | Self::RemoveRule(_)
@@ -147,7 +167,7 @@ impl Step {
             | Self::Rename(_)
             | Self::Route(_)
             | Self::PolicyRule(_)
-            | Self::Neighbour(_)
+            | Self::Neighbour(..)
             | Self::Mtu(..)
             | Self::CallIptables(..)
             | Self::CallIptablesAll(_)
@@ -166,6 +186,7 @@ impl Step {
             Self::Open(_) => "open",
             Self::Knock(..) => "knock",
             Self::Exchange(..) => "exchange",
+            Self::OneWay(..) => "one way",
             Self::Send(_, _, odd) => odd.kind(),
             Self::Finish(..) => "FIN",
             Self::Acknowledge(..) => "ACK",
@@ -186,7 +207,8 @@ impl Step {
             Self::Rename(Device::Uplink(_)) => "uplink renamed",
             Self::Route(_) => "route changed",
             Self::PolicyRule(_) => "policy rule added",
-            Self::Neighbour(_) => "neighbour changed",
+            Self::Neighbour(_, false) => "neighbour changed",
+            Self::Neighbour(_, true) => "neighbour changed to a group",
             Self::Mtu(..) => "MTU changed",
             Self::CallIptables(..) => "a bridge's br_netfilter switched",
             Self::CallIptablesAll(_) => "the host's br_netfilter switched",
@@ -196,6 +218,8 @@ impl Step {
             Self::Port(_, PortFlag::Isolated) => "port isolated",
             Self::Port(_, PortFlag::Hairpin) => "port in hairpin mode",
             Self::HostTalk(..) => "host to container",
+            Self::SwitchedOff(..) => "netfast switched off",
+            Self::Torn(_) => "flow replaced while read",
             Self::Pause(_) => "pause",
         }
     }

@@ -18,6 +18,8 @@ use super::{
 
 /// The MAC address of the neighbour that is not there.
 const OTHER_NEIGHBOUR: &str = "02:00:00:00:00:77";
+/// A group's: some clusters have one address and a MAC address for all of them.
+const GROUP: &str = "03:bf:00:00:00:77";
 
 impl Play<'_> {
     /// Does it, notes what the kernel says against it, and waits until netfast has heard of it.
@@ -82,7 +84,7 @@ impl Play<'_> {
                 let rule = |verb| format!("ip rule {verb} from {} lookup {}", names::ip(place), names::TABLE);
                 (arena.change(&rule("add"), &rule("del")), Expect::Announced)
             }
-            Step::Neighbour(uplink) => {
+            Step::Neighbour(uplink, is_group) => {
                 let place = Place::Outside(uplink);
                 let entry = |mac: &str| {
                     format!(
@@ -92,7 +94,8 @@ impl Play<'_> {
                     )
                 };
                 let right = names::text(names::mac(place));
-                (arena.change(&entry(OTHER_NEIGHBOUR), &entry(&right)), Expect::Announced)
+                let other = if is_group { GROUP } else { OTHER_NEIGHBOUR };
+                (arena.change(&entry(other), &entry(&right)), Expect::Announced)
             }
             Step::Mtu(device, mtu) => {
                 let set = |mtu: u16| format!("ip link set {} mtu {mtu}", name(device));

@@ -3,6 +3,7 @@
 //!
 //! - [`arena`], [`rules`]: the host's namespaces, and the rules in it;
 //! - [`play`], [`talks`], [`packets`], [`transfer`], [`events`]: a script, step by step;
+//! - [`meddle`]: what happens to netfast itself meanwhile;
 //! - [`settle`]: when netfast has heard of what happened;
 //! - [`compare`]: what must be the same, and what differs by design;
 //! - [`run`]: many seeds; a difference is confirmed, made smaller, and told.
@@ -14,6 +15,7 @@ use netfast_tests::require::{Need, needs};
 mod arena;
 mod compare;
 mod events;
+mod meddle;
 mod packets;
 mod play;
 mod rules;

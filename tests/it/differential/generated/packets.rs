@@ -1,11 +1,14 @@
 //! Odd packets, as frames.
 
+use std::net::Ipv4Addr;
+
 use netfast_tests::seeds::{names, odd::Odd};
 
 use super::super::{
     conversation::set_tcp,
     describe::sum,
-    wire::{Checksum, DF, Packet, TCP, Transport},
+    station::Offload,
+    wire::{Checksum, DF, Packet, TCP, Transport, pseudo_header},
 };
 
 /// Where the IP header begins, there being no tag.
@@ -80,9 +83,35 @@ pub fn make(packet: Packet, odd: Odd) -> Vec<Packet> {
         Odd::Burst(count) => (1..=count)
             .map(|number| packet.clone().data(&bytes(usize::from(number) * 10)))
             .collect(),
+        Odd::Gso { size, count } => with(&|packet| packet.payload = bytes(usize::from(size) * usize::from(count))),
         // Done to the frame.
         Odd::Padded(_) | Odd::Truncated(_) | Odd::BadLength | Odd::NotIp | Odd::BadHeaderLength => vec![packet],
     }
+}
+
+/// What the kernel must be told of a packet that the device is to cut; the frame gets the partial checksum that goes
+/// with that.
+pub fn offload(frame: &mut [u8], odd: Odd) -> Option<Offload> {
+    let Odd::Gso { size, .. } = odd else { return None };
+    let is_tcp = frame[IP + 9] == TCP;
+    let checksum = if is_tcp { 16 } else { 6 };
+    let address = |at: usize| Ipv4Addr::new(frame[at], frame[at + 1], frame[at + 2], frame[at + 3]);
+    let length = frame.len() - TRANSPORT;
+    let pseudo = pseudo_header(address(IP + 12), address(IP + 16), frame[IP + 9], length);
+    let place = TRANSPORT + checksum;
+    frame[place..place + 2].copy_from_slice(&sum(&[&pseudo]).to_be_bytes());
+    let transport = if is_tcp {
+        usize::from(frame[TRANSPORT + 12] >> 4) * 4
+    } else {
+        8
+    };
+    Some(Offload {
+        is_tcp,
+        header: u16::try_from(TRANSPORT + transport).expect("short"),
+        size,
+        start: u16::try_from(TRANSPORT).expect("short"),
+        checksum: u16::try_from(checksum).expect("short"),
+    })
 }
 
 /// What is wrong with a frame rather than with its packet.

@@ -175,6 +175,7 @@ impl Play<'_> {
             }
             Step::Knock(talk, times) => self.knock(talk, times),
             Step::Exchange(talk, times) => self.exchange(talk, times),
+            Step::OneWay(talk, by, times) => self.one_way(talk, by, times),
             Step::Send(talk, by, odd) => self.odd(talk, by, odd),
             Step::Finish(talk, by) => self.finish(talk, by),
             Step::Acknowledge(talk, by) => self.acknowledge(talk, by),
@@ -184,6 +185,8 @@ impl Play<'_> {
             Step::Echo(talk, times) => self.echo(talk, times),
             Step::Transfer(talk, kib, close) => self.transfer(talk, kib, close),
             Step::HostTalk(place, times) => self.host_talk(place, times),
+            Step::SwitchedOff(talk, part) => self.switched_off(talk, part),
+            Step::Torn(talk) => self.torn(talk),
             Step::Pause(ms) => thread::sleep(Duration::from_millis(ms.into())),
             Step::AddRule(_)
             | Step::RemoveRule(_)
@@ -192,7 +195,7 @@ impl Play<'_> {
             | Step::Rename(_)
             | Step::Route(_)
             | Step::PolicyRule(_)
-            | Step::Neighbour(_)
+            | Step::Neighbour(..)
             | Step::Mtu(..)
             | Step::CallIptables(..)
             | Step::CallIptablesAll(_)
@@ -229,7 +232,10 @@ impl Play<'_> {
             let hop = next_hop(self.arena, place, *packet.destination.ip());
             let mut frame = station.frame(&packet, hop);
             packets::spoil(&mut frame, odd);
-            sent.push(station.tap().send(&frame));
+            sent.push(match packets::offload(&mut frame, odd) {
+                Some(offload) => station.tap().send_offloaded(&frame, &offload),
+                None => station.tap().send(&frame),
+            });
         }
         for error in sent.into_iter().filter_map(Result::err) {
             self.note(format!("{} cannot send: {error}", place.name()));

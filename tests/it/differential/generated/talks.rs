@@ -274,6 +274,13 @@ impl Play<'_> {
         }
     }
 
+    /// Packets that nobody answers.
+    pub fn one_way(&mut self, number: usize, by: By, times: u8) {
+        for _ in 0..times {
+            self.send_odd(number, by, Odd::Plain(30));
+        }
+    }
+
     /// An odd packet.
     pub fn send_odd(&mut self, number: usize, by: By, odd: Odd) {
         if self.live[number].sender(by).is_none() {
@@ -289,7 +296,7 @@ impl Play<'_> {
             self.note_loose(self.live[number].talk.port);
         }
         let made = packets::make(packet, odd);
-        let is_in_order = matches!(odd, Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_));
+        let is_in_order = matches!(odd, Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_) | Odd::Gso { .. });
         let bytes = made[0].payload.len();
         self.say_spoilt(number, by, made, odd);
         if is_in_order {

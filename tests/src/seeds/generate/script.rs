@@ -5,7 +5,7 @@ use super::{
         odd::Odd,
         rule::Rule,
         scenario::{Protocol, Talk},
-        step::{By, Close, Device, Icmp, Mac, PortFlag, Step},
+        step::{By, Close, Device, Icmp, Mac, Part, PortFlag, Step},
     },
     Maker,
 };
@@ -78,6 +78,9 @@ impl Maker {
             (4, 7),
             (3, 8),
             (4, 9),
+            (4, 10),
+            (2, 11),
+            (2, 12),
         ]) {
             0 => {
                 let odd = self.odd(talk);
@@ -107,6 +110,12 @@ impl Maker {
                 vec![Step::Transfer(talk, self.rng.pick(&[1, 60, 300]), close)]
             }
             8 => vec![Step::HostTalk(self.container(), 3)],
+            11 => {
+                let part = self.rng.pick(&[Part::All, Part::Use, Part::Learn]);
+                vec![Step::SwitchedOff(talk, part), Step::Exchange(talk, 2)]
+            }
+            12 => vec![Step::Torn(talk), Step::Exchange(talk, 2)],
+            10 => vec![Step::OneWay(talk, by, self.rng.pick(&[4, 12]))],
             _ => vec![Step::Pause(self.rng.pick(&[10, 40, 80])), Step::Exchange(talk, 2)],
         }
     }
@@ -115,7 +124,7 @@ impl Maker {
         let Talk { protocol, client, .. } = self.talks[talk];
         let neighbour = self.on_bridge(client, true);
         let rng = &mut self.rng;
-        let odd = match rng.below(30) {
+        let odd = match rng.below(32) {
             0 | 1 => Odd::Plain(rng.pick(&[0, 1, 3, 8, 15, 17, 200, 1300])),
             2 => Odd::Full { df: rng.chance(50) },
             3 => Odd::Ttl(rng.pick(&[0, 1, 1])),
@@ -157,6 +166,10 @@ impl Maker {
             26 => Odd::Padded(rng.pick(&[1, 8])),
             27 => rng.pick(&[Odd::Truncated(4), Odd::BadHeaderLength, Odd::NotIp]),
             28 => Odd::BadLength,
+            29 | 30 => Odd::Gso {
+                size: rng.pick(&[100, 536, 1000, 1400, 1448]),
+                count: rng.pick(&[2, 3, 10]),
+            },
             _ => Odd::Burst(rng.pick(&[3, 8])),
         };
         let is_wrong_sum = odd == Odd::BadChecksum || odd == Odd::ZeroChecksum && protocol == Protocol::Tcp;
@@ -200,7 +213,7 @@ impl Maker {
             }
             5 => Step::Route(self.rng.weighted(&[(1, 0), (2, 1)])),
             6 => Step::PolicyRule(container),
-            7 => Step::Neighbour(uplink),
+            7 => Step::Neighbour(uplink, self.rng.chance(30)),
             8 => {
                 let device = self.rng.pick(&[
                     Device::Uplink(uplink),

@@ -1,0 +1,74 @@
+//! What happens to netfast itself while packets pass, by way of its pinned maps: moments that no script can hit by waiting
+//! for them.
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use netfast::apply::pins::Pins;
+use netfast_common::{
+    abi::map,
+    control::Control,
+    flow::{Flow, FlowKey},
+    net::Ip4,
+};
+use netfast_tests::seeds::step::Part;
+
+use super::{arena::Arena, play::Play};
+
+impl Play<'_> {
+    /// Packets of a conversation with parts of netfast switched off; then it is as it was.
+    pub fn switched_off(&mut self, number: usize, part: Part) {
+        let mask = match part {
+            Part::All => 0,
+            Part::Use => Control::LEARN,
+            Part::Learn => Control::USE,
+        };
+        let before = mask_switches(self.arena, mask).expect("the switches");
+        self.exchange(number, 2);
+        if let Some(switches) = before {
+            set_switches(self.arena, switches).expect("the switches");
+        }
+    }
+
+    /// Every flow's element looks as if it was being given to another flow, and packets of a conversation come.
+    pub fn torn(&mut self, number: usize) {
+        set_tags(self.arena, |flow| flow.tag ^ 2).expect("the flows");
+        self.exchange(number, 2);
+        // It has been given to nobody.
+        set_tags(self.arena, |flow| flow.tag).expect("the flows");
+    }
+}
+
+/// Switches off all that is not in the mask; what was on, with netfast on.
+fn mask_switches(arena: &Arena, mask: u32) -> Result<Option<u32>> {
+    let Some(maps) = &arena.maps else { return Ok(None) };
+    let before = maps.control()?.switches;
+    set_switches(arena, before & mask)?;
+    Ok(Some(before))
+}
+
+fn set_switches(arena: &Arena, switches: u32) -> Result<()> {
+    let mut map: Array<MapData, Control> = open(arena, map::CONTROL)?;
+    let control = map.get(&0, 0)?;
+    map.set(0, Control { switches, ..control }, 0)?;
+    Ok(())
+}
+
+/// Sets the last field of each flow in use.
+fn set_tags(arena: &Arena, tag_end: fn(&Flow<Ip4>) -> u32) -> Result<()> {
+    if arena.maps.is_none() {
+        return Ok(());
+    }
+    let mut map: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>> = open(arena, map::FLOWS4)?;
+    let flows: Vec<_> = map.iter().collect::<Result<_, _>>()?;
+    for (key, flow) in flows {
+        let tag_end = tag_end(&flow);
+        map.insert(key, Flow { tag_end, ..flow }, 0)?;
+    }
+    Ok(())
+}
+
+fn open<M: TryFrom<Map, Error = MapError>>(arena: &Arena, name: &str) -> Result<M> {
+    let netfast = arena.netfast.as_ref().context("netfast is on")?;
+    let data = MapData::from_pin(Pins::new(netfast.pin_dir()).map(name))?;
+    Ok(M::try_from(Map::from_map_data(data)?)?)
+}
