@@ -12,7 +12,6 @@
 //!   program in user mode: its softirqs then run on the program's own stack (x86, `run_on_irqstack_cond`). Where the
 //!   kernel refuses to trace `nf_queue`, the daemon switches learning off while a queue is bound.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use netfast_common::{
     control::Control,
     device::Device,
@@ -23,7 +22,7 @@ use netfast_common::{
 
 use crate::{
     family::Family,
-    maps,
+    kernel, maps,
     parse::{Packet, TCP},
     skb::Skb,
 };
@@ -85,13 +84,6 @@ pub enum Recognised {
     Other,
 }
 
-/// `CLOCK_MONOTONIC` coarse, in nanoseconds: enough for a revalidation interval, and cheap.
-#[inline(always)]
-pub fn now_ns() -> u64 {
-    // SAFETY: takes and returns a number (kernel 5.11, d05512618056).
-    unsafe { bpf_ktime_get_coarse_ns() }
-}
-
 /// Kernel stacks have this size and alignment on `x86_64` and `aarch64` (`THREAD_SIZE`, `IRQ_STACK_SIZE`); where they are
 /// larger, a run that crosses a multiple of it is not recognised, which costs another slow packet.
 const STACK_SHIFT: u64 = 14;
@@ -103,7 +95,7 @@ fn note_stack(place: *mut u64) -> u64 {
     let mut anchor = 0_u8;
     // SAFETY: `place` is a field of this CPU's element.
     unsafe {
-        place.write_volatile((&raw mut anchor) as u64);
+        place.write_volatile(kernel::stack(&raw mut anchor));
         place.read_volatile() >> STACK_SHIFT
     }
 }
@@ -173,6 +165,12 @@ impl<A: netfast_common::net::Address> Candidate<A> {
     #[inline(always)]
     pub fn consume(&mut self) {
         self.left_ns = 0;
+    }
+
+    /// It was left so much earlier, in nanoseconds.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn grow_older(&mut self, ns: u64) {
+        self.left_ns = self.left_ns.wrapping_sub(ns);
     }
 
     /// Whether it is a TCP packet without payload.

@@ -1,11 +1,22 @@
-//! A packet for host tests: what the programs see of it, and the kernel's helpers as net/core/filter.c has them.
+//! The kernel's part, on the host: packets, the helpers as net/core/filter.c has them, and [`maps`].
+//!
+//! The programs' own code runs on it in unit tests, under the fuzzer, and beside the real kernel.
+
+mod maps;
+#[cfg(test)]
+mod plain;
 
 use std::cell::{Cell, RefCell};
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use etherparse::PacketBuilder;
-use netfast_common::csum;
+use netfast_common::{csum, net::Ip4, reason::Reason, trace::CAPTURE};
 
+pub use self::maps::{
+    Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, reset, set_ns, set_random, set_stack,
+    stack,
+};
+#[cfg(test)]
+pub use self::plain::{Plain, plain};
 use crate::{
     family::V4,
     parse::{Packet, parse},
@@ -23,10 +34,11 @@ pub enum Sent {
 
 /// A packet.
 pub struct FakeSkb {
-    /// What can be read now is the last of these; the others are what pulling has left behind, spoiled.
-    buffers: RefCell<Vec<Vec<u8>>>,
-    /// Bytes that can be read directly.
-    pub linear: Cell<usize>,
+    /// All of it.
+    bytes: RefCell<Vec<u8>>,
+    /// What can be read directly now is the last of these, a copy in memory of its own; the others are what pulling has
+    /// left behind, spoiled.
+    linear: RefCell<Vec<Box<[u8]>>>,
     /// `EtherType`, in wire order.
     pub ethertype: u16,
     /// Whether a VLAN tag was taken off.
@@ -37,6 +49,14 @@ pub struct FakeSkb {
     pub priority: Cell<u32>,
     /// Payload bytes of each segment.
     pub gso_size: u32,
+    /// The interface whose hook runs.
+    pub ifindex: u32,
+    /// The interface it was received by last; 0 if it was made on this host.
+    pub received_by: u32,
+    /// MTU of the interface whose hook runs.
+    pub mtu: u32,
+    /// The host's own addresses.
+    pub local: Vec<Ip4>,
     /// Whether the checksum is left to the device (`CHECKSUM_PARTIAL`).
     pub partial: bool,
     /// The kernel has no memory.
@@ -50,43 +70,69 @@ impl FakeSkb {
     pub fn new(bytes: &[u8]) -> Self {
         let ethertype = bytes.get(12..14).map_or(0, |two| u16::from_ne_bytes([two[0], two[1]]));
         Self {
-            buffers: RefCell::new(vec![bytes.to_vec()]),
-            linear: Cell::new(bytes.len()),
+            bytes: RefCell::new(bytes.to_vec()),
+            linear: RefCell::new(vec![bytes.into()]),
             ethertype,
             vlan: false,
             mark: Cell::new(0),
             priority: Cell::new(0),
             gso_size: 0,
+            ifindex: 2,
+            received_by: 2,
+            mtu: 1500,
+            local: Vec::new(),
             partial: false,
             no_memory: false,
             sent: Cell::new(None),
         }
     }
 
+    /// Only so many of its bytes are directly readable, the others are in fragments.
+    #[must_use]
+    pub fn with_linear(self, length: usize) -> Self {
+        let length = length.min(self.bytes.borrow().len());
+        self.make_linear(length);
+        self
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        self.buffers.borrow().last().expect("one").clone()
+        self.bytes.borrow().clone()
     }
 
     /// What the programs make of it.
-    pub fn parsed(&self) -> Result<Packet<netfast_common::net::Ip4>, netfast_common::reason::Reason> {
+    pub fn parsed(&self) -> Result<Packet<Ip4>, Reason> {
         parse::<V4, _>(self)
     }
 
+    /// Another copy, so that whoever still reads the old place reads nonsense.
+    fn make_linear(&self, length: usize) {
+        let mut linear = self.linear.borrow_mut();
+        if let Some(old) = linear.last_mut() {
+            old.fill(0xee);
+        }
+        linear.push(self.bytes.borrow()[..length].into());
+    }
+
     fn change(&self, change: impl FnOnce(&mut [u8])) {
-        change(self.buffers.borrow_mut().last_mut().expect("one"));
+        let mut bytes = self.bytes.borrow_mut();
+        change(&mut bytes);
+        let mut linear = self.linear.borrow_mut();
+        let now = linear.last_mut().expect("one");
+        let length = now.len();
+        now.copy_from_slice(&bytes[..length]);
     }
 }
 
 impl Skb for FakeSkb {
     fn length(&self) -> u32 {
-        self.bytes().len().try_into().expect("short")
+        self.bytes.borrow().len().try_into().expect("short")
     }
     fn data(&self) -> usize {
-        self.buffers.borrow().last().expect("one").as_ptr().expose_provenance()
+        self.linear.borrow().last().expect("one").as_ptr().expose_provenance()
     }
     fn data_end(&self) -> usize {
-        self.data() + self.linear.get()
+        self.data() + self.linear.borrow().last().expect("one").len()
     }
     fn ethertype(&self) -> u16 {
         self.ethertype
@@ -104,48 +150,46 @@ impl Skb for FakeSkb {
         self.gso_size
     }
     fn ifindex(&self) -> u32 {
-        2
+        self.ifindex
     }
     fn ingress_ifindex(&self) -> u32 {
-        2
+        self.received_by
     }
     fn pull(&self, length: u32) -> bool {
-        let bytes = self.bytes();
-        if self.no_memory || length as usize > bytes.len() {
+        let length = length as usize;
+        if self.no_memory || length > self.bytes.borrow().len() {
             return false;
         }
-        self.linear.set(self.linear.get().max(length as usize));
-        // Whoever still reads the old place reads nonsense.
-        self.change(|old| old.fill(0xee));
-        self.buffers.borrow_mut().push(bytes);
+        let now = self.linear.borrow().last().expect("one").len();
+        self.make_linear(now.max(length));
         true
     }
     fn load<const N: usize>(&self, offset: u32, to: &mut [u8; 16]) -> bool {
-        let bytes = self.bytes();
+        let bytes = self.bytes.borrow();
         let Some(part) = bytes.get(offset as usize..offset as usize + N) else {
             return false;
         };
         to[..N].copy_from_slice(part);
         true
     }
-    fn capture(&self, length: u32, to: &mut [u8; netfast_common::trace::CAPTURE as usize]) -> u32 {
-        let bytes = self.bytes();
+    fn capture(&self, length: u32, to: &mut [u8; CAPTURE as usize]) -> u32 {
+        let bytes = self.bytes.borrow();
         let count = (length as usize).min(to.len()).min(bytes.len());
         to[..count].copy_from_slice(&bytes[..count]);
         count.try_into().expect("short")
     }
-    fn show(&self, _reason: u32, _out_ifindex: u32) {
-        unreachable!("nobody traces in host tests")
+    fn show(&self, reason: u32, out_ifindex: u32) {
+        crate::trace::show(self, reason, out_ifindex);
     }
-    fn is_wanted(&self, _reason: u32, _out_ifindex: u32) -> bool {
-        unreachable!("nobody traces in host tests")
+    fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool {
+        crate::trace::is_wanted(self, reason, out_ifindex)
     }
     fn store_header<H: Header>(&self, header: &H) -> bool {
-        if self.no_memory {
-            return false;
-        }
         let length = H::LENGTH as usize;
         assert_eq!(size_of::<H>(), length);
+        if self.no_memory || length > self.bytes.borrow().len() {
+            return false;
+        }
         // SAFETY: a header has no padding and this many bytes.
         let new = unsafe { core::slice::from_raw_parts((&raw const *header).cast::<u8>(), length) };
         self.change(|bytes| bytes[..length].copy_from_slice(new));
@@ -154,6 +198,9 @@ impl Skb for FakeSkb {
     /// `bpf_l4_csum_replace` with a size of 0, and `inet_proto_csum_replace_by_diff`.
     fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool {
         let place = offset as usize;
+        if place + 2 > self.bytes.borrow().len() {
+            return false;
+        }
         let is_pseudo = flags & u64::from(BPF_F_PSEUDO_HDR) != 0;
         let none_is_zero = flags & u64::from(BPF_F_MARK_MANGLED_0) != 0;
         self.change(|bytes| {
@@ -181,95 +228,26 @@ impl Skb for FakeSkb {
         self.priority.set(priority);
     }
     fn mtu(&self) -> Option<u32> {
-        Some(1500)
+        (self.mtu != 0).then_some(self.mtu)
     }
-    fn is_for_host(&self, _: &RouteQuery) -> bool {
-        false
+    fn is_for_host(&self, query: &RouteQuery) -> bool {
+        self.local.contains(&Ip4::from_wire(query.destination[0]))
     }
     fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
-        self.sent.set(Some(Sent::To(ifindex, flags)));
-        7
+        self.send(Sent::To(ifindex, flags))
     }
     fn redirect_peer(&self, ifindex: u32) -> i32 {
-        self.sent.set(Some(Sent::ToPeer(ifindex)));
-        7
+        self.send(Sent::ToPeer(ifindex))
     }
 }
 
-/// A valid packet, as plain values.
-#[derive(Clone, Debug)]
-pub struct Plain {
-    /// MAC addresses, source first.
-    pub macs: [[u8; 6]; 2],
-    /// Addresses, source first.
-    pub addresses: [[u8; 4]; 2],
-    /// Ports, source first.
-    pub ports: [u16; 2],
-    /// TTL.
-    pub ttl: u8,
-    /// TOS.
-    pub tos: u8,
-    /// Identification.
-    pub id: u16,
-    /// Don't fragment.
-    pub df: bool,
-    /// TCP: sequence, acknowledgement, window; UDP if there is none.
-    pub tcp: Option<(u32, u32, u16)>,
-    /// Payload.
-    pub payload: Vec<u8>,
-}
-
-impl Plain {
-    /// The frame, as etherparse makes it: an ACK with PSH if it is TCP.
-    pub fn frame(&self) -> Vec<u8> {
-        let mut ip = etherparse::Ipv4Header::new(
-            0,
-            self.ttl,
-            etherparse::IpNumber(0),
-            self.addresses[0],
-            self.addresses[1],
-        )
-        .expect("short");
-        ip.dscp = etherparse::IpDscp::try_new(self.tos >> 2).expect("six bits");
-        ip.ecn = etherparse::IpEcn::try_new(self.tos & 3).expect("two bits");
-        ip.identification = self.id;
-        ip.dont_fragment = self.df;
-        let builder = PacketBuilder::ethernet2(self.macs[0], self.macs[1])
-            .ip(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()));
-        let mut bytes = Vec::new();
-        match self.tcp {
-            Some((sequence, acknowledgement, window)) => builder
-                .tcp(self.ports[0], self.ports[1], sequence, window)
-                .ack(acknowledgement)
-                .psh()
-                .write(&mut bytes, &self.payload),
-            None => builder
-                .udp(self.ports[0], self.ports[1])
-                .write(&mut bytes, &self.payload),
-        }
-        .expect("a vector takes all");
-        bytes
+impl FakeSkb {
+    fn send(&self, to: Sent) -> i32 {
+        let before = self.sent.replace(Some(to));
+        assert_eq!(before, None, "a packet is sent once");
+        TC_ACT_REDIRECT
     }
 }
 
-/// Valid packets of all sorts.
-pub fn plain() -> impl proptest::strategy::Strategy<Value = Plain> {
-    use proptest::prelude::*;
-    let link = (any::<[[u8; 6]; 2]>(), any::<[[u8; 4]; 2]>(), any::<[u16; 2]>());
-    let ip = (any::<u8>(), any::<u8>(), any::<u16>(), any::<bool>());
-    let transport = (
-        any::<Option<(u32, u32, u16)>>(),
-        prop::collection::vec(any::<u8>(), 0..80),
-    );
-    (link, ip, transport).prop_map(|((macs, addresses, ports), (ttl, tos, id, df), (tcp, payload))| Plain {
-        macs,
-        addresses,
-        ports,
-        ttl,
-        tos,
-        id,
-        df,
-        tcp,
-        payload,
-    })
-}
+/// `TC_ACT_REDIRECT`: what both redirects answer when all is well.
+pub const TC_ACT_REDIRECT: i32 = 7;

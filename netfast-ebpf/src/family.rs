@@ -1,9 +1,6 @@
 //! What differs between IPv4 and IPv6, and nothing else: everything above is generic over it.
 
-use aya_ebpf::{
-    bindings::BPF_F_PSEUDO_HDR,
-    maps::{LruHashMap, PerCpuArray},
-};
+use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
 use netfast_common::{
     csum,
     device::Device,
@@ -14,6 +11,7 @@ use netfast_common::{
 
 use crate::{
     candidate::Candidate,
+    kernel::{LruHashMap, PerCpuArray},
     maps,
     parse::{Frame, Network, Packet},
     skb::Header,

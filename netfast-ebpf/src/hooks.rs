@@ -8,9 +8,11 @@ use netfast_common::{
 };
 
 use crate::{
-    candidate::{self, now_ns},
+    candidate,
     family::Family,
-    gate, learn, log,
+    gate,
+    kernel::coarse_ns,
+    learn, log,
     lookup::{self, Hit},
     maps, pairs,
     parse::{Packet, UDP, parse},
@@ -67,6 +69,7 @@ pub fn delivery<F: Family, S: Skb>(skb: &S) -> i32 {
 fn enter<F: Family, S: Skb>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
     let control = maps::CONTROL.get(0).ok_or(Reason::Disabled)?;
     if control.switches == 0 {
+        candidate::forget::<F>();
         return Err(Reason::Disabled);
     }
     match examine::<F, S>(skb, entry, control) {
@@ -76,7 +79,7 @@ fn enter<F: Family, S: Skb>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u
             Err(reason)
         }
         Ok((packet, key)) => {
-            let now = now_ns();
+            let now = coarse_ns();
             match hit::<F, S>(skb, &packet, &key, control, now) {
                 Ok(hit) => Ok((hit, packet.network.length)),
                 Err(reason) => {

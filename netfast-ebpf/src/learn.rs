@@ -11,9 +11,10 @@ use netfast_common::{
 };
 
 use crate::{
-    candidate::{self, Candidate, Recognised, now_ns},
+    candidate::{self, Candidate, Recognised},
     family::Family,
     gate,
+    kernel::coarse_ns,
     lookup::{ECN, generation, segment_length},
     maps, pairs,
     parse::{Packet, parse},
@@ -53,7 +54,7 @@ pub fn at_host<F: Family, S: Skb>(skb: &S) -> Reason {
         candidate.consume();
         return Reason::OtherPacket;
     }
-    if !candidate.is_same_run(now_ns()) {
+    if !candidate.is_same_run(coarse_ns()) {
         candidate.consume();
         return Reason::OtherRun;
     }
@@ -105,7 +106,7 @@ fn examine<F: Family, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         Recognised::Mangled => return Err(Reason::Mangled),
         Recognised::Other => return Err(Reason::OtherPacket),
     }
-    if !candidate.is_same_run(now_ns()) || !candidate.is_from_there(skb) {
+    if !candidate.is_same_run(coarse_ns()) || !candidate.is_from_there(skb) {
         return Err(Reason::OtherRun);
     }
     if !packet.macs.is_unicast() {
@@ -184,7 +185,7 @@ fn compose<F: Family, S: Skb>(
         flags |= Flow::<F::Address>::REWRITTEN;
     }
     let tag = key.tag();
-    let now = now_ns();
+    let now = coarse_ns();
     Some(Flow {
         tag,
         epoch: candidate.epoch,

@@ -7,15 +7,16 @@
 //! [`parse`] reads headers and only [`rewrite`] writes them. All checks come before the first write. Whatever is not
 //! understood is passed on to the kernel, never dropped.
 //!
-//! The crate also builds for the host, where everything that needs no kernel is unit-tested.
+//! The crate also builds for the host, with [`fake`] in the place of the kernel: for unit tests, and for the fuzzer.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod candidate;
-#[cfg(test)]
-mod fake;
+#[cfg(not(target_arch = "bpf"))]
+pub mod fake;
 pub mod family;
 pub mod gate;
 pub mod hooks;
+pub mod kernel;
 pub mod learn;
 pub mod log;
 pub mod lookup;

@@ -1,10 +1,6 @@
 //! Every map, and nothing else. Sizes of the flow tables are set by the daemon at load.
 
-use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-};
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map};
 use netfast_common::{
     abi,
     control::Control,
@@ -15,7 +11,10 @@ use netfast_common::{
     trace::{self, Filter, Tally},
 };
 
-use crate::candidate::Candidate;
+use crate::{
+    candidate::Candidate,
+    kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
 
 /// The daemon's switches. Mappable, so that a tracer can write its lease alone: with an update of the whole entry it
 /// would undo what the daemon writes at the same moment.

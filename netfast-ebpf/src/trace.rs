@@ -1,13 +1,12 @@
 //! Shows packets to `netfast trace`, if it runs: a comparison on the packet's path, everything else out of line.
 
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use netfast_common::{
     control::Control,
     reason::Reason,
     trace::{Filter, Traced, step},
 };
 
-use crate::{candidate::now_ns, maps, skb::Skb};
+use crate::{kernel, maps, skb::Skb};
 
 /// `BPF_RB_NO_WAKEUP`: the reader looks by itself, waking it for every packet would cost more than the rest.
 const NO_WAKEUP: u64 = 1;
@@ -41,7 +40,7 @@ pub fn show<S: Skb>(skb: &S, reason: u32, out_ifindex: u32) {
     let Some(control) = maps::CONTROL.get(0) else {
         return;
     };
-    if control.traced_until <= step(now_ns()) {
+    if control.traced_until <= step(kernel::coarse_ns()) {
         return;
     }
     if !skb.is_wanted(reason, out_ifindex) {
@@ -53,12 +52,10 @@ pub fn show<S: Skb>(skb: &S, reason: u32, out_ifindex: u32) {
     // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
     let tally = unsafe { &mut *tally };
     tally.wanted += 1;
-    // SAFETY: takes nothing and returns a number.
-    if filter.sample > 1 && unsafe { bpf_get_prandom_u32() } % filter.sample != 0 {
+    if filter.sample > 1 && !kernel::random().is_multiple_of(filter.sample) {
         return;
     }
-    // SAFETY: as above.
-    let time_ns = unsafe { bpf_ktime_get_ns() };
+    let time_ns = kernel::ns();
     let now = step(time_ns);
     if tally.step != now {
         tally.step = now;

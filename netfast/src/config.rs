@@ -94,6 +94,11 @@ impl Config {
         };
         raw.overridden_by(typed).validate(file)
     }
+
+    /// Reads the text of a file; `path` is for the errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        RawConfig::parse(text, path)?.validate(Some(path))
+    }
 }
 
 /// What the file says, or what was typed; nothing is checked but the form.
@@ -126,7 +131,11 @@ impl RawConfig {
             path: path.into(),
             source,
         })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|source| ConfigError::Malformed {
             path: path.into(),
             source: Box::new(source),
         })

@@ -13,4 +13,6 @@ pub mod probe;
 pub mod report;
 pub mod snapshot;
 pub mod state;
+#[cfg(feature = "fuzz")]
+pub mod untrusted;
 pub mod world;

@@ -17,12 +17,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use crate::world::{Container, ContainerId, Link, LinkKind, Ruleset, Sysctls, World};
 
 mod change;
-mod docker;
-mod legacy;
+pub(crate) mod docker;
+pub(crate) mod legacy;
 pub mod netlink;
 mod netns;
 mod nfqueue;
-mod nftables;
+pub(crate) mod nftables;
 mod poll;
 pub mod rules;
 pub(crate) mod socket;

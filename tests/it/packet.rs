@@ -12,6 +12,7 @@ mod pairing;
 mod row;
 mod state;
 mod trace;
+mod twin;
 mod using;
 mod verifier;
 mod way;

@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod fuzz;
 mod interrupt;
 mod lint;
 mod measure;
@@ -39,6 +40,8 @@ enum Verb {
     Build(build::Args),
     /// Check formatting, clippy, and the project's own rules.
     Lint(lint::Args),
+    /// Fuzz the BPF programs on a faked kernel, and everything that reads bytes of others.
+    Fuzz(fuzz::Args),
     /// Run the tests: one ring or all, after installing what is missing.
     Test(test::Args),
     /// Show netfast beside the kernel's own path on a Docker host in a network namespace, in a few minutes.
@@ -72,6 +75,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Setup(args) => setup::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Lint(args) => lint::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Demo(args) => demo::run(&args),

@@ -22,11 +22,14 @@ pub struct Args {
     /// Only tests of the ring whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Packet: so many generated scripts on the kernel beside the host build, instead of all tests of the ring.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["only", "seeds", "seed"])]
+    cases: Option<u64>,
     /// Differential: so many generated cases, instead of all tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with = "only")]
     seeds: Option<u64>,
-    /// Differential: the first seed of `--seeds`.
-    #[arg(long, value_name = "SEED", requires = "seeds", default_value_t = 0)]
+    /// Packet, differential: the first seed of `--cases` and `--seeds`.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
     /// Differential: the generated case of this seed, told whole.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["only", "seeds"])]
@@ -65,6 +68,9 @@ const PACKAGE: [&str; 1] = ["package"];
 /// The test that plays seeds.
 const SEEDS: &str = "differential::generated::seeds";
 
+/// The test that plays scripts on the kernel and on the host.
+const CASES: &str = "packet::twin::the_kernel_and_the_host_build_agree";
+
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     let rings = match args.ring {
@@ -72,6 +78,10 @@ pub fn run(args: &Args) -> Result<()> {
         Ring::Unit | Ring::Packet | Ring::Netns | Ring::Differential | Ring::Docker | Ring::Package => &[args.ring],
     };
     let is_of_seeds = args.seeds.is_some() || args.seed.is_some();
+    ensure!(
+        args.cases.is_none() || args.ring == Ring::Packet,
+        "--cases is about the ring packet"
+    );
     ensure!(
         !is_of_seeds || args.ring == Ring::Differential,
         "--seeds and --seed are about the ring differential"
@@ -145,6 +155,13 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
     let built = build::build(false)?;
     if args.seeds.is_some() || args.seed.is_some() {
         return seeds(&built, args);
+    }
+    if let Some(count) = args.cases {
+        let mut command = it(&built);
+        command
+            .args(["--exact", CASES, "--nocapture"])
+            .env("NETFAST_CASES", format!("{}+{count}", args.from));
+        return show(&mut command);
     }
     if ring == Ring::Package {
         more.extend(package::environment()?);
@@ -234,6 +251,7 @@ mod tests {
             ("daemon::docker::restart", Ring::Docker),
             ("docker::paths::published", Ring::Docker),
             (SEEDS, Ring::Differential),
+            (CASES, Ring::Packet),
             ("lab::topo_forwards", Ring::Docker),
             ("package::installs", Ring::Package),
             ("cli::help", Ring::Netns),

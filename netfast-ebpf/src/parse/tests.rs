@@ -95,8 +95,7 @@ proptest! {
     #[test]
     fn what_is_not_linear_is_pulled(packet in plain(), linear in 0_usize..100, no_memory in any::<bool>()) {
         let frame = packet.frame();
-        let mut skb = FakeSkb::new(&frame);
-        skb.linear.set(linear.min(frame.len()));
+        let mut skb = FakeSkb::new(&frame).with_linear(linear);
         skb.no_memory = no_memory;
         match skb.parsed() {
             Ok(packet) => agrees(&frame, &packet)?,
@@ -123,9 +122,8 @@ proptest! {
             frame[23] = if frame[23] & 1 == 0 { TCP } else { UDP };
             correct(&mut frame);
         }
-        let mut skb = FakeSkb::new(&frame);
+        let mut skb = FakeSkb::new(&frame).with_linear(linear);
         skb.ethertype = IPV4;
-        skb.linear.set(linear.min(frame.len()));
         if let Ok(packet) = skb.parsed() {
             let _ = gate::admit::<V4>(&packet);
             agrees(&frame, &packet)?;
@@ -240,8 +238,7 @@ fn big_tcp() {
         frame.resize(bytes, 0x55);
         frame[16..18].fill(0);
         correct(&mut frame);
-        let mut skb = FakeSkb::new(&frame);
-        skb.linear.set(54);
+        let mut skb = FakeSkb::new(&frame).with_linear(54);
         skb.gso_size = gso_size;
         skb.parsed()
     };

@@ -96,8 +96,7 @@ proptest! {
     #[test]
     fn as_if_sent_so((before, after) in pairs(), linear in 34_usize..80) {
         let frame = before.frame();
-        let skb = FakeSkb::new(&frame);
-        skb.linear.set(linear.min(frame.len()));
+        let skb = FakeSkb::new(&frame).with_linear(linear);
         prop_assert_eq!(rewritten(&skb, flow(&before, &after)), Ok(after.frame()));
     }
 

@@ -57,6 +57,12 @@ pub fn mark_liberal() -> Result<usize, NetlinkError> {
     Ok(connections.len())
 }
 
+/// The question that marks the connection of a message.
+#[cfg(feature = "fuzz")]
+pub(crate) fn answer(message: Message<'_>) -> Option<Request> {
+    connection(message).as_ref().map(mark)
+}
+
 /// A message of the list, if it is about TCP.
 fn connection(message: Message<'_>) -> Option<Connection> {
     let attrs = Attrs::after(message.payload, IPV4.len());

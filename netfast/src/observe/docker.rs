@@ -20,8 +20,8 @@ use self::events::Todo;
 use super::change::{Change, Hints};
 use crate::world::{Container, ContainerId, Network, NetworkId, RuntimeState};
 
-mod convert;
-mod events;
+pub(crate) mod convert;
+pub(crate) mod events;
 
 /// How long the runtime may take to answer, in seconds.
 const ANSWER_TIMEOUT: u64 = 30;

@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use super::wire::{text, u16_at, u32_at};
 
 const TABLE_NAME: usize = 32;
-const HOOKS: usize = 5;
+pub const HOOKS: usize = 5;
 /// `struct ipt_getinfo`: name, valid hooks, entry points, underflows, number of entries, size.
 const INFO: usize = TABLE_NAME + 4 + 4 * HOOKS + 4 * HOOKS + 4 + 4;
 /// `struct ipt_get_entries` before its entries, which are aligned to eight bytes.

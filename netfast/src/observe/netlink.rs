@@ -10,13 +10,13 @@ use std::net::IpAddr;
 use super::socket::{Asker, NetlinkError};
 use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, PolicyRules, Qdisc, Route, TcFilter};
 
-pub(super) mod address;
-pub(super) mod link;
-pub(super) mod neighbour;
-pub(super) mod netconf;
-pub(super) mod route;
-pub(super) mod tc;
-pub(super) mod watch;
+pub(crate) mod address;
+pub(crate) mod link;
+pub(crate) mod neighbour;
+pub(crate) mod netconf;
+pub(crate) mod route;
+pub(crate) mod tc;
+pub(crate) mod watch;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;

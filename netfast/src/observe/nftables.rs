@@ -13,7 +13,7 @@ use crate::world::NftChain;
 const SUBSYSTEM: u16 = 10 << 8;
 pub const NEWRULE: u16 = SUBSYSTEM | 6;
 pub const GETRULE: u16 = SUBSYSTEM | 7;
-const NEWCHAIN: u16 = SUBSYSTEM | 3;
+pub const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub const NEWSET: u16 = SUBSYSTEM | 9;
 pub const GETSET: u16 = SUBSYSTEM | 0xa;
@@ -71,7 +71,7 @@ pub fn chains(asker: &mut Asker) -> Result<BTreeSet<NftChain>, NetlinkError> {
 }
 
 /// Reads a chain message; `None` for a chain that is not hooked.
-fn parse_chain(message: Message<'_>) -> Option<NftChain> {
+pub fn parse_chain(message: Message<'_>) -> Option<NftChain> {
     const NF_DROP: u32 = 0;
     let attrs = Attrs::after(message.payload, NFGENMSG);
     let hook = attrs.find(NFTA_CHAIN_HOOK)?.nested();

@@ -9,8 +9,8 @@ use crate::world::{RuleFinding, Ruleset, Severity, Verdict};
 
 mod first;
 mod kind;
-mod legacy;
-mod nft;
+pub(crate) mod legacy;
+pub(crate) mod nft;
 mod ways;
 
 pub use kind::{KINDS, Kind};

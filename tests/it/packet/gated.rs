@@ -185,6 +185,19 @@ fn switched() -> Vec<Row> {
             off_with_flows(),
             vec![enters(&there, &syn).slow(Reason::Disabled)],
         ),
+        // Found by `cargo xtask fuzz programs`: it was kept, and what left next could have been taken for it.
+        row(
+            "all switched off: what entered before is no candidate any more",
+            Vec::new(),
+            vec![
+                enters(&there, &packet).slow(Reason::NoFlow),
+                enters(&back, &back.packet())
+                    .slow(Reason::Disabled)
+                    .candidate(false)
+                    .after(off()),
+                super::row::leaves(&there, &packet).ends(Reason::NoCandidate),
+            ],
+        ),
         row(
             "use switched off: flows are still learned, not used",
             vec![

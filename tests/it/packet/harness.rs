@@ -250,12 +250,34 @@ impl Lab {
         self.forget_seen();
     }
 
+    /// Sets all that is counted to zero.
+    pub fn reset_counts(&mut self) {
+        fn zeros<T: aya::Pod + Default>() -> PerCpuValues<T> {
+            let cpus = aya::util::nr_cpus().expect("CPUs");
+            PerCpuValues::try_from(vec![T::default(); cpus]).expect("one for each CPU")
+        }
+        for number in 0..SLOTS {
+            self.reasons.set(number, zeros(), 0).expect("a count");
+        }
+        for slot in 0..DEVICE_SLOTS {
+            self.traffic.set(slot, zeros(), 0).expect("traffic");
+        }
+    }
+
     /// Sets the daemon's switches.
     pub fn set_control(&mut self, control: Control) {
         if control.learn_after != 0 {
             self.has_seen = true;
         }
         self.control.set(0, control, 0).expect("control");
+    }
+
+    /// Forgets packets of unknown flows that were counted at these places, and nowhere else.
+    pub fn forget_seen_at(&mut self, indexes: &[u32]) {
+        self.has_seen = false;
+        for index in indexes {
+            self.seen.set(*index, 0, 0).expect("a counter");
+        }
     }
 
     fn forget_seen(&mut self) {

@@ -111,7 +111,7 @@ fn read_table(table: &Table) -> Flows {
 }
 
 /// A flow's fields, one by one. Every field is here: the pattern does not compile otherwise.
-fn fields(flow: &Flow<Ip4>) -> Vec<String> {
+pub fn fields(flow: &Flow<Ip4>) -> Vec<String> {
     let Flow {
         tag,
         epoch,
@@ -159,7 +159,8 @@ fn line<T: PartialEq + std::fmt::Debug>(text: &mut String, name: &str, wanted: &
     }
 }
 
-fn reason_name(number: usize) -> String {
+/// A reason's name by number.
+pub fn reason_name(number: usize) -> String {
     let known = Reason::ALL.iter().find(|reason| reason.number() as usize == number);
     match known {
         Some(reason) => reason.name().to_owned(),

@@ -110,7 +110,8 @@ fn unsupported_is_empty<T: Default>(result: Result<T, NetlinkError>) -> Result<T
     }
 }
 
-fn parse_qdisc(message: Message<'_>) -> Option<(u32, Qdisc)> {
+/// Reads a message about a discipline: the link, and what is on it.
+pub fn parse_qdisc(message: Message<'_>) -> Option<(u32, Qdisc)> {
     let kind = Attrs::after(message.payload, TCMSG).find(TCA_KIND)?.text();
     let qdisc = Qdisc {
         kind,
@@ -120,7 +121,8 @@ fn parse_qdisc(message: Message<'_>) -> Option<(u32, Qdisc)> {
     Some((u32_at(message.payload, 4)?, qdisc))
 }
 
-fn parse_filter(message: Message<'_>) -> Option<TcFilter> {
+/// Reads a message about a filter.
+pub fn parse_filter(message: Message<'_>) -> Option<TcFilter> {
     let attrs = Attrs::after(message.payload, TCMSG);
     let kind = attrs.find(TCA_KIND)?.text();
     let options = attrs.find(TCA_OPTIONS).filter(|_| kind == "bpf");

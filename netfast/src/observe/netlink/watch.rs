@@ -171,7 +171,7 @@ impl Memory {
     }
 
     /// Takes a notification in, and says what it changes.
-    fn note(&mut self, message: Message<'_>) -> Option<Change> {
+    pub fn note(&mut self, message: Message<'_>) -> Option<Change> {
         match message.kind {
             link::RTM_NEWLINK | link::RTM_DELLINK => self.note_link(message).then_some(Change::Links),
             address::RTM_NEWADDR | address::RTM_DELADDR => self.note_address(message).then_some(Change::Addresses),

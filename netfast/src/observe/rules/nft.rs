@@ -39,7 +39,7 @@ pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<Ru
 }
 
 /// The findings of rules, with the ways that lead to each.
-fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, judging: &BTreeSet<Set>) -> Vec<RuleFinding> {
+pub fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, judging: &BTreeSet<Set>) -> Vec<RuleFinding> {
     let mut graph = Graph::default();
     for chain in chains {
         let at = (chain.family.clone(), chain.table.clone(), chain.name.clone());
@@ -64,10 +64,10 @@ fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, judging: &BTreeSet<S
 }
 
 /// A set: its family, its table, its name.
-type Set = (String, String, String);
+pub type Set = (String, String, String);
 
 /// A set whose elements limit by rate or amount: to look something up in it is to be judged.
-fn judging_set(message: Message<'_>) -> Option<Set> {
+pub fn judging_set(message: Message<'_>) -> Option<Set> {
     // NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_EXPR (one) and NFTA_SET_EXPRESSIONS (a list).
     let attrs = Attrs::after(message.payload, NFGENMSG);
     has_rate(attrs, 17, 18)
@@ -79,7 +79,7 @@ fn judging_set(message: Message<'_>) -> Option<Set> {
 }
 
 /// Reads a rule; `None` if it has no table, chain or expressions.
-fn parse(message: Message<'_>) -> Option<Rule> {
+pub fn parse(message: Message<'_>) -> Option<Rule> {
     let attrs = Attrs::after(message.payload, NFGENMSG);
     let number = *message.payload.first()?;
     let text = |kind| attrs.find(kind).map(Attr::text);
@@ -128,7 +128,7 @@ enum Version {
 
 /// What has been read of a rule.
 #[derive(Default)]
-struct Rule {
+pub struct Rule {
     chain: Chain,
     handle: u64,
     kinds: Vec<&'static Kind>,

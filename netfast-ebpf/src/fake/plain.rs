@@ -1,0 +1,81 @@
+//! Valid packets for tests.
+
+use etherparse::PacketBuilder;
+
+/// A valid packet, as plain values.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// MAC addresses, source first.
+    pub macs: [[u8; 6]; 2],
+    /// Addresses, source first.
+    pub addresses: [[u8; 4]; 2],
+    /// Ports, source first.
+    pub ports: [u16; 2],
+    /// TTL.
+    pub ttl: u8,
+    /// TOS.
+    pub tos: u8,
+    /// Identification.
+    pub id: u16,
+    /// Don't fragment.
+    pub df: bool,
+    /// TCP: sequence, acknowledgement, window; UDP if there is none.
+    pub tcp: Option<(u32, u32, u16)>,
+    /// Payload.
+    pub payload: Vec<u8>,
+}
+
+impl Plain {
+    /// The frame, as etherparse makes it: an ACK with PSH if it is TCP.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut ip = etherparse::Ipv4Header::new(
+            0,
+            self.ttl,
+            etherparse::IpNumber(0),
+            self.addresses[0],
+            self.addresses[1],
+        )
+        .expect("short");
+        ip.dscp = etherparse::IpDscp::try_new(self.tos >> 2).expect("six bits");
+        ip.ecn = etherparse::IpEcn::try_new(self.tos & 3).expect("two bits");
+        ip.identification = self.id;
+        ip.dont_fragment = self.df;
+        let builder = PacketBuilder::ethernet2(self.macs[0], self.macs[1])
+            .ip(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()));
+        let mut bytes = Vec::new();
+        match self.tcp {
+            Some((sequence, acknowledgement, window)) => builder
+                .tcp(self.ports[0], self.ports[1], sequence, window)
+                .ack(acknowledgement)
+                .psh()
+                .write(&mut bytes, &self.payload),
+            None => builder
+                .udp(self.ports[0], self.ports[1])
+                .write(&mut bytes, &self.payload),
+        }
+        .expect("a vector takes all");
+        bytes
+    }
+}
+
+/// Valid packets of all sorts.
+pub fn plain() -> impl proptest::strategy::Strategy<Value = Plain> {
+    use proptest::prelude::*;
+    let link = (any::<[[u8; 6]; 2]>(), any::<[[u8; 4]; 2]>(), any::<[u16; 2]>());
+    let ip = (any::<u8>(), any::<u8>(), any::<u16>(), any::<bool>());
+    let transport = (
+        any::<Option<(u32, u32, u16)>>(),
+        prop::collection::vec(any::<u8>(), 0..80),
+    );
+    (link, ip, transport).prop_map(|((macs, addresses, ports), (ttl, tos, id, df), (tcp, payload))| Plain {
+        macs,
+        addresses,
+        ports,
+        ttl,
+        tos,
+        id,
+        df,
+        tcp,
+        payload,
+    })
+}

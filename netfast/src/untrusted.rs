@@ -1,0 +1,138 @@
+//! All that is read of bytes that others wrote, as functions of those bytes, for the fuzzer (`cargo xtask fuzz`).
+//!
+//! Each returns in the end, does not panic, and checks besides what must hold of whatever it has read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::{
+    apply::conntrack,
+    config::Config,
+    observe::{
+        docker::{convert, events::Todo},
+        legacy::{Family, HOOKS, Table},
+        netlink::{address, link, neighbour, netconf, route, tc, watch::Memory},
+        nftables::{self, NEWCHAIN, NEWRULE, NEWSET},
+        rules,
+        wire::{Message, Messages},
+    },
+};
+
+/// A datagram of rtnetlink, as notifications: what is said twice is news once.
+pub fn rtnetlink(datagram: &[u8]) {
+    let mut memory = Memory::default();
+    for message in Messages(datagram) {
+        memory.note(message);
+        let again = memory.note(message);
+        match message.kind {
+            link::RTM_NEWLINK => {
+                let Some(link) = link::parse(message) else { continue };
+                assert!(link.ifindex != 0 && !link.name.is_empty());
+                assert!(again.is_none(), "a link twice: {link:?}");
+            }
+            neighbour::RTM_NEWNEIGH => {
+                let is_station = matches!(neighbour::parse(message), Some(neighbour::Entry::Fdb(_)));
+                assert!(again.is_none() || is_station, "twice: {again:?} by {message:?}");
+            }
+            address::RTM_NEWADDR => assert!(again.is_none(), "twice: {again:?} by {message:?}"),
+            netconf::RTM_NEWNETCONF => {
+                let switches = netconf::parse(message)
+                    .map(|(_, switches)| switches)
+                    .unwrap_or_default();
+                let kinds: BTreeSet<u16> = switches.iter().map(|(kind, _)| *kind).collect();
+                // One that contradicts itself changes something each time.
+                assert!(
+                    again.is_none() || kinds.len() < switches.len(),
+                    "twice: {again:?} by {message:?}"
+                );
+            }
+            _ => {}
+        }
+        // A listing reads more of a message than a notification.
+        address::parse(message);
+        netconf::parse(message);
+        route::parse(message);
+        tc::parse_qdisc(message);
+        tc::parse_filter(message);
+    }
+}
+
+/// A datagram of `nf_tables`: chains, sets and rules, as one rule set.
+pub fn nftables(datagram: &[u8]) {
+    let (mut chains, mut sets, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for message in Messages(datagram) {
+        match message.kind {
+            NEWCHAIN => chains.extend(nftables::parse_chain(message)),
+            NEWSET => sets.extend(rules::nft::judging_set(message)),
+            NEWRULE => found.extend(rules::nft::parse(message)),
+            _ => {}
+        }
+    }
+    let count = found.len();
+    let findings = rules::nft::judge(found, &chains, &sets);
+    assert!(count != 0 || findings.is_empty());
+}
+
+/// A datagram of conntrack's list; each connection is answered by a message of ours.
+pub fn conntrack(datagram: &[u8]) {
+    for message in Messages(datagram) {
+        let Some(request) = conntrack::answer(message) else {
+            continue;
+        };
+        let bytes = request.finish(1);
+        let mut messages = Messages(&bytes);
+        let Some(Message { payload, .. }) = messages.next() else {
+            panic!("a request that cannot be read: {bytes:?}");
+        };
+        assert!(payload.len() >= 4 && messages.next().is_none());
+    }
+}
+
+/// A table of iptables-legacy: what the kernel hands out.
+pub fn iptables(bytes: &[u8]) {
+    let Some(([which, hooks], entries)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let names = ["filter", "nat", "mangle", "raw"];
+    let table = Table {
+        family: if which & 1 == 0 { Family::Ip } else { Family::Ip6 },
+        name: names[usize::from(which >> 1) % names.len()].into(),
+        hooks: std::array::from_fn::<_, HOOKS, _>(|hook| (hooks & 1 << hook != 0).then_some(0)),
+        entries: entries.to_vec(),
+    };
+    assert_eq!(table.hash(), table.clone().hash());
+    rules::legacy::findings(&table);
+}
+
+/// An answer or an event of the container runtime. A hash map's order must not show: what is read of an answer twice is
+/// the same.
+pub fn engine(json: &str) {
+    fn twice<T: serde::de::DeserializeOwned, R: PartialEq + std::fmt::Debug>(json: &str, read: impl Fn(T) -> R) {
+        if let (Ok(once), Ok(again)) = (serde_json::from_str(json), serde_json::from_str(json)) {
+            assert_eq!(read(once), read(again));
+        }
+    }
+    let mut networks = BTreeMap::new();
+    if let Ok(answers) = serde_json::from_str::<Vec<_>>(json) {
+        let read = answers.into_iter().filter_map(convert::network);
+        networks.extend(read.map(|network| (network.id.clone(), network)));
+    }
+    twice(json, convert::network);
+    twice(json, |answer| convert::container(answer, &networks));
+    twice(json, |event| {
+        let mut todo = Todo::default();
+        todo.add(event);
+        todo
+    });
+}
+
+/// A configuration file. What is right survives the daemon's state file, what is wrong is told.
+pub fn config(text: &str) {
+    match Config::parse(text, Path::new("netfast.toml")) {
+        Ok(config) => {
+            let json = serde_json::to_string(&config).expect("plain data");
+            assert_eq!(serde_json::from_str::<Config>(&json).expect("what was written"), config);
+        }
+        Err(error) => assert!(!format!("{:#}", anyhow::Error::new(error)).is_empty()),
+    }
+}

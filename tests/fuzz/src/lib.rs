@@ -1,0 +1,19 @@
+//! Fuzz targets: functions of bytes that must not panic, whatever the bytes are.
+//!
+//! - [`programs`]: a script of packets and events through the BPF programs' own code, on a faked kernel, with what must
+//!   hold of every outcome; [`script`] is the script, [`scene`] the host that it plays on. The packet ring plays the
+//!   same scripts on the real kernel and compares;
+//! - the others: everything that the daemon reads of what others wrote (`netfast::untrusted`).
+//!
+//! `cargo xtask fuzz` runs them under libFuzzer. What it has found worth keeping is in tests/corpus, and the unit ring
+//! plays that.
+
+pub mod machine;
+pub mod programs;
+pub mod scene;
+pub mod script;
+#[cfg(feature = "readers")]
+mod targets;
+
+#[cfg(feature = "readers")]
+pub use targets::{TARGETS, Target};

@@ -1,0 +1,434 @@
+//! The BPF programs on a faked kernel, and what must hold of whatever they do.
+
+use std::net::Ipv4Addr;
+
+use netfast_common::{
+    control::Control,
+    device::{Device, Traffic},
+    flow::{Exit, Flow, FlowKey},
+    net::{Ip4, Port},
+    reason::{Count, FAST, Reason, SLOTS},
+    trace::{Filter, Traced, step},
+};
+use netfast_ebpf::{
+    candidate,
+    fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
+    family::V4,
+    gate,
+    hooks::{self, Entry},
+    maps,
+};
+use netfast_tests::packet::{Packet, check_checksums, difference};
+
+use crate::{
+    machine::{Machine, NEXT, Outcome, Player, Run, Watch},
+    scene::{BRIDGE_IP, DEVICES, Dev, HOST_IP, Way, slot},
+    script::{Hook, Script},
+};
+
+/// The parser and the gate on one packet: a byte of how much can be read directly, two of segment size, and the frame.
+pub fn parse_one(bytes: &[u8]) {
+    let Some(([linear, gso, more], frame)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let mut skb = FakeSkb::new(frame).with_linear((*linear).into());
+    skb.gso_size = u32::from(u16::from_le_bytes([*gso, *more]));
+    skb.ethertype = 0x0800_u16.to_be();
+    let Ok(packet) = skb.parsed() else { return };
+    let _ = gate::admit::<V4>(&packet);
+    assert!(packet.network.length as usize <= frame.len() - ETHERNET);
+    assert_eq!(
+        (packet.payload_offset + packet.payload) as usize,
+        ETHERNET + packet.network.length as usize
+    );
+    assert_eq!(&skb.bytes(), frame);
+}
+
+/// A script on the faked kernel.
+pub fn fuzz(bytes: &[u8]) {
+    play(&Script::of(bytes));
+}
+
+/// Plays a script on the faked kernel; returns what was counted.
+pub fn play(script: &Script) -> Vec<Count> {
+    let mut host = Host::new(std::array::from_fn(|dev| u32::from(slot(dev)) + 11));
+    let mut judge = Judge::default();
+    Player::new(&mut host, &mut judge).play(script);
+    host.counts()
+}
+
+const ETHERNET: usize = 14;
+/// `BPF_F_INGRESS` of `bpf_redirect`.
+const BPF_F_INGRESS: u64 = 1;
+/// When a script begins, in nanoseconds: no time of a flow may be before zero.
+const BEGIN: u64 = 1 << 50;
+/// The address that stands for the softirq stack, and that for a program's.
+const SOFTIRQ_STACK: u64 = 0x10_0000;
+const PROGRAM_STACK: u64 = 0x20_0000;
+
+/// What the host's routes call its own, broadcast addresses of its networks included.
+const LOCAL: [[u8; 4]; 6] = [
+    HOST_IP.octets(),
+    [192, 0, 2, 0],
+    [192, 0, 2, 255],
+    BRIDGE_IP.octets(),
+    [172, 17, 0, 0],
+    [172, 17, 255, 255],
+];
+
+/// The faked kernel of this thread.
+pub struct Host {
+    now: u64,
+    /// The interfaces' numbers.
+    indexes: [u32; DEVICES.len()],
+    /// What the last run did besides.
+    sent: Option<Sent>,
+}
+
+impl Host {
+    /// With empty maps, and interfaces of these numbers.
+    pub fn new(indexes: [u32; DEVICES.len()]) -> Self {
+        fake::reset();
+        fake::set_ns(BEGIN);
+        Self {
+            now: BEGIN,
+            indexes,
+            sent: None,
+        }
+    }
+
+    fn ifindex(&self, dev: Dev) -> u32 {
+        self.indexes[dev]
+    }
+
+    /// Places in the table of packets of unknown flows that were looked at.
+    pub fn seen(&self) -> Vec<u32> {
+        maps::SEEN.touched()
+    }
+
+    /// Sets the clock, in nanoseconds.
+    pub fn set_now(&mut self, now: u64) {
+        self.now = now;
+        fake::set_ns(now);
+    }
+
+    /// Makes all that is stored older, where the clock is another's.
+    pub fn grow_older(&mut self, ns: u64) {
+        for map in [&maps::FLOWS4, &maps::FRESH4] {
+            for (key, _) in map.entries() {
+                let place = map.get_ptr_mut(key).expect("it is there");
+                // SAFETY: an element of this thread's, and no program runs.
+                grow_older(unsafe { &mut *place }, ns);
+            }
+        }
+        if let Some(candidate) = candidate::current::<V4>() {
+            candidate.grow_older(ns);
+        }
+    }
+
+    /// Whether a candidate waits.
+    pub fn has_candidate(&self) -> bool {
+        candidate::current::<V4>().is_some()
+    }
+
+    /// Flows in use, and those that wait for their reverse.
+    pub fn flows(&self) -> [Vec<(FlowKey<Ip4>, Flow<Ip4>)>; 2] {
+        [maps::FLOWS4.entries(), maps::FRESH4.entries()]
+    }
+}
+
+impl Machine for Host {
+    fn run(&mut self, run: &Run) -> Outcome {
+        let odds = run.odds;
+        let mut skb = FakeSkb::new(&run.frame);
+        skb.mark.set(odds.mark());
+        skb.priority.set(odds.priority());
+        skb.gso_size = odds.gso();
+        skb.ifindex = self.ifindex(run.dev);
+        skb.received_by = run.from.map_or(0, |dev| self.ifindex(dev));
+        skb.local = LOCAL.map(Ip4::from_bytes).to_vec();
+        if let Some(odds) = odds.host() {
+            skb = skb.with_linear(odds.linear.into());
+            (skb.no_memory, skb.vlan, skb.partial) = (odds.no_memory, odds.vlan, odds.partial);
+        }
+        fake::set_stack(if run.other_stack { PROGRAM_STACK } else { SOFTIRQ_STACK });
+        let verdict = match run.hook {
+            Hook::EndpointIn => hooks::entry::<V4, _>(&skb, Entry::Endpoint),
+            Hook::BridgeOut => hooks::entry::<V4, _>(&skb, Entry::Host),
+            Hook::UplinkIn => hooks::entry::<V4, _>(&skb, Entry::Uplink),
+            Hook::EndpointOut | Hook::UplinkOut => hooks::exit::<V4, _>(&skb),
+            Hook::BridgeIn => hooks::delivery::<V4, _>(&skb),
+        };
+        self.sent = skb.sent.get();
+        Outcome {
+            verdict,
+            frame: skb.bytes(),
+            mark: skb.mark.get(),
+            priority: skb.priority.get(),
+        }
+    }
+
+    fn set_control(&mut self, control: Control, is_traced: bool) {
+        let place = maps::CONTROL.get_ptr_mut(0).expect("an element");
+        let traced_until = if is_traced { u32::MAX } else { 0 };
+        // SAFETY: an element of this thread's, and no program runs.
+        unsafe {
+            *place = Control {
+                traced_until,
+                ..control
+            }
+        };
+    }
+
+    fn set_filter(&mut self, mut filter: Filter) {
+        if filter.devices[0] != 0 {
+            filter.devices[0] = self.ifindex(filter.devices[0] as usize - 1);
+        }
+        let place = maps::FILTER.get_ptr_mut(0).expect("an element");
+        // SAFETY: as above.
+        unsafe { *place = filter };
+    }
+
+    fn set_device(&mut self, dev: Dev, device: Option<Device>) {
+        // What is not there cannot be removed.
+        let _ = maps::DEVICES.remove(self.ifindex(dev));
+        if let Some(device) = device {
+            maps::DEVICES.insert(self.ifindex(dev), device, 0).expect("room");
+        }
+    }
+
+    fn set_generation(&mut self, slot: u16, generation: u32) {
+        let place = maps::GENERATIONS.get_ptr_mut(slot.into()).expect("an element");
+        // SAFETY: as above.
+        unsafe { *place = generation };
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now += ns;
+        fake::set_ns(self.now);
+    }
+
+    fn edit_flow(&mut self, way: &Way, protocol: u8, edit: fn(&mut Flow<Ip4>)) {
+        if let Some(place) = maps::FLOWS4.get_ptr_mut(key(way, protocol, self.ifindex(way.enters))) {
+            // SAFETY: as above.
+            edit(unsafe { &mut *place });
+        }
+    }
+
+    fn queued(&mut self) {
+        candidate::forget::<V4>();
+    }
+
+    fn counts(&mut self) -> Vec<Count> {
+        (0..SLOTS)
+            .map(|number| *maps::REASONS.get(number).expect("an element"))
+            .collect()
+    }
+
+    fn traffic(&mut self) -> Vec<Traffic> {
+        let slots = 0..=u32::from(slot(DEVICES.len() - 1));
+        slots
+            .map(|slot| *maps::TRAFFIC.get(slot).expect("an element"))
+            .collect()
+    }
+}
+
+/// Makes a flow older.
+pub fn grow_older(flow: &mut Flow<Ip4>, ns: u64) {
+    for time in [&mut flow.learned_ns, &mut flow.used_ns, &mut flow.created_ns] {
+        *time = time.wrapping_sub(ns);
+    }
+}
+
+/// The key of a way's ordinary packets.
+pub fn key(way: &Way, protocol: u8, ifindex: u32) -> FlowKey<Ip4> {
+    let ip = |address: Ipv4Addr| Ip4::from_bytes(address.octets());
+    FlowKey {
+        source: ip(way.before.source.0),
+        destination: ip(way.before.destination.0),
+        source_port: Port::new(way.before.source.1),
+        destination_port: Port::new(way.before.destination.1),
+        ifindex,
+        protocol,
+        origin: u8::from(way.is_hosts),
+        reserved: [0; 2],
+    }
+}
+
+/// What must hold of each run.
+#[derive(Default)]
+struct Judge {
+    counts: Vec<Count>,
+    /// A frame out of nothing was taken for a candidate: what ways say need not be what was learned.
+    is_wild: bool,
+}
+
+/// Reasons after which no candidate may wait.
+const EMPTIES: [Reason; 18] = [
+    Reason::NotIp,
+    Reason::Malformed,
+    Reason::BadIpChecksum,
+    Reason::IpOptions,
+    Reason::Fragment,
+    Reason::TtlExpiring,
+    Reason::NotUnicast,
+    Reason::Vlan,
+    Reason::OtherProtocol,
+    Reason::TcpSyn,
+    Reason::TcpFin,
+    Reason::TcpRst,
+    Reason::TcpFlags,
+    Reason::Marked,
+    Reason::UnknownDevice,
+    Reason::Spoofed,
+    Reason::LearnOff,
+    Reason::Young,
+];
+
+impl Watch<Host> for Judge {
+    fn ran(&mut self, host: &mut Host, run: &Run, outcome: &Outcome, of: Option<(&Way, &Packet)>) {
+        let reason = self.counted(host, run, outcome);
+        let traced: Vec<Traced> = maps::TRACED.take();
+        for traced in &traced {
+            let captured = &traced.bytes[..traced.captured as usize];
+            assert_eq!(captured, &run.frame[..captured.len()], "shown as it entered");
+            assert_eq!(traced.length as usize, run.frame.len());
+            assert!(traced.time_ns == host.now && step(host.now) > 0);
+        }
+        assert!(traced.len() <= 1, "shown once");
+        if outcome.verdict == NEXT {
+            assert_eq!(
+                outcome.frame, run.frame,
+                "a packet on the slow path is changed ({reason:?})"
+            );
+            assert_eq!((outcome.mark, outcome.priority), (run.odds.mark(), run.odds.priority()));
+            assert_eq!(host.sent, None);
+        } else {
+            assert_eq!(outcome.verdict, TC_ACT_REDIRECT);
+            self.judge_fast(host, run, outcome, of);
+        }
+        let Some(reason) = reason else { return };
+        // With this reason a packet may also be a candidate: flows are then learned, and not used.
+        let is_off = reason == Reason::Disabled && maps::CONTROL.get(0).is_none_or(|control| control.switches == 0);
+        if is_off || EMPTIES.contains(&reason) {
+            assert!(!host.has_candidate(), "a candidate waits after {reason:?}");
+        }
+        let is_learned = [Reason::Learned, Reason::Paired, Reason::Refreshed].contains(&reason);
+        if is_learned {
+            let is_as_told = of.is_some_and(|(way, packet)| {
+                let is_passing = run.hook == Hook::BridgeIn && run.frame == packet.bytes();
+                is_passing || run.dev == way.leaves && run.frame == way.leaving(packet).bytes()
+            });
+            self.is_wild |= !is_as_told;
+            judge_flows(host);
+        }
+    }
+}
+
+impl Judge {
+    /// What was counted: one packet of one reason, or, of forwarded packets on their way into a bridge, none.
+    fn counted(&mut self, host: &mut Host, run: &Run, outcome: &Outcome) -> Option<Reason> {
+        let before = std::mem::replace(&mut self.counts, host.counts());
+        let before = before.into_iter().chain(std::iter::repeat(Count::default()));
+        let changed: Vec<(u32, u64, u64)> = (0..)
+            .zip(self.counts.iter().zip(before))
+            .filter(|(_, (after, before))| *after != before)
+            .map(|(number, (after, before))| (number, after.packets - before.packets, after.bytes - before.bytes))
+            .collect();
+        if run.hook == Hook::BridgeOut && run.from.is_some() {
+            assert!(changed.is_empty() && outcome.verdict == NEXT, "{changed:?}");
+            return None;
+        }
+        let [(number, 1, bytes)] = changed[..] else {
+            panic!("one packet, and counted: {changed:?}");
+        };
+        assert!(bytes <= run.frame.len().saturating_sub(ETHERNET) as u64);
+        assert_eq!(number == FAST, outcome.verdict != NEXT, "{changed:?}");
+        let reason = Reason::ALL.iter().copied().find(|reason| reason.number() == number);
+        assert!(reason.is_some() || number == FAST, "no reason has the number {number}");
+        let is_entry = matches!(run.hook, Hook::EndpointIn | Hook::BridgeOut | Hook::UplinkIn);
+        assert!(
+            reason.is_none_or(|reason| reason.is_slow() == is_entry),
+            "{reason:?} at {:?}",
+            run.hook
+        );
+        reason
+    }
+
+    /// A packet that was sent.
+    fn judge_fast(&self, host: &Host, run: &Run, outcome: &Outcome, of: Option<(&Way, &Packet)>) {
+        let (before, after) = (&run.frame[..], &outcome.frame[..]);
+        assert_eq!(before.len(), after.len());
+        assert!(matches!(run.hook, Hook::EndpointIn | Hook::BridgeOut | Hook::UplinkIn));
+        // SAFETY: no program runs.
+        let device = |index: u32| unsafe { maps::DEVICES.get(index) }.copied();
+        let Some(Sent::To(out, _) | Sent::ToPeer(out)) = host.sent else {
+            panic!("redirected nowhere");
+        };
+        let to = device(out).expect("to a device that is known");
+        assert!(to.has(Device::ACCELERATED));
+        if let Some(Sent::ToPeer(_)) = host.sent {
+            assert!(to.has(Device::PEER_ELSEWHERE) && !to.has(Device::QUEUED) && to.is_endpoint());
+            assert!(run.hook != Hook::BridgeOut, "a peer is reached from ingress hooks only");
+        }
+        if run.hook == Hook::EndpointIn {
+            let from = device(host.ifindex(run.dev)).expect("known");
+            assert_eq!(before[6..12], from.mac);
+            assert!(from.has(Device::ANY_SOURCE) || before[26..30] == from.address4.bytes());
+        }
+        assert!(
+            before[22] > 1 && before[22] - after[22] <= 1,
+            "TTL {} to {}",
+            before[22],
+            after[22]
+        );
+        assert!(before[14] == 0x45 && before[20] & 0xbf == 0 && before[21] == 0);
+        if before[23] == 6 {
+            assert_eq!(before[47] & 0x17, 0x10, "TCP flags {:#04x}", before[47]);
+        }
+        assert_eq!(run.odds.mark(), 0);
+        // All but MAC addresses, TTL, checksums, addresses and ports.
+        let checksum = if before[23] == 6 { 50..52 } else { 40..42 };
+        for place in (12..22).chain([23]).chain(38..before.len()) {
+            assert!(
+                before[place] == after[place] || checksum.contains(&place),
+                "byte {place}"
+            );
+        }
+        judge_checksums(run, before, after);
+        if let Some(Sent::To(_, flags)) = host.sent
+            && flags & BPF_F_INGRESS != 0
+        {
+            assert_eq!(before, after, "the host gets it as it came");
+        } else if let Some((way, packet)) = of.filter(|_| !self.is_wild) {
+            let wanted = way.leaving(packet).bytes();
+            let is_summed = packet.checksum.is_none() && packet.ip_checksum.is_none();
+            // Wrong checksums stay wrong by as much, which `leaving` does not know.
+            if is_summed && run.odds.host().is_none_or(|odds| !odds.partial) {
+                assert!(
+                    wanted == after,
+                    "not what the kernel makes of it:\n{}",
+                    difference(&wanted, after)
+                );
+            }
+        }
+    }
+}
+
+fn judge_checksums(run: &Run, before: &[u8], after: &[u8]) {
+    let is_big = run.odds.gso() != 0 && before[16..18] == [0, 0];
+    let is_partial = run.odds.host().is_some_and(|odds| odds.partial);
+    if !is_big && !is_partial && check_checksums(before).is_ok() {
+        check_checksums(after).expect("right checksums stay right");
+    }
+}
+
+/// All flows are where their keys are.
+fn judge_flows(host: &Host) {
+    for (key, flow) in host.flows().into_iter().flatten() {
+        assert_eq!(flow.tag, key.tag());
+        assert!(flow.max_length <= 1500);
+        assert!([Exit::Peer as u8, Exit::Device as u8, Exit::Host as u8].contains(&flow.exit));
+        assert_ne!(key.ifindex, flow.out_ifindex, "back where it came from");
+    }
+}

@@ -1,0 +1,83 @@
+//! The list of targets.
+
+use std::str;
+
+use netfast::untrusted;
+
+use crate::programs;
+
+/// Something to be fuzzed.
+pub struct Target {
+    /// Its name, and that of its directory in tests/corpus.
+    pub name: &'static str,
+    /// Takes an input; panics if it finds something.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    Target {
+        name: "parse",
+        run: programs::parse_one,
+    },
+    Target {
+        name: "programs",
+        run: programs::fuzz,
+    },
+    Target {
+        name: "config",
+        run: |bytes| text(bytes, untrusted::config),
+    },
+    Target {
+        name: "engine",
+        run: |bytes| text(bytes, untrusted::engine),
+    },
+    Target {
+        name: "rtnetlink",
+        run: untrusted::rtnetlink,
+    },
+    Target {
+        name: "nftables",
+        run: untrusted::nftables,
+    },
+    Target {
+        name: "conntrack",
+        run: untrusted::conntrack,
+    },
+    Target {
+        name: "iptables",
+        run: untrusted::iptables,
+    },
+];
+
+fn text(bytes: &[u8], read: impl Fn(&str)) {
+    if let Ok(text) = str::from_utf8(bytes) {
+        read(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// What the fuzzer found once is found no more, and what it kept still covers its ground.
+    #[test]
+    fn the_kept_corpus_passes() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+        for target in &TARGETS {
+            let dir = corpus.join(target.name);
+            let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+            let mut count = 0;
+            for file in files {
+                let path = file.expect("a file").path();
+                // Told if the target panics.
+                println!("{}", path.display());
+                (target.run)(&fs::read(&path).expect("it can be read"));
+                count += 1;
+            }
+            assert!(count > 0, "no input of {}", target.name);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The programs on the kernel beside the same sources built for the host: scripts of packets and events through both,
+//! with the same verdict, bytes, counts, traffic, flows and candidate after each of them.
+//!
+//! The scripts are those that the fuzzer has kept (tests/corpus/programs), and some made from seeds; `cargo xtask test
+//! packet --cases N` plays more.
+
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path};
+
+use netfast_common::{
+    control::Control,
+    device::{Device, Traffic},
+    flow::{Flow, FlowKey},
+    net::Ip4,
+    reason::Count,
+    trace::Filter,
+};
+use netfast_ebpf::fake;
+use netfast_fuzz::{
+    machine::{Machine, Outcome, Player, Run, Watch},
+    programs::{self, Host},
+    scene::{DEVICES, Dev, Way, slot},
+    script::{Hook as Place, Script},
+};
+use netfast_tests::{packet::difference, seeds::rng::Rng};
+
+use super::{
+    harness::{Context, Hook, Lab, Table, now_ns},
+    state::{self, NOW},
+    world,
+};
+
+/// Scripts of seeds that every run plays.
+const CASES: u64 = 250;
+/// Which, `FROM+COUNT`, instead: set by `cargo xtask test packet --cases`.
+const VARIABLE: &str = "NETFAST_CASES";
+/// The clock goes on while a script is played, and two machines are never asked at the same moment: what differs only
+/// sometimes is that.
+const ATTEMPTS: u32 = 30;
+
+/// Both machines; the script's words go to both.
+struct Twins<'a> {
+    lab: &'a mut Lab,
+    host: Host,
+    /// Counts are compared after each packet, and not only in the end: thousands of questions to the kernel.
+    is_careful: bool,
+    /// What differs first.
+    difference: Option<String>,
+    runs: u64,
+}
+
+/// The scene's device as the packet tests' host has it.
+fn dev(dev: Dev) -> world::Dev {
+    world::Dev::ALL[dev]
+}
+
+fn hook(place: Place) -> Hook {
+    match place {
+        Place::EndpointIn => Hook::EndpointIn,
+        Place::EndpointOut => Hook::EndpointOut,
+        Place::BridgeIn => Hook::BridgeIn,
+        Place::BridgeOut => Hook::BridgeOut,
+        Place::UplinkIn => Hook::UplinkIn,
+        Place::UplinkOut => Hook::UplinkOut,
+    }
+}
+
+impl Machine for Twins<'_> {
+    fn run(&mut self, run: &Run) -> Outcome {
+        self.runs += 1;
+        let context = Context {
+            mark: run.odds.mark(),
+            priority: run.odds.priority(),
+            ingress_ifindex: run.from.map_or(0, |from| self.lab.ifindex(dev(from))),
+            ifindex: self.lab.ifindex(dev(run.dev)),
+            gso_size: run.odds.gso(),
+        };
+        self.host.set_now(now_ns());
+        let on_host = self.host.run(run);
+        let done = self.lab.test_run(hook(run.hook), context, &run.frame);
+        let on_kernel = Outcome {
+            verdict: done.verdict,
+            frame: done.packet,
+            mark: done.mark,
+            priority: done.priority,
+        };
+        if on_host != on_kernel {
+            self.differs(
+                run,
+                &format!(
+                    "verdict, mark, priority: {:?} on the host, {:?} on the kernel\n{}",
+                    (on_host.verdict, on_host.mark, on_host.priority),
+                    (on_kernel.verdict, on_kernel.mark, on_kernel.priority),
+                    difference(&on_host.frame, &on_kernel.frame)
+                ),
+            );
+        }
+        if self.is_careful {
+            let text = compare_counts(&self.host.counts(), &self.lab.counts());
+            if !text.is_empty() {
+                self.differs(run, &text);
+            }
+        }
+        on_kernel
+    }
+
+    fn set_control(&mut self, control: Control, _: bool) {
+        self.host.set_control(control, false);
+        self.lab.set_control(control);
+    }
+
+    fn set_filter(&mut self, _: Filter) {}
+
+    fn set_device(&mut self, which: Dev, device: Option<Device>) {
+        self.host.set_device(which, device);
+        let index = self.lab.ifindex(dev(which));
+        match device {
+            Some(device) => self.lab.devices.insert(index, device, 0).expect("a device"),
+            // It may be gone already.
+            None => drop(self.lab.devices.remove(&index)),
+        }
+    }
+
+    fn set_generation(&mut self, slot: u16, generation: u32) {
+        self.host.set_generation(slot, generation);
+        self.lab
+            .generations
+            .set(slot.into(), generation, 0)
+            .expect("a generation");
+    }
+
+    /// On the kernel all that is stored is made older.
+    fn pass(&mut self, ns: u64) {
+        self.host.grow_older(ns);
+        for table in [&mut self.lab.flows, &mut self.lab.fresh] {
+            for (key, mut flow) in elements(table) {
+                programs::grow_older(&mut flow, ns);
+                table.insert(key, flow, 0).expect("it is there");
+            }
+        }
+        self.lab.edit_candidates(|candidate| {
+            let left = u64::from_ne_bytes(candidate[..8].try_into().expect("eight bytes"));
+            if left != 0 {
+                candidate[..8].copy_from_slice(&left.wrapping_sub(ns).to_ne_bytes());
+            }
+        });
+    }
+
+    fn edit_flow(&mut self, way: &Way, protocol: u8, edit: fn(&mut Flow<Ip4>)) {
+        self.host.edit_flow(way, protocol, edit);
+        let key = programs::key(way, protocol, self.lab.ifindex(dev(way.enters)));
+        if let Ok(mut flow) = self.lab.flows.get(&key, 0) {
+            edit(&mut flow);
+            self.lab.flows.insert(key, flow, 0).expect("it is there");
+        }
+    }
+
+    fn queued(&mut self) {
+        self.host.queued();
+        self.lab.edit_candidates(|candidate| candidate[..8].fill(0));
+    }
+
+    fn counts(&mut self) -> Vec<Count> {
+        self.lab.counts()
+    }
+
+    fn traffic(&mut self) -> Vec<Traffic> {
+        self.lab.traffic_of_slots()
+    }
+}
+
+impl Twins<'_> {
+    fn differs(&mut self, run: &Run, what: &str) {
+        self.difference.get_or_insert_with(|| format!("{run:?}\n{what}"));
+    }
+
+    /// What is stored at the end.
+    fn judge_end(&mut self) {
+        let mut text = compare_counts(&self.host.counts(), &self.lab.counts());
+        let [in_use, fresh] = self.host.flows();
+        for (name, host, kernel) in [("flows", in_use, &self.lab.flows), ("fresh", fresh, &self.lab.fresh)] {
+            let (host, kernel) = (told(host), told(elements(kernel)));
+            if host != kernel {
+                let _ = writeln!(text, "{name}: {host:#?} on the host, {kernel:#?} on the kernel");
+            }
+        }
+        let slots = DEVICES.len();
+        let [host, kernel] = [self.host.traffic(), self.lab.traffic_of_slots()];
+        for slot in 0..=slots {
+            if host[slot] != kernel[slot] {
+                let _ = writeln!(text, "traffic of slot {slot}: {:?} and {:?}", host[slot], kernel[slot]);
+            }
+        }
+        let candidates = self.lab.candidates.get(&0, 0).expect("a candidate");
+        let waits = candidates.iter().any(|candidate| candidate[..8] != [0; 8]);
+        if waits != self.host.has_candidate() {
+            let _ = writeln!(text, "a candidate waits on the kernel: {waits}");
+        }
+        if !text.is_empty() {
+            self.difference.get_or_insert(text);
+        }
+    }
+}
+
+/// Nothing to watch: the machine compares.
+struct Nothing;
+
+impl Watch<Twins<'_>> for Nothing {
+    fn ran(&mut self, _: &mut Twins<'_>, _: &Run, _: &Outcome, _: Option<(&Way, &netfast_tests::packet::Packet)>) {}
+}
+
+fn compare_counts(host: &[Count], kernel: &[Count]) -> String {
+    let mut text = String::new();
+    for (number, (host, kernel)) in host.iter().zip(kernel).enumerate() {
+        if host != kernel {
+            let _ = writeln!(
+                text,
+                "{}: {host:?} on the host, {kernel:?} on the kernel",
+                state::reason_name(number)
+            );
+        }
+    }
+    text
+}
+
+fn elements(table: &Table) -> Vec<(FlowKey<Ip4>, Flow<Ip4>)> {
+    table
+        .iter()
+        .map(|element| element.expect("nothing is evicted"))
+        .collect()
+}
+
+/// Flows by key, without times.
+fn told(flows: impl IntoIterator<Item = (FlowKey<Ip4>, Flow<Ip4>)>) -> BTreeMap<String, Vec<String>> {
+    flows
+        .into_iter()
+        .map(|(key, mut flow)| {
+            for time in [&mut flow.learned_ns, &mut flow.used_ns, &mut flow.created_ns] {
+                *time = NOW;
+            }
+            (state::name(&key), state::fields(&flow))
+        })
+        .collect()
+}
+
+/// What differs, if anything does each time.
+fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
+    let mut last = String::new();
+    for attempt in 0..ATTEMPTS {
+        lab.reset();
+        lab.reset_counts();
+        let indexes = std::array::from_fn(|number| lab.ifindex(dev(number)));
+        let mut twins = Twins {
+            lab,
+            host: Host::new(indexes),
+            is_careful: attempt > 0,
+            difference: None,
+            runs: 0,
+        };
+        Player::new(&mut twins, &mut Nothing).play(script);
+        twins.judge_end();
+        let (runs, seen) = (twins.runs, twins.host.seen());
+        let difference = twins.difference;
+        lab.forget_seen_at(&seen);
+        match difference {
+            None => return Ok(runs),
+            Some(text) => last = text,
+        }
+    }
+    fake::reset();
+    Err(last)
+}
+
+/// The script of a seed.
+fn of_seed(seed: u64) -> Script {
+    let mut rng = Rng::new(seed ^ 0x7_71e5);
+    let words = 20 + rng.below(100);
+    let bytes: Vec<u8> = (0..words).flat_map(|_| rng.bits().to_le_bytes()).collect();
+    Script::of(&bytes).for_kernel()
+}
+
+/// What the fuzzer has kept.
+fn kept() -> Vec<(String, Script)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/programs");
+    let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let read = files.map(|file| {
+        let path = file.expect("a file").path();
+        let bytes = fs::read(&path).expect("it can be read");
+        (path.display().to_string(), Script::of(&bytes).for_kernel())
+    });
+    read.collect()
+}
+
+#[test]
+fn the_kernel_and_the_host_build_agree() {
+    let (from, count) = env::var(VARIABLE).map_or((0, CASES), |text| {
+        let (from, count) = text.split_once('+').expect("FROM+COUNT");
+        (from.parse().expect("a seed"), count.parse().expect("a number"))
+    });
+    let of_seeds = (from..from + count).map(|seed| (format!("seed {seed}"), of_seed(seed)));
+    Lab::run(|lab| {
+        assert!(
+            DEVICES.len() == world::Dev::ALL.len()
+                && (0..DEVICES.len()).all(|number| slot(number) == dev(number).slot())
+        );
+        let (mut scripts, mut runs, mut failures) = (0, 0, Vec::new());
+        for (name, script) in kept().into_iter().chain(of_seeds) {
+            scripts += 1;
+            match play(lab, &script) {
+                Ok(count) => runs += count,
+                Err(text) => failures.push(format!("{name}: {script:?}\n{text}")),
+            }
+            if failures.len() > 4 {
+                break;
+            }
+        }
+        println!("{scripts} scripts, {runs} packets on both");
+        assert!(
+            runs > 0 && failures.is_empty(),
+            "{} differ:\n{}",
+            failures.len(),
+            failures.join("\n")
+        );
+    });
+}
