@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod crr;
+pub mod flood;
 pub mod hash;
 pub mod hold;
 pub mod latency;

@@ -9,6 +9,7 @@ mod build;
 mod demo;
 mod dist;
 mod fuzz;
+mod hostile;
 mod interrupt;
 mod lint;
 mod measure;
@@ -52,6 +53,8 @@ enum Verb {
     Survival(survival::Args),
     /// Measure netfast against the kernel's path and a direct veth pair, in interleaved rounds.
     Bench(bench::Args),
+    /// Measure what a hostile container does to its neighbours, by the kernel's path and with netfast.
+    Hostile(hostile::Args),
     /// Run the namespace tests under other kernels, in a virtual machine.
     Vm(vm::Args),
 }
@@ -81,6 +84,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Survival(args) => survival::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Hostile(args) => hostile::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-use super::{crr, hash, hold, paced, rr, stop, udp_send, udp_sink};
+use super::{crr, flood, hash, hold, paced, rr, stop, udp_send, udp_sink};
 
 /// The measuring traffic generator of netfast's laboratory. Reports are one line of JSON on standard output.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Verb {
     UdpSink(udp_sink::Args),
     /// Send a request, await its response, again and again; latencies.
     Rr(rr::Args),
+    /// Send what a container should not: floods, others' addresses, broken frames.
+    Flood(flood::Args),
     /// Send numbered UDP requests to an rr-server at a fixed rate; lost answers and the longest silence.
     Paced(paced::Args),
     /// Send back what comes over TCP and UDP.
@@ -46,6 +48,7 @@ impl Cli {
             Verb::UdpSend(args) => print(&udp_send::run(&args)?),
             Verb::UdpSink(args) => print(&udp_sink::run(&args)?),
             Verb::Rr(args) => print(&rr::run(&args)?),
+            Verb::Flood(args) => print(&flood::run(&args)?),
             Verb::Paced(args) => print(&paced::run(&args)?),
             Verb::RrServer(args) => print(&rr::serve(&args)?),
             Verb::Crr(args) => print(&crr::run(&args)?),

@@ -1,0 +1,293 @@
+//! `cargo xtask hostile`: what a container that floods, spoofs and lies does to its neighbours' throughput, by the
+//! kernel's path and with netfast, in turn; and whether it takes their flows.
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum as _;
+use netfast_tests::{
+    cmd::Background,
+    netfast_proc::{NetfastProc, Options, ensure_bpffs},
+    topo::{self, Topo},
+    traffic::flood::Kind,
+};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+
+use crate::{
+    build, interrupt,
+    measure::{
+        lab::{Ends, RR},
+        metric::{Metric, Tools},
+        sample::{Spread, Variant},
+        table::Table,
+    },
+    setup::{self, Scope},
+};
+
+/// Options of `hostile`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the container sends.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Udp, Kind::Syn, Kind::Address, Kind::Mac, Kind::Arp, Kind::Broken])]
+    attacks: Vec<Kind>,
+    /// Frames per second that it sends; 0: as many as go.
+    #[arg(long, default_value_t = 50_000)]
+    rate: u64,
+    /// Rounds, each with all of it.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+}
+
+/// Places on the first bridge: who attacks, who is attacked, whom both talk to.
+const EVIL: usize = 0;
+const VICTIM: usize = 1;
+const PEER: usize = 2;
+/// Conversations that go on all the time, and whose flows are looked after.
+const STANDING: u16 = 8;
+
+/// The figures of one attack, or of none, by variant and metric.
+type Figures = BTreeMap<(Variant, Option<usize>, &'static str), Vec<f64>>;
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
+    interrupt::handle()?;
+    setup::ensure(Scope::All)?;
+    let traffic = build::build_for_laboratory(true)?;
+    ensure_bpffs()?;
+    let topo = Topo::new(&topo::Options {
+        bridges: vec![3],
+        ..topo::Options::default()
+    })?;
+    let scene = Scene {
+        topo: &topo,
+        tools: Tools {
+            traffic,
+            seconds: args.seconds,
+            one_cpu: false,
+        },
+        rate: args.rate,
+    };
+    let mut figures = Figures::new();
+    for round in 1..=args.rounds {
+        let mut variants = [Variant::Kernel, Variant::Netfast];
+        if round % 2 == 0 {
+            variants.reverse();
+        }
+        for variant in variants {
+            eprintln!("hostile: round {round} of {}, {}", args.rounds, variant.title());
+            scene.measure(variant, &args.attacks, &mut figures)?;
+        }
+    }
+    println!("\n{}", table(&args.attacks, &figures).render());
+    println!(
+        "Medians of {} rounds of {} s. In brackets: share of the same path's figure without an attack. Lost flows: of the \
+         {} that stood before each attack, those that were evicted or replaced in it.",
+        args.rounds,
+        args.seconds,
+        2 * STANDING
+    );
+    Ok(())
+}
+
+/// The host, and how it is measured.
+struct Scene<'a> {
+    topo: &'a Topo,
+    tools: Tools,
+    rate: u64,
+}
+
+impl Scene<'_> {
+    /// One variant, first without an attack, then under each.
+    fn measure(&self, variant: Variant, attacks: &[Kind], figures: &mut Figures) -> Result<()> {
+        let netfast = match variant {
+            Variant::Netfast => Some(NetfastProc::start(self.topo.host(), Options::no_runtime())?),
+            Variant::Kernel | Variant::Direct => None,
+        };
+        let standing = self.standing()?;
+        // All of them on the fast path.
+        thread::sleep(Duration::from_secs(1));
+        let kinds = std::iter::once(None).chain(attacks.iter().copied().enumerate().map(Some));
+        for kind in kinds {
+            let before = netfast.as_ref().map(flows).transpose()?;
+            let attack = kind.map(|(_, kind)| self.attack(kind)).transpose()?;
+            let ends = Ends {
+                client: self.topo.container(0, VICTIM).ns.handle(),
+                server: self.topo.container(0, PEER).ns.handle(),
+                address: self.topo.container(0, PEER).ip,
+            };
+            let number = kind.map(|(number, _)| number);
+            let name = kind.map_or("none".to_owned(), |(_, kind)| word(kind));
+            for (metric, figure) in [(Metric::Tcp1, "tcp1_gbps"), (Metric::Udp, "udp_pps")] {
+                let value = match self.tools.measure(metric, &ends) {
+                    Ok(values) => values[figure],
+                    // An attack may cut the neighbour off, as it does on any bridge.
+                    Err(error) if kind.is_some() => {
+                        eprintln!("  {name}: {error:#}");
+                        0.0
+                    }
+                    Err(error) => return Err(error).with_context(|| format!("no attack, {}", variant.title())),
+                };
+                eprintln!("  {name:<8}  {:<16}  {value:.1}", metric.title());
+                figures.entry((variant, number, figure)).or_default().push(value);
+            }
+            if let Some(attack) = attack {
+                attack.stop()?;
+            }
+            if let (Some(netfast), Some(before)) = (&netfast, before) {
+                let after = flows(netfast)?;
+                // A flow that is there again is younger than it was.
+                let lost = before
+                    .iter()
+                    .filter(|(key, age)| after.get(*key).is_none_or(|now| now < *age));
+                figures
+                    .entry((variant, number, "lost"))
+                    .or_default()
+                    .push(lost.count() as f64);
+                figures
+                    .entry((variant, number, "stood"))
+                    .or_default()
+                    .push(before.len() as f64);
+            }
+        }
+        for process in standing {
+            process.stop()?;
+        }
+        if let Some(mut netfast) = netfast {
+            netfast.stop(Signal::SIGTERM)?;
+            netfast.detach()?;
+        }
+        Ok(())
+    }
+
+    /// Conversations of the victim's peer with the outside, so that no ARP of the attacker's is about them.
+    fn standing(&self) -> Result<Vec<Background>> {
+        let traffic = self.tools.traffic.display().to_string();
+        let port = (RR + 100).to_string();
+        let server = self.topo.lan().handle().spawn(&[&traffic, "rr-server", &port])?;
+        thread::sleep(Duration::from_millis(300));
+        let to = format!("{}:{port}", netfast_tests::site::LAN_IP);
+        let mut all = Vec::new();
+        for _ in 0..STANDING {
+            let client = self.topo.container(0, PEER).ns.handle();
+            all.push(client.spawn(&[&traffic, "paced", &to, "--rate", "50", "--seconds", "3600"])?);
+        }
+        all.push(server);
+        Ok(all)
+    }
+
+    fn attack(&self, kind: Kind) -> Result<Background> {
+        let traffic = self.tools.traffic.display().to_string();
+        let ip = |index| self.topo.container(0, index).ip.to_string();
+        let mac = |index| self.topo.container(0, index).mac.as_str();
+        let evil = self.topo.container(0, EVIL).ns.handle();
+        let attack = evil.spawn(&[
+            &traffic,
+            "flood",
+            &word(kind),
+            "--from",
+            &ip(EVIL),
+            "--from-mac",
+            mac(EVIL),
+            "--to",
+            &ip(PEER),
+            "--to-mac",
+            mac(PEER),
+            "--victim",
+            &ip(VICTIM),
+            "--victim-mac",
+            mac(VICTIM),
+            "--rate",
+            &self.rate.to_string(),
+        ])?;
+        // It is under way.
+        thread::sleep(Duration::from_millis(500));
+        Ok(attack)
+    }
+}
+
+fn word(kind: Kind) -> String {
+    kind.to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// The standing conversations' flows in use, with their ages in milliseconds.
+fn flows(netfast: &NetfastProc) -> Result<BTreeMap<String, u64>> {
+    #[derive(Deserialize)]
+    struct Report {
+        flows: Vec<Flow>,
+    }
+    #[derive(Deserialize)]
+    struct Flow {
+        enters: End,
+        usable: bool,
+        age_ms: u64,
+    }
+    #[derive(Deserialize)]
+    struct End {
+        ifindex: u32,
+        source: String,
+        destination: String,
+    }
+    let report: Report = serde_json::from_str(&netfast.verb(&["flows", "--json"])?).context("the flows")?;
+    let port = format!(":{}", RR + 100);
+    let of_standing = report.flows.into_iter().filter(|flow| {
+        let End {
+            source, destination, ..
+        } = &flow.enters;
+        flow.usable && (source.ends_with(&port) || destination.ends_with(&port))
+    });
+    Ok(of_standing
+        .map(|Flow { enters, age_ms, .. }| {
+            (
+                format!("{} {} {}", enters.ifindex, enters.source, enters.destination),
+                age_ms,
+            )
+        })
+        .collect())
+}
+
+fn table(attacks: &[Kind], figures: &Figures) -> Table {
+    let median = |variant, number, figure| {
+        let all = figures.get(&(variant, number, figure)).cloned();
+        all.and_then(Spread::of).map(|spread| spread.median)
+    };
+    let cell = |variant, number, figure, digits: usize| {
+        let (Some(value), Some(calm)) = (median(variant, number, figure), median(variant, None, figure)) else {
+            return "-".to_owned();
+        };
+        match number {
+            None => format!("{value:.digits$}"),
+            Some(_) => format!("{value:.digits$} ({:.2})", value / calm),
+        }
+    };
+    let mut table = Table::default();
+    table.row([
+        "attack",
+        "TCP Gb/s, kernel",
+        "netfast",
+        "UDP packets/s, kernel",
+        "netfast",
+        "lost flows",
+    ]);
+    let kinds = std::iter::once((None, "none".to_owned()));
+    for (number, name) in kinds.chain(attacks.iter().enumerate().map(|(at, kind)| (Some(at), word(*kind)))) {
+        let sum = |figure| -> f64 {
+            let all = figures.get(&(Variant::Netfast, number, figure));
+            all.map_or(0.0, |all| all.iter().sum())
+        };
+        table.row([
+            name,
+            cell(Variant::Kernel, number, "tcp1_gbps", 2),
+            cell(Variant::Netfast, number, "tcp1_gbps", 2),
+            cell(Variant::Kernel, number, "udp_pps", 0),
+            cell(Variant::Netfast, number, "udp_pps", 0),
+            format!("{:.0} of {:.0}", sum("lost"), sum("stood")),
+        ]);
+    }
+    table
+}
