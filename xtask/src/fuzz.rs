@@ -303,11 +303,12 @@ fn keep(fuzzer: &Path, target: &str) -> Result<()> {
     inputs.sort();
     for file in fs::read_dir(&kept)? {
         let path = file?.path();
-        // What was found once stays, whatever it covers.
-        if !path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("found-"))
-        {
+        // What was found once stays, whatever it covers, and so do whole messages as the kernel or an engine sends them.
+        let stays = path.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("found-") || name.starts_with("seed-")
+        });
+        if !stays {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
