@@ -33,6 +33,16 @@ pub mod map {
     pub const TALLY: &str = "netfast_tally";
     /// Ring buffer of [`Traced`](crate::trace::Traced).
     pub const TRACED: &str = "netfast_traced";
+    /// [`AliasKey`](crate::alias::AliasKey) to [`Alias`](crate::alias::Alias).
+    pub const ALIASES: &str = "netfast_aliases";
+    /// [`Alias::id`](crate::alias::Alias::id) to the number of answers so far, `u64`: whose turn it is.
+    pub const TURNS: &str = "netfast_turns";
+    /// [`MemberKey`](crate::alias::MemberKey) to the number of answers that named it first, `u64`.
+    pub const GIVEN: &str = "netfast_given";
+    /// [`Verdict`](crate::alias::Verdict)'s number to the number of answers, `u64`, per CPU.
+    pub const ANSWERS: &str = "netfast_answers";
+    /// The DNS message that each CPU is at.
+    pub const SCRATCH: &str = "netfast_scratch";
 }
 
 /// Names of the programs, at most 15 bytes.
@@ -51,6 +61,8 @@ pub mod program {
     pub const UPLINK_EGRESS: &str = "netfast_up_out";
     /// fentry of the kernel's `nf_queue`: a packet handed to user space is nobody's candidate any more.
     pub const QUEUED: &str = "netfast_queued";
+    /// tcx egress of the loopback interface in a container's network namespace: answers of Docker's resolver.
+    pub const ANSWER: &str = "netfast_answer";
 }
 
 /// Flows in use at once, by default. A flow is one direction of a conversation.

@@ -11,6 +11,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod alias;
 pub mod control;
 pub mod csum;
 pub mod device;

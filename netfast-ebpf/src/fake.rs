@@ -9,7 +9,7 @@ mod plain;
 use std::cell::{Cell, RefCell};
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use netfast_common::{csum, net::Ip4, reason::Reason, trace::CAPTURE};
+use netfast_common::{alias::MESSAGE, csum, net::Ip4, reason::Reason, trace::CAPTURE};
 
 pub use self::maps::{
     Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, reset, set_ns, set_random, set_stack,
@@ -18,6 +18,7 @@ pub use self::maps::{
 #[cfg(test)]
 pub use self::plain::{Plain, plain};
 use crate::{
+    dns::{self, Buffer, Step},
     family::V4,
     parse::{Packet, parse},
     skb::{Header, RouteQuery, Skb},
@@ -183,6 +184,40 @@ impl Skb for FakeSkb {
     }
     fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool {
         crate::trace::is_wanted(self, reason, out_ifindex)
+    }
+    fn load_message(&self, offset: u32, length: u32, to: &mut [u8; MESSAGE as usize]) -> bool {
+        let bytes = self.bytes();
+        let (start, length) = (offset as usize, length as usize);
+        let Some(part) = bytes
+            .get(start..start + length)
+            .filter(|_| (1..=to.len()).contains(&length))
+        else {
+            return false;
+        };
+        to[..length].copy_from_slice(part);
+        true
+    }
+    fn store_message(&self, offset: u32, length: u32, from: &[u8; MESSAGE as usize]) -> bool {
+        let (start, length) = (offset as usize, length as usize);
+        if !(1..=from.len()).contains(&length) || start + length > self.bytes().len() {
+            return false;
+        }
+        self.change(|bytes| bytes[start..start + length].copy_from_slice(&from[..length]));
+        true
+    }
+    fn store_half(&self, offset: u32, half: u16) -> bool {
+        let start = offset as usize;
+        self.change(|bytes| bytes[start..start + 2].copy_from_slice(&half.to_ne_bytes()));
+        true
+    }
+    fn shorten(&self, length: u32) -> bool {
+        let length = self.bytes.borrow().len().min(length as usize);
+        self.bytes.borrow_mut().truncate(length);
+        self.make_linear(length);
+        true
+    }
+    fn dns_step(&self, step: Step, buffer: Buffer) -> u32 {
+        buffer.with(|scratch| dns::run(step, scratch))
     }
     fn store_header<H: Header>(&self, header: &H) -> bool {
         let length = H::LENGTH as usize;

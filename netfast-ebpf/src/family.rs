@@ -87,7 +87,7 @@ const _: () = assert!(size_of::<Header4>() == Header4::LENGTH as usize);
 /// A word as two halves in memory order: the header's fields are aligned to 2 bytes.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
-const fn halves(word: u32) -> [u16; 2] {
+pub const fn halves(word: u32) -> [u16; 2] {
     if cfg!(target_endian = "little") {
         [word as u16, (word >> 16) as u16]
     } else {
@@ -96,7 +96,7 @@ const fn halves(word: u32) -> [u16; 2] {
 }
 
 /// Offset of the source address from the start of the frame.
-const SOURCE: u32 = ETHERNET + 12;
+pub const SOURCE: u32 = ETHERNET + 12;
 /// `EtherType` of ARP, in wire order, and the offsets of the sender's addresses in an ARP message of Ethernet and IPv4
 /// (RFC 826).
 const ARP: u16 = 0x0806_u16.to_be();
@@ -107,6 +107,26 @@ const ARP_SENDER: u32 = ETHERNET + 14;
 const FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
 /// The bit that RFC 791 keeps at zero.
 const RESERVED_BIT: u32 = u32::from_ne_bytes([0, 0, 0x80, 0]);
+
+/// The packet's headers up to its ports, for another length of the network layer in bytes.
+#[inline(always)]
+pub fn header_of_length(packet: &Packet<Ip4>, length: u16) -> Header4 {
+    let network = &packet.network;
+    let macs = packet.macs.wire();
+    let difference = csum::difference(network.wire_length.into(), length.to_be().into());
+    Header4 {
+        macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
+        ethertype: V4::ETHERTYPE,
+        version_tos: [0x45, network.tos],
+        length: length.to_be(),
+        id_fragment: halves(network.identity),
+        ttl_protocol: [network.ttl, network.protocol],
+        checksum: csum::apply(network.checksum, difference),
+        source: halves(network.source.wire()),
+        destination: halves(network.destination.wire()),
+        ports: [packet.source_port.wire(), packet.destination_port.wire()],
+    }
+}
 
 impl Family for V4 {
     type Address = Ip4;

@@ -8,9 +8,11 @@
 //! understood is passed on to the kernel, never dropped.
 //!
 //! The crate also builds for the host, with [`fake`] in the place of the kernel: for unit tests, and for the fuzzer.
-#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
+pub mod atomic;
 pub mod candidate;
+pub mod dns;
 #[cfg(not(target_arch = "bpf"))]
 pub mod fake;
 pub mod family;

@@ -14,7 +14,7 @@ mod programs {
         programs::{FEntryContext, TcContext},
     };
     use netfast_ebpf::{
-        candidate,
+        candidate, dns,
         family::V4,
         hooks::{self, Entry},
     };
@@ -53,6 +53,12 @@ mod programs {
     #[classifier]
     pub fn netfast_up_out(context: TcContext) -> i32 {
         hooks::exit::<V4, _>(&context)
+    }
+
+    /// tcx egress of the loopback interface in a container's network namespace.
+    #[classifier]
+    pub fn netfast_answer(context: TcContext) -> i32 {
+        dns::answer(&context)
     }
 
     /// The kernel hands a packet to user space (`nf_queue`, net/netfilter/nf_queue.c): what comes back is not in the

@@ -1,8 +1,12 @@
 //! Every map, and nothing else. Sizes of the flow tables are set by the daemon at load.
 
-use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map};
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+};
 use netfast_common::{
     abi,
+    alias::{self, Alias, AliasKey, MemberKey},
     control::Control,
     device::{Device, Traffic},
     flow::{Flow, FlowKey},
@@ -13,6 +17,7 @@ use netfast_common::{
 
 use crate::{
     candidate::Candidate,
+    dns::Scratch,
     kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
@@ -64,3 +69,23 @@ pub static TALLY: PerCpuArray<Tally> = PerCpuArray::with_max_entries(1, 0);
 /// Packets for a tracer.
 #[map(name = "netfast_traced")]
 pub static TRACED: RingBuf = RingBuf::with_byte_size(trace::RING_BYTES, 0);
+
+/// Aliases by name and set of addresses. Few hosts have many, so places are not made beforehand.
+#[map(name = "netfast_aliases")]
+pub static ALIASES: HashMap<AliasKey, Alias> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Whose turn it is, by alias. A map of its own, so that it goes on when members come and go.
+#[map(name = "netfast_turns")]
+pub static TURNS: HashMap<u64, u64> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Answers that named a member first.
+#[map(name = "netfast_given")]
+pub static GIVEN: HashMap<MemberKey, u64> = HashMap::with_max_entries(alias::COUNTED, BPF_F_NO_PREALLOC);
+
+/// The resolver's answers by what became of them.
+#[map(name = "netfast_answers")]
+pub static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(alias::VERDICTS, 0);
+
+/// The DNS message that each CPU is at.
+#[map(name = "netfast_scratch")]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

@@ -2,12 +2,12 @@
 
 use netfast_common::{
     device::Device,
-    net::{Address, MacPair, Port},
+    net::{Address, Ip4, MacPair, Port},
     reason::Reason,
 };
 
 use crate::{
-    family::{ETHERNET, Family},
+    family::{ETHERNET, Family, SOURCE, V4, halves},
     skb::Skb,
 };
 
@@ -172,6 +172,16 @@ pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
         payload: network.payload - header,
         network,
     })
+}
+
+/// Whether an IPv4 packet comes from this address, as far as can be read directly.
+#[inline(always)]
+pub fn is_from<S: Skb>(skb: &S, address: Ip4) -> bool {
+    let frame = Frame::new(skb.data(), skb.data_end());
+    skb.ethertype() == V4::ETHERTYPE
+        && frame
+            .at(SOURCE)
+            .is_ok_and(|source: [u16; 2]| source == halves(address.wire()))
 }
 
 /// Whether an endpoint sends a frame from an address that is not its own. Asked only of what takes the slow path, for

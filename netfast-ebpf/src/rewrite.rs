@@ -2,10 +2,10 @@
 //! partial checksums, which only they can correct.
 
 use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
-use netfast_common::{flow::Flow, reason::Reason};
+use netfast_common::{alias::MESSAGE, csum, flow::Flow, net::Ip4, reason::Reason};
 
 use crate::{
-    family::Family,
+    family::{self, Family, V4},
     lookup::Hit,
     parse::{Packet, TCP},
     skb::Skb,
@@ -14,6 +14,8 @@ use crate::{
 /// Offset of the checksum in a TCP and in a UDP header.
 const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
+/// Offset of the length in a UDP header.
+const UDP_LENGTH: u32 = 4;
 
 /// Makes the packet what the kernel would make of it.
 ///
@@ -50,6 +52,57 @@ pub fn rewrite<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hi
         done &= skb.correct_checksum(offset, port_difference, flags);
     }
     if done { Ok(()) } else { Err(Reason::RewriteFailed) }
+}
+
+/// A DNS message that takes another's place in a packet.
+pub struct Message {
+    /// Where it begins, from the start of the frame.
+    pub offset: u32,
+    /// Bytes that it had.
+    pub old_length: u32,
+    /// Bytes that it has: as many, or with UDP fewer.
+    pub new_length: u32,
+    /// Sum over the bytes that it had ([`dns::message::sum`](crate::dns::message::sum)).
+    pub old_sum: u32,
+    /// Sum over the bytes that it has.
+    pub new_sum: u32,
+}
+
+/// Puts a message in the place of another. `false` leaves the packet as it was.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "no longer than the packet was")]
+pub fn message<S: Skb>(skb: &S, packet: &Packet<Ip4>, message: &Message, bytes: &[u8; MESSAGE as usize]) -> bool {
+    let cut = message.old_length.wrapping_sub(message.new_length);
+    // All linear and ours alone: from here on no helper needs memory, so none fails half-way.
+    if !skb.pull(skb.length()) {
+        return false;
+    }
+    if packet.network.protocol == TCP {
+        let difference = csum::difference(message.old_sum.into(), message.new_sum.into());
+        return skb.store_message(message.offset, message.new_length, bytes)
+            && skb.correct_checksum(V4::TRANSPORT + TCP_CHECKSUM, difference, 0);
+    }
+    let checksum = V4::TRANSPORT + UDP_CHECKSUM;
+    let none = u64::from(BPF_F_MARK_MANGLED_0);
+    let (mut old_sum, mut new_sum) = (u64::from(message.old_sum), u64::from(message.new_sum));
+    let mut done = true;
+    if cut != 0 {
+        let old_length = packet.network.payload as u16;
+        let new_length = old_length.wrapping_sub(cut as u16);
+        if !skb.shorten(skb.length().wrapping_sub(cut)) {
+            return false;
+        }
+        let header = family::header_of_length(packet, (packet.network.length as u16).wrapping_sub(cut as u16));
+        done &= skb.store_header(&header);
+        done &= skb.store_half(V4::TRANSPORT + UDP_LENGTH, new_length.to_be());
+        let (old, new) = (u64::from(old_length.to_be()), u64::from(new_length.to_be()));
+        // The length counts twice: in the header, and in the pseudo header (RFC 768).
+        done &= skb.correct_checksum(checksum, csum::difference(old, new), V4::ADDRESS_CHECKSUM | none);
+        old_sum += old;
+        new_sum += new;
+    }
+    done &= skb.store_message(message.offset, message.new_length, bytes);
+    done & skb.correct_checksum(checksum, csum::difference(old_sum, new_sum), none)
 }
 
 #[cfg(test)]

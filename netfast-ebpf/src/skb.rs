@@ -1,6 +1,8 @@
 //! The packet as the kernel hands it to a tc program: the only calls of packet helpers.
 
-use netfast_common::trace::CAPTURE;
+use netfast_common::{alias::MESSAGE, trace::CAPTURE};
+
+use crate::dns::{Buffer, Step};
 
 /// What the programs read of a packet and ask of the kernel. A trait, so that host tests can run the programs' own
 /// code on a packet of their making.
@@ -49,6 +51,16 @@ pub trait Skb {
     fn show(&self, reason: u32, out_ifindex: u32);
     /// Whether a tracer wants to see the packet ([`trace::is_wanted`](crate::trace::is_wanted)), out of line.
     fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool;
+    /// Copies `length` bytes, more than none and no more than there is room, out of the packet.
+    fn load_message(&self, offset: u32, length: u32, to: &mut [u8; MESSAGE as usize]) -> bool;
+    /// Writes `length` bytes, more than none and no more than the buffer has, into the packet.
+    fn store_message(&self, offset: u32, length: u32, from: &[u8; MESSAGE as usize]) -> bool;
+    /// Writes a 16-bit field in wire order.
+    fn store_half(&self, offset: u32, half: u16) -> bool;
+    /// Cuts the packet to this length in bytes, Ethernet header included.
+    fn shorten(&self, length: u32) -> bool;
+    /// Runs a step of [`dns`](crate::dns) out of line, on this CPU's buffer.
+    fn dns_step(&self, step: Step, buffer: Buffer) -> u32;
     /// Sends the packet out of an interface, or with [`BPF_F_INGRESS`](aya_ebpf::bindings::BPF_F_INGRESS) into it;
     /// returns the program's verdict.
     fn redirect(&self, ifindex: u32, flags: u64) -> i32;
@@ -83,13 +95,14 @@ mod kernel {
         bindings::{__sk_buff, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup},
         helpers::generated::{
             bpf_check_mtu, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace, bpf_redirect,
-            bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+            bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
+            bpf_skb_store_bytes,
         },
         programs::TcContext,
     };
 
-    use super::{CAPTURE, Header, RouteQuery, Skb};
-    use crate::family::AF_INET;
+    use super::{Buffer, CAPTURE, Header, MESSAGE, RouteQuery, Skb, Step};
+    use crate::{dns, family::AF_INET, maps};
 
     /// `if_packet.h`: addressed to this host.
     const PACKET_HOST: u32 = 0;
@@ -113,6 +126,51 @@ mod kernel {
     #[unsafe(no_mangle)]
     extern "C" fn netfast_wanted(skb: *mut __sk_buff, reason: u32, out_ifindex: u32) -> u32 {
         crate::trace::is_wanted(&TcContext::new(skb), reason, out_ifindex).into()
+    }
+
+    /// As above, for each step of [`dns`]: they loop over bytes. An argument that a function does not use would be left
+    /// out by its callers' compiler, and missed by the verifier.
+    macro_rules! dns_steps {
+        ($($name:ident($($index:ident: u32)?) $step:expr;)+) => {
+            $(
+                #[inline(never)]
+                #[unsafe(no_mangle)]
+                extern "C" fn $name($($index: u32)?) -> u32 {
+                    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+                        return u32::MAX;
+                    };
+                    // SAFETY: this CPU's element; hooks run with softirqs off, and the caller holds no reference to it.
+                    dns::run($step, unsafe { &mut *scratch })
+                }
+            )+
+        };
+    }
+
+    dns_steps! {
+        netfast_dns_question() Step::Question;
+        netfast_dns_record(index: u32) Step::Record(index);
+        netfast_dns_place(index: u32) Step::Place(index);
+        netfast_dns_shorten() Step::Shorten;
+        netfast_dns_sum() Step::Sum;
+    }
+
+    /// A length of 1 to [`MESSAGE`] bytes, as it is; others are made such. The compiler would check one copy of the
+    /// number and pass another, for which the verifier then knows no bounds.
+    #[inline(always)]
+    fn bounded(length: u32) -> u32 {
+        let mut length = u64::from(length);
+        // SAFETY: arithmetic on a register.
+        unsafe {
+            core::arch::asm!(
+                "{length} += -1",
+                "{length} &= {mask}",
+                "{length} += 1",
+                length = inout(reg) length,
+                mask = const MESSAGE - 1,
+                options(pure, nomem, nostack),
+            );
+        }
+        length as u32
     }
 
     macro_rules! field {
@@ -242,6 +300,38 @@ mod kernel {
         #[inline(always)]
         fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool {
             netfast_wanted(raw(self), reason, out_ifindex) != 0
+        }
+        #[inline(always)]
+        fn load_message(&self, offset: u32, length: u32, to: &mut [u8; MESSAGE as usize]) -> bool {
+            let length = bounded(length);
+            // SAFETY: `to` has at least that many bytes; the helper checks the packet's side.
+            unsafe { bpf_skb_load_bytes(raw(self).cast(), offset, to.as_mut_ptr().cast(), length) == 0 }
+        }
+        #[inline(always)]
+        fn store_message(&self, offset: u32, length: u32, from: &[u8; MESSAGE as usize]) -> bool {
+            let length = bounded(length);
+            // SAFETY: `from` has at least that many bytes; the helper checks the packet's side and makes it writable.
+            unsafe { bpf_skb_store_bytes(raw(self), offset, from.as_ptr().cast(), length, 0) == 0 }
+        }
+        #[inline(always)]
+        fn store_half(&self, offset: u32, half: u16) -> bool {
+            // SAFETY: as above, two bytes.
+            unsafe { bpf_skb_store_bytes(raw(self), offset, (&raw const half).cast(), 2, 0) == 0 }
+        }
+        #[inline(always)]
+        fn shorten(&self, length: u32) -> bool {
+            // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
+            unsafe { bpf_skb_change_tail(raw(self), length, 0) == 0 }
+        }
+        #[inline(always)]
+        fn dns_step(&self, step: Step, _buffer: Buffer) -> u32 {
+            match step {
+                Step::Question => netfast_dns_question(),
+                Step::Record(index) => netfast_dns_record(index),
+                Step::Place(index) => netfast_dns_place(index),
+                Step::Shorten => netfast_dns_shorten(),
+                Step::Sum => netfast_dns_sum(),
+            }
         }
         #[inline(always)]
         fn redirect(&self, ifindex: u32, flags: u64) -> i32 {

@@ -19,6 +19,7 @@ use netfast_common::{
 };
 use tracing::{info, warn};
 
+pub mod aliases;
 mod attach;
 #[cfg(feature = "bpf-log")]
 mod bpf_log;
@@ -43,7 +44,7 @@ pub use remove::{Remains, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Hook, Realized, RealizedDevice},
-    plan::{Facts, Foreign, Sysctl},
+    plan::{Facts, Foreign, Loopback, Sysctl},
     probe,
     world::{LinkKind, World},
 };
@@ -60,6 +61,7 @@ pub struct Datapath {
     traffic: PerCpuArray<MapData, Traffic>,
     realized: Realized,
     facts: Facts,
+    aliases: aliases::AliasMaps,
     queue_watch_error: Option<String>,
     table_bytes: u64,
     /// Interfaces that a clsact qdisc was added to, with their names.
@@ -94,6 +96,7 @@ impl Datapath {
     fn load(pins: Pins, flows: u32, mode: Mode, fresh: bool) -> Result<Self, ApplyError> {
         let mut ebpf = object::load(&pins, flows)?;
         let mut datapath = Self {
+            aliases: aliases::AliasMaps::take(&mut ebpf)?,
             control: take(&mut ebpf, map::CONTROL)?,
             devices: take(&mut ebpf, map::DEVICES)?,
             generations: take(&mut ebpf, map::GENERATIONS)?,
@@ -110,6 +113,7 @@ impl Datapath {
             mode,
             fresh,
         };
+        datapath.facts.aliases_off = datapath.load_answer();
         datapath.adopt()?;
         if let Err(error) = datapath.watch_queues() {
             let text = format!("{:#}", anyhow::Error::new(error));
@@ -120,8 +124,20 @@ impl Datapath {
         Ok(datapath)
     }
 
+    /// Loads the program that sees resolvers' answers; returns why it cannot be used. The fast path does without.
+    fn load_answer(&mut self) -> Option<String> {
+        if self.mode == Mode::Clsact {
+            return Some("the kernel has no tcx (Linux 6.6)".into());
+        }
+        let error = object::load_answer(&mut self.ebpf).err()?;
+        let text = format!("{:#}", anyhow::Error::new(error));
+        warn!("resolvers' answers stay as they are: {text}");
+        Some(text)
+    }
+
     /// Takes over what another daemon left: its devices, and its links with our programs in them.
     fn adopt(&mut self) -> Result<(), ApplyError> {
+        self.realized.aliases = self.aliases.read()?;
         self.realized.control = self
             .control
             .get(&0, 0)
@@ -136,7 +152,14 @@ impl Datapath {
             source,
         })?;
         for pin in pins {
-            let LinkPin::Device(ifindex, hook) = pin else { continue };
+            let (ifindex, hook) = match pin {
+                LinkPin::Device(ifindex, hook) => (ifindex, hook),
+                LinkPin::Loopback(loopback) => {
+                    self.adopt_loopback(loopback)?;
+                    continue;
+                }
+                LinkPin::Queued => continue,
+            };
             match self.adopt_link(ifindex, hook) {
                 Ok(true) => {}
                 Ok(false) => info!("device {ifindex} is gone, and so is its {} link", hook.name()),
@@ -147,11 +170,7 @@ impl Datapath {
                         hook.name()
                     );
                     // It runs an old program: better none.
-                    attach::detach(&self.pins, ifindex, hook).map_err(|source| ApplyError::Attach {
-                        ifindex,
-                        hook,
-                        source,
-                    })?;
+                    attach::detach(&self.pins, pin).map_err(|source| ApplyError::Attach { ifindex, hook, source })?;
                 }
             }
         }
@@ -161,6 +180,27 @@ impl Datapath {
         Ok(())
     }
 
+    fn adopt_loopback(&mut self, loopback: Loopback) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::Loopback {
+            pid: loopback.pid,
+            source,
+        };
+        let pin = LinkPin::Loopback(loopback);
+        let program = object::answer(&mut self.ebpf)?;
+        match attach::adopt(program, &self.pins, pin) {
+            Ok(true) => {
+                self.realized.loopbacks.insert(loopback);
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(error) => {
+                warn!("{:#}", anyhow::Error::new(failed(error)));
+                // It runs an old program: better none, and another is attached if it is wanted.
+                attach::detach(&self.pins, pin).map_err(failed)
+            }
+        }
+    }
+
     fn adopt_link(&mut self, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
         let kind = self
             .realized
@@ -168,13 +208,13 @@ impl Datapath {
             .get(&ifindex)
             .and_then(|entry| entry.device.kind());
         let Some(kind) = kind else {
-            attach::detach(&self.pins, ifindex, hook)?;
+            attach::detach(&self.pins, LinkPin::Device(ifindex, hook))?;
             return Ok(false);
         };
         let Ok(program) = object::classifier(&mut self.ebpf, kind, hook) else {
             return Ok(false);
         };
-        let alive = attach::adopt(program, &self.pins, ifindex, hook)?;
+        let alive = attach::adopt(program, &self.pins, LinkPin::Device(ifindex, hook))?;
         if alive {
             self.realized.links.insert((ifindex, hook), kind);
         }
@@ -385,6 +425,14 @@ pub enum ApplyError {
         ifindex: u32,
         /// Where.
         hook: Hook,
+        /// Why.
+        source: AttachError,
+    },
+    /// A program cannot be attached to a container's loopback interface, or detached.
+    #[error("the loopback interface of process {pid}")]
+    Loopback {
+        /// A process of the container.
+        pid: u32,
         /// Why.
         source: AttachError,
     },

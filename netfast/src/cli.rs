@@ -7,6 +7,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod aliases;
 pub mod check;
 pub mod config;
 pub mod detach;
@@ -104,6 +105,12 @@ pub enum Command {
     /// addresses, bridge device, and each endpoint's container, addresses, MAC, veth and state. Networks that are not
     /// accelerated appear with the reason.
     Networks(NetworksArgs),
+    /// List names that several containers of a network share, and whom clients were given
+    ///
+    /// Docker's resolver answers such a name (`--network-alias`, a service of Compose) with all that have it, in a random
+    /// order, and clients take the first. netfast lets each answer begin with the next. Without NAME, one line per name;
+    /// with it, its members: addresses, health, whether clients are given them, and how often each was first.
+    Aliases(AliasesArgs),
     /// List learned flows
     ///
     /// A flow is one direction of one connection: addresses and ports as its packets enter and as they leave, the way
@@ -214,6 +221,17 @@ pub struct ReportArgs {
 #[derive(Args, Clone, Debug)]
 pub struct NetworksArgs {
     /// Name of a network, or the beginning of its ID
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// What every report takes.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `aliases`.
+#[derive(Args, Clone, Debug)]
+pub struct AliasesArgs {
+    /// Only this name, in detail
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// What every report takes.
@@ -353,6 +371,7 @@ pub fn run(command: &Command) -> Result<(), CliError> {
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(args),
         Command::Networks(args) => networks::run(args),
+        Command::Aliases(args) => aliases::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Top(args) => top::run(args),
         Command::Trace(args) => trace::run(args),

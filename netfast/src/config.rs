@@ -26,6 +26,8 @@ const MIN_REVALIDATE_MS: u64 = 10;
 const MAX_REVALIDATE_MS: u64 = 10_000;
 /// Where metrics are served by default: to this host only, since they name its containers and networks.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9669);
+/// A client that keeps an answer for longer than an hour does not take part in any turns.
+const MAX_ALIAS_TTL: u32 = 3600;
 /// The longest name of an interface (`IFNAMSIZ` less the zero).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -38,6 +40,27 @@ pub enum Runtime {
     Docker,
     /// None: every bridge port with a veth is taken for a container.
     None,
+}
+
+/// What is done with the resolver's answers for a name that several containers share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AliasMode {
+    /// Each answer begins with the next member.
+    #[default]
+    Rr,
+    /// Nothing.
+    Off,
+}
+
+impl AliasMode {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// The configuration in force; valid by construction. What an older daemon wrote down lacks keys that are new.
@@ -62,6 +85,10 @@ pub struct Config {
     pub allow_rate_rules: bool,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// What is done with answers for aliases.
+    pub alias_mode: AliasMode,
+    /// Time in seconds that a client may keep an answer for an alias.
+    pub alias_ttl: u32,
 }
 
 impl Default for Config {
@@ -76,6 +103,8 @@ impl Default for Config {
             disabled_networks: BTreeSet::new(),
             allow_rate_rules: false,
             metrics: Some(DEFAULT_METRICS),
+            alias_mode: AliasMode::Rr,
+            alias_ttl: 0,
         }
     }
 }
@@ -123,6 +152,10 @@ pub struct RawConfig {
     pub allow_rate_rules: Option<bool>,
     /// See [`Config::metrics`].
     pub metrics: Option<String>,
+    /// See [`Config::alias_mode`].
+    pub alias_mode: Option<AliasMode>,
+    /// See [`Config::alias_ttl`].
+    pub alias_ttl: Option<u64>,
 }
 
 impl RawConfig {
@@ -152,6 +185,8 @@ impl RawConfig {
             disabled_networks: typed.disabled_networks.or(self.disabled_networks),
             allow_rate_rules: typed.allow_rate_rules.or(self.allow_rate_rules),
             metrics: typed.metrics.or(self.metrics),
+            alias_mode: typed.alias_mode.or(self.alias_mode),
+            alias_ttl: typed.alias_ttl.or(self.alias_ttl),
         }
     }
 
@@ -197,6 +232,11 @@ impl RawConfig {
         let learn_after = self.learn_after.unwrap_or(default.learn_after.into());
         let learn_after =
             u8::try_from(learn_after).map_err(|_| invalid("learn_after", learn_after.to_string(), "0 to 255"))?;
+        let alias_ttl = self.alias_ttl.unwrap_or(default.alias_ttl.into());
+        let alias_ttl = u32::try_from(alias_ttl)
+            .ok()
+            .filter(|ttl| *ttl <= MAX_ALIAS_TTL)
+            .ok_or_else(|| invalid("alias_ttl", alias_ttl.to_string(), "0 to 3600"))?;
         let metrics = match self.metrics.as_deref() {
             None => default.metrics,
             Some("") => None,
@@ -218,6 +258,8 @@ impl RawConfig {
             disabled_networks: self.disabled_networks.unwrap_or_default().into_iter().collect(),
             allow_rate_rules: self.allow_rate_rules.unwrap_or(default.allow_rate_rules),
             metrics,
+            alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
+            alias_ttl,
         })
     }
 }
@@ -289,7 +331,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 9);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 11);
     }
 
     #[test]
@@ -327,6 +369,8 @@ mod tests {
         assert!(error.contains("10 to 10000"), "{error}");
         let error = load("learn_after = 256").expect_err("too many");
         assert!(error.contains("0 to 255"), "{error}");
+        let error = load("alias_ttl = 3601").expect_err("too long");
+        assert!(error.contains("0 to 3600"), "{error}");
         let error = load("metrics = \"localhost\"").expect_err("no port");
         assert!(
             error.contains("\"localhost\"") && error.contains("ADDRESS:PORT"),

@@ -7,6 +7,7 @@
 //! 3. Sysctls, before any flow may be used.
 //! 4. Devices that come or change: the entry and a new generation, then the programs.
 //! 5. Switches that go on.
+//! 6. What containers are told by name; no flow depends on it.
 //!
 //! Only the slot of the device concerned gets a new generation, so containers that come and go do not disturb the
 //! flows of others.
@@ -59,7 +60,32 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
             pace: wanted.pace(),
         });
     }
+    aliases(desired, realized, &mut actions);
     actions
+}
+
+/// A program that goes first, since two on one interface would count twice; then the maps, then programs that come.
+fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let wanted = &desired.aliases;
+    let gone = realized
+        .loopbacks
+        .iter()
+        .filter(|at| !wanted.loopbacks.contains_key(at));
+    actions.extend(gone.map(|at| Action::DetachLoopback(*at)));
+    if wanted.table != realized.aliases {
+        actions.push(Action::SetAliases {
+            from: Box::new(realized.aliases.clone()),
+            to: Box::new(wanted.table.clone()),
+        });
+    }
+    let new = wanted
+        .loopbacks
+        .iter()
+        .filter(|(at, _)| !realized.loopbacks.contains(at));
+    actions.extend(new.map(|(loopback, container)| Action::AttachLoopback {
+        loopback: *loopback,
+        container: container.clone(),
+    }));
 }
 
 fn epoch(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
@@ -186,6 +212,7 @@ pub fn teardown(realized: &Realized, restore: &BTreeMap<Sysctl, u32>) -> Vec<Act
     for (&(ifindex, hook), &kind) in &realized.links {
         actions.push(Action::Detach { ifindex, hook, kind });
     }
+    actions.extend(realized.loopbacks.iter().map(|at| Action::DetachLoopback(*at)));
     for (&sysctl, &to) in restore {
         if let Some(&from) = realized.sysctls.get(&sysctl).filter(|&&from| from != to) {
             actions.push(Action::SetSysctl { sysctl, from, to });

@@ -22,7 +22,7 @@ use crate::{
         read::{ReadError, Tables},
     },
     daemon::health::{Health, Vitals},
-    report::status::Status,
+    report::{aliases::Aliases, status::Status},
     snapshot::{self, SnapshotError},
     state::{State, StateError},
 };
@@ -54,18 +54,20 @@ impl Source {
     }
 
     /// Reads state and tables.
-    async fn status(self: &Arc<Self>) -> Result<Status, ExporterError> {
+    async fn status(self: &Arc<Self>) -> Result<(Status, Aliases), ExporterError> {
         let _turn = self.turn.lock().await;
         let source = Arc::clone(self);
         let look = tokio::task::spawn_blocking(move || source.look());
         look.await.map_err(|_| ExporterError::Interrupted)?
     }
 
-    fn look(&self) -> Result<Status, ExporterError> {
+    fn look(&self) -> Result<(Status, Aliases), ExporterError> {
         let state = State::read(&self.run_dir)?;
         let tables = Tables::open(&self.pin_dir)?;
         let flows = FlowTables::open(&self.pin_dir)?;
-        Ok(snapshot::status(state.as_ref(), true, &tables, &flows)?)
+        let reports = state.as_ref().map(|state| state.aliases.as_slice());
+        let aliases = Aliases::gather(reports.unwrap_or_default(), &tables.answers()?);
+        Ok((snapshot::status(state.as_ref(), true, &tables, &flows)?, aliases))
     }
 }
 

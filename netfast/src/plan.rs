@@ -15,6 +15,7 @@ use crate::{
     world::{BridgePort, Link, LinkKind, Mac, World},
 };
 
+mod aliases;
 mod bare;
 mod docker;
 mod inputs;
@@ -23,6 +24,7 @@ mod rules;
 mod tc;
 mod uplinks;
 
+pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
 
@@ -41,6 +43,8 @@ pub struct Facts {
     pub foreign: BTreeMap<u32, Foreign>,
     /// The endpoints as they are in the devices map, by ifindex.
     pub endpoints: BTreeMap<u32, Device>,
+    /// Why answers of resolvers cannot be seen, if they cannot.
+    pub aliases_off: Option<String>,
 }
 
 /// What should be.
@@ -60,6 +64,8 @@ pub struct Desired {
     pub pace: Pace,
     /// Uplinks that the operator named and that do not exist.
     pub missing_uplinks: Vec<String>,
+    /// Names that several containers share.
+    pub aliases: Aliases,
 }
 
 impl Desired {
@@ -194,6 +200,7 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
             learn_after: config.learn_after,
         },
         missing_uplinks,
+        aliases: aliases::aliases(world, config, facts),
         devices,
     }
 }

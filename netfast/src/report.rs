@@ -4,6 +4,7 @@
 //! two ways: as JSON by its `Serialize`, whose keys are an interface, and as text by its `render`. Nothing here does
 //! I/O, so the golden tests see exactly what users see.
 
+pub mod aliases;
 pub mod check;
 pub mod explain;
 pub mod flows;

@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    plan::report::{NetworkReport, Slow},
+    plan::{
+        AliasReport,
+        report::{NetworkReport, Slow},
+    },
 };
 
 /// The name of the file in the run directory.
@@ -61,6 +64,9 @@ pub struct State {
     pub clsact: BTreeMap<u32, String>,
     /// Kernel memory of the flow tables, in bytes.
     pub table_bytes: u64,
+    /// Names that several containers of a network share, by network and name.
+    #[serde(default)]
+    pub aliases: Vec<AliasReport>,
 }
 
 /// What is known of the container runtime.

@@ -33,7 +33,7 @@ fn help_goes_to_stdout_and_says_what_the_exit_codes_mean() {
     let done = finish(&mut netfast(&["--help"]));
     assert_eq!((code(&done), done.stderr.as_str()), (0, ""));
     assert!(done.stdout.contains("Exit codes:"), "{}", done.stdout);
-    for verb in ["run", "status", "networks", "flows", "check", "detach"] {
+    for verb in ["run", "status", "networks", "aliases", "flows", "check", "detach"] {
         assert!(
             done.stdout.contains(&format!("\n  {verb} ")),
             "{verb} is not in the help"
@@ -129,7 +129,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn without_a_daemon_reports_are_7_and_say_what_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_str().expect("UTF-8");
-    for verb in ["status", "networks", "flows"] {
+    for verb in ["status", "networks", "aliases", "flows"] {
         for args in [&[verb][..], &[verb, "--json"]] {
             let done = finish(netfast(args).args(["--pin-dir", path, "--run-dir", path]));
             assert_eq!(

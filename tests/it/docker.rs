@@ -2,6 +2,7 @@
 //!
 //! What goes well must also have gone by the fast path: every test looks at the counts.
 
+mod aliases;
 mod bed;
 mod churn;
 mod instances;

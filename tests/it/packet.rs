@@ -1,5 +1,6 @@
 //! Packets through the programs by `BPF_PROG_TEST_RUN`, one at a time.
 
+mod answers;
 mod change;
 mod conditions;
 mod coverage;

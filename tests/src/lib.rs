@@ -15,6 +15,7 @@
 //! removed when dropped, panics included; see [`leftovers`] for crashes.
 
 pub mod cmd;
+pub mod dns;
 pub mod docker_host;
 pub mod leftovers;
 pub mod listing;

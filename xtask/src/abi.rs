@@ -13,8 +13,9 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::root;
 
 /// Where the constant is, and the other files that say how maps and their values are laid out.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "netfast-common/src/abi.rs",
+    "netfast-common/src/alias.rs",
     "netfast-common/src/control.rs",
     "netfast-common/src/device.rs",
     "netfast-common/src/flow.rs",

@@ -1,6 +1,6 @@
 //! Programs on hooks: tcx links that are pinned, or classic filters in clsact where tcx does not exist.
 
-use std::{io, path::PathBuf};
+use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::PathBuf, thread};
 
 use aya::{
     programs::{
@@ -10,16 +10,22 @@ use aya::{
     },
     sys::SyscallError,
 };
-use nix::net::if_::if_nametoindex;
+use nix::{
+    net::if_::{if_indextoname, if_nametoindex},
+    sched::{CloneFlags, setns},
+};
 
 use crate::{
     apply::pins::{LinkPin, Pins, remove_file},
     diff::Hook,
+    plan::Loopback,
 };
 
 /// The place of our classic filters among others: after what people number by hand, before what the kernel numbers
 /// by itself (49152 and down, `tcf_auto_prio`).
 const PRIORITY: u16 = 49_000;
+/// The index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`, `net/flow.h`).
+const LOOPBACK_IFINDEX: u32 = 1;
 /// Their handle within that.
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
@@ -87,6 +93,29 @@ pub fn attach(program: &mut SchedClassifier, pins: &Pins, mode: Mode, place: Pla
     }
 }
 
+/// Attaches a program to the egress of the loopback interface in another network namespace. The kernel looks for an
+/// interface in the namespace of the thread that asks, so a thread goes there, and ends.
+pub fn attach_inside(program: &mut SchedClassifier, pins: &Pins, loopback: Loopback) -> Result<(), AttachError> {
+    let inside = || {
+        let namespace = File::open(format!("/proc/{}/ns/net", loopback.pid)).map_err(|_| AttachError::Gone)?;
+        let found = namespace.metadata().map_err(|_| AttachError::Gone)?;
+        if found.ino() != loopback.netns {
+            return Err(AttachError::Gone);
+        }
+        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| AttachError::Enter(errno.into()))?;
+        let name = if_indextoname(LOOPBACK_IFINDEX).map_err(|_| AttachError::Gone)?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::last());
+        let id = program.attach_with_options(&name.to_string_lossy(), TcAttachType::Egress, options)?;
+        let link = FdLink::try_from(program.take_link(id)?)?;
+        pin(link, pins.link(LinkPin::Loopback(loopback)))
+    };
+    thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|_| {
+        Err(AttachError::Enter(io::Error::other(
+            "the thread that went there has panicked",
+        )))
+    })
+}
+
 /// Pins a link, in place of what may be left of an earlier one.
 pub fn pin(link: FdLink, path: PathBuf) -> Result<(), AttachError> {
     remove_file(&path).map_err(|source| AttachError::Pin {
@@ -102,8 +131,8 @@ pub fn pin(link: FdLink, path: PathBuf) -> Result<(), AttachError> {
 
 /// Puts a new program into the pinned link of an interface, at once and without a gap. `false`: the interface is
 /// gone, and so is the pin now.
-pub fn adopt(program: &mut SchedClassifier, pins: &Pins, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
-    let path = pins.link(LinkPin::Device(ifindex, hook));
+pub fn adopt(program: &mut SchedClassifier, pins: &Pins, pin: LinkPin) -> Result<bool, AttachError> {
+    let path = pins.link(pin);
     let link = FdLink::from(PinnedLink::from_pin(&path)?);
     match program.attach_to_link(SchedClassifierLink::try_from(link)?) {
         Ok(id) => {
@@ -114,7 +143,7 @@ pub fn adopt(program: &mut SchedClassifier, pins: &Pins, ifindex: u32, hook: Hoo
         Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
             if io_error.raw_os_error() == Some(libc::ENOLINK) =>
         {
-            detach(pins, ifindex, hook)?;
+            detach(pins, pin)?;
             Ok(false)
         }
         Err(error) => Err(error.into()),
@@ -122,8 +151,8 @@ pub fn adopt(program: &mut SchedClassifier, pins: &Pins, ifindex: u32, hook: Hoo
 }
 
 /// Removes the pin of a link, which detaches its program.
-pub fn detach(pins: &Pins, ifindex: u32, hook: Hook) -> Result<(), AttachError> {
-    let path = pins.link(LinkPin::Device(ifindex, hook));
+pub fn detach(pins: &Pins, pin: LinkPin) -> Result<(), AttachError> {
+    let path = pins.link(pin);
     remove_file(&path).map_err(|source| AttachError::Pin { path, source })
 }
 
@@ -163,6 +192,9 @@ pub enum AttachError {
     /// The interface went away meanwhile, or has another name now.
     #[error("the interface is gone")]
     Gone,
+    /// The namespace cannot be entered.
+    #[error("cannot enter the network namespace")]
+    Enter(#[source] io::Error),
     /// The kernel refused.
     #[error("the kernel refused")]
     Program(#[source] Box<ProgramError>),

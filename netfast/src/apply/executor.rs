@@ -17,7 +17,9 @@ use crate::{
     apply::{
         ApplyError, AttachError, Datapath, Mode,
         attach::{self, Place},
-        clsact, map_error, object, sysctl,
+        clsact, map_error, object,
+        pins::LinkPin,
+        sysctl,
     },
     diff::{Action, Hook, RealizedDevice},
     world::Mac,
@@ -49,6 +51,9 @@ impl Failure {
         matches!(
             self.error,
             ApplyError::Attach {
+                source: AttachError::Gone,
+                ..
+            } | ApplyError::Loopback {
                 source: AttachError::Gone,
                 ..
             }
@@ -104,7 +109,7 @@ impl Datapath {
                         Some(ifindex) => {
                             failed_devices.insert(ifindex);
                         }
-                        None => unsafe_to_use = true,
+                        None => unsafe_to_use |= !action.is_about_aliases(),
                     }
                     outcome.failures.push(Failure { action, error });
                 }
@@ -197,6 +202,20 @@ impl Datapath {
                 kind,
             } => self.attach(*ifindex, name, *hook, *kind),
             Action::Detach { ifindex, hook, kind } => self.detach(*ifindex, *hook, *kind),
+            Action::SetAliases { from, to } => self.aliases.change(from, to),
+            Action::AttachLoopback { loopback, .. } => {
+                let program = object::answer(&mut self.ebpf)?;
+                attach::attach_inside(program, &self.pins, *loopback).map_err(|source| ApplyError::Loopback {
+                    pid: loopback.pid,
+                    source,
+                })
+            }
+            Action::DetachLoopback(loopback) => {
+                attach::detach(&self.pins, LinkPin::Loopback(*loopback)).map_err(|source| ApplyError::Loopback {
+                    pid: loopback.pid,
+                    source,
+                })
+            }
         }
     }
 
@@ -260,7 +279,7 @@ impl Datapath {
     fn detach(&mut self, ifindex: u32, hook: Hook, kind: Kind) -> Result<(), ApplyError> {
         let failed = |source| ApplyError::Attach { ifindex, hook, source };
         match self.mode {
-            Mode::Tcx => attach::detach(&self.pins, ifindex, hook).map_err(failed),
+            Mode::Tcx => attach::detach(&self.pins, LinkPin::Device(ifindex, hook)).map_err(failed),
             Mode::Clsact => {
                 // Gone with its interface, if that has no name any more.
                 let Ok(name) = nix::net::if_::if_indextoname(ifindex) else {
@@ -280,7 +299,10 @@ impl Datapath {
 
 /// Whether an action adds something that nothing else waits for.
 fn comes_anew(action: &Action) -> bool {
-    matches!(action, Action::AddDevice { .. } | Action::Attach { .. })
+    matches!(
+        action,
+        Action::AddDevice { .. } | Action::Attach { .. } | Action::AttachLoopback { .. }
+    )
 }
 
 /// Whether an operator wants to read of it; the rest follows from the containers' coming and going.

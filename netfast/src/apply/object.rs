@@ -81,6 +81,20 @@ pub fn classifier(ebpf: &mut Ebpf, kind: Kind, hook: Hook) -> Result<&mut SchedC
     program.try_into().map_err(|source| program_error(name, source))
 }
 
+/// Loads the program that sees resolvers' answers.
+pub fn load_answer(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
+    answer(ebpf)?
+        .load()
+        .map_err(|source| program_error(program::ANSWER, source))
+}
+
+/// The program that sees resolvers' answers.
+pub fn answer(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ApplyError> {
+    let name = program::ANSWER;
+    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
+    program.try_into().map_err(|source| program_error(name, source))
+}
+
 /// Loads the program that watches `nf_queue`.
 pub fn load_queue_watch(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
     let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;

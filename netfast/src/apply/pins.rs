@@ -7,6 +7,7 @@
 //! <pin-dir>/v<ABI>/links/<ifindex>-in  tcx link of the ingress hook of that interface
 //! <pin-dir>/v<ABI>/links/<ifindex>-out tcx link of the egress hook
 //! <pin-dir>/v<ABI>/links/queued        fentry link that watches nf_queue
+//! <pin-dir>/v<ABI>/links/lo-<inode>-<pid> tcx link of the loopback interface in a container's network namespace
 //! ```
 //!
 //! Whatever else lies there is somebody else's and stays: failing to recognise our own leaks a pin, mistaking
@@ -22,10 +23,10 @@ use std::{
 use netfast_common::abi::{ABI_VERSION, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use crate::diff::Hook;
+use crate::{diff::Hook, plan::Loopback};
 
 /// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 11] = [
+pub const MAPS: [&str; 16] = [
     map::CONTROL,
     map::DEVICES,
     map::GENERATIONS,
@@ -37,11 +38,18 @@ pub const MAPS: [&str; 11] = [
     map::FILTER,
     map::TALLY,
     map::TRACED,
+    map::ALIASES,
+    map::TURNS,
+    map::GIVEN,
+    map::ANSWERS,
+    map::SCRATCH,
 ];
 /// What every map's name begins with, also in other ABIs.
 const MAP_PREFIX: &str = "netfast_";
 /// The pin of the fentry link.
 const QUEUED: &str = "queued";
+/// What the pin of a loopback interface's link begins with.
+const LOOPBACK: &str = "lo-";
 /// The mark of the namespace.
 const NETNS: &str = "netns";
 /// The mark of the instance.
@@ -54,6 +62,8 @@ pub enum LinkPin {
     Device(u32, Hook),
     /// The fentry link.
     Queued,
+    /// The tcx link of a container's loopback interface.
+    Loopback(Loopback),
 }
 
 impl LinkPin {
@@ -61,6 +71,7 @@ impl LinkPin {
         match self {
             Self::Device(ifindex, hook) => format!("{ifindex}-{}", hook.name()),
             Self::Queued => QUEUED.into(),
+            Self::Loopback(Loopback { netns, pid }) => format!("{LOOPBACK}{netns}-{pid}"),
         }
     }
 
@@ -69,11 +80,17 @@ impl LinkPin {
         if name == QUEUED {
             return Some(Self::Queued);
         }
+        // Only what we would write ourselves: "007-in" is not ours.
+        let ours = |pin: Self| (pin.name() == name).then_some(pin);
+        if let Some((netns, pid)) = name.strip_prefix(LOOPBACK).and_then(|rest| rest.split_once('-')) {
+            return ours(Self::Loopback(Loopback {
+                netns: netns.parse().ok()?,
+                pid: pid.parse().ok()?,
+            }));
+        }
         let (ifindex, hook) = name.split_once('-')?;
         let hook = Hook::BOTH.into_iter().find(|known| known.name() == hook)?;
-        let pin = Self::Device(ifindex.parse().ok()?, hook);
-        // Only what we would write ourselves: "007-in" is not ours.
-        (pin.name() == name).then_some(pin)
+        ours(Self::Device(ifindex.parse().ok()?, hook))
     }
 }
 
@@ -290,10 +307,26 @@ mod tests {
             LinkPin::Device(12, Hook::Ingress),
             LinkPin::Device(1, Hook::Egress),
             LinkPin::Queued,
+            LinkPin::Loopback(Loopback {
+                netns: 4_026_532_000,
+                pid: 17,
+            }),
         ] {
             assert_eq!(LinkPin::parse(OsStr::new(&pin.name())), Some(pin));
         }
-        for foreign in ["012-in", "+1-in", "12-up", "12", "-in", "queued2", "cilium-in", ""] {
+        for foreign in [
+            "012-in",
+            "+1-in",
+            "12-up",
+            "12",
+            "-in",
+            "queued2",
+            "cilium-in",
+            "lo-1",
+            "lo-01-2",
+            "lo-x-2",
+            "",
+        ] {
             assert_eq!(LinkPin::parse(OsStr::new(foreign)), None, "{foreign}");
         }
     }

@@ -10,7 +10,10 @@ use netfast_common::{
     reason::{Count, SLOTS},
 };
 
-use crate::apply::pins::Pins;
+use crate::apply::{
+    aliases::{AnswerMaps, Answers},
+    pins::Pins,
+};
 
 /// The maps of an instance, opened for reading.
 pub struct Tables {
@@ -19,6 +22,7 @@ pub struct Tables {
     generations: Array<MapData, u32>,
     traffic: PerCpuArray<MapData, Traffic>,
     reasons: PerCpuArray<MapData, Count>,
+    answers: AnswerMaps,
 }
 
 impl Tables {
@@ -34,6 +38,7 @@ impl Tables {
             generations: open(&pins, map::GENERATIONS)?,
             traffic: open(&pins, map::TRAFFIC)?,
             reasons: open(&pins, map::REASONS)?,
+            answers: AnswerMaps::open(&pins)?,
         })
     }
 
@@ -78,6 +83,11 @@ impl Tables {
         }))
     }
 
+    /// What became of resolvers' answers.
+    pub fn answers(&self) -> Result<Answers, ReadError> {
+        self.answers.read()
+    }
+
     /// The counts by reason number; entry 0 is the fast path.
     pub fn reasons(&self) -> Result<Vec<Count>, ReadError> {
         let sum = |values: PerCpuValues<Count>| {
@@ -100,7 +110,7 @@ pub(super) fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'stati
     M::try_from(map).map_err(|source| read_error(name, source))
 }
 
-fn read_error(name: &'static str, source: MapError) -> ReadError {
+pub(super) fn read_error(name: &'static str, source: MapError) -> ReadError {
     ReadError::Map {
         name,
         source: Box::new(source),

@@ -140,7 +140,7 @@ impl Sync {
             failures: outcome
                 .failures
                 .into_iter()
-                .filter(|f| f.action.device().is_none())
+                .filter(|f| f.action.device().is_none() && !f.action.is_about_aliases())
                 .collect(),
             done: outcome.done,
         };
@@ -287,6 +287,7 @@ impl Sync {
                 .collect(),
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),
+            aliases: desired.aliases.reports,
         }
     }
 }

@@ -7,7 +7,7 @@ use netfast_common::{
     device::{Device, Kind},
 };
 
-use crate::plan::{Cause, EpochInputs, Identity, Sysctl};
+use crate::plan::{AliasTable, Cause, EpochInputs, Identity, Loopback, Sysctl};
 
 /// One of a device's two hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +115,22 @@ pub enum Action {
         /// Which program it was.
         kind: Kind,
     },
+    /// Makes the alias maps say this.
+    SetAliases {
+        /// What they said.
+        from: Box<AliasTable>,
+        /// What they shall say.
+        to: Box<AliasTable>,
+    },
+    /// Attaches the program that sees resolvers' answers.
+    AttachLoopback {
+        /// Where.
+        loopback: Loopback,
+        /// The container whose it is.
+        container: String,
+    },
+    /// Detaches it, or forgets it when the namespace is gone.
+    DetachLoopback(Loopback),
 }
 
 impl Action {
@@ -127,7 +143,8 @@ impl Action {
             | Self::NoteInputs(_)
             | Self::NoteIdentity { .. }
             | Self::RemoveDevice { .. }
-            | Self::Detach { .. } => None,
+            | Self::Detach { .. }
+            | Self::DetachLoopback(_) => None,
             Self::SetSwitches { from, to, pace } => Some(Self::SetSwitches {
                 from: *to,
                 to: *from,
@@ -160,7 +177,20 @@ impl Action {
                 hook: *hook,
                 kind: *kind,
             }),
+            Self::SetAliases { from, to } => Some(Self::SetAliases {
+                from: to.clone(),
+                to: from.clone(),
+            }),
+            Self::AttachLoopback { loopback, .. } => Some(Self::DetachLoopback(*loopback)),
         }
+    }
+
+    /// Whether it is about names, on which no flow depends.
+    pub const fn is_about_aliases(&self) -> bool {
+        matches!(
+            self,
+            Self::SetAliases { .. } | Self::AttachLoopback { .. } | Self::DetachLoopback(_)
+        )
     }
 
     /// The device that it is about, if it is about one.
@@ -172,7 +202,13 @@ impl Action {
             | Self::RemoveDevice { ifindex, .. }
             | Self::Attach { ifindex, .. }
             | Self::Detach { ifindex, .. } => Some(*ifindex),
-            Self::NewEpoch { .. } | Self::NoteInputs(_) | Self::SetSwitches { .. } | Self::SetSysctl { .. } => None,
+            Self::NewEpoch { .. }
+            | Self::NoteInputs(_)
+            | Self::SetSwitches { .. }
+            | Self::SetSysctl { .. }
+            | Self::SetAliases { .. }
+            | Self::AttachLoopback { .. }
+            | Self::DetachLoopback(_) => None,
         }
     }
 }
@@ -206,6 +242,11 @@ impl fmt::Display for Action {
             }
             Self::Attach { name, hook, .. } => write!(f, "attach to {name} {}", hook.name()),
             Self::Detach { ifindex, hook, .. } => write!(f, "detach from device {ifindex} {}", hook.name()),
+            Self::SetAliases { to, .. } => write!(f, "set {} entries of aliases", to.entries.len()),
+            Self::AttachLoopback { container, .. } => write!(f, "attach to the loopback interface of {container}"),
+            Self::DetachLoopback(loopback) => {
+                write!(f, "detach from the loopback interface of process {}", loopback.pid)
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What netfast has done to the host, as data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netfast_common::{
     control::Control,
@@ -9,7 +9,7 @@ use netfast_common::{
 
 use crate::{
     diff::{Action, Hook},
-    plan::{EpochInputs, Identity, Sysctl},
+    plan::{AliasTable, EpochInputs, Identity, Loopback, Sysctl},
 };
 
 /// The state of what is netfast's on the host.
@@ -25,6 +25,10 @@ pub struct Realized {
     pub links: BTreeMap<(u32, Hook), Kind>,
     /// Sysctls that exist, as they are.
     pub sysctls: BTreeMap<Sysctl, u32>,
+    /// The alias maps.
+    pub aliases: AliasTable,
+    /// Loopback interfaces that the program at resolvers' answers is attached to.
+    pub loopbacks: BTreeSet<Loopback>,
 }
 
 /// An entry of the devices map.
@@ -81,6 +85,13 @@ impl Realized {
             }
             Action::Detach { ifindex, hook, .. } => {
                 self.links.remove(&(*ifindex, *hook));
+            }
+            Action::SetAliases { to, .. } => self.aliases = to.as_ref().clone(),
+            Action::AttachLoopback { loopback, .. } => {
+                self.loopbacks.insert(*loopback);
+            }
+            Action::DetachLoopback(loopback) => {
+                self.loopbacks.remove(loopback);
             }
         }
     }

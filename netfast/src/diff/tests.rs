@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netfast_common::{
+    alias::MemberKey,
     control::Pace,
     device::{Device, Kind},
 };
-use proptest::{collection::btree_map, option, prelude::*, sample::subsequence};
+use proptest::{
+    collection::{btree_map, btree_set},
+    option,
+    prelude::*,
+    sample::subsequence,
+};
 
 use super::*;
 use crate::{
-    plan::{EpochInputs, Identity},
+    plan::{AliasTable, Aliases, EpochInputs, Identity, Loopback},
     world::{Mac, Ruleset, World},
 };
 
@@ -33,7 +39,10 @@ impl Host {
             | Action::SetSysctl { .. }
             | Action::NoteIdentity { .. }
             | Action::Attach { .. }
-            | Action::Detach { .. } => {}
+            | Action::Detach { .. }
+            | Action::SetAliases { .. }
+            | Action::AttachLoopback { .. }
+            | Action::DetachLoopback(_) => {}
         }
         self.realized.note(action);
     }
@@ -89,12 +98,22 @@ fn device_spec() -> impl Strategy<Value = DeviceSpec> {
 }
 
 prop_compose! {
+    fn aliases()(pids in btree_set(1u32..5, 0..4), alias in option::of(0u64..3)) -> Aliases {
+        let loopbacks = pids.into_iter().map(|pid| (Loopback { netns: u64::from(pid / 2), pid }, format!("c{pid}")));
+        let members = alias.into_iter().map(|alias| MemberKey { alias, address: [1, 0] });
+        let table = AliasTable { members: members.collect(), ..AliasTable::default() };
+        Aliases { loopbacks: loopbacks.collect(), table, reports: Vec::new() }
+    }
+}
+
+prop_compose! {
     fn desired()(
         devices in btree_map(1u32..12, device_spec(), 0..8),
         generation in 0u32..3,
         learning_off in option::of(Just("a queue".to_owned())),
         revalidate_ns in 1u64..4,
         learn_after in 0u8..3,
+        aliases in aliases(),
     ) -> Desired {
         let world = World {
             ruleset: Ruleset { nft_generation: Some(generation), ..Ruleset::default() },
@@ -106,6 +125,7 @@ prop_compose! {
             sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
             learning_off,
             pace: Pace { revalidate_ns, learn_after },
+            aliases,
             ..Desired::default()
         }
     }
@@ -140,6 +160,8 @@ proptest! {
             }
             prop_assert_eq!(host.realized.links.len(), 2 * desired.devices.len());
             prop_assert_eq!(host.realized.control, desired.control(host.realized.control.epoch));
+            prop_assert_eq!(&host.realized.aliases, &desired.aliases.table);
+            prop_assert!(host.realized.loopbacks.iter().eq(desired.aliases.loopbacks.keys()));
             prop_assert_eq!(diff(desired, &host.realized), vec![]);
         }
     }

@@ -78,10 +78,10 @@ async fn answer<B>(request: &Request<B>, source: &Arc<Source>) -> Answer {
         "/metrics" => {
             let format = Format::accepted(request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()));
             match source.status().await {
-                Ok(status) => text(
+                Ok((status, aliases)) => text(
                     StatusCode::OK,
                     format.content_type(),
-                    metrics::encode(&status, &source.vitals(), format),
+                    metrics::encode(&status, &aliases, &source.vitals(), format),
                 ),
                 Err(error) => {
                     let error = format!("{:#}\n", anyhow::Error::new(error));

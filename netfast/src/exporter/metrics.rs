@@ -1,7 +1,7 @@
 //! The metrics: a pure function from what is known to text.
 //!
 //! Names and labels are an interface; CHANGELOG tells when one changes. The number of series is bounded by networks,
-//! endpoints, devices and reasons: no label holds an address, a port or a flow.
+//! endpoints, names that endpoints share, devices and reasons: no label holds an address, a port or a flow.
 
 use std::{collections::BTreeMap, fmt, fmt::Write as _, time::SystemTime};
 
@@ -15,8 +15,13 @@ use prometheus_client::{
 
 use crate::{
     daemon::health::Vitals,
-    report::status::{ReasonCount, Status, Traffic},
+    report::{
+        aliases::Aliases,
+        status::{ReasonCount, Status, Traffic},
+    },
 };
+
+mod aliases;
 
 /// What the text looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +52,11 @@ impl Format {
 }
 
 /// All metrics, as text.
-pub fn encode(status: &Status, vitals: &Vitals, format: Format) -> String {
+pub fn encode(status: &Status, aliases: &Aliases, vitals: &Vitals, format: Format) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Collected {
         status: status.clone(),
+        aliases: aliases.clone(),
         vitals: vitals.clone(),
     }));
     let mut text = String::new();
@@ -90,6 +96,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 #[derive(Debug)]
 struct Collected {
     status: Status,
+    aliases: Aliases,
     vitals: Vitals,
 }
 
@@ -100,7 +107,8 @@ impl Collector for Collected {
         self.paths(encoder)?;
         self.tables(encoder)?;
         self.endpoints(encoder)?;
-        self.devices(encoder)
+        self.devices(encoder)?;
+        aliases::encode(&self.aliases, encoder)
     }
 }
 

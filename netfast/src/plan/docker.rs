@@ -251,7 +251,8 @@ fn is_off(labels: &BTreeMap<String, String>) -> bool {
     labels.get(LABEL_ENABLE).is_some_and(|value| is_false(value))
 }
 
-fn is_false(value: &str) -> bool {
+/// Whether a label's value means no.
+pub(super) fn is_false(value: &str) -> bool {
     ["false", "0", "no", "off"]
         .iter()
         .any(|no| value.eq_ignore_ascii_case(no))
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn every_label_is_in_the_readme_s_table() {
         let readme = include_str!("../../../README.md");
-        for label in [LABEL_ENABLE, LABEL_ANY_SOURCE] {
+        for label in [LABEL_ENABLE, LABEL_ANY_SOURCE, super::super::aliases::LABEL] {
             assert!(readme.contains(&format!("| `{label}` |")), "{label} is not documented");
         }
     }

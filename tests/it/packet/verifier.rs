@@ -29,6 +29,8 @@ use super::harness::Hook;
 
 /// Instructions that the verifier may walk through for one program; its own limit is a million.
 const MOST_INSTRUCTIONS: u32 = 20_000;
+/// As above, for the one that reads DNS messages: it loops over each byte of a name, of a message and over each record.
+const MOST_INSTRUCTIONS_OF_ANSWER: u32 = 200_000;
 /// Bytes of stack of a program and all that it calls, `MAX_BPF_STACK`.
 const MOST_STACK: u32 = 512;
 /// `BPF_LOG_STATS`.
@@ -49,16 +51,16 @@ fn programs_stay_within_their_budget() {
         return;
     }
     let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
-    let walked: Vec<u32> = Hook::ALL
-        .into_iter()
-        .map(|hook| instructions(&mut ebpf, hook))
-        .collect();
+    let walked = Hook::ALL.map(|hook| instructions(&mut ebpf, hook.program()));
+    let answer = cost_with_types(&mut ebpf, program::ANSWER);
     let object = relocated(&mut ebpf);
     let mut text = String::from("# program instructions-verified stack-bytes translated-bytes jited-bytes\n");
     let mut costs = Vec::new();
-    for (hook, instructions) in Hook::ALL.into_iter().zip(walked) {
+    let plain = Hook::ALL.into_iter().zip(walked).map(|(hook, instructions)| {
         let name = hook.program();
-        let cost = cost(&object, name, instructions);
+        (name, cost(&object, name, instructions))
+    });
+    for (name, cost) in plain.chain([(program::ANSWER, answer)]) {
         writeln!(
             text,
             "{name} {} {} {} {}",
@@ -69,9 +71,14 @@ fn programs_stay_within_their_budget() {
     }
     print!("{text}");
     for (name, cost) in &costs {
+        let most = if *name == program::ANSWER {
+            MOST_INSTRUCTIONS_OF_ANSWER
+        } else {
+            MOST_INSTRUCTIONS
+        };
         assert!(
-            cost.instructions < MOST_INSTRUCTIONS && cost.stack < MOST_STACK,
-            "{name} is over its budget of {MOST_INSTRUCTIONS} instructions and {MOST_STACK} bytes of stack: {cost:?}"
+            cost.instructions < most && cost.stack < MOST_STACK,
+            "{name} is over its budget of {most} instructions and {MOST_STACK} bytes of stack: {cost:?}"
         );
     }
     compare(&text, &costs);
@@ -134,15 +141,33 @@ fn relocated(ebpf: &mut Ebpf) -> Object {
 
 /// What the verifier walks through when the daemon loads a program: with its types, by which it knows global functions
 /// and looks at each of them once.
-fn instructions(ebpf: &mut Ebpf, hook: Hook) -> u32 {
+fn instructions(ebpf: &mut Ebpf, name: &str) -> u32 {
     let program: &mut SchedClassifier = ebpf
-        .program_mut(hook.program())
+        .program_mut(name)
         .expect("it is in the object")
         .try_into()
         .expect("it is a classifier");
     program.load().expect("the verifier takes it");
     let info = program.info().expect("its figures");
     info.verified_instruction_count().expect("since Linux 5.16")
+}
+
+/// The figures of a program that the verifier takes only with its types: without them it walks through every loop of the
+/// global functions on every way to them. Then nobody tells the stack, which is recorded as 0; the verifier has its own limit.
+fn cost_with_types(ebpf: &mut Ebpf, name: &str) -> Cost {
+    let instructions = instructions(ebpf, name);
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .expect("it is in the object")
+        .try_into()
+        .expect("it is a classifier");
+    let info = program.info().expect("its figures");
+    Cost {
+        instructions,
+        stack: 0,
+        translated: info.size_translated().expect("we may see it"),
+        jited: info.size_jitted(),
+    }
 }
 
 /// The other figures, from the verifier's words.

@@ -8,7 +8,12 @@ use std::{
 use prometheus_parse::{Scrape, Value};
 
 use super::*;
-use crate::report::{golden::assert_golden, path::PathState, status::tests::example};
+use crate::report::{
+    aliases::{Aliases, tests::example as aliases},
+    golden::assert_golden,
+    path::PathState,
+    status::tests::example,
+};
 
 fn vitals() -> Vitals {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
@@ -41,15 +46,18 @@ fn scraped(text: &str) -> (BTreeMap<String, f64>, Scrape) {
 
 #[test]
 fn both_formats_are_as_before() {
-    assert_golden("metrics.txt", &encode(&example(), &vitals(), Format::Prometheus));
-    let open = encode(&example(), &vitals(), Format::OpenMetrics);
+    assert_golden(
+        "metrics.txt",
+        &encode(&example(), &aliases(), &vitals(), Format::Prometheus),
+    );
+    let open = encode(&example(), &aliases(), &vitals(), Format::OpenMetrics);
     assert!(open.ends_with("# EOF\n"));
     assert!(open.contains("\n# TYPE netfast_packets counter\nnetfast_packets_total{path=\"fast\"} 12345666\n"));
 }
 
 #[test]
 fn every_metric_has_a_type_and_a_help() {
-    let (samples, scrape) = scraped(&encode(&example(), &vitals(), Format::Prometheus));
+    let (samples, scrape) = scraped(&encode(&example(), &aliases(), &vitals(), Format::Prometheus));
     assert!(samples.len() > 60, "{}", samples.len());
     for sample in &scrape.samples {
         let help = scrape.docs.get(&sample.metric);
@@ -71,7 +79,7 @@ fn every_metric_has_a_type_and_a_help() {
 #[test]
 fn the_figures_are_those_of_status() {
     let status = example();
-    let (samples, _) = scraped(&encode(&status, &vitals(), Format::Prometheus));
+    let (samples, _) = scraped(&encode(&status, &aliases(), &vitals(), Format::Prometheus));
     let slow: f64 = samples
         .iter()
         .filter(|(name, _)| name.starts_with("netfast_slow_packets_total"))
@@ -88,7 +96,12 @@ fn the_figures_are_those_of_status() {
 
 #[test]
 fn every_reason_is_there_before_it_occurs() {
-    let (samples, _) = scraped(&encode(&Status::default(), &vitals(), Format::Prometheus));
+    let (samples, _) = scraped(&encode(
+        &Status::default(),
+        &Aliases::default(),
+        &vitals(),
+        Format::Prometheus,
+    ));
     for reason in Reason::ALL {
         let name = if reason.is_slow() {
             format!("netfast_slow_packets_total{{\"reason\": {:?}}}", reason.name())
@@ -105,7 +118,7 @@ fn two_networks_of_one_name_make_one_series() {
     let again = status.networks[0].clone();
     status.networks.push(again);
     // `scraped` refuses a series that is there twice.
-    let (samples, _) = scraped(&encode(&status, &vitals(), Format::Prometheus));
+    let (samples, _) = scraped(&encode(&status, &aliases(), &vitals(), Format::Prometheus));
     let web = "netfast_endpoint_packets_total{\"container\": \"web\", \"direction\": \"sent\", \
                \"network\": \"bridge\", \"path\": \"slow\"}";
     assert_eq!(samples[web], 2.0 * 1_204.0);
@@ -116,7 +129,7 @@ fn names_cannot_break_the_text() {
     let mut status = example();
     status.networks[0].name = "a\"b\\c\nd".into();
     status.networks[0].endpoints[2].path = PathState::slow("why", "reason");
-    let text = encode(&status, &vitals(), Format::Prometheus);
+    let text = encode(&status, &aliases(), &vitals(), Format::Prometheus);
     assert!(text.contains(r#"network="a\"b\\c\nd",container="web""#), "{text}");
 }
 
@@ -127,12 +140,12 @@ fn the_daemon_may_be_behind_and_without_docker() {
     vitals.behind = Some("no memory".into());
     vitals.synced = None;
     status.runtime.state = "disconnected".into();
-    let (samples, _) = scraped(&encode(&status, &vitals, Format::Prometheus));
+    let (samples, _) = scraped(&encode(&status, &aliases(), &vitals, Format::Prometheus));
     assert_eq!(samples["netfast_in_sync{}"], 0.0);
     assert_eq!(samples["netfast_last_sync_timestamp_seconds{}"], 0.0);
     assert_eq!(samples["netfast_runtime_connected{}"], 0.0);
     status.runtime.state = "none".into();
-    let (samples, _) = scraped(&encode(&status, &vitals, Format::Prometheus));
+    let (samples, _) = scraped(&encode(&status, &aliases(), &vitals, Format::Prometheus));
     assert!(!samples.contains_key("netfast_runtime_connected{}"));
 }
 
@@ -150,7 +163,7 @@ fn formats_are_negotiated() {
 /// What the dashboard and the alerts ask for must exist, with the labels that they select and group by.
 #[test]
 fn dashboard_and_alerts_name_what_exists() {
-    let (_, scrape) = scraped(&encode(&example(), &vitals(), Format::Prometheus));
+    let (_, scrape) = scraped(&encode(&example(), &aliases(), &vitals(), Format::Prometheus));
     let exists: BTreeSet<&str> = scrape.samples.iter().map(|sample| sample.metric.as_str()).collect();
     for (file, text) in [
         ("the dashboard", include_str!("../../../dist/grafana/netfast.json")),

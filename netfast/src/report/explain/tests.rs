@@ -96,6 +96,7 @@ fn state() -> State {
         sysctls: Vec::new(),
         clsact: BTreeMap::new(),
         table_bytes: 9,
+        aliases: Vec::new(),
     }
 }
 

@@ -200,6 +200,7 @@ mod tests {
             sysctls: Vec::new(),
             clsact: BTreeMap::new(),
             table_bytes: 9,
+            aliases: Vec::new(),
         }
     }
 

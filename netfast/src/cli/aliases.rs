@@ -1,0 +1,32 @@
+//! `netfast aliases`.
+
+use crate::{
+    cli::{AliasesArgs, CliError, Exit, instance::Instance, output},
+    report::aliases::Aliases,
+};
+
+/// Prints which names several containers share, and who was given to clients.
+pub fn run(args: &AliasesArgs) -> Result<(), CliError> {
+    let dirs = &args.report.dirs;
+    let instance = Instance::open(dirs)?;
+    let Some(state) = &instance.state else {
+        let message = format!(
+            "the daemon's state is gone: no state.json in {}",
+            dirs.run_dir.display()
+        );
+        return Err(CliError::message(Exit::Failed, message).remedy("A running daemon writes it: `netfast run`."));
+    };
+    let counted = instance.tables.answers().map_err(anyhow::Error::new)?;
+    let mut aliases = Aliases::gather(&state.aliases, &counted);
+    if let Some(name) = &args.name {
+        aliases = aliases.select(name);
+        if aliases.aliases.is_empty() {
+            let message = format!("no two containers of a network share the name {name:?}");
+            return Err(CliError::message(Exit::Failed, message).remedy("`netfast aliases` lists the names that are."));
+        }
+    }
+    output::print_report(args.report.json, &aliases, |style| match args.name {
+        Some(_) => aliases.render_details(style),
+        None => aliases.render_list(style),
+    })
+}
