@@ -6,6 +6,7 @@ use aya_obj::Object;
 use netfast::apply::OBJECT;
 use netfast_common::{
     abi::{map, program},
+    alias::{Alias, AliasKey, MemberKey},
     control::Control,
     device::{Device, Traffic},
     flow::{Flow, FlowKey},
@@ -13,10 +14,10 @@ use netfast_common::{
     reason::Count,
     trace::{Filter, Tally},
 };
-use netfast_ebpf::candidate::Candidate;
+use netfast_ebpf::{candidate::Candidate, dns::Scratch};
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 12] = [
+const MAPS: [(&str, usize, usize); 17] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, 4, size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -29,9 +30,15 @@ const MAPS: [(&str, usize, usize); 12] = [
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),
     (map::TRACED, 0, 0),
+    (map::ALIASES, size_of::<AliasKey>(), size_of::<Alias>()),
+    (map::TURNS, 8, 8),
+    (map::GIVEN, size_of::<MemberKey>(), 8),
+    (map::ANSWERS, 4, 8),
+    (map::SCRATCH, 4, size_of::<Scratch>()),
 ];
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
+    program::ANSWER,
     program::ENDPOINT_INGRESS,
     program::ENDPOINT_EGRESS,
     program::BRIDGE_INGRESS,
