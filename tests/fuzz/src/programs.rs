@@ -259,6 +259,8 @@ pub fn key(way: &Way, protocol: u8, ifindex: u32) -> FlowKey<Ip4> {
 #[derive(Default)]
 struct Judge {
     counts: Vec<Count>,
+    /// The frame that entered last, and took the slow path.
+    entered: Option<Run>,
     /// A frame out of nothing was taken for a candidate: what ways say need not be what was learned.
     is_wild: bool,
 }
@@ -313,6 +315,9 @@ impl Watch<Host> for Judge {
         if is_off || EMPTIES.contains(&reason) {
             assert!(!host.has_candidate(), "a candidate waits after {reason:?}");
         }
+        if reason.is_slow() {
+            self.entered = Some(run.clone());
+        }
         let is_learned = [Reason::Learned, Reason::Paired, Reason::Refreshed].contains(&reason);
         if is_learned {
             let is_as_told = of.is_some_and(|(way, packet)| {
@@ -320,6 +325,10 @@ impl Watch<Host> for Judge {
                 is_passing || run.dev == way.leaves && run.frame == way.leaving(packet).bytes()
             });
             self.is_wild |= !is_as_told;
+            let entered = self.entered.as_ref().expect("what is learned has entered");
+            assert!(!run.other_stack, "learned in another run");
+            judge_source(host, entered);
+            judge_learned(&entered.frame, &run.frame);
             judge_flows(host);
         }
     }
@@ -387,6 +396,11 @@ impl Judge {
             assert_eq!(before[47] & 0x17, 0x10, "TCP flags {:#04x}", before[47]);
         }
         assert_eq!(run.odds.mark(), 0);
+        let sum: u32 = before[14..34]
+            .chunks(2)
+            .map(|half| u32::from(u16::from_be_bytes([half[0], half[1]])))
+            .sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "a wrong IP checksum");
         // All but MAC addresses, TTL, checksums, addresses and ports.
         let checksum = if before[23] == 6 { 50..52 } else { 40..42 };
         for place in (12..22).chain([23]).chain(38..before.len()) {
@@ -423,6 +437,52 @@ fn judge_checksums(run: &Run, before: &[u8], after: &[u8]) {
     }
 }
 
+/// An endpoint teaches only what it sends from its own addresses.
+fn judge_source(host: &Host, entered: &Run) {
+    // SAFETY: no program runs.
+    let device = unsafe { maps::DEVICES.get(host.ifindex(entered.dev)) };
+    let (Hook::EndpointIn, Some(device)) = (entered.hook, device) else {
+        return;
+    };
+    let frame = &entered.frame;
+    let is_own =
+        frame[6..12] == device.mac && (device.has(Device::ANY_SOURCE) || frame[26..30] == device.address4.bytes());
+    assert!(is_own, "learned from another's address");
+}
+
+/// What was learned of: nothing may differ between entry and exit but MAC addresses, addresses, ports, checksums, and the
+/// TTL by one. (TCP's urgent pointer and options, and the payload after its first 16 bytes, are not compared.)
+fn judge_learned(entered: &[u8], leaves: &[u8]) {
+    assert!(entered.len() >= 42 && leaves.len() >= 42, "too short to be learned");
+    let ip = (12..22).chain([23]);
+    let (transport, payload) = if entered[23] == 6 {
+        (38..50, 34 + usize::from(entered[46] >> 4) * 4)
+    } else {
+        (38..40, 42)
+    };
+    let end = entered
+        .len()
+        .min(14 + usize::from(u16::from_be_bytes([entered[16], entered[17]])));
+    let sample = match end.saturating_sub(payload) {
+        length @ 0..4 => payload..payload + length.min(1),
+        4..16 => payload..payload + 4,
+        _ => payload..payload + 16,
+    };
+    for place in ip.chain(transport).chain(sample) {
+        assert_eq!(
+            entered[place], leaves[place],
+            "learned, although byte {place} was changed"
+        );
+    }
+    assert!(
+        entered[22].wrapping_sub(leaves[22]) <= 1,
+        "learned, with TTL {} to {}",
+        entered[22],
+        leaves[22]
+    );
+    assert!(leaves[22] > 1 && leaves[0] & 1 == 0 && leaves[6] & 1 == 0);
+}
+
 /// All flows are where their keys are.
 fn judge_flows(host: &Host) {
     for (key, flow) in host.flows().into_iter().flatten() {
@@ -432,3 +492,6 @@ fn judge_flows(host: &Host) {
         assert_ne!(key.ifindex, flow.out_ifindex, "back where it came from");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,11 @@ pub struct Which {
 }
 
 impl Which {
+    /// By its number in the scene.
+    pub fn new(talk: u8, is_udp: bool, is_back: bool) -> Self {
+        Self { talk, is_udp, is_back }
+    }
+
     /// Its way.
     pub fn way(self) -> Way {
         let talks = talks();
@@ -110,6 +115,11 @@ impl Which {
 pub struct Place(u8);
 
 impl Place {
+    /// An interface of the scene.
+    pub fn of(dev: Dev) -> Self {
+        Self(u8::try_from(dev).expect("few"))
+    }
+
     /// Which.
     pub fn dev(self) -> Dev {
         usize::from(self.0) % DEVICES.len()

@@ -160,7 +160,7 @@ impl Maker {
                 Some(neighbour) => Odd::WrongMac(neighbour),
                 None => Odd::MulticastAddress,
             },
-            23 => Odd::Flags(rng.pick(&[0, 0x08, 0x03, 0x06, 0x30, 0x50, 0xff])),
+            23 => Odd::Flags(rng.pick(&[0, 0x08, 0x20, 0x28, 0x03, 0x06, 0x30, 0x50, 0xff])),
             24 => Odd::TcpOptions { long: rng.chance(50) },
             25 => Odd::OutOfWindow(rng.pick(&[200_000, 2_000_000_000])),
             26 => Odd::Padded(rng.pick(&[1, 8])),
