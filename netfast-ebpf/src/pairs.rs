@@ -33,10 +33,16 @@ pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
             Reason::TableFull
         };
     }
-    // SAFETY: as above; copied by the kernel into the other table.
-    if let Some(reverse) = unsafe { F::fresh().get(reverse_key) }
-        && reverse.is_reverse_of(key)
-    {
+    if let Some(place) = F::fresh().get_ptr_mut(reverse_key) {
+        // SAFETY: as above; the kernel copies it into the other table.
+        let reverse = unsafe { &mut *place };
+        if !reverse.is_reverse_of(key) {
+            return wait::<F>(key, flow);
+        }
+        // When it was judged nobody had answered, and to conntrack its packet was one of a new connection. Its next one
+        // is not, so it has to ask.
+        reverse.learned_ns = 0;
+        let reverse = &*reverse;
         if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, flow, 0).is_err() {
             return Reason::TableFull;
         }
@@ -44,10 +50,17 @@ pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         let _ = F::fresh().remove(key);
         return Reason::Paired;
     }
-    if F::fresh().insert(key, flow, 0).is_err() {
-        return Reason::TableFull;
+    wait::<F>(key, flow)
+}
+
+/// Stores a flow whose reverse is not known.
+#[inline(always)]
+fn wait<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
+    if F::fresh().insert(key, flow, 0).is_ok() {
+        Reason::Learned
+    } else {
+        Reason::TableFull
     }
-    Reason::Learned
 }
 
 /// Whether a flow is known that does more than hand the packet to the host's own stack.

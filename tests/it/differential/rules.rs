@@ -222,6 +222,28 @@ fn published_on_one_address_only() {
     });
 }
 
+/// Found by seed 453 of the generated cases: the client's first packet had been judged as one of a new connection, and
+/// netfast repeated that for those after the answer.
+#[test]
+fn established_refused_though_new_is_not() {
+    check(&Case {
+        config: Some(SLOW_TO_ASK),
+        prepare: |world| {
+            world.iptables("-I DOCKER-USER -p udp --dport 7001 -m conntrack --ctstate ESTABLISHED -j REJECT");
+        },
+        script: |world| {
+            let to = at(world, "c01", 7001);
+            let mut conversation = Conversation::open(world, UDP, "c00", 40_000, to, "c01");
+            for number in 0..3 {
+                conversation.say(world, &format!("question {number}"), b"a question");
+                assert!(!world.was_fast());
+                conversation.answer(world, &format!("answer {number}"), b"an answer");
+            }
+        },
+        ..case()
+    });
+}
+
 /// Keeps talking until nothing arrives any more; the talking itself is not noted.
 fn until_it_stops(world: &mut World, conversation: &Conversation) {
     cmd::poll("a flow that the kernel refuses goes on", PATIENCE, || {

@@ -191,7 +191,9 @@ impl Change {
             }
             Self::Moved(way) => {
                 let key = state::name(&way.key(lab));
-                let flow = state.fresh.remove(&key).ok_or_else(|| none("moves", way))?;
+                let mut flow = state.fresh.remove(&key).ok_or_else(|| none("moves", way))?;
+                // It was judged before there was an answer, and asks with its next packet.
+                flow.learned_ns = 0;
                 state.flows.insert(key, flow);
             }
             Self::Changed(table, way, edit) => {

@@ -39,7 +39,9 @@ pub(super) fn rows() -> Vec<Row> {
                 enters(&to_host, &answer).slow(Reason::NoFlow),
                 // The host may also send it on: the candidate waits for that.
                 leaves(&to_host, &answer).paired(&to_host, &from_host).candidate(true),
-                enters(&from_host, &out).fast(&from_host, &out).candidate(true),
+                enters(&from_host, &out).slow(Reason::Revalidate),
+                leaves(&from_host, &out).refreshed(&from_host),
+                enters(&from_host, &out).fast(&from_host, &out),
                 enters(&to_host, &answer).fast(&to_host, &answer),
             ],
         ));

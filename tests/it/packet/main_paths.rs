@@ -11,11 +11,11 @@ use super::{
 };
 
 /// A packet the slow way through the kernel: where it enters, the bridge hooks that it meets, and what becomes of it.
-fn slow_way(way: &Way, packet: &Packet, end: impl Fn(Step) -> Step) -> Vec<Step> {
-    let mut steps = vec![enters(way, packet).slow(Reason::NoFlow)];
+fn slow_way(way: &Way, packet: &Packet, reason: Reason, end: impl Fn(Step) -> Step) -> Vec<Step> {
+    let mut steps = vec![enters(way, packet).slow(reason)];
     if way.via == Some(Dev::Bridge) {
         let step = passes_to_host(packet);
-        steps.push(if way.meets_host_first() {
+        steps.push(if way.meets_host_first() && reason == Reason::NoFlow {
             // To the routes it is for the host until NAT has changed it; what comes of it then replaces this.
             let length = packet.bytes().len() - 14;
             let to_host = stored(In::Fresh, &way.ending_at(Dev::Bridge), length, |_| ());
@@ -34,14 +34,18 @@ fn slow_way(way: &Way, packet: &Packet, end: impl Fn(Step) -> Step) -> Vec<Step>
 
 fn conversation(what: &str, (there, back): &Pair) -> Row {
     let (question, answer) = (there.packet(), back.packet());
-    let mut steps = slow_way(there, &question, |step| step.learned(there));
-    steps.extend(slow_way(back, &answer, |step| {
+    let mut steps = slow_way(there, &question, Reason::NoFlow, |step| step.learned(there));
+    steps.extend(slow_way(back, &answer, Reason::NoFlow, |step| {
         let step = step.paired(back, there);
         if back.meets_host_first() {
             step.and(Change::Gone(In::Fresh, *back))
         } else {
             step
         }
+    }));
+    // The first question was one of a new connection, the second is not.
+    steps.extend(slow_way(there, &question, Reason::Revalidate, |step| {
+        step.refreshed(there)
     }));
     for id in 0..2 {
         let question = question.clone().with(|packet| packet.id = id);

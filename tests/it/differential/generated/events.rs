@@ -25,6 +25,12 @@ impl Play<'_> {
     /// Does it, notes what the kernel says against it, and waits until netfast has heard of it.
     pub fn event(&mut self, number: usize, step: &Step) {
         let before = Noted::read(self.arena);
+        if matches!(step, Step::CallIptables(_, true) | Step::CallIptablesAll(true)) {
+            // From now on conntrack sees connections of which it has not seen the beginning.
+            for port in self.live.iter().map(|live| live.talk.port).collect::<Vec<u16>>() {
+                self.note_loose(port);
+            }
+        }
         let (done, expect) = self.happen(number, step);
         match done {
             Ok(()) => settle(self.arena, before.as_ref(), expect, self.patience),
