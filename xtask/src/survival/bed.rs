@@ -20,6 +20,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::next_abi;
 use crate::workspace::target_dir;
 
 /// What must happen happens within this.
@@ -145,6 +146,7 @@ impl Builds {
         let dir = target_dir()?.join("survival");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let program = programs::netfast()?;
+        next_abi::check(&program, env!("CARGO_PKG_VERSION"))?;
         let same = ["netfast-a", "netfast-b"].map(|name| dir.join(name));
         for copy in &same {
             fs::copy(&program, copy).with_context(|| format!("cannot write {}", copy.display()))?;
