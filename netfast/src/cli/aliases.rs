@@ -9,13 +9,7 @@ use crate::{
 pub fn run(args: &AliasesArgs) -> Result<(), CliError> {
     let dirs = &args.report.dirs;
     let instance = Instance::open(dirs)?;
-    let Some(state) = &instance.state else {
-        let message = format!(
-            "the daemon's state is gone: no state.json in {}",
-            dirs.run_dir.display()
-        );
-        return Err(CliError::message(Exit::Failed, message).remedy("A running daemon writes it: `netfast run`."));
-    };
+    let state = instance.known_state(dirs)?;
     let counted = instance.tables.answers().map_err(anyhow::Error::new)?;
     let mut aliases = Aliases::gather(&state.aliases, &counted);
     if let Some(name) = &args.name {

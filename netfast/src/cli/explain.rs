@@ -27,14 +27,9 @@ pub fn run(args: &ExplainArgs) -> Result<(), CliError> {
         return output::print_report(args.report.json, &reasons, |style| reasons.render(style));
     }
     let container = args.container.as_deref().unwrap_or_default();
-    let instance = Instance::open(&args.report.dirs)?;
-    let Some(state) = &instance.state else {
-        let message = format!(
-            "the daemon's state is gone: no state.json in {}",
-            args.report.dirs.run_dir.display()
-        );
-        return Err(CliError::message(Exit::Failed, message).remedy("A running daemon writes it: `netfast run`."));
-    };
+    let dirs = &args.report.dirs;
+    let instance = Instance::open(dirs)?;
+    let state = instance.known_state(dirs)?;
     let destination = args
         .destination
         .as_deref()

@@ -76,6 +76,17 @@ impl Instance {
         }
         names
     }
+
+    /// What the daemon wrote down; fails, with what to do, if it is gone.
+    pub fn known_state(&self, dirs: &Dirs) -> Result<&State, CliError> {
+        self.state.as_ref().ok_or_else(|| {
+            let message = format!(
+                "the daemon's state is gone: no state.json in {}",
+                dirs.run_dir.display()
+            );
+            CliError::message(Exit::Failed, message).remedy("A running daemon writes it: `netfast run`.")
+        })
+    }
 }
 
 /// An interface of which the daemon's state says nothing.

@@ -9,13 +9,7 @@ use crate::{
 pub fn run(args: &NetworksArgs) -> Result<(), CliError> {
     let dirs = &args.report.dirs;
     let instance = Instance::open(dirs)?;
-    let Some(state) = &instance.state else {
-        let message = format!(
-            "the daemon's state is gone: no state.json in {}",
-            dirs.run_dir.display()
-        );
-        return Err(CliError::message(Exit::Failed, message).remedy("A running daemon writes it: `netfast run`."));
-    };
+    let state = instance.known_state(dirs)?;
     let mut networks = Networks::from(state.networks.as_slice());
     if let Some(name) = &args.name {
         networks = networks.select(name);

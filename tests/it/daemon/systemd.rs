@@ -19,6 +19,13 @@ use serde_json::Value;
 
 use super::{Marks, fast_endpoints, heard, names, programs};
 
+/// What the tests under a booted systemd need.
+const NEEDS: [Need; 4] = [
+    Need::Root,
+    Need::Kernel(6, 6),
+    Need::Program("systemctl"),
+    Need::File(SYSTEMD),
+];
 const UNIT: &str = "netfast.service";
 const UNIT_FILE: &str = "/etc/systemd/system/netfast.service";
 const CONFIG: &str = "/etc/netfast/netfast.toml";
@@ -110,12 +117,7 @@ fn revalidate_ms(machine: &Machine) -> u64 {
 
 #[test]
 fn the_unit_is_ready_in_step_survives_a_hang_reloads_and_stops() {
-    if !needs(&[
-        Need::Root,
-        Need::Kernel(6, 6),
-        Need::Program("systemctl"),
-        Need::File(SYSTEMD),
-    ]) {
+    if !needs(&NEEDS) {
         return;
     }
     let topo = heard(&topo::Options::default());
@@ -280,12 +282,7 @@ fn in_its_sandbox(machine: &Machine) {
 /// Docker first where both start, and from then on each by itself.
 #[test]
 fn the_unit_waits_for_docker_and_outlives_its_restarts() {
-    if !needs(&[
-        Need::Root,
-        Need::Kernel(6, 6),
-        Need::Program("systemctl"),
-        Need::File(SYSTEMD),
-    ]) {
+    if !needs(&NEEDS) {
         return;
     }
     let topo = heard(&topo::Options::default());
@@ -322,12 +319,7 @@ fn the_unit_waits_for_docker_and_outlives_its_restarts() {
 /// The daemon has a view of the file systems of its own, in which the old bpffs may live on.
 #[test]
 fn a_bpffs_that_is_mounted_anew_under_the_unit_makes_it_start_again() {
-    if !needs(&[
-        Need::Root,
-        Need::Kernel(6, 6),
-        Need::Program("systemctl"),
-        Need::File(SYSTEMD),
-    ]) {
+    if !needs(&NEEDS) {
         return;
     }
     let topo = heard(&topo::Options::default());
