@@ -13,6 +13,7 @@ use crate::{
         pins::{LinkPin, MAPS, Pins},
     },
     diff::Hook,
+    plan::Loopback,
 };
 
 /// The kernel's number of each pinned map: by it a map is found again that has lost its name.
@@ -39,14 +40,14 @@ impl Datapath {
             .copied()
             .filter(|(name, _)| !self.pins.map(name).exists())
             .collect();
-        let links = self.lost_links();
-        let watch = self.queue_watch_error.is_none() && !self.pins.link(LinkPin::Queued).exists();
-        if maps.is_empty() && links.is_empty() && !watch {
+        let (links, loopbacks) = (self.lost_links(), self.lost_loopbacks());
+        let watch = self.queue_watch_error.is_none() && self.is_lost(LinkPin::Queued);
+        let lost = maps.len() + links.len() + loopbacks.len() + usize::from(watch);
+        if lost == 0 {
             return Ok(());
         }
         warn!(
-            "{} pins in {} were removed by somebody else: pinning and attaching anew",
-            maps.len() + links.len() + usize::from(watch),
+            "{lost} pins in {} were removed by somebody else: pinning and attaching anew",
             self.pins.root().display()
         );
         if !links.is_empty() {
@@ -55,6 +56,9 @@ impl Datapath {
         }
         for link in links {
             self.realized.links.remove(&link);
+        }
+        for loopback in loopbacks {
+            self.realized.loopbacks.remove(&loopback);
         }
         self.pins.create()?;
         self.pins.mark_run_dir(run_dir).map_err(|source| ApplyError::Io {
@@ -87,7 +91,16 @@ impl Datapath {
         if self.mode == Mode::Clsact {
             return BTreeSet::new();
         }
-        let is_lost = |&&(ifindex, hook): &&(u32, Hook)| !self.pins.link(LinkPin::Device(ifindex, hook)).exists();
+        let is_lost = |&&(ifindex, hook): &&(u32, Hook)| self.is_lost(LinkPin::Device(ifindex, hook));
         self.realized.links.keys().filter(is_lost).copied().collect()
+    }
+
+    fn lost_loopbacks(&self) -> BTreeSet<Loopback> {
+        let is_lost = |loopback: &&Loopback| self.is_lost(LinkPin::Loopback(**loopback));
+        self.realized.loopbacks.iter().filter(is_lost).copied().collect()
+    }
+
+    fn is_lost(&self, pin: LinkPin) -> bool {
+        !self.pins.link(pin).exists()
     }
 }

@@ -302,6 +302,31 @@ fn it_goes_on_without_the_daemon_and_ends_with_detach() {
 }
 
 #[test]
+fn pins_that_somebody_removes_are_made_again_for_loopbacks_too() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let bed = Bed::start(shop(), None);
+    bed.await_given(3, "client");
+    let (client, all) = (bed.ns("client"), addresses(&bed.host, &WEB));
+    for entry in fs::read_dir(bed.netfast.pin_dir()).expect("the pins") {
+        fs::remove_dir_all(entry.expect("an entry").path()).expect("removed");
+    }
+    // The pin is what keeps it attached; the daemon looks once a second.
+    cmd::poll("it goes with its pin", PATIENCE, || {
+        attached(&client).is_empty().then_some(())
+    })
+    .expect("it is not attached");
+    // Until the maps are pinned again, `netfast aliases` has nothing to read.
+    cmd::poll("attached again", PATIENCE, || {
+        (attached(&client) == ["netfast_answer"]).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", bed.netfast.log()));
+    let answers = Question::of("web").ask_often(&client, 30).expect("answers");
+    assert_in_turn("pinned again", &firsts(&answers), &all);
+}
+
+#[test]
 fn a_name_of_one_is_answered_byte_for_byte_as_without_netfast() {
     if !needs(&[Need::Root, Need::Docker]) {
         return;
