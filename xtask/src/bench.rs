@@ -45,12 +45,24 @@ pub struct Args {
     /// Let plain network namespaces play the containers even where a Docker engine could be started.
     #[arg(long)]
     no_docker: bool,
-    /// Both ends on one CPU, where no packet overtakes another: what is retransmitted then was lost.
-    #[arg(long)]
-    one_cpu: bool,
+    /// On which CPUs a flow's packets are handled.
+    #[arg(long, value_enum, default_value_t = Placement::Spread)]
+    placement: Placement,
     /// Write all samples to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// Where packets of one flow are handled. A veth queues a packet on the CPU that sends it, which is now the sender's and
+/// now the one that handles its acknowledgements: so packets overtake each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Placement {
+    /// Sender and receiver on different CPUs.
+    Spread,
+    /// Both ends on one CPU, where no packet overtakes another: what is retransmitted then was lost.
+    OneCpu,
+    /// As `spread`, with receive packet steering on every interface, so that a flow's hash says which CPU handles it.
+    Steered,
 }
 
 /// The file of `--json`.
@@ -81,6 +93,9 @@ pub fn run(args: &Args) -> Result<()> {
     ensure_bpffs()?;
 
     let lab = Lab::new(args.no_docker, |what| eprintln!("bench: {what}"))?;
+    if args.placement == Placement::Steered {
+        lab.steer(&args.paths)?;
+    }
     let mut variants = vec![Variant::Direct, Variant::Kernel, Variant::Netfast];
     if args.without_netfast {
         variants.pop();
@@ -96,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
         &Tools {
             traffic,
             seconds: args.seconds,
-            one_cpu: args.one_cpu,
+            one_cpu: args.placement == Placement::OneCpu,
         },
     )?;
     let docker = lab.has_docker();

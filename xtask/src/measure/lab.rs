@@ -1,10 +1,11 @@
 //! The laboratory of demo and bench: a container host with two endpoints on each kind of path.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, thread};
 
 use anyhow::Result;
 use clap::ValueEnum;
 use netfast_tests::{
+    cmd,
     docker_host::{self, DockerHost},
     netfast_proc,
     netns::{NetNs, NsHandle, veth_pair},
@@ -141,6 +142,25 @@ impl Lab {
             Host::Docker(host) => docker_ends(host, path),
             Host::Plain(topo) => Ok(plain_ends(topo, path)),
         }
+    }
+
+    /// Switches receive packet steering on for all interfaces of the host and of these paths' ends, over all CPUs
+    /// (Documentation/networking/scaling.rst).
+    pub fn steer(&self, paths: &[Path]) -> Result<()> {
+        let mut namespaces = vec![self.host_ns().handle(), self.direct.0.handle(), self.direct.1.handle()];
+        for path in paths {
+            let ends = self.ends(*path)?;
+            namespaces.extend([ends.client, ends.server]);
+        }
+        // /sys shows the interfaces of the namespace that it was mounted in; a container's is read-only.
+        let script = format!(
+            "mount -t sysfs sysfs /sys; mount -o remount,rw /sys; for queue in /sys/class/net/*/queues/rx-*; do echo {:x} > $queue/rps_cpus; done",
+            (1_u128 << thread::available_parallelism()?.get().min(127)) - 1
+        );
+        for namespace in namespaces {
+            cmd::run(namespace.command("unshare").args(["--mount", "sh", "-ec", &script]))?;
+        }
+        Ok(())
     }
 
     /// The ends of the direct pair.
