@@ -112,6 +112,7 @@ pub fn run(args: &Args) -> Result<()> {
             traffic,
             seconds: args.seconds,
             one_cpu: args.placement == Placement::OneCpu,
+            patience: Tools::PATIENCE,
         },
     )?;
     let docker = lab.has_docker();

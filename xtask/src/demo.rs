@@ -62,6 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
             traffic,
             seconds: args.seconds,
             one_cpu: false,
+            patience: Tools::PATIENCE,
         },
     )?;
     let docker = lab.has_docker();

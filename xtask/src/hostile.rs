@@ -18,7 +18,7 @@ use crate::{
     build, interrupt,
     measure::{
         lab::{Ends, RR},
-        metric::{Metric, Tools},
+        metric::{Metric, Tools, Values},
         sample::{Spread, Variant},
         table::Table,
     },
@@ -35,13 +35,15 @@ pub struct Args {
     #[arg(long, default_value_t = 50_000)]
     rate: u64,
     /// Rounds, each with all of it.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 3.0)]
+    /// Seconds of each measurement; the attack begins after the first.
+    #[arg(long, default_value_t = 4.0)]
     seconds: f64,
 }
 
+/// An attack may cut the neighbour off, as it does on any bridge; that need not be waited for long.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Places on the first bridge: who attacks, who is attacked, whom both talk to.
 const EVIL: usize = 0;
 const VICTIM: usize = 1;
@@ -69,6 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
             traffic,
             seconds: args.seconds,
             one_cpu: false,
+            patience: PATIENCE,
         },
         rate: args.rate,
     };
@@ -85,7 +88,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("\n{}", table(&args.attacks, &figures).render());
     println!(
-        "Medians of {} rounds of {} s. In brackets: share of the same path's figure without an attack. Lost flows: of the \
+        "Medians of {} rounds of {} s. An attack begins 1 s after its measurement. In brackets: share of the \
+         same path's figure without an attack. Lost flows: of the \
          {} that stood before each attack, those that were evicted or replaced in it.",
         args.rounds,
         args.seconds,
@@ -114,7 +118,6 @@ impl Scene<'_> {
         let kinds = std::iter::once(None).chain(attacks.iter().copied().enumerate().map(Some));
         for kind in kinds {
             let before = netfast.as_ref().map(flows).transpose()?;
-            let attack = kind.map(|(_, kind)| self.attack(kind)).transpose()?;
             let ends = Ends {
                 client: self.topo.container(0, VICTIM).ns.handle(),
                 server: self.topo.container(0, PEER).ns.handle(),
@@ -123,7 +126,7 @@ impl Scene<'_> {
             let number = kind.map(|(number, _)| number);
             let name = kind.map_or("none".to_owned(), |(_, kind)| word(kind));
             for (metric, figure) in [(Metric::Tcp1, "tcp1_gbps"), (Metric::Udp, "udp_pps")] {
-                let value = match self.tools.measure(metric, &ends) {
+                let value = match self.under(kind.map(|(_, kind)| kind), metric, &ends)? {
                     Ok(values) => values[figure],
                     // An attack may cut the neighbour off, as it does on any bridge.
                     Err(error) if kind.is_some() => {
@@ -134,9 +137,7 @@ impl Scene<'_> {
                 };
                 eprintln!("  {name:<8}  {:<16}  {value:.1}", metric.title());
                 figures.entry((variant, number, figure)).or_default().push(value);
-            }
-            if let Some(attack) = attack {
-                attack.stop()?;
+                self.forget_neighbours()?;
             }
             if let (Some(netfast), Some(before)) = (&netfast, before) {
                 let after = flows(netfast)?;
@@ -164,6 +165,37 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// A measurement whose conversation is under way when the attack begins.
+    fn under(&self, kind: Option<Kind>, metric: Metric, ends: &Ends) -> Result<Result<Values>> {
+        thread::scope(|scope| {
+            let attack = kind.map(|kind| {
+                scope.spawn(move || {
+                    thread::sleep(Duration::from_secs(1));
+                    self.attack(kind)
+                })
+            });
+            let values = self.tools.measure(metric, ends);
+            if let Some(attack) = attack {
+                attack
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+                    .stop()?;
+            }
+            Ok(values)
+        })
+    }
+
+    /// What was believed of an attacker is not to be believed in the next attack.
+    fn forget_neighbours(&self) -> Result<()> {
+        for index in [VICTIM, PEER] {
+            self.topo.container(0, index).ns.ip("neigh flush all")?;
+        }
+        self.topo.host().ip("link set br-0 type bridge fdb_flush")?;
+        // And all flows on the fast path again.
+        thread::sleep(Duration::from_secs(1));
+        Ok(())
+    }
+
     /// Conversations of the victim's peer with the outside, so that no ARP of the attacker's is about them.
     fn standing(&self) -> Result<Vec<Background>> {
         let traffic = self.tools.traffic.display().to_string();
@@ -185,7 +217,7 @@ impl Scene<'_> {
         let ip = |index| self.topo.container(0, index).ip.to_string();
         let mac = |index| self.topo.container(0, index).mac.as_str();
         let evil = self.topo.container(0, EVIL).ns.handle();
-        let attack = evil.spawn(&[
+        evil.spawn(&[
             &traffic,
             "flood",
             &word(kind),
@@ -203,10 +235,7 @@ impl Scene<'_> {
             mac(VICTIM),
             "--rate",
             &self.rate.to_string(),
-        ])?;
-        // It is under way.
-        thread::sleep(Duration::from_millis(500));
-        Ok(attack)
+        ])
     }
 }
 

@@ -92,9 +92,14 @@ pub struct Tools {
     pub seconds: f64,
     /// Both ends on one CPU.
     pub one_cpu: bool,
+    /// How long a client may take beyond its time.
+    pub patience: Duration,
 }
 
 impl Tools {
+    /// The patience where nothing is expected to fail.
+    pub const PATIENCE: Duration = Duration::from_secs(20);
+
     /// Measures once.
     pub fn measure(&self, metric: Metric, ends: &Ends) -> Result<Values> {
         let context = || format!("measuring {} to {}", metric.title(), ends.address);
@@ -261,11 +266,11 @@ impl Tools {
         self.traffic.display().to_string()
     }
 
-    /// Runs a client to its end, with some patience beyond its own time.
+    /// Runs a client to its end.
     fn finish(&self, ns: &NsHandle, command_line: &[&str]) -> Result<Finished> {
         let done = ns
             .spawn(command_line)?
-            .wait(Duration::from_secs_f64(self.seconds + 20.0))?;
+            .wait(Duration::from_secs_f64(self.seconds) + self.patience)?;
         if !done.status.success() {
             let said = if done.stderr.trim().is_empty() {
                 done.stdout.trim()
