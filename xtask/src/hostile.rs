@@ -120,7 +120,7 @@ impl Scene<'_> {
             let before = netfast.as_ref().map(flows).transpose()?;
             let ends = Ends {
                 client: self.topo.container(0, VICTIM).ns.handle(),
-                server: self.topo.container(0, PEER).ns.handle(),
+                servers: vec![self.topo.container(0, PEER).ns.handle()],
                 address: self.topo.container(0, PEER).ip,
             };
             let number = kind.map(|(number, _)| number);

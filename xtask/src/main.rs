@@ -4,6 +4,7 @@
 //! 2, wrong usage; 3, the machine lacks something, and it was not to be, or could not be, installed; 130, interrupted.
 
 mod abi;
+mod balance;
 mod bench;
 mod build;
 mod demo;
@@ -53,6 +54,8 @@ enum Verb {
     Survival(survival::Args),
     /// Measure netfast against the kernel's path and a direct veth pair, in interleaved rounds.
     Bench(bench::Args),
+    /// Measure virtual addresses of aliases against members without one, and against proxies, in interleaved rounds.
+    Balance(balance::Args),
     /// Measure what a hostile container does to its neighbours, by the kernel's path and with netfast.
     Hostile(hostile::Args),
     /// Run the namespace tests under other kernels, in a virtual machine.
@@ -84,6 +87,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Survival(args) => survival::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Balance(args) => balance::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }

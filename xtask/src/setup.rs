@@ -47,6 +47,8 @@ pub enum Scope {
     Build,
     /// Compile, and run laboratories.
     All,
+    /// The same, and other load balancers to compare with.
+    Proxies,
 }
 
 /// One thing that is needed.
@@ -83,6 +85,12 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
     ("cc", "linking", "gcc libc6-dev"),
 ];
 
+/// What only [`Scope::Proxies`] needs.
+const PROXIES: [(&str, &str, &str); 2] = [
+    ("nginx", "comparison with a proxy", "nginx-light libnginx-mod-stream"),
+    ("haproxy", "comparison with a proxy", "haproxy"),
+];
+
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     let rows = survey(Scope::All);
@@ -113,9 +121,11 @@ pub fn ensure(scope: Scope) -> Result<()> {
 }
 
 fn survey(scope: Scope) -> Vec<Row> {
+    let proxies = PROXIES.into_iter().filter(|_| scope == Scope::Proxies);
     let mut rows: Vec<Row> = PROGRAMS
         .into_iter()
-        .filter(|(name, ..)| scope == Scope::All || *name == "cc")
+        .filter(|(name, ..)| scope != Scope::Build || *name == "cc")
+        .chain(proxies)
         .map(|(name, purpose, package)| {
             let state = programs::find(name).map_or_else(
                 || State::Package(apt::real_package(package)),
@@ -128,7 +138,7 @@ fn survey(scope: Scope) -> Vec<Row> {
             }
         })
         .collect();
-    if scope == Scope::All {
+    if scope != Scope::Build {
         rows.extend(kernel_rows());
     }
     rows.push(compiler::row());

@@ -68,8 +68,8 @@ impl Path {
 pub struct Ends {
     /// The client's network namespace.
     pub client: NsHandle,
-    /// The server's network namespace.
-    pub server: NsHandle,
+    /// The server's network namespace; several if a client may be given any of them.
+    pub servers: Vec<NsHandle>,
     /// The address that the client uses.
     pub address: Ipv4Addr,
 }
@@ -150,7 +150,8 @@ impl Lab {
         let mut namespaces = vec![self.host_ns().handle(), self.direct.0.handle(), self.direct.1.handle()];
         for path in paths {
             let ends = self.ends(*path)?;
-            namespaces.extend([ends.client, ends.server]);
+            namespaces.push(ends.client);
+            namespaces.extend(ends.servers);
         }
         // /sys shows the interfaces of the namespace that it was mounted in; a container's is read-only.
         let script = format!(
@@ -167,7 +168,7 @@ impl Lab {
     pub fn direct(&self) -> Ends {
         Ends {
             client: self.direct.0.handle(),
-            server: self.direct.1.handle(),
+            servers: vec![self.direct.1.handle()],
             address: DIRECT_SERVER,
         }
     }
@@ -194,27 +195,27 @@ fn docker_ends(host: &DockerHost, path: Path) -> Result<Ends> {
     Ok(match path {
         Path::Docker0 => Ends {
             client: host.container_netns("docker0-client")?,
-            server: server()?,
+            servers: vec![server()?],
             address: server_ip()?,
         },
         Path::User => Ends {
             client: host.container_netns("user-client")?,
-            server: host.container_netns("user-server")?,
+            servers: vec![host.container_netns("user-server")?],
             address: host.container_ip("user-server", "user")?,
         },
         Path::Published => Ends {
             client: host.lan().handle(),
-            server: server()?,
+            servers: vec![server()?],
             address: HOST_IP,
         },
         Path::Masquerade => Ends {
             client: host.container_netns("docker0-client")?,
-            server: host.lan().handle(),
+            servers: vec![host.lan().handle()],
             address: LAN_IP,
         },
         Path::Host => Ends {
             client: host.host().handle(),
-            server: server()?,
+            servers: vec![server()?],
             address: server_ip()?,
         },
     })
@@ -239,27 +240,27 @@ fn plain_ends(topo: &Topo, path: Path) -> Ends {
     match path {
         Path::Docker0 => Ends {
             client: container(0, 1),
-            server: container(0, 0),
+            servers: vec![container(0, 0)],
             address: ip(0, 0),
         },
         Path::User => Ends {
             client: container(1, 1),
-            server: container(1, 0),
+            servers: vec![container(1, 0)],
             address: ip(1, 0),
         },
         Path::Published => Ends {
             client: topo.lan().handle(),
-            server: container(0, 0),
+            servers: vec![container(0, 0)],
             address: HOST_IP,
         },
         Path::Masquerade => Ends {
             client: container(0, 1),
-            server: topo.lan().handle(),
+            servers: vec![topo.lan().handle()],
             address: LAN_IP,
         },
         Path::Host => Ends {
             client: topo.host().handle(),
-            server: container(0, 0),
+            servers: vec![container(0, 0)],
             address: ip(0, 0),
         },
     }

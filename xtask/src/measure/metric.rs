@@ -114,8 +114,8 @@ impl Tools {
     }
 
     fn iperf(&self, streams: u32, ends: &Ends) -> Result<Values> {
-        let server = Server::start(
-            &ends.server,
+        let servers = Servers::start(
+            ends,
             IPERF,
             &self.on_cpu(
                 SERVER_CPU,
@@ -142,7 +142,7 @@ impl Tools {
             ),
         )?;
         let busy = cpu::busy_seconds()? - before;
-        drop(server);
+        drop(servers);
         let report: Iperf = parse(&client.stdout)?;
         if let Some(error) = report.error {
             bail!("iperf3: {error}");
@@ -161,8 +161,8 @@ impl Tools {
 
     fn udp(&self, ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
-        let sink = Server::start(
-            &ends.server,
+        let sinks = Servers::start(
+            ends,
             SINK,
             &self.on_cpu(SERVER_CPU, &[&traffic, "udp-sink", &SINK.to_string()]),
         )?;
@@ -184,8 +184,15 @@ impl Tools {
         // What is still in queues.
         thread::sleep(Duration::from_millis(100));
         let busy = cpu::busy_seconds()? - before;
-        let report: udp_sink::Report = parse(&sink.stop()?.stdout)?;
-        ensure!(report.received > 0, "the sink received nothing");
+        let reports: Vec<udp_sink::Report> = sinks
+            .stop()?
+            .iter()
+            .map(|sink| parse(&sink.stdout))
+            .collect::<Result<_>>()?;
+        // One conversation, so one of them.
+        let report = reports.iter().max_by_key(|report| report.received);
+        let report = report.filter(|report| report.received > 0);
+        let report = report.context("the sink received nothing")?;
         Ok(values(&[
             ("udp_pps", report.pps),
             ("udp_cpu", busy * 1e9 / report.received as f64),
@@ -195,8 +202,8 @@ impl Tools {
     fn rr(&self, ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
         let _awake = cpu::KeptAwake::start()?;
-        let server = Server::start(
-            &ends.server,
+        let servers = Servers::start(
+            ends,
             RR,
             &self.on_cpu(SERVER_CPU, &[&traffic, "rr-server", &RR.to_string()]),
         )?;
@@ -207,7 +214,7 @@ impl Tools {
                 &[&traffic, "rr", &ends.to(RR), "--seconds", &self.seconds.to_string()],
             ),
         )?;
-        server.stop()?;
+        servers.stop()?;
         let report: rr::Report = parse(&client.stdout)?;
         ensure!(
             report.errors == 0,
@@ -225,8 +232,8 @@ impl Tools {
 
     fn crr(&self, ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
-        let server = Server::start(
-            &ends.server,
+        let servers = Servers::start(
+            ends,
             CRR,
             &self.on_cpu(SERVER_CPU, &[&traffic, "crr-server", &CRR.to_string()]),
         )?;
@@ -237,7 +244,7 @@ impl Tools {
                 &[&traffic, "crr", &ends.to(CRR), "--seconds", &self.seconds.to_string()],
             ),
         )?;
-        server.stop()?;
+        servers.stop()?;
         let report: crr::Report = parse(&client.stdout)?;
         ensure!(
             report.connections > 0,
@@ -300,36 +307,40 @@ impl Ends {
     }
 }
 
-/// A server that is ready.
-struct Server(Background);
+/// Servers that are ready, one at each end that serves.
+struct Servers(Vec<Background>);
 
-impl Server {
-    /// Starts it and waits until something is bound to `port` in its namespace.
-    fn start(ns: &NsHandle, port: u16, command_line: &[&str]) -> Result<Self> {
-        let mut server = ns.spawn(command_line)?;
+impl Servers {
+    /// Starts them and waits until something is bound to `port` in each namespace.
+    fn start(ends: &Ends, port: u16, command_line: &[&str]) -> Result<Self> {
         let what = format!("`{}` on port {port}", command_line.join(" "));
-        let bound = cmd::poll(&what, Duration::from_secs(5), || {
-            (!server.is_running() || is_bound(ns, port)).then_some(())
-        });
-        if !server.is_running() {
-            let done = server.stop()?;
-            bail!(
-                "{what} ended ({}): {}",
-                cmd::how_it_ended(done.status),
-                done.stderr.trim()
-            );
+        let mut servers = Vec::new();
+        for ns in &ends.servers {
+            let mut server = ns.spawn(command_line)?;
+            let bound = cmd::poll(&what, Duration::from_secs(5), || {
+                (!server.is_running() || is_bound(ns, port)).then_some(())
+            });
+            if !server.is_running() {
+                let done = server.stop()?;
+                bail!(
+                    "{what} ended ({}): {}",
+                    cmd::how_it_ended(done.status),
+                    done.stderr.trim()
+                );
+            }
+            bound?;
+            servers.push(server);
         }
-        bound?;
-        Ok(Self(server))
+        Ok(Self(servers))
     }
 
-    fn stop(self) -> Result<Finished> {
-        self.0.stop()
+    fn stop(self) -> Result<Vec<Finished>> {
+        self.0.into_iter().map(Background::stop).collect()
     }
 }
 
 /// Whether a listening TCP socket or a UDP socket has the local `port`.
-fn is_bound(ns: &NsHandle, port: u16) -> bool {
+pub fn is_bound(ns: &NsHandle, port: u16) -> bool {
     let has = |file: &str, state: &str| {
         let table = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
         let port = format!(":{port:04X}");

@@ -14,6 +14,13 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// What we write there.
 const FORBID: &str = "#!/bin/sh\n# netfast's set-up: no service may start while it installs packages.\nexit 101\n";
 
+/// Packages that come with services.
+const SERVICES: [(&str, &[&str]); 3] = [
+    ("docker.io", &["docker.service", "docker.socket", "containerd.service"]),
+    ("nginx-light", &["nginx.service"]),
+    ("haproxy", &["haproxy.service"]),
+];
+
 /// The package that has what `package` has on this release of the distribution.
 pub fn real_package(package: &'static str) -> &'static str {
     // Debian 13 split the client off; before, it came with the engine.
@@ -64,8 +71,10 @@ pub fn install(packages: &[&str]) -> Result<()> {
             .args(packages),
     )?;
     // Nor at the next boot: the laboratory starts its own engines, in network namespaces.
-    if packages.contains(&"docker.io") && Path::new("/run/systemd/system").exists() {
-        show(Command::new("systemctl").args(["disable", "docker.service", "docker.socket", "containerd.service"]))?;
+    for (package, services) in SERVICES {
+        if packages.contains(&package) && Path::new("/run/systemd/system").exists() {
+            show(Command::new("systemctl").arg("disable").args(services))?;
+        }
     }
     Ok(())
 }
