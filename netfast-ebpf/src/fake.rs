@@ -16,7 +16,10 @@ pub use self::maps::{
     stack,
 };
 #[cfg(test)]
-pub use self::plain::{Plain, plain};
+pub use self::{
+    maps::set_contended,
+    plain::{Plain, plain},
+};
 use crate::{
     dns::{self, Buffer, Step},
     family::V4,

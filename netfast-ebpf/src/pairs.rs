@@ -132,3 +132,60 @@ fn refresh<A: Copy>(known: &mut Flow<A>, new: &Flow<A>) {
 
 /// Two packets of a flow that are learned closer together than this belong to one question, in nanoseconds.
 const ASKED_NS: u64 = 100_000_000;
+
+#[cfg(test)]
+mod tests {
+    use netfast_common::net::{Ip4, Port};
+
+    use super::*;
+    use crate::{
+        fake::{reset, set_contended},
+        family::V4,
+    };
+
+    /// One direction of a conversation on a bridge, and what is learned of it.
+    fn direction(from: u8, to: u8) -> (FlowKey<Ip4>, Flow<Ip4>) {
+        let key = FlowKey {
+            source: Ip4::from_bytes([172, 17, 0, from]),
+            destination: Ip4::from_bytes([172, 17, 0, to]),
+            source_port: Port::new(7000 + u16::from(from)),
+            destination_port: Port::new(7000 + u16::from(to)),
+            ifindex: u32::from(from),
+            protocol: 17,
+            ..FlowKey::default()
+        };
+        let flow = Flow {
+            tag: key.tag(),
+            source: key.source,
+            destination: key.destination,
+            source_port: key.source_port,
+            destination_port: key.destination_port,
+            out_ifindex: u32::from(to),
+            tag_end: key.tag(),
+            ..Flow::default()
+        };
+        (key, flow)
+    }
+
+    #[test]
+    fn a_table_that_takes_nothing_leaves_no_half_of_a_pair() {
+        reset();
+        let ((key, flow), (back_key, back)) = (direction(2, 3), direction(3, 2));
+        let remember = |key, flow| remember::<V4>(key, flow);
+        set_contended(true);
+        assert_eq!(remember(&key, &flow), Reason::TableFull);
+        set_contended(false);
+        assert_eq!(remember(&key, &flow), Reason::Learned);
+        set_contended(true);
+        assert_eq!(remember(&back_key, &back), Reason::TableFull);
+        assert!(V4::flows().entries().is_empty() && is_waiting::<V4>(&key));
+        // The one that waits is found again by the next packet.
+        set_contended(false);
+        assert_eq!(remember(&back_key, &back), Reason::Paired);
+        assert_eq!((V4::flows().entries().len(), V4::fresh().entries().len()), (2, 0));
+        // What is known is stamped in place and needs none.
+        set_contended(true);
+        assert_eq!(remember(&key, &flow), Reason::Refreshed);
+        reset();
+    }
+}

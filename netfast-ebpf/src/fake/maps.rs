@@ -26,6 +26,7 @@ struct Kernel {
     now: u64,
     stack: u64,
     random: u32,
+    is_contended: bool,
 }
 
 /// A value's memory.
@@ -70,6 +71,12 @@ pub fn set_stack(stack: u64) {
 /// Sets what chance gives next.
 pub fn set_random(random: u32) {
     with(|kernel| kernel.random = random);
+}
+
+/// Whether other CPUs have every place of each LRU table in hand: then such a table takes nothing.
+#[cfg(test)]
+pub fn set_contended(is_contended: bool) {
+    with(|kernel| kernel.is_contended = is_contended);
 }
 
 /// `bpf_ktime_get_coarse_ns`.
@@ -124,6 +131,9 @@ impl Definition {
     fn put<V: Copy>(&self, key: &[u8], value: &V, evicts: bool) -> Result<(), i32> {
         const { assert!(align_of::<V>() <= align_of::<u64>()) }
         with(|kernel| {
+            if evicts && kernel.is_contended {
+                return Err(-ENOMEM);
+            }
             kernel.age += 1;
             let age = kernel.age;
             let elements = kernel.maps.entry(self.key()).or_default();
@@ -176,6 +186,7 @@ impl Definition {
 
 const ENOENT: i32 = 2;
 const E2BIG: i32 = 7;
+const ENOMEM: i32 = 12;
 
 /// A key as the kernel sees it.
 fn bytes_of<K>(key: &K) -> &[u8] {

@@ -19,7 +19,8 @@ const ELSEWHERE: &[(Reason, &str)] = &[
     ),
     (
         Reason::TableFull,
-        "an LRU table makes room, unless every CPU writes to it at once; nothing more to test than its counter",
+        "an LRU table gives another flow's place away, unless all its places are being written to in this very moment; \
+         netfast-ebpf/src/pairs.rs",
     ),
 ];
 

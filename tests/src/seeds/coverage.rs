@@ -20,6 +20,8 @@ pub struct Coverage {
     pub steps: Counts,
     /// Packets by reason, with netfast on.
     pub reasons: Counts,
+    /// Reasons that no traffic can cause: why, and where they are tested instead.
+    pub beyond: BTreeMap<String, String>,
     /// Packets that took the fast path, with netfast on.
     pub fast_packets: u64,
     /// Conversations that were opened, and those that did not get through.
@@ -63,9 +65,20 @@ impl Coverage {
                 *mine.entry(name.clone()).or_default() += count;
             }
         }
+        self.beyond
+            .extend(other.beyond.iter().map(|(name, why)| (name.clone(), why.clone())));
         self.fast_packets += other.fast_packets;
         self.opened += other.opened;
         self.refused += other.refused;
+    }
+
+    /// Reasons that were hit fewer times than this, though traffic can cause them.
+    pub fn rare(&self, least: u64) -> Vec<&str> {
+        let reasons = self.reasons.iter();
+        reasons
+            .filter(|(name, count)| **count < least && !self.beyond.contains_key(*name))
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 }
 
@@ -86,6 +99,29 @@ impl fmt::Display for Coverage {
                 writeln!(f, "  {name:<40} {count:>8}")?;
             }
         }
+        for (name, why) in &self.beyond {
+            writeln!(f, "\nno traffic causes {name}: {why}")?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rare_is_told_unless_no_traffic_causes_it() {
+        let mut table = Coverage::default();
+        for (name, count) in [("seldom", 19), ("often", 20), ("never", 0)] {
+            table.reasons.insert(name.to_owned(), count);
+        }
+        table.beyond.insert("never".to_owned(), "no memory".to_owned());
+        let mut sum = Coverage::default();
+        sum.add(&table);
+        assert_eq!(sum.rare(20), ["seldom"]);
+        assert!(sum.to_string().contains("no traffic causes never: no memory"));
+        sum.add(&table);
+        assert!(sum.rare(20).is_empty());
     }
 }

@@ -31,6 +31,10 @@ pub enum Step {
     Echo(usize, u8),
     /// A TCP connection between real sockets on the same way: so many KiB there and back, then a close.
     Transfer(usize, u16, Close),
+    /// UDP between real sockets on the same way.
+    Datagrams(usize, Datagrams),
+    /// A program of the host's gets packets from a container, and sends the very same packets on to another.
+    Relayed(Place, Place),
     /// A rule comes.
     AddRule(Rule),
     /// The rule of this number goes (of those that were there from the beginning).
@@ -113,6 +117,17 @@ pub enum Close {
     ResetByClient,
 }
 
+/// What real sockets say by UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagrams {
+    /// Questions and answers, one after the other.
+    pub rounds: u8,
+    /// Bytes in each datagram.
+    pub size: u16,
+    /// Datagrams in each question and each answer, by one call if more than one (`UDP_SEGMENT`).
+    pub segments: u8,
+}
+
 /// The MAC address of a container that replaces another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mac {
@@ -159,7 +174,8 @@ impl Step {
             | Self::Echo(talk, _)
             | Self::SwitchedOff(talk, _)
             | Self::Torn(talk)
-            | Self::Transfer(talk, ..) => Some(*talk),
+            | Self::Transfer(talk, ..)
+            | Self::Datagrams(talk, _) => Some(*talk),
             Self::AddRule(_)
             | Self::RemoveRule(_)
             | Self::Stop(_)
@@ -176,6 +192,7 @@ impl Step {
             | Self::Qdisc(_)
             | Self::Port(..)
             | Self::HostTalk(..)
+            | Self::Relayed(..)
             | Self::Pause(_) => None,
         }
     }
@@ -197,6 +214,10 @@ impl Step {
             Self::Transfer(_, _, Close::HalfByClient) => "transfer, client closes first",
             Self::Transfer(_, _, Close::HalfByServer) => "transfer, server closes first",
             Self::Transfer(_, _, Close::ResetByClient) => "transfer, reset",
+            Self::Datagrams(_, Datagrams { segments: 2.., .. }) => "datagrams, GSO",
+            Self::Datagrams(_, Datagrams { size: 1473.., .. }) => "datagrams, fragmented",
+            Self::Datagrams(..) => "datagrams",
+            Self::Relayed(..) => "sent on by a program",
             Self::AddRule(_) => "rule added",
             Self::RemoveRule(_) => "rule removed",
             Self::Stop(_) => "container stopped",

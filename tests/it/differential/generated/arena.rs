@@ -28,8 +28,8 @@ use super::super::{
     world::Mode,
 };
 
-/// Ports of real sockets: the stack of a station takes what comes for them, and what they send is not compared packet
-/// by packet. As few as can be, since translation may choose any port by chance.
+/// Ports of real sockets: the stack of a station takes what comes for them, and the segments that they send are not
+/// compared one by one. As few as can be, since translation may choose any port by chance.
 pub const REAL_SERVER: u16 = 47_000;
 /// See above: published ports in containers.
 pub const REAL_PUBLISHED: RangeInclusive<u16> = CONTAINER_PORT + REAL_PORTS..=CONTAINER_PORT + REAL_PORTS + 2;
@@ -87,12 +87,9 @@ pub enum Undo {
 }
 
 impl Arena {
-    /// Builds it, on a CPU of its own if there are two, and starts netfast.
-    pub fn new(shape: &Shape, mode: Mode) -> Result<Self> {
-        let cpu = match mode {
-            Mode::Off => 0,
-            Mode::On => 1 % cpus(),
-        };
+    /// Builds it, on a CPU of its own if there are as many, and starts netfast.
+    pub fn new(shape: &Shape, mode: Mode, lane: usize) -> Result<Self> {
+        let cpu = cpu(mode, lane);
         pin(cpu)?;
         let host = NetNs::new("host")?;
         let mut spaces = BTreeMap::new();
@@ -101,7 +98,9 @@ impl Arena {
             .into_iter()
             .chain([Place::Outside(0), Place::Outside(1)])
         {
-            spaces.insert(place, NetNs::new(&place.name())?);
+            let space = NetNs::new(&place.name())?;
+            space.sh(&format!("sysctl -qw {}", SILENT.join(" ")))?;
+            spaces.insert(place, space);
         }
         set_sysctls(&host, shape, mode)?;
         let socket = |port| host.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
@@ -141,6 +140,7 @@ impl Arena {
                 "link add {name} address {} type bridge mcast_snooping 0",
                 names::text(mac)
             ));
+            lines.push(trusts_neighbours(&name));
             lines.push(format!("addr add {}/24 dev {name}", names::gateway(number)));
             lines.push(format!("link set {name} up"));
             self.names.insert(mac, name);
@@ -201,20 +201,24 @@ impl Arena {
             space.name()
         )];
         lines.extend(more);
+        lines.push(trusts_neighbours(&veth));
         lines.push(format!("link set {veth} up"));
         batch(&self.host, &lines)?;
         batch(
             space,
             &[
+                trusts_neighbours("eth0"),
                 format!("addr add {ip}/24 dev eth0"),
                 "link set eth0 up".to_owned(),
                 format!("route add default via {gateway}"),
             ],
         )?;
-        // What comes for real sockets is taken, and the stack answers nothing else.
+        // What comes for real sockets is taken, and the stack answers nothing else. What a path carries is remembered for
+        // minutes, so those errors would reach into the scenarios that follow.
         space.sh(&format!(
             "nft 'table ip silence; flush table ip silence; table ip silence {{ chain every {{ type filter hook \
-             prerouting priority -400; tcp dport {{ {REAL_SERVER}, {}-{}, {}-{} }} accept; drop; }}; }}'",
+             prerouting priority -400; meta l4proto {{ tcp, udp }} th dport {{ {REAL_SERVER}, {}-{}, {}-{} }} accept; \
+             icmp type destination-unreachable icmp code != frag-needed accept; drop; }}; }}'",
             REAL_PUBLISHED.start(),
             REAL_PUBLISHED.end(),
             REAL_CLIENTS.start(),
@@ -259,6 +263,18 @@ impl Arena {
         }
         self.drain();
         Ok(())
+    }
+
+    /// How many devices are on the fast path if all are.
+    pub fn devices(&self) -> usize {
+        self.spaces.len() + self.shape.bridges.len()
+    }
+
+    /// An error with the same names in it on every host: those of namespaces are nobody else's.
+    pub fn without_namespaces(&self, line: String) -> String {
+        let spaces = self.spaces.iter().map(|(place, space)| (space.name(), place.name()));
+        let all = spaces.chain([(self.host.name(), "host".to_owned())]);
+        all.fold(line, |line, (name, ours)| line.replace(name, &ours))
     }
 
     /// Forgets what has come.
@@ -329,11 +345,21 @@ pub fn batch(space: &NetNs, lines: &[String]) -> Result<()> {
         .map(drop)
 }
 
+/// No router and neighbour discovery: IPv6 always takes the kernel's path. A stack must say nothing by itself, by its
+/// timers, since a bridge learns from every frame where a station is.
+const SILENT: [&str; 2] = [
+    "net.ipv6.conf.all.disable_ipv6=1",
+    "net.ipv6.conf.default.disable_ipv6=1",
+];
+
+/// For the same reason neighbours that are known are not asked again in the next half hour: a line for [`batch`].
+fn trusts_neighbours(device: &str) -> String {
+    format!("ntable change name arp_cache dev {device} base_reachable 3600000")
+}
+
 fn set_sysctls(host: &NetNs, shape: &Shape, mode: Mode) -> Result<()> {
-    let mut lines = vec![
-        // Router and neighbour discovery would only be noise: IPv6 always takes the kernel's path.
-        "net.ipv6.conf.all.disable_ipv6=1".to_owned(),
-        "net.ipv6.conf.default.disable_ipv6=1".to_owned(),
+    let mut lines: Vec<String> = SILENT.map(str::to_owned).into();
+    lines.extend([
         "net.ipv4.ip_forward=1".to_owned(),
         format!("net.bridge.bridge-nf-call-iptables={}", u8::from(shape.br_netfilter)),
         // Whether an ICMP error comes must not depend on when the last one came.
@@ -343,7 +369,7 @@ fn set_sysctls(host: &NetNs, shape: &Shape, mode: Mode) -> Result<()> {
         // Nor must incomplete datagrams time out while a scenario is played.
         "net.ipv4.ipfrag_time=3600".to_owned(),
         format!("net.netfilter.nf_conntrack_checksum={}", u8::from(!shape.unsummed)),
-    ];
+    ]);
     if mode == Mode::Off {
         // By design netfast sets it: conntrack sees one segment a second, and would call the others' successors
         // invalid. Everything else is compared with a kernel that has it set, too.
@@ -363,6 +389,15 @@ fn gratuitous_arp(station: &Station) -> Vec<u8> {
     frame.extend(station.ip.octets());
     frame.resize(60, 0);
     frame
+}
+
+/// The CPU of an arena: each lane has two, and where lanes share them, each CPU has as many with netfast on.
+fn cpu(mode: Mode, lane: usize) -> usize {
+    let of_two = match mode {
+        Mode::Off => lane % 2,
+        Mode::On => (lane + 1) % 2,
+    };
+    (2 * lane + of_two) % cpus()
 }
 
 /// CPUs of the machine, whatever this thread is bound to.

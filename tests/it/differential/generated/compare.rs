@@ -117,9 +117,13 @@ fn without_cookies(line: &str, cookies: &BTreeSet<u32>) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether an entry is of a connection from one of these ports.
+/// Whether an entry is of a connection from one of these ports, or to one: what conntrack picks up in the middle may be
+/// the server's packet.
 fn is_of(line: &str, ports: &BTreeSet<u16>) -> bool {
-    let port = line.split(' ').find_map(|word| word.strip_prefix("sport="));
-    port.and_then(|port| port.parse().ok())
-        .is_some_and(|port| ports.contains(&port))
+    let numbers = line
+        .split(' ')
+        .filter_map(|word| word.strip_prefix("sport=").or_else(|| word.strip_prefix("dport=")));
+    numbers
+        .filter_map(|number| number.parse().ok())
+        .any(|port| ports.contains(&port))
 }

@@ -2,7 +2,8 @@
 //! netfast off and on.
 //!
 //! - [`arena`], [`rules`]: the host's namespaces, and the rules in it;
-//! - [`play`], [`talks`], [`packets`], [`transfer`], [`events`]: a script, step by step;
+//! - [`play`], [`talks`], [`packets`], [`events`]: a script, step by step;
+//! - [`transfer`], [`datagrams`], [`relay`]: real sockets, and a program that sends on what it got;
 //! - [`meddle`]: what happens to netfast itself meanwhile;
 //! - [`settle`]: when netfast has heard of what happened;
 //! - [`compare`]: what must be the same, and what differs by design;
@@ -14,10 +15,12 @@ use netfast_tests::require::{Need, needs};
 
 mod arena;
 mod compare;
+mod datagrams;
 mod events;
 mod meddle;
 mod packets;
 mod play;
+mod relay;
 mod rules;
 mod run;
 mod settle;
@@ -25,7 +28,7 @@ mod talks;
 mod transfer;
 
 /// The seeds that every run of the tests plays.
-const FIXED: u64 = 80;
+const FIXED: u64 = 200;
 
 /// Which seeds, `FROM+COUNT`, instead of the fixed ones: set by `cargo xtask test differential --seeds`.
 const SEEDS: &str = "NETFAST_SEEDS";

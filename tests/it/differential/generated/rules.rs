@@ -199,7 +199,7 @@ fn publish(base: &Base, published: Published, number: u16, filter: &mut Vec<Stri
     } else {
         format!("! -i {name} ")
     };
-    for (protocol, more) in [("tcp", 0), ("udp", 0), ("tcp", REAL_PORTS)] {
+    for (protocol, more) in [("tcp", 0), ("udp", 0), ("tcp", REAL_PORTS), ("udp", REAL_PORTS)] {
         let (host, inside) = (PUBLISHED_PORT + number + more, CONTAINER_PORT + number + more);
         nat.push(format!(
             "-A DOCKER {address}{not_from}-p {protocol} --dport {host} -j DNAT --to {ip}:{inside}"

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::PathBuf,
+    sync::{Mutex, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -33,57 +34,77 @@ const ENOUGH: usize = 8;
 /// Set: the first seed that differs ends the run, and is not made smaller.
 const BRIEF: &str = "NETFAST_SEEDS_BRIEF";
 
+/// The table must show each reason so often, in a run of so many seeds.
+const LEAST: u64 = 20;
+const MANY: u64 = 2000;
+
+/// So many batches are played at the same time: most of the time netfast is waited for. On two CPUs a seed takes 0.5 s
+/// then, of 1.2 s for one after the other.
+const LANES: usize = 3;
+
 /// A seed that failed.
 struct Failure {
     seed: u64,
     text: String,
 }
 
+/// What has come of the seeds so far.
+#[derive(Default)]
+struct Tally {
+    played: u64,
+    coverage: Coverage,
+    failures: Vec<Failure>,
+    hasty: Vec<(u64, Difference)>,
+}
+
+/// Seeds that are played in lanes.
+struct Run {
+    from: u64,
+    count: u64,
+    start: Instant,
+    next: Mutex<u64>,
+    tally: Mutex<Tally>,
+    /// Held for writing by who plays with patience: nobody else is to make the machine busy then.
+    quiet: RwLock<()>,
+}
+
 /// Plays them all and panics, at the end, if any differs.
 pub fn seeds(from: u64, count: u64, json: Option<PathBuf>) {
-    let start = Instant::now();
-    let mut coverage = Coverage::default();
-    let mut failures = Vec::new();
-    let mut hasty = Vec::new();
-    let mut seed = from;
-    while seed < from + count && failures.len() < if env::var_os(BRIEF).is_some() { 1 } else { ENOUGH } {
-        let end = (seed / SEEDS_OF_A_SHAPE + 1) * SEEDS_OF_A_SHAPE;
-        let batch: Vec<u64> = (seed..end.min(from + count)).collect();
-        seed = end;
-        for (seed, difference) in batch_of(&batch, &mut coverage) {
-            if env::var_os(BRIEF).is_some() && !failures.is_empty() {
-                break;
-            }
-            match confirm(seed, &difference) {
-                Some(failure) => {
-                    eprintln!("{}", failure.text);
-                    failures.push(failure);
-                }
-                None => hasty.push((seed, difference)),
-            }
+    let run = Run {
+        from,
+        count,
+        start: Instant::now(),
+        next: Mutex::new(from),
+        tally: Mutex::default(),
+        quiet: RwLock::new(()),
+    };
+    thread::scope(|scope| {
+        for lane in 0..LANES {
+            let run = &run;
+            scope.spawn(move || run.lane(lane));
         }
-        eprintln!(
-            "seeds {from} to {}: {} differ, {} only in haste; {:.0} s",
-            end.min(from + count) - 1,
-            failures.len(),
-            hasty.len(),
-            start.elapsed().as_secs_f32()
-        );
-    }
-    let seconds = start.elapsed().as_secs_f64();
+    });
+    let seconds = run.start.elapsed().as_secs_f64();
+    let Tally {
+        played,
+        coverage,
+        failures,
+        hasty,
+    } = run.tally.into_inner().expect("no lane panicked");
     for (seed, difference) in &hasty {
         eprintln!(
             "seed {seed} differed once, and not again with more patience:\n{}",
             difference.text
         );
     }
-    eprintln!("{coverage}\n{:.2} s for each seed", seconds / count as f64);
+    eprintln!("{coverage}\n{:.2} s for each seed", seconds / played as f64);
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&coverage).expect("numbers");
         fs::write(&path, text).expect("the coverage table is written");
         eprintln!("the same as JSON: {}", path.display());
     }
-    let seeds: Vec<u64> = failures.iter().map(|failure| failure.seed).collect();
+    let mut seeds: Vec<u64> = failures.iter().map(|failure| failure.seed).collect();
+    seeds.sort_unstable();
     assert!(failures.is_empty(), "seeds {seeds:?} differ: see above");
     assert!(
         coverage.fast_packets * 10 > coverage.seeds * 100,
@@ -91,12 +112,74 @@ pub fn seeds(from: u64, count: u64, json: Option<PathBuf>) {
         coverage.fast_packets,
         coverage.seeds
     );
+    let rare = coverage.rare(LEAST);
+    assert!(
+        played < MANY || rare.is_empty(),
+        "{played} seeds, and yet these reasons were hit fewer than {LEAST} times: {rare:?}"
+    );
 }
 
-/// Seeds of one shape; those that differ, with what differs.
-fn batch_of(seeds: &[u64], coverage: &mut Coverage) -> Vec<(u64, Difference)> {
+impl Run {
+    /// Plays batches until none is left.
+    fn lane(&self, lane: usize) {
+        let enough = if env::var_os(BRIEF).is_some() { 1 } else { ENOUGH };
+        while let Some(batch) = self.next_batch() {
+            if self.tally.lock().expect("the tally").failures.len() >= enough {
+                return;
+            }
+            let different = {
+                let _shared = self.quiet.read().expect("quiet");
+                let (coverage, different) = batch_of(&batch, lane);
+                let mut tally = self.tally.lock().expect("the tally");
+                tally.coverage.add(&coverage);
+                tally.played += coverage.seeds;
+                different
+            };
+            for (seed, difference) in different {
+                let failure = {
+                    let _alone = self.quiet.write().expect("quiet");
+                    confirm(seed, &difference, lane)
+                };
+                let mut tally = self.tally.lock().expect("the tally");
+                match failure {
+                    Some(failure) => {
+                        eprintln!("{}", failure.text);
+                        tally.failures.push(failure);
+                        if tally.failures.len() >= enough {
+                            return;
+                        }
+                    }
+                    None => tally.hasty.push((seed, difference)),
+                }
+            }
+            let tally = self.tally.lock().expect("the tally");
+            eprintln!(
+                "{} of {} seeds from {}: {} differ, {} only in haste; {:.0} s",
+                tally.played,
+                self.count,
+                self.from,
+                tally.failures.len(),
+                tally.hasty.len(),
+                self.start.elapsed().as_secs_f32()
+            );
+        }
+    }
+
+    /// Seeds of one shape.
+    fn next_batch(&self) -> Option<Vec<u64>> {
+        let mut next = self.next.lock().expect("the next seed");
+        let (first, last) = (*next, self.from + self.count);
+        let end = (first / SEEDS_OF_A_SHAPE + 1) * SEEDS_OF_A_SHAPE;
+        *next = end.min(last);
+        (first < last).then(|| (first..*next).collect())
+    }
+}
+
+/// Plays seeds of one shape: what was hit, and those that differ, with what differs.
+fn batch_of(seeds: &[u64], lane: usize) -> (Coverage, Vec<(u64, Difference)>) {
     let parts: Vec<Part> = seeds.iter().map(|seed| Part::whole(&scenario(*seed))).collect();
-    let (off, on) = both(&parts[0].scenario.shape, &parts, &HASTY);
+    let (off, on) = both(&parts[0].scenario.shape, &parts, &HASTY, lane);
+    let mut coverage = Coverage::default();
     let mut different = Vec::new();
     for ((seed, off), on) in seeds.iter().zip(&off).zip(&on) {
         coverage.add(&on.coverage);
@@ -104,13 +187,13 @@ fn batch_of(seeds: &[u64], coverage: &mut Coverage) -> Vec<(u64, Difference)> {
             different.push((*seed, difference));
         }
     }
-    different
+    (coverage, different)
 }
 
 /// The same with netfast off and on, at the same time on different CPUs if there are two.
-fn both(shape: &Shape, parts: &[Part], patience: &Patience) -> (Vec<Record>, Vec<Record>) {
+fn both(shape: &Shape, parts: &[Part], patience: &Patience, lane: usize) -> (Vec<Record>, Vec<Record>) {
     let all = |mode| {
-        let mut arena = Arena::new(shape, mode).expect("an arena");
+        let mut arena = Arena::new(shape, mode, lane).expect("an arena");
         let played = parts.iter().map(|part| play(&mut arena, part, patience));
         played.collect::<Vec<Record>>()
     };
@@ -122,16 +205,16 @@ fn both(shape: &Shape, parts: &[Part], patience: &Patience) -> (Vec<Record>, Vec
 }
 
 /// Whether a part of a scenario differs in arenas of its own, and how.
-fn differs(part: &Part, patience: &Patience) -> Option<Difference> {
-    let (off, on) = both(&part.scenario.shape, std::slice::from_ref(part), patience);
+fn differs(part: &Part, patience: &Patience, lane: usize) -> Option<Difference> {
+    let (off, on) = both(&part.scenario.shape, std::slice::from_ref(part), patience, lane);
     compare(&off[0], &on[0])
 }
 
 /// Whether the kernel by itself does the same twice.
-fn is_certain(part: &Part) -> bool {
+fn is_certain(part: &Part, lane: usize) -> bool {
     let once = || {
         let off = || {
-            let mut arena = Arena::new(&part.scenario.shape, Mode::Off).expect("an arena");
+            let mut arena = Arena::new(&part.scenario.shape, Mode::Off, lane).expect("an arena");
             play(&mut arena, part, &PATIENT)
         };
         thread::scope(|scope| scope.spawn(off).join().expect("netfast off"))
@@ -140,11 +223,11 @@ fn is_certain(part: &Part) -> bool {
 }
 
 /// Plays a seed that has differed again, alone and with patience, and makes it smaller.
-fn confirm(seed: u64, first: &Difference) -> Option<Failure> {
+fn confirm(seed: u64, first: &Difference, lane: usize) -> Option<Failure> {
     let whole = scenario(seed);
     let part = Part::whole(&whole);
-    let difference = differs(&part, &PATIENT)?;
-    if !is_certain(&part) {
+    let difference = differs(&part, &PATIENT, lane)?;
+    if !is_certain(&part, lane) {
         return None;
     }
     // For trials of faults: which seed finds one is all that is asked.
@@ -166,10 +249,10 @@ fn confirm(seed: u64, first: &Difference) -> Option<Failure> {
     let keep = shrink(&whole, deadline, |keep| {
         let part = keep.of(&whole);
         // In the same step, or it would be something else that is found.
-        let found = differs(&part, &HASTY);
+        let found = differs(&part, &HASTY, lane);
         found.is_some_and(|found| found.titles.contains(first_title))
     });
-    let _ = writeln!(text, "{}", small(seed, &keep));
+    let _ = writeln!(text, "{}", small(seed, &keep, lane));
     Some(Failure { seed, text })
 }
 
@@ -180,10 +263,10 @@ fn place(title: &str) -> usize {
 }
 
 /// The smallest part of a scenario that differs, and how to play it.
-fn small(seed: u64, keep: &Keep) -> String {
+fn small(seed: u64, keep: &Keep, lane: usize) -> String {
     let whole = scenario(seed);
     let part = keep.of(&whole);
-    let difference = differs(&part, &PATIENT);
+    let difference = differs(&part, &PATIENT, lane);
     let note = difference.map_or_else(
         || "it does not differ with more patience".to_owned(),
         |difference| difference.text,
@@ -196,7 +279,7 @@ pub fn replay(seed: u64, keep: Option<&Keep>) {
     let whole = scenario(seed);
     let part = keep.map_or_else(|| Part::whole(&whole), |keep| keep.of(&whole));
     println!("{part}");
-    let (off, on) = both(&part.scenario.shape, std::slice::from_ref(&part), &PATIENT);
+    let (off, on) = both(&part.scenario.shape, std::slice::from_ref(&part), &PATIENT, 0);
     for step in &on[0].steps {
         println!("{}", step.title);
         for line in &step.lines {

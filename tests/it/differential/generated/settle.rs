@@ -33,9 +33,9 @@ pub struct Patience {
 /// On an idle machine this is long enough nearly always.
 pub const HASTY: Patience = Patience {
     quiet: Duration::from_millis(12),
-    announced: Duration::from_secs(2),
+    announced: Duration::from_millis(700),
     polled: Duration::from_millis(2500),
-    perhaps: Duration::from_millis(150),
+    perhaps: Duration::from_millis(400),
     sockets: Duration::from_millis(400),
 };
 
@@ -61,10 +61,15 @@ pub enum Expect {
     Perhaps,
     /// As announced, and the plan is made anew: devices come or go a little later.
     Planned,
+    /// As planned, and some devices are off the fast path then.
+    Judged,
 }
 
 /// The passes of the daemon are up to so far apart, and one takes a while.
 const PLANNING: Duration = Duration::from_millis(200);
+
+/// How often netfast's notes are looked at.
+const GLANCE: Duration = Duration::from_micros(1500);
 
 /// What netfast has noted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +110,7 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         Expect::Announced => (patience.announced, patience.quiet),
         Expect::Polled => (patience.polled, patience.quiet),
         Expect::Perhaps => (patience.perhaps, patience.quiet),
-        Expect::Planned => (patience.announced, patience.quiet.max(PLANNING)),
+        Expect::Planned | Expect::Judged => (patience.announced, patience.quiet.max(PLANNING)),
     };
     let start = Instant::now();
     let mut last = before.clone();
@@ -121,9 +126,11 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         } else {
             start.elapsed() >= limit
         };
-        if is_over {
+        let is_planned = expect != Expect::Judged || last.devices() < arena.devices();
+        if is_over && (is_planned || start.elapsed() >= patience.announced) {
             return;
         }
-        thread::sleep(Duration::from_micros(if has_changed { 2000 } else { 300 }));
+        // To look costs CPU time, which others who play at the same time want to have.
+        thread::sleep(if has_changed { quiet / 4 } else { GLANCE });
     }
 }

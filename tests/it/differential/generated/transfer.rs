@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netfast_tests::{
@@ -31,6 +31,17 @@ use super::{
     play::Play,
 };
 
+/// Real sockets on the way of a conversation.
+pub struct Ends {
+    pub client: NsHandle,
+    pub from: SocketAddrV4,
+    /// What the client sends to.
+    pub to: SocketAddrV4,
+    pub server: NsHandle,
+    /// The port that the server has itself.
+    pub port: u16,
+}
+
 /// What a transfer is.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -42,18 +53,39 @@ struct Plan {
 impl Play<'_> {
     /// Tries it where the conversation has got through; elsewhere it would only wait.
     pub fn transfer(&mut self, number: usize, kib: u16, close: Close) {
+        let ends = match self.real_ends(number) {
+            Ok(ends) => ends,
+            Err(why) => return self.note(why.to_owned()),
+        };
+        if close == Close::ResetByClient {
+            self.note_reset(ends.from.port());
+        }
+        let plan = Plan {
+            bytes: usize::from(kib) * 1024,
+            close,
+            limit: self.patience.sockets,
+        };
+        for line in converse(&ends, plan) {
+            self.note(line);
+        }
+        self.arena.drain();
+    }
+
+    /// Where real sockets belong that go the way of a conversation, or why there are none. Each time a client's port that
+    /// the last ones have not had.
+    pub fn real_ends(&mut self, number: usize) -> Result<Ends, &'static str> {
         let live = &self.live[number];
         let talk = live.talk;
         let server = match talk.way {
             Way::Host => self.arena.host.handle(),
-            Way::Behind => return self.note("nobody has that address".to_owned()),
+            Way::Behind => return Err("nobody has that address"),
             Way::Direct(_) | Way::Published(..) => match live.server {
                 Some(place) if self.is_there(place) => self.arena.spaces[&place].handle(),
-                _ => return self.note("the server is gone".to_owned()),
+                _ => return Err("the server is gone"),
             },
         };
         if !live.is_open || !self.is_there(talk.client) {
-            return self.note("not tried".to_owned());
+            return Err("not tried");
         }
         let (to, port) = if let Way::Published(number, uplink) = talk.way {
             let number = u16::try_from(number).expect("few") + REAL_PORTS;
@@ -64,21 +96,16 @@ impl Play<'_> {
         };
         let client = self.arena.spaces[&talk.client].handle();
         let from = SocketAddrV4::new(names::ip(talk.client), self.next_real_port());
-        if close == Close::ResetByClient {
-            self.note_reset(from.port());
-        }
         for port in [from.port(), to.port(), port] {
             self.note_port(port);
         }
-        let plan = Plan {
-            bytes: usize::from(kib) * 1024,
-            close,
-            limit: self.patience.sockets,
-        };
-        for line in converse(&client, from, to, &server, port, plan) {
-            self.note(line);
-        }
-        self.arena.drain();
+        Ok(Ends {
+            client,
+            from,
+            to,
+            server,
+            port,
+        })
     }
 
     fn is_there(&self, place: Place) -> bool {
@@ -94,30 +121,44 @@ impl Play<'_> {
 }
 
 /// Both ends, and what each says of it.
-fn converse(
-    client: &NsHandle,
-    from: SocketAddrV4,
-    to: SocketAddrV4,
-    server: &NsHandle,
-    port: u16,
-    plan: Plan,
-) -> [String; 2] {
-    let listener = match server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))) {
+fn converse(ends: &Ends, plan: Plan) -> [String; 2] {
+    let Ends {
+        client,
+        from,
+        to,
+        server,
+        port,
+    } = ends;
+    let listener = match server.run(|| once_free(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)))) {
         Ok(Ok(listener)) => listener,
         other => return [format!("no listener: {other:?}"), String::new()],
     };
-    let socket = match client.run(|| client_socket(from)) {
+    let socket = match client.run(|| client_socket(*from)) {
         Ok(Ok(socket)) => socket,
         other => return [format!("no socket: {other:?}"), String::new()],
     };
     thread::scope(|scope| {
         let server = scope.spawn(move || serve(&listener, plan));
-        let client = scope.spawn(move || call(socket, to, plan));
+        let client = scope.spawn(move || call(socket, *to, plan));
         let said = |result: io::Result<String>| result.unwrap_or_else(|error| error.kind().to_string());
         let client = said(client.join().expect("the client"));
         let server = said(server.join().expect("the server"));
         [format!("client: {client}"), format!("server: {server}")]
     })
+}
+
+/// Binds a socket. The last one of that port may not quite be closed: a process that another thread is starting has a copy
+/// of it until it is what it is to be.
+pub fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn client_socket(from: SocketAddrV4) -> io::Result<OwnedFd> {

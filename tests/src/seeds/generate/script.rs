@@ -5,7 +5,7 @@ use super::{
         odd::Odd,
         rule::Rule,
         scenario::{Protocol, Talk},
-        step::{By, Close, Device, Icmp, Mac, Part, PortFlag, Step},
+        step::{By, Close, Datagrams, Device, Icmp, Mac, Part, PortFlag, Step},
     },
     Maker,
 };
@@ -76,11 +76,13 @@ impl Maker {
             (6, 5),
             (4, 6),
             (4, 7),
-            (3, 8),
+            (5, 8),
             (4, 9),
             (4, 10),
             (2, 11),
             (2, 12),
+            (6, 13),
+            (2, 14),
         ]) {
             0 => {
                 let odd = self.odd(talk);
@@ -115,23 +117,53 @@ impl Maker {
                 vec![Step::SwitchedOff(talk, part), Step::Exchange(talk, 2)]
             }
             12 => vec![Step::Torn(talk), Step::Exchange(talk, 2)],
+            13 => vec![Step::Datagrams(talk, self.datagrams())],
+            14 => {
+                let from = self.container();
+                match self.on_bridge(from, true) {
+                    Some(to) => vec![Step::Relayed(from, to)],
+                    None => vec![Step::HostTalk(from, 3)],
+                }
+            }
             10 => vec![Step::OneWay(talk, by, self.rng.pick(&[4, 12]))],
             _ => vec![Step::Pause(self.rng.pick(&[10, 40, 80])), Step::Exchange(talk, 2)],
         }
     }
 
+    fn datagrams(&mut self) -> Datagrams {
+        let rng = &mut self.rng;
+        let (size, segments) = rng.weighted(&[
+            (3, (1, 1)),
+            (4, (200, 1)),
+            (3, (1464, 1)),
+            (2, (3000, 1)),
+            (2, (100, 10)),
+            (2, (1400, 3)),
+        ]);
+        Datagrams {
+            rounds: rng.pick(&[1, 5, 8]),
+            size,
+            segments,
+        }
+    }
+
     fn odd(&mut self, talk: usize) -> Odd {
         let Talk { protocol, client, .. } = self.talks[talk];
+        let is_tcp = protocol == Protocol::Tcp;
         let neighbour = self.on_bridge(client, true);
         let rng = &mut self.rng;
-        let odd = match rng.below(32) {
+        // Few shapes can have them at all.
+        if self.shape.unsummed && rng.chance(8) {
+            return Odd::BadChecksum;
+        }
+        let odd = match rng.below(37) {
             0 | 1 => Odd::Plain(rng.pick(&[0, 1, 3, 8, 15, 17, 200, 1300])),
             2 => Odd::Full { df: rng.chance(50) },
             3 => Odd::Ttl(rng.pick(&[0, 1, 1])),
             4 => Odd::Ttl(rng.pick(&[2, 3, 128, 255])),
             5 => Odd::Dscp(rng.pick(&[8, 46, 63])),
             6 => Odd::Ecn(rng.pick(&[1, 2, 3])),
-            7 => Odd::IpOptions,
+            7 | 34 => Odd::IpOptions,
             8 => Odd::Fragments {
                 size: rng.pick(&[16, 24]),
                 reversed: rng.chance(30),
@@ -139,10 +171,10 @@ impl Maker {
             },
             9 => Odd::ReservedBit,
             10 => Odd::NoDf,
-            11 => Odd::BadIpChecksum,
+            11 | 33 => Odd::BadIpChecksum,
             12 => Odd::BadChecksum,
             13 => Odd::ZeroChecksum,
-            14 => Odd::Vlan(rng.pick(&[0, 5])),
+            14 | 35 => Odd::Vlan(rng.pick(&[0, 5])),
             15 => Odd::Protocol(rng.pick(&[132, 47, 1])),
             16 => match neighbour {
                 Some(neighbour) => Odd::SpoofedAddress(neighbour),
@@ -160,9 +192,9 @@ impl Maker {
                 Some(neighbour) => Odd::WrongMac(neighbour),
                 None => Odd::MulticastAddress,
             },
-            23 => Odd::Flags(rng.pick(&[0, 0x08, 0x20, 0x28, 0x03, 0x06, 0x30, 0x50, 0xff])),
-            24 => Odd::TcpOptions { long: rng.chance(50) },
-            25 => Odd::OutOfWindow(rng.pick(&[200_000, 2_000_000_000])),
+            23 if is_tcp => Odd::Flags(rng.pick(&[0, 0x08, 0x20, 0x28, 0x03, 0x06, 0x30, 0x50, 0xff])),
+            24 if is_tcp => Odd::TcpOptions { long: rng.chance(50) },
+            25 if is_tcp => Odd::OutOfWindow(rng.pick(&[200_000, 2_000_000_000])),
             26 => Odd::Padded(rng.pick(&[1, 8])),
             27 => rng.pick(&[Odd::Truncated(4), Odd::BadHeaderLength, Odd::NotIp]),
             28 => Odd::BadLength,
@@ -170,7 +202,10 @@ impl Maker {
                 size: rng.pick(&[100, 536, 1000, 1400, 1448]),
                 count: rng.pick(&[2, 3, 10]),
             },
-            _ => Odd::Burst(rng.pick(&[3, 8])),
+            31 | 32 if is_tcp => Odd::Flags(rng.pick(&[0, 0x08, 0x20, 0x28])),
+            36 => Odd::Burst(rng.pick(&[3, 8])),
+            // Those of TCP, where it is UDP.
+            _ => Odd::Plain(rng.pick(&[2, 500, 1472])),
         };
         let is_wrong_sum = odd == Odd::BadChecksum || odd == Odd::ZeroChecksum && protocol == Protocol::Tcp;
         if is_wrong_sum && !self.shape.unsummed {
