@@ -258,6 +258,10 @@ pub enum RouteType {
     Other(u8),
 }
 
+/// The protocol number of routes that netfast makes: one that iproute2's list (rt_protos) and the routing daemons that
+/// are known leave free.
+pub const OUR_PROTOCOL: u8 = 0x6e;
+
 /// One route, or one hop of a multipath route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Route {
@@ -273,6 +277,8 @@ pub struct Route {
     pub oif: Option<u32>,
     /// What it does.
     pub kind: RouteType,
+    /// Who made it (`RTPROT_*`, linux/rtnetlink.h): 2 the kernel, 3 an administrator; see [`OUR_PROTOCOL`].
+    pub protocol: u8,
     /// The preferred source address.
     pub source: Option<IpAddr>,
     /// The MTU metric in bytes, if one is set.
