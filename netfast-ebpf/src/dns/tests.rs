@@ -87,6 +87,7 @@ impl Answer {
             eligible,
             members: self.addresses.len().try_into().expect("few"),
             ttl: 0,
+            ..Alias::default()
         }
     }
 }

@@ -26,7 +26,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::{diff::Hook, plan::Loopback};
 
 /// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 16] = [
+pub const MAPS: [&str; 23] = [
     map::CONTROL,
     map::DEVICES,
     map::GENERATIONS,
@@ -43,6 +43,13 @@ pub const MAPS: [&str; 16] = [
     map::GIVEN,
     map::ANSWERS,
     map::SCRATCH,
+    map::VIPS,
+    map::VIP_SLOTS,
+    map::VIP_MEMBERS,
+    map::VIP_GIVEN,
+    map::VIP_CONNECTIONS,
+    map::VIP_WAITING,
+    map::VIP_VERDICTS,
 ];
 /// What every map's name begins with, also in other ABIs.
 const MAP_PREFIX: &str = "netfast_";

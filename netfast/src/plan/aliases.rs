@@ -262,6 +262,7 @@ fn add(
             eligible: 0,
             members: u32::try_from(addresses.len()).unwrap_or(u32::MAX),
             ttl: config.alias_ttl,
+            ..Alias::default()
         };
         let mut sum = 0_u64;
         for (rank, (&address, &index)) in addresses.iter().enumerate() {

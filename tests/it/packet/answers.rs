@@ -70,6 +70,7 @@ impl Lab {
             eligible,
             members: members.len().try_into().expect("few"),
             ttl: 0,
+            ..Alias::default()
         };
         self.aliases
             .insert(key(name, 0), Alias::default(), 0)
