@@ -24,7 +24,7 @@ pub use sync::saved_sysctls;
 
 use crate::{
     apply::{self, ApplyError, Datapath, Mode},
-    config::{Config, ConfigError, RawConfig, Runtime},
+    config::{AliasMode, Config, ConfigError, RawConfig, Runtime, VipPool},
     exporter::{Exporter, Source},
     observe::{Change, ObserveError, Observer, ObserverConfig},
     plan::{Facts, plan},
@@ -98,7 +98,13 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     })
     .await?;
     let world = observer.snapshot().await?;
-    let missing = plan(&world, &config, &Facts::default()).missing_uplinks;
+    let first = plan(&world, &config, &Facts::default());
+    // With another pool, or virtual addresses for all, the operator has asked for it.
+    let asked = config.alias_mode == AliasMode::Vip || config.vip_pool != VipPool::default();
+    if let Some(conflict) = first.aliases.vips.conflict.filter(|_| asked) {
+        return Err(DaemonError::PoolInUse(conflict));
+    }
+    let missing = first.missing_uplinks;
     if !missing.is_empty() {
         return Err(DaemonError::UnknownUplinks {
             names: missing,
@@ -462,6 +468,9 @@ pub enum DaemonError {
         /// Whether they were typed on the command line.
         typed: bool,
     },
+    /// The pool of virtual addresses that was named is in use.
+    #[error("{0}")]
+    PoolInUse(String),
     /// The programs cannot be loaded, or may not be used.
     #[error(transparent)]
     Apply(#[from] ApplyError),

@@ -97,6 +97,7 @@ fn state() -> State {
         clsact: BTreeMap::new(),
         table_bytes: 9,
         aliases: Vec::new(),
+        vips: crate::state::VipState::default(),
     }
 }
 
