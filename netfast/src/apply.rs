@@ -27,6 +27,7 @@ pub mod clsact;
 pub mod conntrack;
 mod executor;
 pub mod flows;
+pub mod hand_over;
 mod mend;
 mod mount;
 mod object;
@@ -43,7 +44,7 @@ pub mod ways;
 pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
 pub use object::OBJECT;
-pub use remove::{Remains, other_abis, remove, remove_own};
+pub use remove::{Remains, answers, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Hook, Realized, RealizedDevice},
