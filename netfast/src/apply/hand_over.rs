@@ -105,7 +105,11 @@ pub fn hand_over(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result
             }
         })?;
     }
-    let places = observe::veths(clients.iter().map(|(client, _)| (client.pid, client.netns, client.ifindex)));
+    let places = observe::veths(
+        clients
+            .iter()
+            .map(|(client, _)| (client.pid, client.netns, client.ifindex)),
+    );
     for (veth, connections) in by_veth {
         let place = places.get(&veth).and_then(|pid| {
             let mut clients = clients.iter().map(|(client, _)| *client);
@@ -201,7 +205,11 @@ fn delete(connection: &Connection) -> Request {
 fn create(connection: &Connection) -> Request {
     let member = connection.member.octets();
     let nat = [attr(CTA_NAT_V4_MINIP, &member), attr(CTA_NAT_V4_MAXIP, &member)].concat();
-    let timeout = if connection.protocol == TCP { TCP_TIMEOUT } else { UDP_TIMEOUT };
+    let timeout = if connection.protocol == TCP {
+        TCP_TIMEOUT
+    } else {
+        UDP_TIMEOUT
+    };
     let request = Request::new(CT_NEW, REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &IPV4)
         .attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(connection, false))
         .attr(CTA_TUPLE_REPLY | NLA_F_NESTED, &tuple(connection, true))
@@ -236,7 +244,10 @@ fn tuple(connection: &Connection, back: bool) -> Vec<u8> {
     } = *connection;
     let (from, to) = ((client, client_port), (vip, port));
     let (from, to) = if back { (to, from) } else { (from, to) };
-    let ip = [attr(CTA_IP_V4_SRC, &from.0.octets()), attr(CTA_IP_V4_DST, &to.0.octets())];
+    let ip = [
+        attr(CTA_IP_V4_SRC, &from.0.octets()),
+        attr(CTA_IP_V4_DST, &to.0.octets()),
+    ];
     let proto = [
         attr(CTA_PROTO_NUM, &[protocol]),
         attr(CTA_PROTO_SRC_PORT, &from.1.to_be_bytes()),
@@ -251,7 +262,10 @@ fn tuple(connection: &Connection, back: bool) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use netfast_common::{net::{Ip4, Port}, vip::Backend};
+    use netfast_common::{
+        net::{Ip4, Port},
+        vip::Backend,
+    };
 
     use super::*;
 
@@ -288,14 +302,24 @@ mod tests {
             (ConnKey { direction: 1, ..key }, conn),
             (key, Conn { tag_end: 0, ..conn }),
             (key, Conn { from_member: 0, ..conn }),
-            (key, Conn { from_client: Conn::RST, ..conn }),
+            (
+                key,
+                Conn {
+                    from_client: Conn::RST,
+                    ..conn
+                },
+            ),
         ];
         for (key, conn) in dead {
             assert!(!is_live(&key, &conn, 0), "{key:?} {conn:?}");
         }
         let udp = ConnKey { protocol: UDP, ..key };
         let tag = udp.tag();
-        let conn = Conn { tag, tag_end: tag, ..conn };
+        let conn = Conn {
+            tag,
+            tag_end: tag,
+            ..conn
+        };
         assert!(is_live(&udp, &conn, UDP_IDLE_NS - 1) && !is_live(&udp, &conn, UDP_IDLE_NS));
     }
 

@@ -120,10 +120,7 @@ pub fn pools() -> Result<Vec<VipPool>, NetlinkError> {
 }
 
 /// Does something in a namespace, on a thread that ends there.
-pub(super) fn inside<T: Send>(
-    client: Client,
-    act: impl FnOnce() -> Result<T, WayError> + Send,
-) -> Result<T, WayError> {
+pub(super) fn inside<T: Send>(client: Client, act: impl FnOnce() -> Result<T, WayError> + Send) -> Result<T, WayError> {
     let enter_and_act = || {
         let namespace = File::open(format!("/proc/{}/ns/net", client.pid)).map_err(|_| AttachError::Gone)?;
         if namespace.metadata().map_err(|_| AttachError::Gone)?.ino() != client.netns {

@@ -40,7 +40,10 @@ fn text(done: &Detached) -> String {
         say(format!("Restored {name} = {value}."));
     }
     if done.ways > 0 {
-        say(format!("Removed the ways of {} interfaces to virtual addresses.", done.ways));
+        say(format!(
+            "Removed the ways of {} interfaces to virtual addresses.",
+            done.ways
+        ));
     }
     if done.handed_over > 0 {
         say(format!(

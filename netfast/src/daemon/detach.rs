@@ -179,7 +179,9 @@ fn hand_over(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), D
         source,
     };
     apply::answers(pin_dir).map_err(failed)?;
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(Duration::from)
+        .unwrap_or_default();
     let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let handed = hand_over::hand_over(&Pins::new(pin_dir), &state.vips.ways, now).map_err(failed)?;
     (done.handed_over, done.ended) = (handed.connections, handed.lost);
