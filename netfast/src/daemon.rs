@@ -48,6 +48,10 @@ const SPACING: Duration = Duration::from_millis(80);
 const REST: u32 = 4;
 /// But no more than this.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// The same where members of virtual addresses may have ended: new connections wait for it.
+const HASTE: Duration = Duration::from_millis(1);
+/// Such passes are at least this far apart.
+const HASTE_SPACING: Duration = Duration::from_millis(20);
 /// For this long a pass may attach, before hints are heeded again.
 const BUDGET: Duration = Duration::from_millis(100);
 /// What nobody announces is looked for this often.
@@ -264,7 +268,10 @@ impl Daemon {
                         return Err(DaemonError::NoObservers);
                     };
                     self.heed(hint, &mut changes);
-                    let soon = (Instant::now() + GATHER).max(last + spacing);
+                    // Somebody may still be given who has ended.
+                    let urgent = changes.contains(&Change::Containers) && self.sync.datapath().has_vips();
+                    let (gather, spacing) = if urgent { (HASTE, HASTE_SPACING) } else { (GATHER, spacing) };
+                    let soon = (Instant::now() + gather).max(last + spacing);
                     due = Some(due.map_or(soon, |due| due.min(soon)));
                 }
                 () = wake => {

@@ -332,21 +332,18 @@ struct Unreachable {
 
 impl Unreachable {
     fn note(&mut self, failed: &Action) {
-        match failed {
-            Action::SetVips { .. } | Action::SetPool { .. } => self.all = true,
-            Action::SetWay { client, .. } => {
-                self.netns.insert(client.netns);
-            }
-            _ => {}
+        if let Action::SetVips { .. } | Action::SetPool { .. } = failed {
+            self.all = true;
+        } else if let Action::SetWay { client, .. } = failed {
+            self.netns.insert(client.netns);
         }
     }
 
     fn forbids(&self, action: &Action) -> bool {
-        match action {
-            Action::SetAliases { .. } => self.all,
-            Action::AttachLoopback { loopback, .. } => self.netns.contains(&loopback.netns),
-            _ => false,
+        if let Action::AttachLoopback { loopback, .. } = action {
+            return self.netns.contains(&loopback.netns);
         }
+        self.all && matches!(action, Action::SetAliases { .. })
     }
 }
 

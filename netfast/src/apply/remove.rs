@@ -51,11 +51,13 @@ pub fn remove_own(pin_dir: &Path) -> io::Result<Remains> {
 /// Takes the programs at resolvers' answers away, so that nobody is told of a virtual address any more.
 pub fn answers(pin_dir: &Path) -> io::Result<()> {
     let pins = Pins::new(pin_dir);
-    let loopbacks = pins
-        .links()?
-        .into_iter()
-        .filter(|pin| matches!(pin, LinkPin::Loopback(_)));
-    loopbacks.fold(Ok(()), |first, pin| first.and(remove_file(&pins.link(pin))))
+    let mut first = Ok(());
+    for pin in pins.links()? {
+        if let LinkPin::Loopback(_) = pin {
+            first = first.and(remove_file(&pins.link(pin)));
+        }
+    }
+    first
 }
 
 /// Removes what builds with another ABI left.

@@ -77,6 +77,11 @@ impl Datapath {
         self.facts.vips = memory;
     }
 
+    /// Whether there are virtual addresses.
+    pub fn has_vips(&self) -> bool {
+        !self.realized.vips.services.is_empty()
+    }
+
     /// The clients' ways that there are.
     pub fn ways(&self) -> &BTreeMap<Client, Way> {
         &self.realized.ways

@@ -110,7 +110,7 @@ pub struct MemberReport {
     pub container: String,
     /// Its addresses on the network.
     pub addresses: Vec<IpAddr>,
-    /// `running` or `paused`.
+    /// `running`, `stopping`, `paused` or `restarting`.
     pub state: String,
     /// `none` (no health check), `starting`, `healthy` or `unhealthy`.
     pub health: String,
@@ -328,6 +328,7 @@ fn member(container: &Container, on: &Attachment) -> MemberReport {
         state: match container.state {
             ContainerState::Running => "running",
             ContainerState::Paused => "paused",
+            ContainerState::Stopping => "stopping",
             ContainerState::Restarting => "restarting",
         }
         .into(),

@@ -265,7 +265,7 @@ pub enum RouteType {
     Other(u8),
 }
 
-/// The protocol number of routes that netfast makes: one that iproute2's list (rt_protos) and the routing daemons that
+/// The protocol number of routes that netfast makes: one that iproute2's list (`rt_protos`) and the routing daemons that
 /// are known leave free.
 pub const OUR_PROTOCOL: u8 = 0x6e;
 

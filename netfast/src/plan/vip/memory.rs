@@ -73,9 +73,9 @@ impl VipMemory {
             .values()
             .flat_map(|vips| vips.aliases.values().copied())
             .collect();
-        let start = hash(alias.as_bytes()) % u64::from(PLACES);
+        let start = below(PLACES, alias);
         let place = |block: Ipv4Addr| {
-            let places = (0..u64::from(PLACES)).map(|step| FIRST + ((start + step) % u64::from(PLACES)) as u32);
+            let places = (0..PLACES).map(|step| FIRST + (start + step) % PLACES);
             places
                 .map(|place| Ipv4Addr::from(u32::from(block) + place))
                 .find(|vip| !taken.contains(vip))
@@ -90,7 +90,7 @@ impl VipMemory {
 
     fn free_block(&self, pool: VipPool, network: &NetworkId) -> Option<Ipv4Addr> {
         let taken: BTreeSet<Ipv4Addr> = self.0.values().flat_map(|vips| vips.blocks.iter().copied()).collect();
-        let start = (hash(network.0.as_bytes()) % u64::from(pool.blocks())) as u32;
+        let start = below(pool.blocks(), &network.0);
         (0..pool.blocks())
             .map(|step| pool.block((start + step) % pool.blocks()))
             .find(|block| !taken.contains(block))
@@ -105,6 +105,11 @@ fn block(ip: Ipv4Addr) -> Ipv4Addr {
 /// The next hop of the clients' route to a block.
 pub fn next_hop(block: Ipv4Addr) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(block) + NEXT_HOP)
+}
+
+/// A number less than `end` that depends on a name.
+fn below(end: u32, name: &str) -> u32 {
+    u32::try_from(hash(name.as_bytes()) % u64::from(end)).expect("less than a number of 32 bits")
 }
 
 /// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>), 64 bits.

@@ -37,25 +37,29 @@ pub fn sequence(weights: &[u32]) -> Vec<usize> {
 /// on the members' names alone, and when one comes or goes the others keep nearly all of theirs. A member of weight `w`
 /// takes `w` slots in each round.
 pub fn maglev(members: &[(u64, u32)]) -> Vec<usize> {
-    let size = u64::from(MAGLEV);
+    let size = MAGLEV as usize;
     if members.iter().all(|(_, weight)| *weight == 0) {
         return Vec::new();
     }
     let weights = reduced(&members.iter().map(|(_, weight)| *weight).collect::<Vec<_>>());
-    let mut next: Vec<(u64, u64)> = members
+    // Where each begins, and how far it goes on when a place is taken.
+    let mut next: Vec<(usize, usize)> = members
         .iter()
-        .map(|(name, _)| (mix(*name) % size, mix(*name ^ 0x9e37_79b9_7f4a_7c15) % (size - 1) + 1))
+        .map(|(name, _)| {
+            let skip = below(size - 1, *name ^ 0x9e37_79b9_7f4a_7c15) + 1;
+            (below(size, *name), skip)
+        })
         .collect();
-    let mut table = vec![None; size as usize];
-    let mut free = table.len();
+    let mut table = vec![None; size];
+    let mut free = size;
     loop {
         for (index, weight) in weights.iter().enumerate() {
             for _ in 0..*weight {
                 let (place, skip) = &mut next[index];
-                while table[*place as usize].is_some() {
+                while table[*place].is_some() {
                     *place = (*place + *skip) % size;
                 }
-                table[*place as usize] = Some(index);
+                table[*place] = Some(index);
                 free -= 1;
                 if free == 0 {
                     return table.into_iter().flatten().collect();
@@ -63,6 +67,11 @@ pub fn maglev(members: &[(u64, u32)]) -> Vec<usize> {
             }
         }
     }
+}
+
+/// A number less than `end` that depends on a name.
+fn below(end: usize, name: u64) -> usize {
+    usize::try_from(mix(name) % end as u64).expect("less than a usize")
 }
 
 /// Weights without what they have in common.

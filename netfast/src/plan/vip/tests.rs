@@ -183,7 +183,7 @@ fn weights_and_affinity_are_labels() {
     let desired = planned(&world);
     assert!(service(&desired).affinity && web(&desired).affinity);
     assert_eq!(service(&desired).slots.len(), 1021);
-    let share = |last: u8| order(&desired).iter().filter(|slot| **slot == last).count();
+    let share = |last: u8| order(&desired).into_iter().filter(|slot| *slot == last).count();
     assert!(share(3).abs_diff(2 * share(2)) <= 4, "b has twice the weight");
 }
 
