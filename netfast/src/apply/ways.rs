@@ -1,6 +1,7 @@
 //! Ways to virtual addresses: in each client's network namespace a route with its next hop, so that they are reached on
-//! internal networks and from containers on several networks, too; and on the host a route that says that there is no
-//! way there, for what no program has translated.
+//! internal networks and from containers on several networks, too; and on the host a route that refuses what no program
+//! has translated. It says "prohibited", since a UDP socket is told of that, and not of "unreachable"
+//! (`icmp_err_convert`, `net/ipv4/icmp.c`).
 
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::MetadataExt as _, thread};
 
@@ -31,7 +32,7 @@ const AF_INET: u8 = 2;
 const RT_TABLE_MAIN: u8 = 254;
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
-const RTN_UNREACHABLE: u8 = 7;
+const RTN_PROHIBIT: u8 = 8;
 /// Of a route to be removed: any.
 const RT_SCOPE_NOWHERE: u8 = 255;
 const RTNH_F_ONLINK: u32 = 4;
@@ -98,11 +99,11 @@ pub fn remove(client: Client, way: &Way) -> Result<(), WayError> {
 pub fn set_pool(from: Option<VipPool>, to: Option<VipPool>) -> Result<(), WayError> {
     let mut asker = Asker::route()?;
     if let Some(from) = from.filter(|from| Some(*from) != to) {
-        gone(tell(&mut asker, "a route", &unreachable(from, RTM_DELROUTE)))?;
+        gone(tell(&mut asker, "a route", &prohibited(from, RTM_DELROUTE)))?;
     }
     match to {
         Some(pool) => make(&mut asker, pool.network(), pool.prefix(), &|kind| {
-            unreachable(pool, kind)
+            prohibited(pool, kind)
         }),
         None => Ok(()),
     }
@@ -111,7 +112,7 @@ pub fn set_pool(from: Option<VipPool>, to: Option<VipPool>) -> Result<(), WayErr
 /// The pools of which the host says so, in the calling thread's namespace.
 pub fn pools() -> Result<Vec<VipPool>, NetlinkError> {
     let routes = netlink::routing()?.routes;
-    let ours = |route: &&Route| route.protocol == OUR_PROTOCOL && route.kind == RouteType::Unreachable;
+    let ours = |route: &&Route| route.protocol == OUR_PROTOCOL && route.kind == RouteType::Prohibit;
     Ok(routes
         .iter()
         .filter(ours)
@@ -191,8 +192,8 @@ fn route(ifindex: u32, block: Ipv4Addr, kind: u16) -> Request {
         .attr(RTA_OIF, &ifindex.to_ne_bytes())
 }
 
-fn unreachable(pool: VipPool, kind: u16) -> Request {
-    header(kind, pool.prefix(), RTN_UNREACHABLE, 0).attr(RTA_DST, &pool.network().octets())
+fn prohibited(pool: VipPool, kind: u16) -> Request {
+    header(kind, pool.prefix(), RTN_PROHIBIT, 0).attr(RTA_DST, &pool.network().octets())
 }
 
 /// A neighbour that needs no resolution, or its removal.

@@ -289,7 +289,7 @@ fn a_pool_that_is_in_use_gives_no_address() {
         world.routes.insert(route(2, dst));
     }
     world.routes.insert(crate::world::Route {
-        kind: RouteType::Unreachable,
+        kind: RouteType::Prohibit,
         protocol: OUR_PROTOCOL,
         ..route(0, "198.19.0.0/16")
     });
