@@ -57,6 +57,8 @@ pub mod map {
     pub const VIP_WAITING: &str = "netfast_vipwait";
     /// [`vip::Verdict`](crate::vip::Verdict)'s number to the number of packets, `u64`, per CPU.
     pub const VIP_VERDICTS: &str = "netfast_vipdone";
+    /// What each CPU works on there.
+    pub const VIP_WORK: &str = "netfast_vipwork";
 }
 
 /// Names of the programs, at most 15 bytes.

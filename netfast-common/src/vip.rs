@@ -6,7 +6,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::net::{Ip4, Port};
+use crate::{
+    alias::{address4, part},
+    net::{Ip4, Port},
+};
 
 /// Virtual addresses at once.
 pub const SERVICES: u32 = 16 * 1024;
@@ -185,6 +188,12 @@ impl Conn {
     pub const fn is_closed(&self) -> bool {
         self.from_client & self.from_member & Self::FIN != 0 || (self.from_client | self.from_member) & Self::RST != 0
     }
+}
+
+/// The number by which a client's slot is chosen where the same client is to get the same member.
+#[inline(always)]
+pub const fn affinity(client: Ip4) -> u64 {
+    part(address4(client.bytes()))
 }
 
 /// Entries of the map of verdicts.

@@ -20,6 +20,7 @@ use crate::{
     candidate::Candidate,
     dns::Scratch,
     kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    vip::work::Work,
 };
 
 /// The daemon's switches. Mappable, so that a tracer can write its lease alone: with an update of the whole entry it
@@ -118,3 +119,7 @@ pub static VIP_WAITING: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_entries
 /// Packets to and from virtual addresses by what became of them.
 #[map(name = "netfast_vipdone")]
 pub static VIP_VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(vip::VERDICTS, 0);
+
+/// What each CPU works on there.
+#[map(name = "netfast_vipwork")]
+pub static VIP_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);

@@ -15,10 +15,10 @@ use netfast_common::{
     trace::{Filter, Tally},
     vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
 };
-use netfast_ebpf::{candidate::Candidate, dns::Scratch};
+use netfast_ebpf::{candidate::Candidate, dns::Scratch, vip::work::Work};
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 24] = [
+const MAPS: [(&str, usize, usize); 25] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, 4, size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -43,6 +43,7 @@ const MAPS: [(&str, usize, usize); 24] = [
     (map::VIP_CONNECTIONS, size_of::<ConnKey>(), size_of::<Conn>()),
     (map::VIP_WAITING, size_of::<ConnKey>(), size_of::<Conn>()),
     (map::VIP_VERDICTS, 4, 8),
+    (map::VIP_WORK, 4, size_of::<Work>()),
 ];
 
 const PROGRAMS: [&str; 10] = [

@@ -27,7 +27,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::{diff::Hook, plan::Loopback};
 
 /// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 23] = [
+pub const MAPS: [&str; 24] = [
     map::CONTROL,
     map::DEVICES,
     map::GENERATIONS,
@@ -51,6 +51,7 @@ pub const MAPS: [&str; 23] = [
     map::VIP_CONNECTIONS,
     map::VIP_WAITING,
     map::VIP_VERDICTS,
+    map::VIP_WORK,
 ];
 /// What every map's name begins with, also in other ABIs.
 const MAP_PREFIX: &str = "netfast_";
