@@ -43,6 +43,22 @@ pub mod map {
     pub const ANSWERS: &str = "netfast_answers";
     /// The DNS message that each CPU is at.
     pub const SCRATCH: &str = "netfast_scratch";
+    /// Virtual address, [`Ip4`](crate::net::Ip4), to [`Service`](crate::vip::Service).
+    pub const VIPS: &str = "netfast_vips";
+    /// [`SlotKey`](crate::vip::SlotKey) to [`Backend`](crate::vip::Backend).
+    pub const VIP_SLOTS: &str = "netfast_vipslot";
+    /// [`MemberKey`](crate::alias::MemberKey) to [`Member`](crate::vip::Member).
+    pub const VIP_MEMBERS: &str = "netfast_vipmemb";
+    /// [`MemberKey`](crate::alias::MemberKey) to [`Given`](crate::vip::Given).
+    pub const VIP_GIVEN: &str = "netfast_vipgave";
+    /// Connections that saw an answer: [`ConnKey`](crate::vip::ConnKey) to [`Conn`](crate::vip::Conn).
+    pub const VIP_CONNECTIONS: &str = "netfast_vipconn";
+    /// Connections that did not, or are closed: the same.
+    pub const VIP_WAITING: &str = "netfast_vipwait";
+    /// [`vip::Verdict`](crate::vip::Verdict)'s number to the number of packets, `u64`, per CPU.
+    pub const VIP_VERDICTS: &str = "netfast_vipdone";
+    /// What each CPU works on there.
+    pub const VIP_WORK: &str = "netfast_vipwork";
 }
 
 /// Names of the programs, at most 15 bytes.
@@ -63,6 +79,10 @@ pub mod program {
     pub const QUEUED: &str = "netfast_queued";
     /// tcx egress of the loopback interface in a container's network namespace: answers of Docker's resolver.
     pub const ANSWER: &str = "netfast_answer";
+    /// tcx ingress of an endpoint's host-side veth, behind [`ENDPOINT_INGRESS`]: packets to virtual addresses.
+    pub const VIP_INGRESS: &str = "netfast_vip_in";
+    /// tcx egress of an endpoint's host-side veth, before [`ENDPOINT_EGRESS`]: packets from their members.
+    pub const VIP_EGRESS: &str = "netfast_vip_out";
 }
 
 /// Flows in use at once, by default. A flow is one direction of a conversation.

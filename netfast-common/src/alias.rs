@@ -2,9 +2,11 @@
 //!
 //! An answer is recognised by its question's name and by the *set* of its addresses: only an answer whose set is the
 //! whole set of one alias's members is touched. Sets are compared by a [`digest`]; nothing that the program writes comes
-//! from a map, it only puts the answer's own addresses in another order.
+//! from a map, it only puts the answer's own addresses in another order, or the alias's virtual address in their place.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::net::Ip4;
 
 /// Bytes of a name that a key holds, as on the wire without the root's zero: a label of 63, a network's name, and a bit.
 pub const NAME: u32 = 96;
@@ -58,6 +60,11 @@ pub struct Alias {
     pub members: u32,
     /// Time in seconds that a client may keep the answer.
     pub ttl: u32,
+    /// The virtual address that is given instead of the members (mode `vip`); zero: the members are given in turn. An
+    /// AAAA answer then has no records.
+    pub vip: Ip4,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Key of the count of answers that named a member first.
@@ -108,46 +115,9 @@ const fn mix(mut x: u64) -> u64 {
 /// Entries of the map of verdicts.
 pub const VERDICTS: u32 = 32;
 
-macro_rules! verdicts {
-    ($($number:literal $variant:ident $name:literal $text:literal;)+) => {
-        /// What became of an answer of the resolver, counted. Numbers are never used again for something else.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum Verdict {
-            $(#[doc = $text] $variant = $number,)+
-        }
-
-        impl Verdict {
-            /// All of them, by number.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// Its name in JSON and in metrics.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-
-            /// One line of explanation.
-            pub const fn text(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-
-            /// The verdict of that number.
-            #[inline(always)]
-            pub const fn of(number: u32) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$variant),)+
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-verdicts! {
+crate::verdicts! {
+    /// What became of an answer of the resolver, counted. Numbers are never used again for something else.
+    Verdict
     1 Rotated "rotated" "an alias's members were put in their turn's order";
     2 Shortened "shortened" "the same, and members that are not well were left out";
     3 NotAnswer "not-answer" "a query, an opcode other than QUERY, or no single question";
@@ -163,14 +133,7 @@ verdicts! {
     13 OtherSet "other-set" "the addresses are not those of the alias's members";
     14 Unwritable "unwritable" "the kernel refused to make the packet writable";
     15 NotMessage "not-message" "from the resolver's address, but not a DNS message over UDP or TCP";
-}
-
-impl Verdict {
-    /// Its index in the map.
-    #[inline(always)]
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
+    16 Virtual "virtual" "an alias's members were replaced by its virtual address";
 }
 
 #[cfg(feature = "aya")]

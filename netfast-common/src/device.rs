@@ -22,6 +22,8 @@ pub struct Device {
     reserved: [u8; 2],
     /// Endpoints: the container's global IPv6 address; zero if it has none.
     pub address6: [u8; 16],
+    /// Endpoints: ifindex of the bridge that the veth is a port of; 0: none.
+    pub bridge: u32,
 }
 
 /// What an interface is to netfast.
@@ -58,6 +60,7 @@ impl Device {
             mac: [0; 6],
             reserved: [0; 2],
             address6: [0; 16],
+            bridge: 0,
         }
     }
 

@@ -19,6 +19,8 @@ pub mod flow;
 pub mod net;
 pub mod reason;
 pub mod trace;
+mod verdicts;
+pub mod vip;
 
 /// Refuses at compile time a type whose size is more than the sum of its fields.
 #[macro_export]

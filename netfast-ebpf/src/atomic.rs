@@ -5,11 +5,22 @@
 ///
 /// # Safety
 ///
-/// `place` must be valid and aligned; whoever else writes there does it by this function.
-#[cfg(target_arch = "bpf")]
+/// `place` must be valid and aligned; whoever else writes there does it by these functions.
 #[inline(always)]
 pub unsafe fn increment(place: *mut u64) -> u64 {
-    let mut value = 1_u64;
+    // SAFETY: the caller's promise.
+    unsafe { add(place, 1) }
+}
+
+/// Adds a number and returns what was there.
+///
+/// # Safety
+///
+/// As above.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub unsafe fn add(place: *mut u64, number: u64) -> u64 {
+    let mut value = number;
     // SAFETY: one instruction, on what the caller promises to be a number of ours.
     unsafe {
         core::arch::asm!(
@@ -28,10 +39,10 @@ pub unsafe fn increment(place: *mut u64) -> u64 {
 ///
 /// As above.
 #[cfg(not(target_arch = "bpf"))]
-pub unsafe fn increment(place: *mut u64) -> u64 {
+pub unsafe fn add(place: *mut u64, number: u64) -> u64 {
     use core::sync::atomic::{AtomicU64, Ordering};
     // SAFETY: the caller's promise.
-    unsafe { AtomicU64::from_ptr(place) }.fetch_add(1, Ordering::Relaxed)
+    unsafe { AtomicU64::from_ptr(place) }.fetch_add(number, Ordering::Relaxed)
 }
 
 #[cfg(test)]
@@ -43,7 +54,8 @@ mod tests {
         unsafe {
             assert_eq!(super::increment(&raw mut count), 41);
             assert_eq!(super::increment(&raw mut count), 42);
+            assert_eq!(super::add(&raw mut count, 7), 43);
         }
-        assert_eq!(count, 43);
+        assert_eq!(count, 50);
     }
 }

@@ -1,4 +1,5 @@
-//! Answers of the container runtime's resolver: puts the members of an alias in their turn's order.
+//! Answers of the container runtime's resolver: puts the members of an alias in their turn's order, or its virtual address
+//! in their place.
 //!
 //! The program sits on the egress of the loopback interface inside a container's network namespace, where answers of
 //! Docker's resolver already come from its address and port 53 (the namespace's NAT comes before). The message is
@@ -67,6 +68,8 @@ pub enum Step {
     Record(u32),
     /// [`order::place`], of the address with this index.
     Place(u32),
+    /// [`order::give_virtual`].
+    Virtual,
     /// [`order::shorten`].
     Shorten,
     /// [`message::sum`].
@@ -80,6 +83,7 @@ pub fn run(step: Step, scratch: &mut Scratch) -> u32 {
         Step::Question => message::question(scratch),
         Step::Record(index) => message::record(scratch, index),
         Step::Place(index) => order::place(scratch, index),
+        Step::Virtual => order::give_virtual(scratch),
         Step::Shorten => order::shorten(scratch),
         Step::Sum => message::sum(scratch),
     }
@@ -157,6 +161,7 @@ fn find<S: Skb>(skb: &S) -> Result<Option<Place>, Verdict> {
 /// How a packet is to be changed; the new message is in the buffer.
 struct Change {
     alias: Alias,
+    is_virtual: bool,
     old_sum: u32,
     new_sum: u32,
     new_length: u32,
@@ -170,13 +175,24 @@ fn prepare<S: Skb>(skb: &S, place: &Place, buffer: Buffer) -> Result<Change, Ver
     }
     buffer.with(|scratch| scratch.length = place.length);
     read(skb, buffer)?;
-    let alias = buffer.with(alias)?;
-    let turn = turn(alias.id).ok_or(Verdict::NotAlias)?;
+    // A single record is nothing to choose from; it is looked at for the sake of virtual addresses.
+    let is_single = buffer.with(|scratch| scratch.records) == 1;
+    let alias = match buffer.with(alias) {
+        Ok(alias) if !is_single || alias.vip.wire() != 0 => alias,
+        Err(verdict) if !is_single => return Err(verdict),
+        _ => return Err(Verdict::Few),
+    };
+    let may_shorten = place.packet.network.protocol == UDP;
     let old_sum = skb.dns_step(Step::Sum, buffer);
-    rotate(skb, buffer, &alias, turn, place.packet.network.protocol == UDP)?;
+    let is_virtual = replace(skb, buffer, &alias, may_shorten)?;
+    if !is_virtual {
+        let turn = turn(alias.id).ok_or(Verdict::NotAlias)?;
+        rotate(skb, buffer, &alias, turn, may_shorten)?;
+    }
     let new_sum = skb.dns_step(Step::Sum, buffer);
     Ok(Change {
         alias,
+        is_virtual,
         old_sum,
         new_sum,
         new_length: buffer.with(|scratch| scratch.length),
@@ -232,6 +248,24 @@ pub fn rotate<S: Skb>(skb: &S, buffer: Buffer, alias: &Alias, turn: u64, may_sho
     done(skb.dns_step(Step::Shorten, buffer))
 }
 
+/// Puts the alias's virtual address in its members' place, in the buffer; `false` if it has none, or the answer has no place
+/// for it.
+#[inline(always)]
+pub fn replace<S: Skb>(skb: &S, buffer: Buffer, alias: &Alias, may_shorten: bool) -> Result<bool, Verdict> {
+    if alias.vip.wire() == 0 {
+        return Ok(false);
+    }
+    if alias.members != buffer.with(|scratch| scratch.records) {
+        return Err(Verdict::OtherSet);
+    }
+    if !buffer.with(|scratch| order::begin_virtual(scratch, alias, may_shorten)) {
+        return Ok(false);
+    }
+    done(skb.dns_step(Step::Virtual, buffer))?;
+    done(skb.dns_step(Step::Shorten, buffer))?;
+    Ok(true)
+}
+
 #[inline(always)]
 fn done(status: u32) -> Result<(), Verdict> {
     if status == DONE {
@@ -261,6 +295,9 @@ fn apply<S: Skb>(skb: &S, place: &Place, buffer: Buffer, change: &Change) -> Ver
     };
     if !buffer.with(|scratch| rewrite::message(skb, &place.packet, &message, &scratch.message)) {
         return Verdict::Unwritable;
+    }
+    if change.is_virtual {
+        return Verdict::Virtual;
     }
     let member = MemberKey {
         alias: change.alias.id,

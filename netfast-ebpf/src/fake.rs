@@ -271,6 +271,15 @@ impl Skb for FakeSkb {
     fn is_for_host(&self, query: &RouteQuery) -> bool {
         self.local.contains(&Ip4::from_wire(query.destination[0]))
     }
+    fn vip_member(&self, opens: u32, flags: u32) -> u32 {
+        crate::vip::member(opens, flags)
+    }
+    fn vip_talk(&self, way: u32) -> u32 {
+        crate::vip::talk(self, way)
+    }
+    fn vip_icmp(&self, way: u32) -> u32 {
+        crate::vip::icmp::message(self, way)
+    }
     fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
         self.send(Sent::To(ifindex, flags))
     }

@@ -5,7 +5,7 @@ use netfast_common::{
     csum,
     device::Device,
     flow::{Flow, FlowKey},
-    net::{Address, Ip4},
+    net::{Address, Ip4, MacPair},
     reason::Reason,
 };
 
@@ -95,8 +95,12 @@ pub const fn halves(word: u32) -> [u16; 2] {
     }
 }
 
+/// Offset of the protocol from the start of the frame.
+pub const PROTOCOL: u32 = ETHERNET + 9;
 /// Offset of the source address from the start of the frame.
 pub const SOURCE: u32 = ETHERNET + 12;
+/// Offset of the destination address from the start of the frame.
+pub const DESTINATION: u32 = ETHERNET + 16;
 /// `EtherType` of ARP, in wire order, and the offsets of the sender's addresses in an ARP message of Ethernet and IPv4
 /// (RFC 826).
 const ARP: u16 = 0x0806_u16.to_be();
@@ -107,6 +111,85 @@ const ARP_SENDER: u32 = ETHERNET + 14;
 const FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
 /// The bit that RFC 791 keeps at zero.
 const RESERVED_BIT: u32 = u32::from_ne_bytes([0, 0, 0x80, 0]);
+
+/// Ethernet and IPv4, as they are written back where the ports stay.
+#[repr(C)]
+pub struct Link4 {
+    macs: [[u16; 2]; 3],
+    ethertype: u16,
+    version_tos: [u8; 2],
+    length: u16,
+    id_fragment: [u16; 2],
+    ttl_protocol: [u8; 2],
+    checksum: u16,
+    source: [u16; 2],
+    destination: [u16; 2],
+}
+
+impl Header for Link4 {
+    const LENGTH: u32 = 34;
+}
+
+const _: () = assert!(size_of::<Link4>() == Link4::LENGTH as usize);
+
+/// Who sends a packet to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// MAC addresses.
+    pub macs: MacPair,
+    /// Source address.
+    pub source: Ip4,
+    /// Destination address.
+    pub destination: Ip4,
+}
+
+impl Ends {
+    /// Those of a packet.
+    #[inline(always)]
+    pub const fn of(packet: &Packet<Ip4>) -> Self {
+        Self {
+            macs: packet.macs,
+            source: packet.network.source,
+            destination: packet.network.destination,
+        }
+    }
+
+    /// The same, the other way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swapped(&self) -> Self {
+        Self {
+            macs: MacPair::new(self.macs.source(), self.macs.destination()),
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    /// Sum over the addresses for a checksum.
+    #[inline(always)]
+    pub fn sum(&self) -> u64 {
+        u64::from(self.source.wire()) + u64::from(self.destination.wire())
+    }
+}
+
+/// The packet's Ethernet and IPv4 headers with other ends.
+#[inline(always)]
+pub fn link_header(packet: &Packet<Ip4>, ends: &Ends) -> Link4 {
+    let network = &packet.network;
+    let macs = ends.macs.wire();
+    let difference = csum::difference(Ends::of(packet).sum(), ends.sum());
+    Link4 {
+        macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
+        ethertype: V4::ETHERTYPE,
+        version_tos: [0x45, network.tos],
+        length: network.wire_length,
+        id_fragment: halves(network.identity),
+        ttl_protocol: [network.ttl, network.protocol],
+        checksum: csum::apply(network.checksum, difference),
+        source: halves(ends.source.wire()),
+        destination: halves(ends.destination.wire()),
+    }
+}
 
 /// The packet's headers up to its ports, for another length of the network layer in bytes.
 #[inline(always)]

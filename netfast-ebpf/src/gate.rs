@@ -7,10 +7,14 @@ use crate::{
     parse::{Packet, TCP},
 };
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+/// TCP's flag.
+pub const FIN: u8 = 0x01;
+/// TCP's flag.
+pub const SYN: u8 = 0x02;
+/// TCP's flag.
+pub const RST: u8 = 0x04;
+/// TCP's flag.
+pub const ACK: u8 = 0x10;
 
 /// Refuses what must take the slow path for its own sake.
 #[inline(always)]

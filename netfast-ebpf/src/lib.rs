@@ -31,3 +31,4 @@ pub mod seen;
 pub mod skb;
 pub mod trace;
 pub mod verdict;
+pub mod vip;

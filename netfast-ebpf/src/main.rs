@@ -17,6 +17,7 @@ mod programs {
         candidate, dns,
         family::V4,
         hooks::{self, Entry},
+        vip,
     };
 
     /// tcx ingress of an endpoint's host-side veth.
@@ -59,6 +60,18 @@ mod programs {
     #[classifier]
     pub fn netfast_answer(context: TcContext) -> i32 {
         dns::answer(&context)
+    }
+
+    /// tcx ingress of an endpoint's host-side veth, behind `netfast_ep_in`.
+    #[classifier]
+    pub fn netfast_vip_in(context: TcContext) -> i32 {
+        vip::from_client(&context)
+    }
+
+    /// tcx egress of an endpoint's host-side veth, before `netfast_ep_out`.
+    #[classifier]
+    pub fn netfast_vip_out(context: TcContext) -> i32 {
+        vip::to_client(&context)
     }
 
     /// The kernel hands a packet to user space (`nf_queue`, net/netfilter/nf_queue.c): what comes back is not in the

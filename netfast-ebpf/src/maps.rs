@@ -13,12 +13,14 @@ use netfast_common::{
     net::Ip4,
     reason::{self, Count},
     trace::{self, Filter, Tally},
+    vip::{self, Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
 };
 
 use crate::{
     candidate::Candidate,
     dns::Scratch,
     kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    vip::work::Work,
 };
 
 /// The daemon's switches. Mappable, so that a tracer can write its lease alone: with an update of the whole entry it
@@ -89,3 +91,35 @@ pub static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(alias::VERD
 /// The DNS message that each CPU is at.
 #[map(name = "netfast_scratch")]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Services by virtual address.
+#[map(name = "netfast_vips")]
+pub static VIPS: HashMap<Ip4, Service> = HashMap::with_max_entries(vip::SERVICES, BPF_F_NO_PREALLOC);
+
+/// The members of each service in the order in which they are given.
+#[map(name = "netfast_vipslot")]
+pub static VIP_SLOTS: HashMap<SlotKey, Backend> = HashMap::with_max_entries(vip::SLOTS, BPF_F_NO_PREALLOC);
+
+/// The members of each service, and whether they are well.
+#[map(name = "netfast_vipmemb")]
+pub static VIP_MEMBERS: HashMap<MemberKey, Member> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
+
+/// What each of them was given.
+#[map(name = "netfast_vipgave")]
+pub static VIP_GIVEN: HashMap<MemberKey, Given> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
+
+/// Connections to virtual addresses that saw an answer.
+#[map(name = "netfast_vipconn")]
+pub static VIP_CONNECTIONS: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_entries(vip::DEFAULT_CONNECTIONS, 0);
+
+/// Those that did not, or are closed.
+#[map(name = "netfast_vipwait")]
+pub static VIP_WAITING: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_entries(vip::DEFAULT_WAITING, 0);
+
+/// Packets to and from virtual addresses by what became of them.
+#[map(name = "netfast_vipdone")]
+pub static VIP_VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(vip::VERDICTS, 0);
+
+/// What each CPU works on there.
+#[map(name = "netfast_vipwork")]
+pub static VIP_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);

@@ -6,8 +6,10 @@ use netfast_common::{
     reason::Reason,
 };
 
+pub mod icmp;
+
 use crate::{
-    family::{ETHERNET, Family, SOURCE, V4, halves},
+    family::{DESTINATION, ETHERNET, Family, PROTOCOL, SOURCE, V4, halves},
     skb::Skb,
 };
 
@@ -113,30 +115,7 @@ impl<A: Address> Packet<A> {
 /// nothing of a header is believed before the one under it is sound.
 #[inline(always)]
 pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
-    if skb.ethertype() != F::ETHERTYPE {
-        return Err(Reason::NotIp);
-    }
-    if skb.has_vlan() {
-        return Err(Reason::Vlan);
-    }
-    let length = skb.length();
-    if length < F::TRANSPORT {
-        return Err(Reason::Malformed);
-    }
-    let all = F::TRANSPORT + TCP_HEADER;
-    let mut frame = Frame::new(skb.data(), skb.data_end());
-    if frame.start + all as usize > frame.end {
-        let wanted = if length < all { length } else { all };
-        if frame.start + (wanted as usize) > frame.end && !skb.pull(wanted) {
-            return Err(Reason::Malformed);
-        }
-        frame = Frame::new(skb.data(), skb.data_end());
-    }
-    let macs = MacPair::from_wire(frame.at(0)?);
-    if frame.at::<u16>(ETHERNET - 2)? != F::ETHERTYPE {
-        return Err(Reason::NotIp);
-    }
-    let network = F::parse(&frame, length, skb.gso_size() != 0)?;
+    let (frame, macs, network) = link::<F, S>(skb, TCP_HEADER)?;
     let (transport, header) = match network.protocol {
         TCP => {
             let words: [u32; 3] = frame.at(F::TRANSPORT + 4)?;
@@ -172,6 +151,54 @@ pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
         payload: network.payload - header,
         network,
     })
+}
+
+/// Reads Ethernet and network header, and makes as many bytes behind them directly readable, as far as there are.
+#[inline(always)]
+fn link<F: Family, S: Skb>(skb: &S, behind: u32) -> Result<(Frame, MacPair, Network<F::Address>), Reason> {
+    if skb.ethertype() != F::ETHERTYPE {
+        return Err(Reason::NotIp);
+    }
+    if skb.has_vlan() {
+        return Err(Reason::Vlan);
+    }
+    let length = skb.length();
+    if length < F::TRANSPORT {
+        return Err(Reason::Malformed);
+    }
+    let all = F::TRANSPORT + behind;
+    let mut frame = Frame::new(skb.data(), skb.data_end());
+    if frame.start + all as usize > frame.end {
+        let wanted = if length < all { length } else { all };
+        if frame.start + (wanted as usize) > frame.end && !skb.pull(wanted) {
+            return Err(Reason::Malformed);
+        }
+        frame = Frame::new(skb.data(), skb.data_end());
+    }
+    let macs = MacPair::from_wire(frame.at(0)?);
+    if frame.at::<u16>(ETHERNET - 2)? != F::ETHERTYPE {
+        return Err(Reason::NotIp);
+    }
+    let network = F::parse(&frame, length, skb.gso_size() != 0)?;
+    Ok((frame, macs, network))
+}
+
+/// The address that an IPv4 packet goes to and its protocol, whatever else is about it.
+#[inline(always)]
+pub fn glance<S: Skb>(skb: &S) -> Option<(Ip4, u8)> {
+    if skb.ethertype() != V4::ETHERTYPE {
+        return None;
+    }
+    let mut frame = Frame::new(skb.data(), skb.data_end());
+    if frame.start + V4::TRANSPORT as usize > frame.end {
+        if !skb.pull(V4::TRANSPORT) {
+            return None;
+        }
+        frame = Frame::new(skb.data(), skb.data_end());
+    }
+    let destination = frame.at(DESTINATION).ok()?;
+    let protocol = frame.at(PROTOCOL).ok()?;
+    Some((Ip4::from_wire(destination), protocol))
 }
 
 /// Whether an IPv4 packet comes from this address, as far as can be read directly.

@@ -31,6 +31,12 @@ pub fn redirect<A, S: Skb>(skb: &S, hit: &Hit<A>) -> i32 {
     skb.redirect(hit.out_ifindex, 0)
 }
 
+/// Sends the packet back out of the interface that it came in by; returns the program's verdict.
+#[inline(always)]
+pub fn back<S: Skb>(skb: &S) -> i32 {
+    skb.redirect(skb.ifindex(), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use netfast_common::{flow::Flow, net::Ip4};

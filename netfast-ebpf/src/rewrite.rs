@@ -105,5 +105,13 @@ pub fn message<S: Skb>(skb: &S, packet: &Packet<Ip4>, message: &Message, bytes: 
     done & skb.correct_checksum(checksum, csum::difference(old_sum, new_sum), none)
 }
 
+mod ends;
+mod reset;
+
+pub use self::{
+    ends::{ends, quoted_ends},
+    reset::reset,
+};
+
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,12 @@ pub trait Skb {
     fn shorten(&self, length: u32) -> bool;
     /// Runs a step of [`dns`](crate::dns) out of line, on this CPU's buffer.
     fn dns_step(&self, step: Step, buffer: Buffer) -> u32;
+    /// Runs [`vip::member`](crate::vip::member) out of line.
+    fn vip_member(&self, opens: u32, flags: u32) -> u32;
+    /// Runs [`vip::talk`](crate::vip::talk) out of line.
+    fn vip_talk(&self, way: u32) -> u32;
+    /// Runs [`vip::icmp::message`](crate::vip::icmp::message) out of line.
+    fn vip_icmp(&self, way: u32) -> u32;
     /// Sends the packet out of an interface, or with [`BPF_F_INGRESS`](aya_ebpf::bindings::BPF_F_INGRESS) into it;
     /// returns the program's verdict.
     fn redirect(&self, ifindex: u32, flags: u64) -> i32;
@@ -150,8 +156,30 @@ mod kernel {
         netfast_dns_question() Step::Question;
         netfast_dns_record(index: u32) Step::Record(index);
         netfast_dns_place(index: u32) Step::Place(index);
+        netfast_dns_virtual() Step::Virtual;
         netfast_dns_shorten() Step::Shorten;
         netfast_dns_sum() Step::Sum;
+    }
+
+    /// As above: once, and not for each way that its result leads to.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_vip_member(opens: u32, flags: u32) -> u32 {
+        crate::vip::member(opens, flags)
+    }
+
+    /// As above.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_vip_talk(skb: *mut __sk_buff, way: u32) -> u32 {
+        crate::vip::talk(&TcContext::new(skb), way)
+    }
+
+    /// As above.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_vip_icmp(skb: *mut __sk_buff, way: u32) -> u32 {
+        crate::vip::icmp::message(&TcContext::new(skb), way)
     }
 
     /// A length of 1 to [`MESSAGE`] bytes, as it is; others are made such. The compiler would check one copy of the
@@ -329,9 +357,22 @@ mod kernel {
                 Step::Question => netfast_dns_question(),
                 Step::Record(index) => netfast_dns_record(index),
                 Step::Place(index) => netfast_dns_place(index),
+                Step::Virtual => netfast_dns_virtual(),
                 Step::Shorten => netfast_dns_shorten(),
                 Step::Sum => netfast_dns_sum(),
             }
+        }
+        #[inline(always)]
+        fn vip_member(&self, opens: u32, flags: u32) -> u32 {
+            netfast_vip_member(opens, flags)
+        }
+        #[inline(always)]
+        fn vip_talk(&self, way: u32) -> u32 {
+            netfast_vip_talk(raw(self), way)
+        }
+        #[inline(always)]
+        fn vip_icmp(&self, way: u32) -> u32 {
+            netfast_vip_icmp(raw(self), way)
         }
         #[inline(always)]
         fn redirect(&self, ifindex: u32, flags: u64) -> i32 {

@@ -27,6 +27,7 @@ pub mod clsact;
 pub mod conntrack;
 mod executor;
 pub mod flows;
+pub mod hand_over;
 mod mend;
 mod mount;
 mod object;
@@ -36,11 +37,14 @@ mod remove;
 pub mod sysctl;
 pub mod trace;
 pub mod trial;
+mod vip_links;
+pub mod vips;
+pub mod ways;
 
 pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
 pub use object::OBJECT;
-pub use remove::{Remains, other_abis, remove, remove_own};
+pub use remove::{Remains, answers, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Hook, Realized, RealizedDevice},
@@ -62,6 +66,7 @@ pub struct Datapath {
     realized: Realized,
     facts: Facts,
     aliases: aliases::AliasMaps,
+    vips: vips::VipMaps,
     queue_watch_error: Option<String>,
     table_bytes: u64,
     /// Interfaces that a clsact qdisc was added to, with their names.
@@ -97,6 +102,7 @@ impl Datapath {
         let mut ebpf = object::load(&pins, flows)?;
         let mut datapath = Self {
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
+            vips: vips::VipMaps::take(&mut ebpf)?,
             control: take(&mut ebpf, map::CONTROL)?,
             devices: take(&mut ebpf, map::DEVICES)?,
             generations: take(&mut ebpf, map::GENERATIONS)?,
@@ -114,6 +120,7 @@ impl Datapath {
             fresh,
         };
         datapath.facts.aliases_off = datapath.load_answer();
+        datapath.facts.vip_off = datapath.load_vip();
         datapath.adopt()?;
         if let Err(error) = datapath.watch_queues() {
             let text = format!("{:#}", anyhow::Error::new(error));
@@ -138,6 +145,7 @@ impl Datapath {
     /// Takes over what another daemon left: its devices, and its links with our programs in them.
     fn adopt(&mut self) -> Result<(), ApplyError> {
         self.realized.aliases = self.aliases.read()?;
+        self.adopt_vips()?;
         self.realized.control = self
             .control
             .get(&0, 0)
@@ -156,6 +164,10 @@ impl Datapath {
                 LinkPin::Device(ifindex, hook) => (ifindex, hook),
                 LinkPin::Loopback(loopback) => {
                     self.adopt_loopback(loopback)?;
+                    continue;
+                }
+                LinkPin::Vip(ifindex, hook) => {
+                    self.adopt_vip(ifindex, hook)?;
                     continue;
                 }
                 LinkPin::Queued => continue,
@@ -436,6 +448,17 @@ pub enum ApplyError {
         /// Why.
         source: AttachError,
     },
+    /// A client's way to virtual addresses cannot be made or taken away.
+    #[error("the network namespace of process {pid}")]
+    Way {
+        /// A process of the container.
+        pid: u32,
+        /// Why.
+        source: ways::WayError,
+    },
+    /// The host's route for the pool of virtual addresses cannot be made or taken away.
+    #[error("the host's route for virtual addresses")]
+    Pool(#[source] ways::WayError),
     /// The pins cannot be made.
     #[error(transparent)]
     Pins(#[from] PinsError),

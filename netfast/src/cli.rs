@@ -128,7 +128,7 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say whether a container's traffic goes fast, and if not, why
     ///
-    /// CONTAINER is a name or the beginning of an ID; DEST an address, or another container. Looks at the container's
+    /// CONTAINER is a name or the beginning of an ID; DEST an address, another container, or a name that several share. Looks at the container's
     /// interfaces, at where the kernel would route the packets, at what netfast is attached to on their way, and at the
     /// flows that there are already. Every cause comes with what can be done about it.
     ///

@@ -13,6 +13,10 @@ use std::{
 use netfast_common::abi;
 use serde::{Deserialize, Serialize};
 
+mod pool;
+
+pub use pool::VipPool;
+
 /// Where Docker's API is by default.
 pub const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 /// Fewer flows than this would be evicted by the handshakes of one busy web server.
@@ -49,6 +53,8 @@ pub enum AliasMode {
     /// Each answer begins with the next member.
     #[default]
     Rr,
+    /// The answer is one address of netfast's own, and each connection to it goes to the next member.
+    Vip,
     /// Nothing.
     Off,
 }
@@ -58,6 +64,7 @@ impl AliasMode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rr => "rr",
+            Self::Vip => "vip",
             Self::Off => "off",
         }
     }
@@ -89,6 +96,8 @@ pub struct Config {
     pub alias_mode: AliasMode,
     /// Time in seconds that a client may keep an answer for an alias.
     pub alias_ttl: u32,
+    /// Where virtual addresses of aliases are taken from.
+    pub vip_pool: VipPool,
 }
 
 impl Default for Config {
@@ -105,6 +114,7 @@ impl Default for Config {
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
+            vip_pool: VipPool::default(),
         }
     }
 }
@@ -156,6 +166,8 @@ pub struct RawConfig {
     pub alias_mode: Option<AliasMode>,
     /// See [`Config::alias_ttl`].
     pub alias_ttl: Option<u64>,
+    /// See [`Config::vip_pool`].
+    pub vip_pool: Option<String>,
 }
 
 impl RawConfig {
@@ -187,6 +199,7 @@ impl RawConfig {
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
+            vip_pool: typed.vip_pool.or(self.vip_pool),
         }
     }
 
@@ -237,6 +250,12 @@ impl RawConfig {
             .ok()
             .filter(|ttl| *ttl <= MAX_ALIAS_TTL)
             .ok_or_else(|| invalid("alias_ttl", alias_ttl.to_string(), "0 to 3600"))?;
+        let vip_pool = match self.vip_pool.as_deref() {
+            None => default.vip_pool,
+            Some(text) => text
+                .parse()
+                .map_err(|()| invalid("vip_pool", format!("{text:?}"), pool::EXPECTED))?,
+        };
         let metrics = match self.metrics.as_deref() {
             None => default.metrics,
             Some("") => None,
@@ -260,6 +279,7 @@ impl RawConfig {
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,
+            vip_pool,
         })
     }
 }
@@ -331,7 +351,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 11);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 12);
     }
 
     #[test]
@@ -371,6 +391,11 @@ mod tests {
         assert!(error.contains("0 to 255"), "{error}");
         let error = load("alias_ttl = 3601").expect_err("too long");
         assert!(error.contains("0 to 3600"), "{error}");
+        let error = load("vip_pool = \"8.8.8.0/24\"").expect_err("of others");
+        assert!(
+            error.contains("vip_pool = \"8.8.8.0/24\"") && error.contains("198.18.0.0/15"),
+            "{error}"
+        );
         let error = load("metrics = \"localhost\"").expect_err("no port");
         assert!(
             error.contains("\"localhost\"") && error.contains("ADDRESS:PORT"),

@@ -24,7 +24,7 @@ pub use sync::saved_sysctls;
 
 use crate::{
     apply::{self, ApplyError, Datapath, Mode},
-    config::{Config, ConfigError, RawConfig, Runtime},
+    config::{AliasMode, Config, ConfigError, RawConfig, Runtime, VipPool},
     exporter::{Exporter, Source},
     observe::{Change, ObserveError, Observer, ObserverConfig},
     plan::{Facts, plan},
@@ -48,6 +48,10 @@ const SPACING: Duration = Duration::from_millis(80);
 const REST: u32 = 4;
 /// But no more than this.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// The same where members of virtual addresses may have ended: new connections wait for it.
+const HASTE: Duration = Duration::from_millis(1);
+/// Such passes are at least this far apart.
+const HASTE_SPACING: Duration = Duration::from_millis(20);
 /// For this long a pass may attach, before hints are heeded again.
 const BUDGET: Duration = Duration::from_millis(100);
 /// What nobody announces is looked for this often.
@@ -98,7 +102,13 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     })
     .await?;
     let world = observer.snapshot().await?;
-    let missing = plan(&world, &config, &Facts::default()).missing_uplinks;
+    let first = plan(&world, &config, &Facts::default());
+    // With another pool, or virtual addresses for all, the operator has asked for it.
+    let asked = config.alias_mode == AliasMode::Vip || config.vip_pool != VipPool::default();
+    if let Some(conflict) = first.aliases.vips.conflict.filter(|_| asked) {
+        return Err(DaemonError::PoolInUse(conflict));
+    }
+    let missing = first.missing_uplinks;
     if !missing.is_empty() {
         return Err(DaemonError::UnknownUplinks {
             names: missing,
@@ -258,7 +268,10 @@ impl Daemon {
                         return Err(DaemonError::NoObservers);
                     };
                     self.heed(hint, &mut changes);
-                    let soon = (Instant::now() + GATHER).max(last + spacing);
+                    // Somebody may still be given who has ended.
+                    let urgent = changes.contains(&Change::Containers) && self.sync.datapath().has_vips();
+                    let (gather, spacing) = if urgent { (HASTE, HASTE_SPACING) } else { (GATHER, spacing) };
+                    let soon = (Instant::now() + gather).max(last + spacing);
                     due = Some(due.map_or(soon, |due| due.min(soon)));
                 }
                 () = wake => {
@@ -462,6 +475,9 @@ pub enum DaemonError {
         /// Whether they were typed on the command line.
         typed: bool,
     },
+    /// The pool of virtual addresses that was named is in use.
+    #[error("{0}")]
+    PoolInUse(String),
     /// The programs cannot be loaded, or may not be used.
     #[error(transparent)]
     Apply(#[from] ApplyError),

@@ -7,7 +7,10 @@
 //! 3. Sysctls, before any flow may be used.
 //! 4. Devices that come or change: the entry and a new generation, then the programs.
 //! 5. Switches that go on.
-//! 6. What containers are told by name; no flow depends on it.
+//! 6. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
+//!    and it stands for somebody, and goes only when it is told no more.
+//!
+//! Who is given for a virtual address changes before all that takes time, since a member that has ended must not be given.
 //!
 //! Only the slot of the device concerned gets a new generation, so containers that come and go do not disturb the
 //! flows of others.
@@ -18,6 +21,7 @@ use netfast_common::{abi::MAX_DEVICES, control::Control};
 
 mod action;
 mod realized;
+mod vips;
 
 pub use action::{Action, Hook};
 pub use realized::{Realized, RealizedDevice};
@@ -28,6 +32,7 @@ use crate::plan::{Desired, DeviceSpec, Sysctl};
 pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     let mut actions = Vec::new();
     epoch(desired, realized, &mut actions);
+    vips::first(desired, realized, &mut actions);
     let sysctls_right = desired
         .sysctls
         .iter()
@@ -72,6 +77,7 @@ fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
         .iter()
         .filter(|at| !wanted.loopbacks.contains_key(at));
     actions.extend(gone.map(|at| Action::DetachLoopback(*at)));
+    vips::come(desired, realized, actions);
     if wanted.table != realized.aliases {
         actions.push(Action::SetAliases {
             from: Box::new(realized.aliases.clone()),
@@ -86,6 +92,7 @@ fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
         loopback: *loopback,
         container: container.clone(),
     }));
+    vips::go(desired, realized, actions);
 }
 
 fn epoch(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
@@ -213,6 +220,7 @@ pub fn teardown(realized: &Realized, restore: &BTreeMap<Sysctl, u32>) -> Vec<Act
         actions.push(Action::Detach { ifindex, hook, kind });
     }
     actions.extend(realized.loopbacks.iter().map(|at| Action::DetachLoopback(*at)));
+    vips::go(&Desired::default(), realized, &mut actions);
     for (&sysctl, &to) in restore {
         if let Some(&from) = realized.sysctls.get(&sysctl).filter(|&&from| from != to) {
             actions.push(Action::SetSysctl { sysctl, from, to });

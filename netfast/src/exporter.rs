@@ -65,8 +65,7 @@ impl Source {
         let state = State::read(&self.run_dir)?;
         let tables = Tables::open(&self.pin_dir)?;
         let flows = FlowTables::open(&self.pin_dir)?;
-        let reports = state.as_ref().map(|state| state.aliases.as_slice());
-        let aliases = Aliases::gather(reports.unwrap_or_default(), &tables.answers()?);
+        let aliases = snapshot::aliases(state.as_ref(), &tables, &flows)?;
         Ok((snapshot::status(state.as_ref(), true, &tables, &flows)?, aliases))
     }
 }

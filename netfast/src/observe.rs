@@ -33,6 +33,7 @@ use change::Hints;
 
 pub use change::Change;
 pub use docker::DockerError;
+pub use netns::veths;
 pub use socket::NetlinkError;
 
 /// What to observe, and how often to look where nothing is announced.

@@ -12,7 +12,7 @@ use netfast_common::{
 
 use crate::{
     config::{Config, Runtime},
-    world::{BridgePort, Link, LinkKind, Mac, World},
+    world::{BridgePort, Link, LinkKind, Mac, NetworkId, World},
 };
 
 mod aliases;
@@ -23,10 +23,12 @@ pub mod report;
 mod rules;
 mod tc;
 mod uplinks;
+mod vip;
 
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
+pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
 use report::{EndpointReport, NetworkReport, Path, Why};
 use rules::RateRules;
@@ -45,6 +47,10 @@ pub struct Facts {
     pub endpoints: BTreeMap<u32, Device>,
     /// Why answers of resolvers cannot be seen, if they cannot.
     pub aliases_off: Option<String>,
+    /// Why packets to virtual addresses cannot be translated, if they cannot.
+    pub vip_off: Option<String>,
+    /// The virtual addresses that were given.
+    pub vips: VipMemory,
 }
 
 /// What should be.
@@ -131,6 +137,7 @@ impl DeviceSpec {
             device.mac = self.mac.0;
             device.address4 = self.address4.map_or(Ip4::default(), |ip| Ip4::from_bytes(ip.octets()));
             device.address6 = self.address6.map_or([0; 16], |ip| ip.octets());
+            device.bridge = self.identity.master.unwrap_or(0);
         }
         device
     }
@@ -181,6 +188,7 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
         facts,
         rules,
         devices: BTreeMap::new(),
+        vips: aliases::networks_with_vips(world, config),
     };
     let networks = match config.runtime {
         Runtime::Docker => docker::networks(&mut build),
@@ -191,6 +199,7 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
     let devices = build.devices;
     let inputs = EpochInputs::of(world, &devices);
     Desired {
+        aliases: aliases::aliases(world, config, facts, &networks, &devices),
         networks,
         inputs,
         sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
@@ -200,7 +209,6 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
             learn_after: config.learn_after,
         },
         missing_uplinks,
-        aliases: aliases::aliases(world, config, facts),
         devices,
     }
 }
@@ -226,6 +234,8 @@ struct Build<'a> {
     facts: &'a Facts,
     rules: RateRules<'a>,
     devices: BTreeMap<u32, DeviceSpec>,
+    /// Networks with virtual addresses.
+    vips: BTreeSet<NetworkId>,
 }
 
 /// What is known of a container's interface.
@@ -235,6 +245,8 @@ struct Endpoint {
     address4: Option<Ipv4Addr>,
     address6: Option<Ipv6Addr>,
     any_source: bool,
+    /// It is on a network with virtual addresses: it is a device also while it is slow.
+    virtual_addresses: bool,
 }
 
 impl Build<'_> {
@@ -268,16 +280,21 @@ impl Build<'_> {
         (Some(link.ifindex), path)
     }
 
-    /// Which path an endpoint's packets may take; on the fast path it becomes a device.
-    fn add_endpoint(&mut self, endpoint: &Endpoint) -> Path {
+    /// Which path an endpoint's packets may take on a network with this one; on the fast path it becomes a device.
+    fn add_endpoint(&mut self, endpoint: &Endpoint, network: &Path) -> Path {
         let Some(link) = self.world.links.get(&endpoint.veth) else {
             return Path::slow(Why::NoVeth);
         };
         if !link.up {
             return Path::slow_since(Why::VethDown, format!("its veth {} is down", link.name));
         }
-        if let Some(text) = tc::foreign_on_ingress(self.world, self.facts, link) {
-            return Path::slow_since(Why::ForeignPrograms, text);
+        let foreign = tc::foreign_on_ingress(self.world, self.facts, link);
+        let path = match foreign.map(|text| Path::slow_since(Why::ForeignPrograms, text)) {
+            Some(path) if network.is_fast() => path,
+            _ => network.clone(),
+        };
+        if !path.is_fast() && !endpoint.virtual_addresses {
+            return path;
         }
         let Some(mac) = endpoint.mac.filter(|mac| !mac.is_multicast()) else {
             return Path::slow(Why::NoMac);
@@ -285,7 +302,7 @@ impl Build<'_> {
         if self.devices.len() + RESERVED_DEVICES >= MAX_DEVICES as usize {
             return Path::slow(Why::TooManyDevices);
         }
-        let mut flags = Device::ACCELERATED;
+        let mut flags = if path.is_fast() { Device::ACCELERATED } else { 0 };
         if link.peer_elsewhere() {
             flags |= Device::PEER_ELSEWHERE;
         }
@@ -305,7 +322,7 @@ impl Build<'_> {
             identity: Identity::of(link),
         };
         self.devices.insert(link.ifindex, spec);
-        Path::Fast
+        path
     }
 
     /// The bridges that have endpoints on the fast path.

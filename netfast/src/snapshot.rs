@@ -7,7 +7,10 @@ use crate::{
         flows::FlowTables,
         read::{ReadError, Tables},
     },
-    report::status::{self, Status},
+    report::{
+        aliases::{Aliases, Counted},
+        status::{self, Status},
+    },
     state::{State, unix_ms},
 };
 
@@ -36,6 +39,20 @@ pub fn status(
         .map_err(SnapshotError::Flows)?;
     let now = unix_ms(SystemTime::now());
     Ok(Status::gather(state, &said, running, now, interface_name))
+}
+
+/// Puts the report of `netfast aliases` together, at this moment; it walks the flow table, too.
+pub fn aliases(state: Option<&State>, tables: &Tables, flows: &FlowTables) -> Result<Aliases, SnapshotError> {
+    let mut counted = Counted {
+        answers: tables.answers()?,
+        shared: tables.shared()?,
+        ..Counted::default()
+    };
+    flows
+        .for_each(|key, flow, _| counted.add_flow(key, flow))
+        .map_err(SnapshotError::Flows)?;
+    let reports = state.map(|state| state.aliases.as_slice());
+    Ok(Aliases::gather(reports.unwrap_or_default(), &counted))
 }
 
 /// The name of an interface of this network namespace.

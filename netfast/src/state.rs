@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     plan::{
-        AliasReport,
+        AliasReport, Client, VipMemory, Way,
         report::{NetworkReport, Slow},
     },
 };
@@ -67,6 +67,20 @@ pub struct State {
     /// Names that several containers of a network share, by network and name.
     #[serde(default)]
     pub aliases: Vec<AliasReport>,
+    /// Virtual addresses.
+    #[serde(default)]
+    pub vips: VipState,
+}
+
+/// What was done for virtual addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipState {
+    /// Who has which.
+    pub given: VipMemory,
+    /// The clients' ways to them, those included that are just being made.
+    pub ways: Vec<(Client, Way)>,
+    /// What of the host the pool overlaps, if it does.
+    pub conflict: Option<String>,
 }
 
 /// What is known of the container runtime.

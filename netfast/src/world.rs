@@ -17,7 +17,7 @@ mod runtime;
 
 pub use address::{
     Address, AddressScope, FdbEntry, FdbState, IpNet, Mac, MacParseError, Neighbour, NeighbourKey, NeighbourState,
-    PolicyRules, Route, RouteType,
+    OUR_PROTOCOL, PolicyRules, Route, RouteType,
 };
 pub use link::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, PortState, Qdisc, TcFilter, Xdp};
 pub use ruleset::{NftChain, RuleFinding, RuleSource, Ruleset, Severity, Sysctls, Verdict, Way};

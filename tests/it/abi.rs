@@ -13,11 +13,12 @@ use netfast_common::{
     net::Ip4,
     reason::Count,
     trace::{Filter, Tally},
+    vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
 };
-use netfast_ebpf::{candidate::Candidate, dns::Scratch};
+use netfast_ebpf::{candidate::Candidate, dns::Scratch, vip::work::Work};
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 17] = [
+const MAPS: [(&str, usize, usize); 25] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, 4, size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -35,9 +36,17 @@ const MAPS: [(&str, usize, usize); 17] = [
     (map::GIVEN, size_of::<MemberKey>(), 8),
     (map::ANSWERS, 4, 8),
     (map::SCRATCH, 4, size_of::<Scratch>()),
+    (map::VIPS, 4, size_of::<Service>()),
+    (map::VIP_SLOTS, size_of::<SlotKey>(), size_of::<Backend>()),
+    (map::VIP_MEMBERS, size_of::<MemberKey>(), size_of::<Member>()),
+    (map::VIP_GIVEN, size_of::<MemberKey>(), size_of::<Given>()),
+    (map::VIP_CONNECTIONS, size_of::<ConnKey>(), size_of::<Conn>()),
+    (map::VIP_WAITING, size_of::<ConnKey>(), size_of::<Conn>()),
+    (map::VIP_VERDICTS, 4, 8),
+    (map::VIP_WORK, 4, size_of::<Work>()),
 ];
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 10] = [
     program::ANSWER,
     program::ENDPOINT_INGRESS,
     program::ENDPOINT_EGRESS,
@@ -46,6 +55,8 @@ const PROGRAMS: [&str; 8] = [
     program::UPLINK_INGRESS,
     program::UPLINK_EGRESS,
     program::QUEUED,
+    program::VIP_INGRESS,
+    program::VIP_EGRESS,
 ];
 
 fn object() -> Object {

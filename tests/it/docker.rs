@@ -11,3 +11,4 @@ mod networks;
 mod paths;
 mod policy;
 mod switches;
+mod vips;

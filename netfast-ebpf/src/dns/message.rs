@@ -9,6 +9,7 @@ use core::mem::offset_of;
 use netfast_common::{
     alias::{AliasKey, MEMBERS, MESSAGE, NAME, RecordType, Verdict, part},
     csum,
+    net::Ip4,
 };
 
 /// A step has done what it should.
@@ -48,13 +49,13 @@ pub struct Scratch {
     pub digest_sum: u64,
     /// Members that may be given, one bit each in ascending order of the addresses.
     pub eligible: u64,
-    /// How many they are.
+    /// How many they are: of the records those that are kept, where others are left out.
     pub eligible_count: u32,
     /// Which of them comes first.
     pub turn: u32,
     /// Time to live that the records get, in seconds.
     pub ttl: u32,
-    /// Whether members that may not be given are left out, and not only put last.
+    /// Whether records are left out: those of members that may not be given, or all that a virtual address replaces.
     pub shorten: u32,
     /// Bytes of the message.
     pub length: u32,
@@ -72,6 +73,10 @@ pub struct Scratch {
     pub cursor: u32,
     /// See [`Scratch::forget`].
     forgotten: u32,
+    /// Records that are written.
+    pub written: u32,
+    /// The virtual address that they get.
+    pub vip: Ip4,
     /// The address that was put first.
     pub given: [u64; 2],
     /// Addresses in the order of the answer.
@@ -145,7 +150,7 @@ pub fn question(scratch: &mut Scratch) -> u32 {
         return Verdict::Refused.number();
     }
     let records = scratch.half(ANSWERS);
-    if records < 2 {
+    if records == 0 {
         return Verdict::Few.number();
     }
     if records > MEMBERS {

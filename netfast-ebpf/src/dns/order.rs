@@ -1,6 +1,6 @@
 //! Whose turn it is, and the message that says so. All in the buffer: the packet is not touched.
 
-use netfast_common::alias::{Alias, MEMBERS, MESSAGE, Verdict};
+use netfast_common::alias::{Alias, MEMBERS, MESSAGE, RecordType, Verdict, address4};
 
 use super::message::{DONE, Scratch};
 
@@ -30,6 +30,37 @@ pub fn begin(scratch: &mut Scratch, alias: &Alias, turn: u64, may_shorten: bool)
     scratch.ttl = alias.ttl;
     let behind = scratch.length.wrapping_sub(scratch.cursor);
     scratch.shorten = (may_shorten && count < scratch.records && behind <= MOST_MOVED).into();
+}
+
+/// What the virtual address is written by; `false` if it cannot be written. It takes the first record's place, and the others
+/// are left out; where they cannot be, it takes the place of each. There is none of IPv6, so an AAAA answer has no
+/// records.
+#[inline(always)]
+pub fn begin_virtual(scratch: &mut Scratch, alias: &Alias, may_shorten: bool) -> bool {
+    let behind = scratch.length.wrapping_sub(scratch.cursor);
+    let shorten = may_shorten && behind <= MOST_MOVED;
+    scratch.ttl = alias.ttl;
+    scratch.vip = alias.vip;
+    scratch.shorten = shorten.into();
+    let is_a = scratch.key.record_type == RecordType::A as u32;
+    scratch.eligible_count = is_a.into();
+    scratch.written = if shorten { is_a.into() } else { scratch.records };
+    shorten || is_a
+}
+
+/// Writes the virtual address.
+#[inline(always)]
+pub fn give_virtual(scratch: &mut Scratch) -> u32 {
+    let vip = address4(scratch.vip.bytes());
+    let mut position = 0;
+    while position < MEMBERS {
+        if position >= scratch.written {
+            break;
+        }
+        write(scratch, position, vip);
+        position += 1;
+    }
+    DONE
 }
 
 /// Writes the address with this index where it belongs: members in ascending order of their addresses, rotated, and

@@ -1,6 +1,6 @@
 //! The alias maps: written by the daemon, read by reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Ebpf, Pod,
@@ -43,12 +43,30 @@ impl AliasMaps {
 
     /// What is in them.
     pub fn read(&self) -> Result<AliasTable, ApplyError> {
-        let members = self.given.keys().collect::<Result<_, _>>();
+        let members: BTreeSet<MemberKey> = self
+            .given
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(|source| map_error(map::GIVEN, source))?;
         let entries = self.entries.iter().collect::<Result<_, _>>();
+        let turns: BTreeSet<u64> = self
+            .turns
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(|source| map_error(map::TURNS, source))?;
+        let is_members = |turn: &u64| members.iter().any(|member| member.alias == *turn);
         Ok(AliasTable {
-            members: members.map_err(|source| map_error(map::GIVEN, source))?,
+            services: turns.into_iter().filter(|turn| !is_members(turn)).collect(),
+            members,
             entries: entries.map_err(|source| map_error(map::ALIASES, source))?,
         })
+    }
+
+    /// Lets an alias take turns that nobody is told of yet.
+    pub fn begin_turns(&mut self, aliases: impl IntoIterator<Item = u64>) -> Result<(), ApplyError> {
+        aliases
+            .into_iter()
+            .try_for_each(|alias| create(&mut self.turns, map::TURNS, &alias))
     }
 
     /// Brings them from one state to another. What an entry needs is there before it and goes after it, and an alias keeps
@@ -81,15 +99,23 @@ impl AliasMaps {
 }
 
 /// A count of 0, unless there is one.
-fn create<K: Pod>(counts: &mut HashMap<MapData, K, u64>, name: &'static str, key: &K) -> Result<(), ApplyError> {
-    match counts.insert(key, 0, NO_EXIST) {
+pub(super) fn create<K: Pod, V: Pod + Default>(
+    counts: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<(), ApplyError> {
+    match counts.insert(key, V::default(), NO_EXIST) {
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         done => done.map_err(|source| map_error(name, source)),
     }
 }
 
 /// Removes an entry; none is fine.
-fn remove<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, name: &'static str, key: &K) -> Result<(), ApplyError> {
+pub(super) fn remove<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<(), ApplyError> {
     match map.remove(key) {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

@@ -1,6 +1,12 @@
 //! Programs on hooks: tcx links that are pinned, or classic filters in clsact where tcx does not exist.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::PathBuf, thread};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use aya::{
     programs::{
@@ -77,20 +83,55 @@ impl Place<'_> {
     }
 }
 
-/// Attaches a program, last on its hook: programs that others attached before see all packets that we see.
+/// Attaches a program, last on its hook: programs that others attached before see all packets that we see. Behind it is
+/// only our own program for virtual addresses: see [`attach_vip`].
 pub fn attach(program: &mut SchedClassifier, pins: &Pins, mode: Mode, place: Place<'_>) -> Result<(), AttachError> {
     place.check()?;
     match mode {
         Mode::Tcx => {
-            let options = TcAttachOptions::TcxOrder(LinkOrder::last());
-            let id = program.attach_with_options(place.name, place.attach_type(), options)?;
-            // Dropped before it is pinned, it detaches.
-            let link = FdLink::try_from(program.take_link(id)?)?;
-            place.check()?;
-            pin(link, pins.link(LinkPin::Device(place.ifindex, place.hook)))
+            let vip = pins.link(LinkPin::Vip(place.ifindex, place.hook));
+            let behind = (place.hook == Hook::Ingress && vip.exists()).then_some(vip);
+            let path = pins.link(LinkPin::Device(place.ifindex, place.hook));
+            attach_tcx(program, place, behind.as_deref(), path)
         }
         Mode::Clsact => attach_filter(program, place),
     }
+}
+
+/// Attaches a program that translates virtual addresses: on ingress behind the endpoint's own program, which must see
+/// packets as the container sends them, and on egress before it, for it must see them as the container gets them. In
+/// another order it would learn half of the translation.
+pub fn attach_vip(program: &mut SchedClassifier, pins: &Pins, place: Place<'_>) -> Result<(), AttachError> {
+    place.check()?;
+    let own = pins.link(LinkPin::Device(place.ifindex, place.hook));
+    let behind = (place.hook == Hook::Egress && own.exists()).then_some(own);
+    let path = pins.link(LinkPin::Vip(place.ifindex, place.hook));
+    attach_tcx(program, place, behind.as_deref(), path)
+}
+
+/// Attaches a program before the pinned link `behind`, or else last on its hook, and pins it.
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    place: Place<'_>,
+    behind: Option<&Path>,
+    path: PathBuf,
+) -> Result<(), AttachError> {
+    // The order holds the number of its descriptor, so it must stay open meanwhile.
+    let behind = match behind {
+        Some(behind) => Some(SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(
+            behind,
+        )?))?),
+        None => None,
+    };
+    let order = match &behind {
+        Some(behind) => LinkOrder::before_link(behind)?,
+        None => LinkOrder::last(),
+    };
+    let id = program.attach_with_options(place.name, place.attach_type(), TcAttachOptions::TcxOrder(order))?;
+    // Dropped before it is pinned, it detaches.
+    let link = FdLink::try_from(program.take_link(id)?)?;
+    place.check()?;
+    pin(link, path)
 }
 
 /// Attaches a program to the egress of the loopback interface in another network namespace. The kernel looks for an

@@ -15,10 +15,10 @@ use crate::observe::{
 
 // Numbers of linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h and nf_conntrack_tcp.h.
 const NFNL_SUBSYS_CTNETLINK: u16 = 1 << 8;
-const CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK;
+pub(super) const CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK;
 const CT_GET: u16 = NFNL_SUBSYS_CTNETLINK | 1;
-const NLM_F_ACK: u16 = 4;
-const NLA_F_NESTED: u16 = 1 << 15;
+pub(super) const NLM_F_ACK: u16 = 4;
+pub(super) const NLA_F_NESTED: u16 = 1 << 15;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_PROTOINFO: u16 = 4;
 const CTA_ZONE: u16 = 18;
@@ -27,9 +27,9 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
 const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
-const BE_LIBERAL: u8 = 8;
+pub(super) const BE_LIBERAL: u8 = 8;
 /// `struct nfgenmsg`: family (`AF_INET`), version, resource. Only IPv4 flows are on the fast path.
-const IPV4: [u8; 4] = [2, 0, 0, 0];
+pub(super) const IPV4: [u8; 4] = [2, 0, 0, 0];
 
 /// A TCP connection, as conntrack names it.
 struct Connection {
@@ -91,7 +91,7 @@ fn mark(connection: &Connection) -> Request {
 }
 
 /// An attribute, padded, to be nested.
-fn attr(kind: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn attr(kind: u16, payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(payload.len() + 4).expect("these attributes are short");
     let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
     bytes.extend_from_slice(payload);

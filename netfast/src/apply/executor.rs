@@ -20,6 +20,7 @@ use crate::{
         clsact, map_error, object,
         pins::LinkPin,
         sysctl,
+        ways::{self, WayError},
     },
     diff::{Action, Hook, RealizedDevice},
     world::Mac,
@@ -56,6 +57,9 @@ impl Failure {
             } | ApplyError::Loopback {
                 source: AttachError::Gone,
                 ..
+            } | ApplyError::Way {
+                source: WayError::Enter(AttachError::Gone),
+                ..
             }
         )
     }
@@ -84,9 +88,12 @@ impl Datapath {
         let mut outcome = Outcome::default();
         let mut failed_devices = BTreeSet::new();
         let mut unsafe_to_use = false;
+        let mut unreachable = Unreachable::default();
         for action in actions {
             let device = action.device();
-            if device.is_some_and(|ifindex| failed_devices.contains(&ifindex)) || (unsafe_to_use && starts_use(&action))
+            if device.is_some_and(|ifindex| failed_devices.contains(&ifindex))
+                || (unsafe_to_use && starts_use(&action))
+                || unreachable.forbids(&action)
             {
                 continue;
             }
@@ -105,6 +112,7 @@ impl Datapath {
                     outcome.done.push(action);
                 }
                 Err(error) => {
+                    unreachable.note(&action);
                     match device {
                         Some(ifindex) => {
                             failed_devices.insert(ifindex);
@@ -210,6 +218,24 @@ impl Datapath {
                     source,
                 })
             }
+            Action::SetVips { from, to } => {
+                self.aliases
+                    .begin_turns(to.services.values().map(|service| service.id))?;
+                self.vips.change(from, to)
+            }
+            Action::AttachVip { ifindex, name, hook } => self.attach_vip(*ifindex, name, *hook),
+            Action::DetachVip { ifindex, hook } => self.detach_vip(*ifindex, *hook),
+            Action::SetWay { client, from, to, .. } => {
+                let done = match (from, to) {
+                    (Some(from), None) => ways::remove(*client, from),
+                    _ => ways::set(*client, from.as_ref(), to.as_ref()),
+                };
+                done.map_err(|source| ApplyError::Way {
+                    pid: client.pid,
+                    source,
+                })
+            }
+            Action::SetPool { from, to } => ways::set_pool(*from, *to).map_err(ApplyError::Pool),
             Action::DetachLoopback(loopback) => {
                 attach::detach(&self.pins, LinkPin::Loopback(*loopback)).map_err(|source| ApplyError::Loopback {
                     pid: loopback.pid,
@@ -242,7 +268,7 @@ impl Datapath {
         self.new_generation(device.slot)
     }
 
-    fn new_generation(&mut self, slot: u16) -> Result<(), ApplyError> {
+    pub(super) fn new_generation(&mut self, slot: u16) -> Result<(), ApplyError> {
         let slot = u32::from(slot);
         let failed = |source| map_error(map::GENERATIONS, source);
         let generation: u32 = self.generations.get(&slot, 0).map_err(failed)?;
@@ -297,11 +323,35 @@ impl Datapath {
     }
 }
 
+/// Virtual addresses that do not work since an action failed: nobody must be told of them.
+#[derive(Debug, Default)]
+struct Unreachable {
+    all: bool,
+    netns: BTreeSet<u64>,
+}
+
+impl Unreachable {
+    fn note(&mut self, failed: &Action) {
+        if let Action::SetVips { .. } | Action::SetPool { .. } = failed {
+            self.all = true;
+        } else if let Action::SetWay { client, .. } = failed {
+            self.netns.insert(client.netns);
+        }
+    }
+
+    fn forbids(&self, action: &Action) -> bool {
+        if let Action::AttachLoopback { loopback, .. } = action {
+            return self.netns.contains(&loopback.netns);
+        }
+        self.all && matches!(action, Action::SetAliases { .. })
+    }
+}
+
 /// Whether an action adds something that nothing else waits for.
 fn comes_anew(action: &Action) -> bool {
     matches!(
         action,
-        Action::AddDevice { .. } | Action::Attach { .. } | Action::AttachLoopback { .. }
+        Action::AddDevice { .. } | Action::Attach { .. } | Action::AttachLoopback { .. } | Action::AttachVip { .. }
     )
 }
 

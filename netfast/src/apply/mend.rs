@@ -40,9 +40,9 @@ impl Datapath {
             .copied()
             .filter(|(name, _)| !self.pins.map(name).exists())
             .collect();
-        let (links, loopbacks) = (self.lost_links(), self.lost_loopbacks());
+        let (links, loopbacks, vips) = (self.lost_links(), self.lost_loopbacks(), self.lost_vips());
         let watch = self.queue_watch_error.is_none() && self.is_lost(LinkPin::Queued);
-        let lost = maps.len() + links.len() + loopbacks.len() + usize::from(watch);
+        let lost = maps.len() + links.len() + loopbacks.len() + vips.len() + usize::from(watch);
         if lost == 0 {
             return Ok(());
         }
@@ -50,12 +50,15 @@ impl Datapath {
             "{lost} pins in {} were removed by somebody else: pinning and attaching anew",
             self.pins.root().display()
         );
-        if !links.is_empty() {
+        if !links.is_empty() || !vips.is_empty() {
             // Connections may have ended and begun meanwhile that the programs did not see.
             self.new_epoch()?;
         }
         for link in links {
             self.realized.links.remove(&link);
+        }
+        for link in vips {
+            self.realized.vip_links.remove(&link);
         }
         for loopback in loopbacks {
             self.realized.loopbacks.remove(&loopback);
@@ -100,7 +103,7 @@ impl Datapath {
         self.realized.loopbacks.iter().filter(is_lost).copied().collect()
     }
 
-    fn is_lost(&self, pin: LinkPin) -> bool {
+    pub(super) fn is_lost(&self, pin: LinkPin) -> bool {
         !self.pins.link(pin).exists()
     }
 }

@@ -95,6 +95,29 @@ pub fn answer(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ApplyError> {
     program.try_into().map_err(|source| program_error(name, source))
 }
 
+/// Which program for virtual addresses goes where.
+const fn vip_program_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Ingress => program::VIP_INGRESS,
+        Hook::Egress => program::VIP_EGRESS,
+    }
+}
+
+/// Loads the programs that translate virtual addresses.
+pub fn load_vip(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
+    Hook::BOTH.into_iter().try_for_each(|hook| {
+        let loaded = vip(ebpf, hook)?.load();
+        loaded.map_err(|source| program_error(vip_program_name(hook), source))
+    })
+}
+
+/// The program that translates virtual addresses on a hook of an endpoint.
+pub fn vip(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ApplyError> {
+    let name = vip_program_name(hook);
+    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
+    program.try_into().map_err(|source| program_error(name, source))
+}
+
 /// Loads the program that watches `nf_queue`.
 pub fn load_queue_watch(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
     let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;

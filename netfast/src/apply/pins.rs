@@ -7,6 +7,7 @@
 //! <pin-dir>/v<ABI>/links/<ifindex>-in  tcx link of the ingress hook of that interface
 //! <pin-dir>/v<ABI>/links/<ifindex>-out tcx link of the egress hook
 //! <pin-dir>/v<ABI>/links/queued        fentry link that watches nf_queue
+//! <pin-dir>/v<ABI>/links/vip-<ifindex>-in  tcx link of the program that translates virtual addresses, likewise -out
 //! <pin-dir>/v<ABI>/links/lo-<inode>-<pid> tcx link of the loopback interface in a container's network namespace
 //! ```
 //!
@@ -26,7 +27,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::{diff::Hook, plan::Loopback};
 
 /// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 16] = [
+pub const MAPS: [&str; 24] = [
     map::CONTROL,
     map::DEVICES,
     map::GENERATIONS,
@@ -43,6 +44,14 @@ pub const MAPS: [&str; 16] = [
     map::GIVEN,
     map::ANSWERS,
     map::SCRATCH,
+    map::VIPS,
+    map::VIP_SLOTS,
+    map::VIP_MEMBERS,
+    map::VIP_GIVEN,
+    map::VIP_CONNECTIONS,
+    map::VIP_WAITING,
+    map::VIP_VERDICTS,
+    map::VIP_WORK,
 ];
 /// What every map's name begins with, also in other ABIs.
 const MAP_PREFIX: &str = "netfast_";
@@ -50,6 +59,8 @@ const MAP_PREFIX: &str = "netfast_";
 const QUEUED: &str = "queued";
 /// What the pin of a loopback interface's link begins with.
 const LOOPBACK: &str = "lo-";
+/// What the pins of links of virtual addresses begin with.
+const VIP: &str = "vip-";
 /// The mark of the namespace.
 const NETNS: &str = "netns";
 /// The mark of the instance.
@@ -64,6 +75,8 @@ pub enum LinkPin {
     Queued,
     /// The tcx link of a container's loopback interface.
     Loopback(Loopback),
+    /// A tcx link of an endpoint, for virtual addresses.
+    Vip(u32, Hook),
 }
 
 impl LinkPin {
@@ -72,6 +85,7 @@ impl LinkPin {
             Self::Device(ifindex, hook) => format!("{ifindex}-{}", hook.name()),
             Self::Queued => QUEUED.into(),
             Self::Loopback(Loopback { netns, pid }) => format!("{LOOPBACK}{netns}-{pid}"),
+            Self::Vip(ifindex, hook) => format!("{VIP}{ifindex}-{}", hook.name()),
         }
     }
 
@@ -88,9 +102,15 @@ impl LinkPin {
                 pid: pid.parse().ok()?,
             }));
         }
-        let (ifindex, hook) = name.split_once('-')?;
-        let hook = Hook::BOTH.into_iter().find(|known| known.name() == hook)?;
-        ours(Self::Device(ifindex.parse().ok()?, hook))
+        let device = |name: &str| {
+            let (ifindex, hook) = name.split_once('-')?;
+            let hook = Hook::BOTH.into_iter().find(|known| known.name() == hook)?;
+            Some((ifindex.parse().ok()?, hook))
+        };
+        ours(match name.strip_prefix(VIP) {
+            Some(rest) => device(rest).map(|(ifindex, hook)| Self::Vip(ifindex, hook))?,
+            None => device(name).map(|(ifindex, hook)| Self::Device(ifindex, hook))?,
+        })
     }
 }
 
@@ -306,6 +326,8 @@ mod tests {
         for pin in [
             LinkPin::Device(12, Hook::Ingress),
             LinkPin::Device(1, Hook::Egress),
+            LinkPin::Vip(12, Hook::Ingress),
+            LinkPin::Vip(3, Hook::Egress),
             LinkPin::Queued,
             LinkPin::Loopback(Loopback {
                 netns: 4_026_532_000,
@@ -323,6 +345,9 @@ mod tests {
             "queued2",
             "cilium-in",
             "lo-1",
+            "vip-1",
+            "vip-01-in",
+            "vip-in",
             "lo-01-2",
             "lo-x-2",
             "",

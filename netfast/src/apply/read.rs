@@ -13,6 +13,7 @@ use netfast_common::{
 use crate::apply::{
     aliases::{AnswerMaps, Answers},
     pins::Pins,
+    vips::{Shared, SharedMaps},
 };
 
 /// The maps of an instance, opened for reading.
@@ -23,6 +24,7 @@ pub struct Tables {
     traffic: PerCpuArray<MapData, Traffic>,
     reasons: PerCpuArray<MapData, Count>,
     answers: AnswerMaps,
+    shared: SharedMaps,
 }
 
 impl Tables {
@@ -39,6 +41,7 @@ impl Tables {
             traffic: open(&pins, map::TRAFFIC)?,
             reasons: open(&pins, map::REASONS)?,
             answers: AnswerMaps::open(&pins)?,
+            shared: SharedMaps::open(&pins)?,
         })
     }
 
@@ -86,6 +89,11 @@ impl Tables {
     /// What became of resolvers' answers.
     pub fn answers(&self) -> Result<Answers, ReadError> {
         self.answers.read()
+    }
+
+    /// What members of aliases were given for virtual addresses, on the slow path.
+    pub fn shared(&self) -> Result<Shared, ReadError> {
+        self.shared.read()
     }
 
     /// The counts by reason number; entry 0 is the fast path.

@@ -7,7 +7,7 @@ use netfast_common::{abi::map, control::Control};
 use tracing::{info, warn};
 
 use crate::apply::{
-    pins::{Pins, remove_file},
+    pins::{LinkPin, Pins, remove_file},
     read,
 };
 
@@ -46,6 +46,18 @@ pub fn remove_own(pin_dir: &Path) -> io::Result<Remains> {
         directories: 1,
     };
     links(&ours).and(ours.remove_maps()).map(|()| remains)
+}
+
+/// Takes the programs at resolvers' answers away, so that nobody is told of a virtual address any more.
+pub fn answers(pin_dir: &Path) -> io::Result<()> {
+    let pins = Pins::new(pin_dir);
+    let mut first = Ok(());
+    for pin in pins.links()? {
+        if let LinkPin::Loopback(_) = pin {
+            first = first.and(remove_file(&pins.link(pin)));
+        }
+    }
+    first
 }
 
 /// Removes what builds with another ABI left.

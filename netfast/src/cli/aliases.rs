@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{AliasesArgs, CliError, Exit, instance::Instance, output},
-    report::aliases::Aliases,
+    snapshot,
 };
 
 /// Prints which names several containers share, and who was given to clients.
@@ -10,8 +10,7 @@ pub fn run(args: &AliasesArgs) -> Result<(), CliError> {
     let dirs = &args.report.dirs;
     let instance = Instance::open(dirs)?;
     let state = instance.known_state(dirs)?;
-    let counted = instance.tables.answers().map_err(anyhow::Error::new)?;
-    let mut aliases = Aliases::gather(&state.aliases, &counted);
+    let mut aliases = snapshot::aliases(Some(state), &instance.tables, &instance.flows).map_err(anyhow::Error::new)?;
     if let Some(name) = &args.name {
         aliases = aliases.select(name);
         if aliases.aliases.is_empty() {

@@ -39,6 +39,24 @@ fn text(done: &Detached) -> String {
     for (name, value) in &done.sysctls {
         say(format!("Restored {name} = {value}."));
     }
+    if done.ways > 0 {
+        say(format!(
+            "Removed the ways of {} interfaces to virtual addresses.",
+            done.ways
+        ));
+    }
+    if done.handed_over > 0 {
+        say(format!(
+            "{} connections to virtual addresses go on in their containers.",
+            done.handed_over
+        ));
+    }
+    if done.ended > 0 {
+        say(format!(
+            "{} connections to virtual addresses end: those of containers with themselves cannot go on.",
+            done.ended
+        ));
+    }
     if done.connections > 0 {
         say(format!("{} TCP connections go on in the kernel.", done.connections));
     }
@@ -62,6 +80,8 @@ impl From<DetachError> for CliError {
             | DetachError::Pins { .. }
             | DetachError::Filters { .. }
             | DetachError::Clsact { .. }
+            | DetachError::Way { .. }
+            | DetachError::Pool(_)
             | DetachError::Connections(_)
             | DetachError::Sysctl { .. }
             | DetachError::State(_) => (Exit::Failed, again),
@@ -85,6 +105,9 @@ mod tests {
             clsact: vec!["eth0".into()],
             sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
             connections: 3,
+            ways: 2,
+            handed_over: 5,
+            ended: 1,
         };
         assert_eq!(
             text(&done),
@@ -92,6 +115,9 @@ mod tests {
              Removed 8 links and their pins.\n\
              Removed the clsact qdisc from eth0.\n\
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
+             Removed the ways of 2 interfaces to virtual addresses.\n\
+             5 connections to virtual addresses go on in their containers.\n\
+             1 connections to virtual addresses end: those of containers with themselves cannot go on.\n\
              3 TCP connections go on in the kernel.\n"
         );
         let killed = Detached {

@@ -33,7 +33,7 @@ pub fn run(args: &ExplainArgs) -> Result<(), CliError> {
     let destination = args
         .destination
         .as_deref()
-        .map(|text| Destination::parse(text, container, &state.networks))
+        .map(|text| Destination::parse(text, container, &state.networks, &state.aliases))
         .transpose()
         .map_err(|error| {
             CliError::new(Exit::Failed, error)

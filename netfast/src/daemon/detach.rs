@@ -10,13 +10,19 @@ use std::{
 use nix::{
     errno::Errno,
     sys::signal::{Signal, kill},
+    time::{ClockId, clock_gettime},
     unistd::Pid,
 };
 use serde::Serialize;
 use tracing::warn;
 
 use crate::{
-    apply::{self, AttachError, Remains, pins::Pins, sysctl},
+    apply::{
+        self, AttachError, Remains, hand_over,
+        pins::Pins,
+        sysctl,
+        ways::{self, WayError},
+    },
     daemon::{
         instance::{self, InstanceError},
         lock::{self, Lock, LockError},
@@ -50,6 +56,12 @@ pub struct Detached {
     pub sysctls: Vec<(String, u32)>,
     /// Connections that conntrack was told to go on with.
     pub connections: usize,
+    /// Containers whose ways to virtual addresses were removed.
+    pub ways: usize,
+    /// Connections to virtual addresses that the clients' own conntrack goes on with.
+    pub handed_over: usize,
+    /// Connections to virtual addresses that end.
+    pub ended: usize,
 }
 
 impl Detached {
@@ -87,12 +99,14 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     // Flows stop being used, then programs go, then what made them safe.
     if let Some(state) = &state {
         remove_filters(state)?;
+        hand_over(pin_dir, state, &mut done)?;
     }
     let Remains { links, directories } = apply::remove(pin_dir).map_err(|source| DetachError::Pins {
         path: pin_dir.into(),
         source,
     })?;
     (done.links, done.pin_directories) = (links, directories);
+    remove_ways(state.as_ref(), &mut done)?;
     if let Some(state) = &state {
         done.clsact = remove_clsact(state)?;
         restore(state, &mut done)?;
@@ -153,6 +167,40 @@ fn ends(run_dir: &Path, pid: u32, signal: Signal) -> Result<bool, DetachError> {
         sleep(Duration::from_millis(20));
     }
     Ok(true)
+}
+
+/// Nobody is told of virtual addresses any more; then those who talk to one go on without netfast.
+fn hand_over(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), DetachError> {
+    if state.vips.ways.is_empty() {
+        return Ok(());
+    }
+    let failed = |source| DetachError::Pins {
+        path: pin_dir.into(),
+        source,
+    };
+    apply::answers(pin_dir).map_err(failed)?;
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(Duration::from)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    let handed = hand_over::hand_over(&Pins::new(pin_dir), &state.vips.ways, now).map_err(failed)?;
+    (done.handed_over, done.ended) = (handed.connections, handed.lost);
+    Ok(())
+}
+
+/// The clients' ways to virtual addresses, and the host's word that there is none.
+fn remove_ways(state: Option<&State>, done: &mut Detached) -> Result<(), DetachError> {
+    for (client, way) in state.into_iter().flat_map(|state| &state.vips.ways) {
+        ways::remove(*client, way).map_err(|source| DetachError::Way {
+            pid: client.pid,
+            source,
+        })?;
+        done.ways += 1;
+    }
+    for pool in ways::pools().map_err(|source| DetachError::Pool(source.into()))? {
+        ways::set_pool(Some(pool), None).map_err(DetachError::Pool)?;
+    }
+    Ok(())
 }
 
 fn remove_filters(state: &State) -> Result<(), DetachError> {
@@ -256,6 +304,17 @@ pub enum DetachError {
         /// Why.
         source: NetlinkError,
     },
+    /// A way to virtual addresses cannot be removed.
+    #[error("cannot remove the way to virtual addresses in the network namespace of process {pid}")]
+    Way {
+        /// A process of the container.
+        pid: u32,
+        /// Why.
+        source: WayError,
+    },
+    /// The host's route for virtual addresses cannot be removed.
+    #[error("cannot remove the route for virtual addresses")]
+    Pool(#[source] WayError),
     /// Conntrack cannot be told to go on with the connections; the sysctl stays as it is.
     #[error("cannot let living connections go on, so net.netfilter.nf_conntrack_tcp_be_liberal stays at 1")]
     Connections(#[source] NetlinkError),
@@ -288,6 +347,8 @@ impl DetachError {
             | Self::Lock(LockError::Held { .. })
             | Self::Filters { .. }
             | Self::Clsact { .. }
+            | Self::Way { .. }
+            | Self::Pool(_)
             | Self::Connections(_)
             | Self::State(StateError::Malformed { .. }) => false,
         }

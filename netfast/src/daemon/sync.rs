@@ -17,11 +17,11 @@ use crate::{
     config::Config,
     diff::{Action, diff},
     plan::{
-        Desired, Sysctl, plan,
+        Client, Desired, Sysctl, Vips, Way, plan,
         report::{Slow, Why},
         report_failure,
     },
-    state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, boot, unix_ms},
+    state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
     world::{RuntimeState, World},
 };
 
@@ -68,13 +68,14 @@ pub struct Pass {
 
 impl Sync {
     /// Takes over what an earlier daemon wrote down about the host.
-    pub fn new(datapath: Datapath, run_dir: &Path, before: Option<State>) -> Self {
+    pub fn new(mut datapath: Datapath, run_dir: &Path, before: Option<State>) -> Self {
         let (mut saved, mut clsact) = (BTreeMap::new(), BTreeMap::new());
         let before = before.filter(State::is_of_this_boot);
         let first = before.is_none();
         if let Some(before) = before {
             saved = saved_sysctls(&before);
             clsact = before.clsact;
+            datapath.remember_vips(before.vips.given, &before.vips.ways.into_iter().collect());
         }
         Self {
             datapath,
@@ -112,7 +113,8 @@ impl Sync {
         let facts = self.datapath.facts(world, thorough);
         let desired = plan(world, config, facts);
         let actions = diff(&desired, self.datapath.realized());
-        self.save_sysctls(&actions, &desired, world, config)?;
+        self.save(&actions, &desired, world, config)?;
+        self.datapath.set_vip_memory(desired.aliases.vips.memory.clone());
         let outcome = self.datapath.execute(actions, budget);
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
@@ -176,7 +178,8 @@ impl Sync {
     }
 
     /// What a sysctl was must be on disk before it is changed: a daemon that is killed in between could not restore it.
-    fn save_sysctls(
+    /// The same with ways to virtual addresses, which only the state tells of, and with the addresses themselves.
+    fn save(
         &mut self,
         actions: &[Action],
         desired: &Desired,
@@ -192,6 +195,9 @@ impl Sync {
                 new = true;
             }
         }
+        new |= actions
+            .iter()
+            .any(|action| matches!(action, Action::SetWay { to: Some(_), .. }));
         if new {
             let state = self.state(desired.clone(), world, config, &[], false);
             self.write(state)?;
@@ -288,7 +294,26 @@ impl Sync {
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),
             aliases: desired.aliases.reports,
+            vips: VipState {
+                ways: self.ways(&desired.aliases.vips, in_sync),
+                given: desired.aliases.vips.memory,
+                conflict: desired.aliases.vips.conflict,
+            },
         }
+    }
+}
+
+impl Sync {
+    /// The ways that there are, and those that there may be.
+    fn ways(&self, wanted: &Vips, in_sync: bool) -> Vec<(Client, Way)> {
+        let mut ways = self.datapath.ways().clone();
+        if !in_sync {
+            for (client, (way, _)) in &wanted.clients {
+                let blocks = ways.entry(*client).or_default();
+                blocks.blocks.extend(&way.blocks);
+            }
+        }
+        ways.into_iter().collect()
     }
 }
 

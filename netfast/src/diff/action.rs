@@ -7,7 +7,10 @@ use netfast_common::{
     device::{Device, Kind},
 };
 
-use crate::plan::{AliasTable, Cause, EpochInputs, Identity, Loopback, Sysctl};
+use crate::{
+    config::VipPool,
+    plan::{AliasTable, Cause, Client, EpochInputs, Identity, Loopback, Sysctl, VipTable, Way},
+};
 
 /// One of a device's two hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +134,47 @@ pub enum Action {
     },
     /// Detaches it, or forgets it when the namespace is gone.
     DetachLoopback(Loopback),
+    /// Makes the maps of virtual addresses say this.
+    SetVips {
+        /// What they said.
+        from: Box<VipTable>,
+        /// What they shall say.
+        to: Box<VipTable>,
+    },
+    /// Attaches a program that translates virtual addresses to an endpoint.
+    AttachVip {
+        /// The endpoint.
+        ifindex: u32,
+        /// Its name, as last seen.
+        name: String,
+        /// Where.
+        hook: Hook,
+    },
+    /// Detaches it, or forgets it when the device is gone.
+    DetachVip {
+        /// The endpoint.
+        ifindex: u32,
+        /// Where.
+        hook: Hook,
+    },
+    /// Makes, changes or takes away a client's way to virtual addresses.
+    SetWay {
+        /// Where.
+        client: Client,
+        /// The container whose it is.
+        container: String,
+        /// What there was.
+        from: Option<Way>,
+        /// What shall be.
+        to: Option<Way>,
+    },
+    /// Makes the host say that there is no way to a pool's addresses, or no longer.
+    SetPool {
+        /// Of which it said so.
+        from: Option<VipPool>,
+        /// Of which it shall.
+        to: Option<VipPool>,
+    },
 }
 
 impl Action {
@@ -144,6 +188,7 @@ impl Action {
             | Self::NoteIdentity { .. }
             | Self::RemoveDevice { .. }
             | Self::Detach { .. }
+            | Self::DetachVip { .. }
             | Self::DetachLoopback(_) => None,
             Self::SetSwitches { from, to, pace } => Some(Self::SetSwitches {
                 from: *to,
@@ -182,6 +227,26 @@ impl Action {
                 to: from.clone(),
             }),
             Self::AttachLoopback { loopback, .. } => Some(Self::DetachLoopback(*loopback)),
+            Self::SetVips { from, to } => Some(Self::SetVips {
+                from: to.clone(),
+                to: from.clone(),
+            }),
+            Self::AttachVip { ifindex, hook, .. } => Some(Self::DetachVip {
+                ifindex: *ifindex,
+                hook: *hook,
+            }),
+            Self::SetWay {
+                client,
+                container,
+                from,
+                to,
+            } => Some(Self::SetWay {
+                client: *client,
+                container: container.clone(),
+                from: to.clone(),
+                to: from.clone(),
+            }),
+            Self::SetPool { from, to } => Some(Self::SetPool { from: *to, to: *from }),
         }
     }
 
@@ -189,7 +254,12 @@ impl Action {
     pub const fn is_about_aliases(&self) -> bool {
         matches!(
             self,
-            Self::SetAliases { .. } | Self::AttachLoopback { .. } | Self::DetachLoopback(_)
+            Self::SetAliases { .. }
+                | Self::AttachLoopback { .. }
+                | Self::DetachLoopback(_)
+                | Self::SetVips { .. }
+                | Self::SetWay { .. }
+                | Self::SetPool { .. }
         )
     }
 
@@ -201,11 +271,16 @@ impl Action {
             | Self::NoteIdentity { ifindex, .. }
             | Self::RemoveDevice { ifindex, .. }
             | Self::Attach { ifindex, .. }
-            | Self::Detach { ifindex, .. } => Some(*ifindex),
+            | Self::Detach { ifindex, .. }
+            | Self::AttachVip { ifindex, .. }
+            | Self::DetachVip { ifindex, .. } => Some(*ifindex),
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
             | Self::SetSwitches { .. }
             | Self::SetSysctl { .. }
+            | Self::SetVips { .. }
+            | Self::SetWay { .. }
+            | Self::SetPool { .. }
             | Self::SetAliases { .. }
             | Self::AttachLoopback { .. }
             | Self::DetachLoopback(_) => None,
@@ -247,6 +322,20 @@ impl fmt::Display for Action {
             Self::DetachLoopback(loopback) => {
                 write!(f, "detach from the loopback interface of process {}", loopback.pid)
             }
+            Self::SetVips { to, .. } => write!(f, "set {} virtual addresses", to.services.len()),
+            Self::AttachVip { name, hook, .. } => write!(f, "attach virtual addresses to {name} {}", hook.name()),
+            Self::DetachVip { ifindex, hook } => {
+                write!(f, "detach virtual addresses from device {ifindex} {}", hook.name())
+            }
+            Self::SetWay { container, to, .. } => match to {
+                Some(_) => write!(f, "make the way of {container} to virtual addresses"),
+                None => write!(f, "take away the way of {container} to virtual addresses"),
+            },
+            Self::SetPool { from, to } => match (from, to) {
+                (_, Some(pool)) => write!(f, "answer for {pool} that there is no way there"),
+                (Some(pool), None) => write!(f, "no longer answer for {pool}"),
+                (None, None) => write!(f, "answer for no pool"),
+            },
         }
     }
 }

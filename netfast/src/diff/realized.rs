@@ -8,8 +8,9 @@ use netfast_common::{
 };
 
 use crate::{
+    config::VipPool,
     diff::{Action, Hook},
-    plan::{AliasTable, EpochInputs, Identity, Loopback, Sysctl},
+    plan::{AliasTable, Client, EpochInputs, Identity, Loopback, Sysctl, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -29,6 +30,14 @@ pub struct Realized {
     pub aliases: AliasTable,
     /// Loopback interfaces that the program at resolvers' answers is attached to.
     pub loopbacks: BTreeSet<Loopback>,
+    /// The maps of virtual addresses.
+    pub vips: VipTable,
+    /// Where the programs that translate them are attached.
+    pub vip_links: BTreeSet<(u32, Hook)>,
+    /// The clients' ways to them.
+    pub ways: BTreeMap<Client, Way>,
+    /// Of which addresses the host says that there is no way there.
+    pub pool: Option<VipPool>,
 }
 
 /// An entry of the devices map.
@@ -93,6 +102,20 @@ impl Realized {
             Action::DetachLoopback(loopback) => {
                 self.loopbacks.remove(loopback);
             }
+            Action::SetVips { to, .. } => self.vips = to.as_ref().clone(),
+            Action::AttachVip { ifindex, hook, .. } => {
+                self.vip_links.insert((*ifindex, *hook));
+            }
+            Action::DetachVip { ifindex, hook } => {
+                self.vip_links.remove(&(*ifindex, *hook));
+            }
+            Action::SetWay { client, to, .. } => {
+                match to {
+                    Some(way) => self.ways.insert(*client, way.clone()),
+                    None => self.ways.remove(client),
+                };
+            }
+            Action::SetPool { to, .. } => self.pool = *to,
         }
     }
 }

@@ -6,6 +6,7 @@ use netfast_common::{
     alias::MemberKey,
     control::Pace,
     device::{Device, Kind},
+    vip::Backend,
 };
 use proptest::{
     collection::{btree_map, btree_set},
@@ -16,7 +17,8 @@ use proptest::{
 
 use super::*;
 use crate::{
-    plan::{AliasTable, Aliases, EpochInputs, Identity, Loopback},
+    config::VipPool,
+    plan::{AliasTable, Aliases, Client, EpochInputs, Identity, Loopback, VipService, VipTable, Vips, Way},
     world::{Mac, Ruleset, World},
 };
 
@@ -42,7 +44,12 @@ impl Host {
             | Action::Detach { .. }
             | Action::SetAliases { .. }
             | Action::AttachLoopback { .. }
-            | Action::DetachLoopback(_) => {}
+            | Action::DetachLoopback(_)
+            | Action::SetVips { .. }
+            | Action::AttachVip { .. }
+            | Action::DetachVip { .. }
+            | Action::SetWay { .. }
+            | Action::SetPool { .. } => {}
         }
         self.realized.note(action);
     }
@@ -98,11 +105,44 @@ fn device_spec() -> impl Strategy<Value = DeviceSpec> {
 }
 
 prop_compose! {
-    fn aliases()(pids in btree_set(1u32..5, 0..4), alias in option::of(0u64..3)) -> Aliases {
+    fn aliases()(
+        pids in btree_set(1u32..5, 0..4), alias in option::of(0u64..3), vips in vips(),
+    ) -> Aliases {
         let loopbacks = pids.into_iter().map(|pid| (Loopback { netns: u64::from(pid / 2), pid }, format!("c{pid}")));
         let members = alias.into_iter().map(|alias| MemberKey { alias, address: [1, 0] });
-        let table = AliasTable { members: members.collect(), ..AliasTable::default() };
-        Aliases { loopbacks: loopbacks.collect(), table, reports: Vec::new() }
+        let services = vips.table.services.values().map(|service| service.id);
+        let table = AliasTable {
+            members: members.collect(),
+            services: services.collect(),
+            ..AliasTable::default()
+        };
+        Aliases { loopbacks: loopbacks.collect(), table, reports: Vec::new(), vips }
+    }
+}
+
+prop_compose! {
+    /// Services by number, with so many slots, and clients.
+    fn vips()(services in btree_map(10u8..13, 0usize..3, 0..3), clients in btree_set(1u32..5, 0..4), mac in 0u8..2) -> Vips {
+        if services.is_empty() {
+            return Vips::default();
+        }
+        let way = Way { blocks: BTreeSet::from([[198, 19, 0, 0].into()]), mac: Mac([2, 0, 0, 0, 0, mac]) };
+        let member = |service: u8| MemberKey { alias: u64::from(service), address: [1, 0] };
+        Vips {
+            table: VipTable {
+                members: services.iter().map(|(service, slots)| (member(*service), *slots != 0)).collect(),
+                services: services.into_iter().map(|(service, slots)| {
+                    let slots = vec![Backend::default(); slots];
+                    ([198, 19, 0, service].into(), VipService { id: service.into(), slots, ..VipService::default() })
+                }).collect(),
+            },
+            endpoints: clients.iter().map(|client| (*client, format!("veth{client}"))).collect(),
+            clients: clients.into_iter().map(|client| {
+                (Client { netns: client.into(), pid: client, ifindex: 2 }, (way.clone(), format!("c{client}")))
+            }).collect(),
+            pool: Some(VipPool::default()),
+            ..Vips::default()
+        }
     }
 }
 
@@ -162,6 +202,11 @@ proptest! {
             prop_assert_eq!(host.realized.control, desired.control(host.realized.control.epoch));
             prop_assert_eq!(&host.realized.aliases, &desired.aliases.table);
             prop_assert!(host.realized.loopbacks.iter().eq(desired.aliases.loopbacks.keys()));
+            let vips = &desired.aliases.vips;
+            prop_assert_eq!(&host.realized.vips, &vips.table);
+            prop_assert_eq!(host.realized.vip_links.len(), 2 * vips.endpoints.len());
+            prop_assert!(host.realized.ways.iter().eq(vips.clients.iter().map(|(client, (way, _))| (client, way))));
+            prop_assert_eq!(host.realized.pool, vips.pool);
             prop_assert_eq!(diff(desired, &host.realized), vec![]);
         }
     }
@@ -225,6 +270,27 @@ proptest! {
     }
 
     #[test]
+    fn nobody_is_told_of_a_virtual_address_that_does_not_work(
+        mut host in host(), steps in proptest::collection::vec(desired(), 1..4),
+    ) {
+        for desired in &steps {
+            for action in diff(desired, &host.realized) {
+                host.act(&action);
+                let told = &host.realized.aliases.services;
+                let known: BTreeSet<u64> = host.realized.vips.services.values().map(|service| service.id).collect();
+                prop_assert!(told.is_subset(&known), "after {}", action);
+                prop_assert!(told.is_empty() || host.realized.pool.is_some(), "after {}", action);
+                if matches!(action, Action::SetAliases { .. }) {
+                    let wanted = &desired.aliases.vips;
+                    prop_assert!(wanted.clients.keys().all(|client| host.realized.ways.contains_key(client)));
+                    let links = |ifindex: &u32| Hook::BOTH.map(|hook| host.realized.vip_links.contains(&(*ifindex, hook)));
+                    prop_assert!(wanted.endpoints.keys().all(|ifindex| links(ifindex) == [true; 2]));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_epoch_ends_when_its_inputs_change_and_before_anything_else_is_done(
         mut host in host(), one in desired(), two in desired(),
     ) {
@@ -278,6 +344,8 @@ proptest! {
         prop_assert_eq!(&host.realized.links, &before.links);
         prop_assert_eq!(&host.realized.sysctls, &before.sysctls);
         prop_assert_eq!(host.realized.control.switches, 0);
+        prop_assert_eq!(&host.realized.vips, &before.vips);
+        prop_assert!(host.realized.ways.is_empty() && host.realized.vip_links.is_empty() && host.realized.pool.is_none());
     }
 }
 

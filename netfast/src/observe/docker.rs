@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 
 use self::events::Todo;
 use super::change::{Change, Hints};
-use crate::world::{Container, ContainerId, Network, NetworkId, RuntimeState};
+use crate::world::{Container, ContainerId, ContainerState, Network, NetworkId, RuntimeState};
 
 pub(crate) mod convert;
 pub(crate) mod events;
@@ -270,7 +270,14 @@ impl Runtime {
         }
         let networks = self.with_cache(|cache| cache.networks.clone());
         for id in todo.containers {
-            let container = inspect(client, &id, &networks).await?;
+            let mut container = inspect(client, &id, &networks).await?;
+            if let Some(container) = container.as_mut().filter(|one| one.state == ContainerState::Running) {
+                // Until the next listing: one that does not heed its signal is as it was.
+                let was = |cache: &mut Cache| cache.containers.get(&container.id).map(|known| known.state);
+                if todo.ending.contains(&id) || self.with_cache(was) == Some(ContainerState::Stopping) {
+                    container.state = ContainerState::Stopping;
+                }
+            }
             news |= self.with_cache(|cache| match container {
                 Some(container) => cache.containers.insert(container.id.clone(), container.clone()) != Some(container),
                 None => cache.containers.remove(&ContainerId(id)).is_some(),

@@ -64,6 +64,19 @@ pub fn look(pids: &BTreeSet<u32>) -> BTreeMap<u32, Namespace> {
     })
 }
 
+/// The processes behind the host's ends of interfaces, each of which is given by a process, the inode of its namespace
+/// and the interface's index there.
+pub fn veths(interfaces: impl IntoIterator<Item = (u32, u64, u32)>) -> BTreeMap<u32, u32> {
+    let interfaces: Vec<_> = interfaces.into_iter().collect();
+    let namespaces = look(&interfaces.iter().map(|(pid, ..)| *pid).collect());
+    let veth = |(pid, netns, ifindex): &(u32, u64, u32)| {
+        let namespace = namespaces.get(pid).filter(|namespace| namespace.id.ino == *netns)?;
+        let interface = namespace.interfaces.iter().find(|one| one.ifindex == *ifindex)?;
+        Some((interface.host_ifindex?, *pid))
+    };
+    interfaces.iter().filter_map(veth).collect()
+}
+
 /// Leaves the calling thread in any of the namespaces.
 fn look_here(pids: &BTreeSet<u32>) -> io::Result<BTreeMap<u32, Namespace>> {
     let home = File::open("/proc/thread-self/ns/net")?;

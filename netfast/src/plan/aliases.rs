@@ -13,16 +13,28 @@ use std::{
 use netfast_common::alias::{
     Alias, AliasKey, COUNTED, ENTRIES, MEMBERS, MemberKey, NAME, RecordType, address4, address6, digest, part,
 };
+use netfast_common::net::Ip4;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{AliasMode, Config},
-    plan::Facts,
-    world::{Attachment, Container, ContainerState, Health, NetnsId, Network, NetworkMode, World},
+    plan::{
+        DeviceSpec, Facts,
+        report::NetworkReport,
+        vip::{Builder, Vips, hash},
+    },
+    world::{Attachment, Container, ContainerState, Health, NetnsId, Network, NetworkId, NetworkMode, World},
 };
 
-/// `off` leaves the resolver's answers alone: on a network for its aliases, on a container for what it asks.
+/// `off` leaves the resolver's answers alone: on a network for its aliases, on a container for what it asks. `vip` gives a
+/// virtual address: on a network to its aliases, on a container to those that it has.
 pub(super) const LABEL: &str = "netfast.alias";
+/// How often a container is given for a virtual address, in proportion to others.
+pub(super) const LABEL_WEIGHT: &str = "netfast.alias.weight";
+/// `source`: the member that a virtual address stands for depends on the client.
+pub(super) const LABEL_AFFINITY: &str = "netfast.alias.affinity";
+/// The greatest weight.
+const MAX_WEIGHT: u32 = 1000;
 /// The longest label of a name (RFC 1035).
 const MAX_LABEL: usize = 63;
 
@@ -35,6 +47,8 @@ pub struct Aliases {
     pub loopbacks: BTreeMap<Loopback, String>,
     /// Every alias, for people, by network and name.
     pub reports: Vec<AliasReport>,
+    /// Virtual addresses.
+    pub vips: Vips,
 }
 
 /// The entries of the alias maps.
@@ -44,12 +58,15 @@ pub struct AliasTable {
     pub entries: BTreeMap<AliasKey, Alias>,
     /// The members that are counted.
     pub members: BTreeSet<MemberKey>,
+    /// Aliases with a virtual address: they take turns also without members.
+    pub services: BTreeSet<u64>,
 }
 
 impl AliasTable {
     /// The aliases that take turns.
     pub fn turns(&self) -> BTreeSet<u64> {
-        self.members.iter().map(|member| member.alias).collect()
+        let members = self.members.iter().map(|member| member.alias);
+        members.chain(self.services.iter().copied()).collect()
     }
 }
 
@@ -65,6 +82,7 @@ pub struct Loopback {
 
 /// An alias, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AliasReport {
     /// The name, in lower case.
     pub alias: String,
@@ -72,14 +90,19 @@ pub struct AliasReport {
     pub network: String,
     /// What is done with answers for it.
     pub mode: AliasMode,
-    /// Why nothing is done.
+    /// Why nothing is done, or not what was asked for.
     pub why: Option<String>,
+    /// Its virtual address.
+    pub vip: Option<Ipv4Addr>,
+    /// Whom a client is given depends on its address.
+    pub affinity: bool,
     /// Its members, by the container's name.
     pub members: Vec<MemberReport>,
 }
 
 /// A member of an alias.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MemberReport {
     /// The container's identifier.
     pub container_id: String,
@@ -87,37 +110,58 @@ pub struct MemberReport {
     pub container: String,
     /// Its addresses on the network.
     pub addresses: Vec<IpAddr>,
-    /// `running` or `paused`.
+    /// `running`, `stopping`, `paused` or `restarting`.
     pub state: String,
     /// `none` (no health check), `starting`, `healthy` or `unhealthy`.
     pub health: String,
     /// Whether clients are given it.
     pub eligible: bool,
+    /// How often it is given for a virtual address, in proportion to the others.
+    pub weight: u32,
     /// Keys of its counts.
     pub counted_by: Vec<(u64, [u64; 2])>,
 }
 
-/// Decides what should be.
-pub fn aliases(world: &World, config: &Config, facts: &Facts) -> Aliases {
+/// Decides what should be. Of networks and their endpoints the plan is made already.
+pub fn aliases(
+    world: &World,
+    config: &Config,
+    facts: &Facts,
+    reports: &[NetworkReport],
+    devices: &BTreeMap<u32, DeviceSpec>,
+) -> Aliases {
     let mut plan = Aliases::default();
+    let mut vips = Builder::new(world, reports, devices, config.vip_pool, &facts.vips);
     let mut ambiguous = BTreeSet::new();
-    let mut rotated = BTreeSet::new();
+    let mut answered = BTreeSet::new();
     for network in world.networks.values().filter(|network| has_resolver(network)) {
         let why = off(network, config, facts);
-        for (name, members) in shared_names(world, network) {
+        let remembered: BTreeSet<&str> = facts.vips.aliases(&network.id).collect();
+        for (name, members) in names(world, network, &remembered) {
             let mut report = AliasReport {
                 mode: AliasMode::Off,
                 why: why.clone(),
                 members: members.iter().map(|(container, on)| member(container, on)).collect(),
                 network: network.name.clone(),
                 alias: name,
+                ..AliasReport::default()
             };
             if report.why.is_none() {
-                report.why = add(&mut plan.table, &mut ambiguous, network, &mut report, &members, config);
+                report.why = refusal(&plan.table, network, &report.alias, &members);
             }
             if report.why.is_none() {
-                report.mode = AliasMode::Rr;
-                rotated.insert(network.id.clone());
+                report.mode = wish(network, &members, config);
+                if report.mode == AliasMode::Vip {
+                    give_address(&mut vips, network, &mut report, &members, facts);
+                }
+                // Before the second member comes there is nothing to be rotated.
+                if report.mode == AliasMode::Rr && members.len() < 2 {
+                    continue;
+                }
+                add(&mut plan.table, &mut ambiguous, network, &mut report, &members, config);
+                answered.insert(network.id.clone());
+            } else if members.len() < 2 {
+                continue;
             }
             plan.reports.push(report);
         }
@@ -126,10 +170,11 @@ pub fn aliases(world: &World, config: &Config, facts: &Facts) -> Aliases {
     plan.reports
         .sort_by(|a, b| (&a.network, &a.alias).cmp(&(&b.network, &b.alias)));
     for container in world.containers.values() {
-        let is_asking = container.attachments.iter().any(|on| rotated.contains(&on.network));
+        let is_asking = container.attachments.iter().any(|on| answered.contains(&on.network));
         if let (true, Some(NetnsId { ino, .. }), true) = (is_asking, container.netns, container.pid != 0)
             && container.network_mode != NetworkMode::Host
             && !is_off(&container.labels)
+            && vips.reaches_all(container)
         {
             let loopback = Loopback {
                 netns: ino,
@@ -138,7 +183,89 @@ pub fn aliases(world: &World, config: &Config, facts: &Facts) -> Aliases {
             plan.loopbacks.insert(loopback, container.name.clone());
         }
     }
+    plan.vips = vips.finish();
     plan
+}
+
+/// The networks whose aliases should have virtual addresses, or some of them.
+pub(super) fn networks_with_vips(world: &World, config: &Config) -> BTreeSet<NetworkId> {
+    if config.alias_mode == AliasMode::Off {
+        return BTreeSet::new();
+    }
+    let networks = world.networks.values().filter(|network| has_resolver(network));
+    let wished = networks.filter(|network| {
+        let members = world.containers.values().flat_map(|container| {
+            let on = container.attachments.iter().filter(|on| on.network == network.id);
+            on.map(move |on| (container, on))
+        });
+        wish(network, &members.collect::<Vec<_>>(), config) == AliasMode::Vip
+    });
+    wished.map(|network| network.id.clone()).collect()
+}
+
+/// What is to be done with an alias that these have: the network's label, else a member's, else the configuration says.
+fn wish(network: &Network, members: &[(&Container, &Attachment)], config: &Config) -> AliasMode {
+    let is = |labels: &BTreeMap<String, String>, mode: AliasMode| {
+        let value = labels.get(LABEL);
+        value.is_some_and(|value| value.eq_ignore_ascii_case(mode.name()))
+    };
+    let of = |mode| is(&network.labels, mode);
+    let by_member = members.iter().any(|(member, _)| is(&member.labels, AliasMode::Vip));
+    if of(AliasMode::Rr) {
+        AliasMode::Rr
+    } else if of(AliasMode::Vip) || by_member {
+        AliasMode::Vip
+    } else {
+        config.alias_mode
+    }
+}
+
+/// Gives an alias its virtual address; if that is not possible, it is rotated, and the report says why.
+fn give_address(
+    vips: &mut Builder<'_>,
+    network: &Network,
+    report: &mut AliasReport,
+    members: &[(&Container, &Attachment)],
+    facts: &Facts,
+) {
+    let is_source = |labels: &BTreeMap<String, String>| {
+        let value = labels.get(LABEL_AFFINITY);
+        value.is_some_and(|value| value.eq_ignore_ascii_case("source"))
+    };
+    let id = id(&network.id.0, &report.alias, RecordType::A);
+    let candidates: Vec<_> = members
+        .iter()
+        .filter_map(|(container, on)| vips.candidate(container, on, weight(container)))
+        .collect();
+    report.affinity = is_source(&network.labels) || members.iter().any(|(container, _)| is_source(&container.labels));
+    let given = match vips.obstacle(network, facts.vip_off.as_deref()) {
+        Some(obstacle) => Err(obstacle),
+        None if candidates.is_empty() && !members.is_empty() => Err("no virtual address: no member has IPv4".into()),
+        None => vips.add(network, &report.alias, id, report.affinity, &candidates),
+    };
+    match given {
+        Ok(vip) => {
+            report.vip = Some(vip);
+            for member in &mut report.members {
+                let mut v4 = member.addresses.iter().filter_map(|ip| match ip {
+                    IpAddr::V4(ip) => Some(*ip),
+                    IpAddr::V6(_) => None,
+                });
+                member.eligible = v4.any(|ip| vips.vips.table.is_eligible(id, ip));
+            }
+        }
+        Err(why) => {
+            vips.keep(network, &report.alias);
+            (report.mode, report.why) = (AliasMode::Rr, Some(why));
+        }
+    }
+}
+
+/// How often a container is given: its label, else 1.
+fn weight(container: &Container) -> u32 {
+    let label = container.labels.get(LABEL_WEIGHT);
+    let weight = label.and_then(|value| value.trim().parse::<u32>().ok());
+    weight.map_or(1, |weight| weight.min(MAX_WEIGHT))
 }
 
 /// Docker's default bridge has no resolver of its own, and neither have the host's and no network.
@@ -163,9 +290,10 @@ fn is_off(labels: &BTreeMap<String, String>) -> bool {
 /// A member, and where it is on the network.
 type Members<'a> = Vec<(&'a Container, &'a Attachment)>;
 
-/// The names of a network that two or more containers have, in lower case.
-fn shared_names<'a>(world: &'a World, network: &Network) -> BTreeMap<String, Members<'a>> {
-    let mut names: BTreeMap<String, Members<'a>> = BTreeMap::new();
+/// The names of a network that two or more containers have, and those that had a virtual address before, in lower case.
+fn names<'a>(world: &'a World, network: &Network, remembered: &BTreeSet<&str>) -> BTreeMap<String, Members<'a>> {
+    let mut names: BTreeMap<String, Members<'a>> =
+        remembered.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
     for container in world.containers.values() {
         let on = container.attachments.iter().find(|on| on.network == network.id);
         let Some(on) = on.filter(|on| on.ipv4.is_some() || on.ipv6.is_some()) else {
@@ -184,7 +312,7 @@ fn shared_names<'a>(world: &'a World, network: &Network) -> BTreeMap<String, Mem
             names.entry(name).or_default().push((container, on));
         }
     }
-    names.retain(|_, members| members.len() > 1);
+    names.retain(|name, members| members.len() > 1 || remembered.contains(name.as_str()));
     for members in names.values_mut() {
         members.sort_by(|(a, _), (b, _)| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     }
@@ -200,6 +328,7 @@ fn member(container: &Container, on: &Attachment) -> MemberReport {
         state: match container.state {
             ContainerState::Running => "running",
             ContainerState::Paused => "paused",
+            ContainerState::Stopping => "stopping",
             ContainerState::Restarting => "restarting",
         }
         .into(),
@@ -211,6 +340,7 @@ fn member(container: &Container, on: &Attachment) -> MemberReport {
         }
         .into(),
         eligible: is_eligible(container),
+        weight: weight(container),
         counted_by: Vec::new(),
     }
 }
@@ -220,7 +350,37 @@ fn is_eligible(container: &Container) -> bool {
     container.state == ContainerState::Running && container.health != Health::Unhealthy
 }
 
-/// Adds an alias to the table; returns why it is not, if it is not.
+/// Why an alias is not one that the program could know, if it is not.
+fn refusal(table: &AliasTable, network: &Network, name: &str, members: &Members<'_>) -> Option<String> {
+    let spellings = spellings(network, name);
+    if spellings.is_empty() {
+        return Some(format!(
+            "the name is longer than {NAME} bytes, or has an empty or too long part"
+        ));
+    }
+    if members.len() > MEMBERS as usize {
+        return Some(format!("it has more than {MEMBERS} members"));
+    }
+    let families = RecordType::ALL.len();
+    if table.entries.len() + spellings.len() * 2 * families > ENTRIES as usize
+        || table.members.len() + members.len() * families > COUNTED as usize
+    {
+        return Some("the table of aliases is full".into());
+    }
+    None
+}
+
+/// A name as it is asked for; none if it cannot be.
+fn spellings(network: &Network, name: &str) -> Vec<[u8; NAME as usize]> {
+    let Some(bare) = wire(name) else {
+        return Vec::new();
+    };
+    // With the network's name it may be too long: then only the bare one is known.
+    let spelled = wire(&format!("{name}.{}", network.name.to_ascii_lowercase()));
+    [Some(bare), spelled].into_iter().flatten().collect()
+}
+
+/// Adds an alias to the table.
 fn add(
     table: &mut AliasTable,
     ambiguous: &mut BTreeSet<AliasKey>,
@@ -228,24 +388,11 @@ fn add(
     report: &mut AliasReport,
     members: &Members<'_>,
     config: &Config,
-) -> Option<String> {
+) {
     let name = &report.alias;
-    let Some(bare) = wire(name) else {
-        return Some(format!(
-            "the name is longer than {NAME} bytes, or has an empty or too long part"
-        ));
-    };
-    if members.len() > MEMBERS as usize {
-        return Some(format!("it has more than {MEMBERS} members"));
-    }
-    // With the network's name it may be too long: then only the bare one is known.
-    let spelled = wire(&format!("{name}.{}", network.name.to_ascii_lowercase()));
-    let spellings: Vec<[u8; NAME as usize]> = [Some(bare), spelled].into_iter().flatten().collect();
-    let families = RecordType::ALL.len();
-    if table.entries.len() + spellings.len() * 2 * families > ENTRIES as usize
-        || table.members.len() + members.len() * families > COUNTED as usize
-    {
-        return Some("the table of aliases is full".into());
+    let spellings = spellings(network, name);
+    if report.vip.is_some() {
+        table.services.insert(id(&network.id.0, name, RecordType::A));
     }
     for record_type in RecordType::ALL {
         let addresses: BTreeMap<[u64; 2], usize> = members
@@ -253,7 +400,7 @@ fn add(
             .enumerate()
             .filter_map(|(index, (_, on))| Some((address(on, record_type)?, index)))
             .collect();
-        if addresses.len() < 2 {
+        if addresses.is_empty() || (addresses.len() < 2 && report.vip.is_none()) {
             continue;
         }
         let id = id(&network.id.0, name, record_type);
@@ -262,6 +409,8 @@ fn add(
             eligible: 0,
             members: u32::try_from(addresses.len()).unwrap_or(u32::MAX),
             ttl: config.alias_ttl,
+            vip: report.vip.map_or(Ip4::default(), |vip| Ip4::from_bytes(vip.octets())),
+            reserved: 0,
         };
         let mut sum = 0_u64;
         for (rank, (&address, &index)) in addresses.iter().enumerate() {
@@ -285,7 +434,6 @@ fn add(
             }
         }
     }
-    None
 }
 
 /// A container's address of a record type.
@@ -320,15 +468,10 @@ fn wire(name: &str) -> Option<[u8; NAME as usize]> {
     Some(name)
 }
 
-/// The number of an alias, the same in every daemon: FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>), 64 bits.
+/// The number of an alias, the same in every daemon.
 fn id(network: &str, name: &str, record_type: RecordType) -> u64 {
     let parts = [network.as_bytes(), &[0], name.as_bytes(), &[0, record_type as u8]];
-    parts
-        .iter()
-        .flat_map(|part| part.iter())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    hash(&parts.concat())
 }
 
 #[cfg(test)]

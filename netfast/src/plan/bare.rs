@@ -74,13 +74,15 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
             format!("{} MAC addresses are behind its veth", macs.len()),
         )
     } else {
-        build.add_endpoint(&Endpoint {
+        let endpoint = Endpoint {
             veth: veth.ifindex,
             mac,
             address4,
             address6,
             any_source: false,
-        })
+            virtual_addresses: false,
+        };
+        build.add_endpoint(&endpoint, &Path::Fast)
     };
     let addresses = address4.map(IpAddr::from).into_iter().chain(address6.map(IpAddr::from));
     EndpointReport {

@@ -9,6 +9,7 @@ use crate::{
     plan::{
         Build, Endpoint,
         report::{EndpointReport, NetworkReport, Path, PoolReport, Why},
+        vip,
     },
     world::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
 };
@@ -117,7 +118,12 @@ fn endpoint(
     network: &Path,
 ) -> EndpointReport {
     let interface = bridge.and_then(|bridge| interface_on(build, container, attachment, bridge));
-    let path = if !network.is_fast() {
+    // Connections to virtual addresses need the device, whatever keeps its packets slow for a while.
+    let is_judged = match network {
+        Path::Fast => true,
+        Path::Slow(slow) => vip::is_passing(slow.why) && build.vips.contains(&attachment.network),
+    };
+    let path = if !is_judged {
         network.clone()
     } else if is_off(&container.labels) {
         Path::slow(Why::DisabledByLabel)
@@ -128,16 +134,20 @@ fn endpoint(
             None => Path::slow(Why::NoVeth),
             Some((interface, veth)) => {
                 let (address4, address6) = addresses(attachment, interface);
-                build.add_endpoint(&Endpoint {
-                    veth,
-                    mac: mac(build, attachment, interface, veth),
-                    address4,
-                    address6,
-                    any_source: container
-                        .labels
-                        .get(LABEL_ANY_SOURCE)
-                        .is_some_and(|value| is_true(value)),
-                })
+                build.add_endpoint(
+                    &Endpoint {
+                        veth,
+                        mac: mac(build, attachment, interface, veth),
+                        address4,
+                        address6,
+                        any_source: container
+                            .labels
+                            .get(LABEL_ANY_SOURCE)
+                            .is_some_and(|value| is_true(value)),
+                        virtual_addresses: build.vips.contains(&attachment.network),
+                    },
+                    network,
+                )
             }
         }
     };
@@ -267,11 +277,12 @@ fn is_true(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::aliases::{LABEL, LABEL_AFFINITY, LABEL_WEIGHT};
 
     #[test]
     fn every_label_is_in_the_readme_s_table() {
         let readme = include_str!("../../../README.md");
-        for label in [LABEL_ENABLE, LABEL_ANY_SOURCE, super::super::aliases::LABEL] {
+        for label in [LABEL_ENABLE, LABEL_ANY_SOURCE, LABEL, LABEL_WEIGHT, LABEL_AFFINITY] {
             assert!(readme.contains(&format!("| `{label}` |")), "{label} is not documented");
         }
     }

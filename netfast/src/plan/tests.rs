@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-mod build;
+pub(super) mod build;
 mod reasons;
 
 use build::*;

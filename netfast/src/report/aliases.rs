@@ -1,12 +1,20 @@
 //! `netfast aliases`: names that several containers of a network share, and who was given to clients.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use netfast_common::alias::{MemberKey, Verdict};
+use netfast_common::{
+    alias::{self, MemberKey},
+    flow::{Flow, FlowKey},
+    net::Ip4,
+    vip,
+};
 use serde::Serialize;
 
 use crate::{
-    apply::aliases::Answers,
+    apply::{aliases::Answers, vips::Shared},
     config::AliasMode,
     plan::{AliasReport, MemberReport},
     report::{
@@ -23,6 +31,8 @@ pub struct Aliases {
     pub aliases: Vec<Alias>,
     /// What became of resolvers' answers, those that occurred.
     pub answers: Vec<AnswerCount>,
+    /// What became of packets to and from virtual addresses, that which occurred.
+    pub virtual_packets: Vec<PacketCount>,
 }
 
 /// An alias.
@@ -32,14 +42,21 @@ pub struct Alias {
     pub alias: String,
     /// The network's name.
     pub network: String,
-    /// `rr` or `off`.
+    /// `rr`, `vip` or `off`.
     pub mode: AliasMode,
-    /// Why nothing is done.
+    /// Why nothing is done, or not what was asked for.
     pub reason: Option<String>,
+    /// Its virtual address.
+    pub vip: Option<Ipv4Addr>,
+    /// `source`: whom a client is given for that depends on its address.
+    pub affinity: Option<&'static str>,
     /// Answers that were put in order.
     pub answers: u64,
-    /// Answers of the member that was first least often, divided by those of the one that was most often; of members
-    /// that clients are given. 1 is even.
+    /// Connections to the virtual address, UDP conversations and pings among them.
+    pub connections: u64,
+    /// What the member was given that was given least, divided by what the one was that was given most, each by its
+    /// weight; of members that clients are given. With a virtual address connections count, else answers that named it
+    /// first. 1 is even.
     pub evenness: Option<f64>,
     /// Its members, by the container's name.
     pub members: Vec<Member>,
@@ -54,14 +71,22 @@ pub struct Member {
     pub container: String,
     /// Its addresses on the network.
     pub addresses: Vec<IpAddr>,
-    /// `running` or `paused`.
+    /// `running`, `stopping`, `paused` or `restarting`.
     pub state: String,
     /// `none` (no health check), `starting`, `healthy` or `unhealthy`.
     pub health: String,
     /// Whether clients are given it.
     pub eligible: bool,
+    /// How often it is given for a virtual address, in proportion to the others.
+    pub weight: u32,
     /// Answers that named it first.
     pub first: u64,
+    /// Connections to the virtual address that it was given.
+    pub connections: u64,
+    /// Packets of them, both ways; of those on the fast path only packets of flows that still are there.
+    pub packets: u64,
+    /// Bytes of them, network layer and up.
+    pub bytes: u64,
 }
 
 /// How many answers had this verdict.
@@ -75,20 +100,78 @@ pub struct AnswerCount {
     pub answers: u64,
 }
 
+/// How many packets had this verdict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PacketCount {
+    /// The verdict.
+    pub verdict: String,
+    /// What it means.
+    pub text: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// What the programs have counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Resolvers' answers.
+    pub answers: Answers,
+    /// What members were given for virtual addresses, on the slow path.
+    pub shared: Shared,
+    /// Packets and bytes on the fast path between a virtual address and a member, of flows that there are.
+    pub fast: BTreeMap<(Ipv4Addr, Ipv4Addr), (u64, u64)>,
+}
+
+impl Counted {
+    /// Counts the packets of a flow, if it translates between a virtual address and a member.
+    pub fn add_flow(&mut self, key: &FlowKey<Ip4>, flow: &Flow<Ip4>) {
+        let ip = |ip: Ip4| Ipv4Addr::from(ip.bytes());
+        let pair = if key.destination != flow.destination {
+            (ip(key.destination), ip(flow.destination))
+        } else if key.source != flow.source {
+            (ip(flow.source), ip(key.source))
+        } else {
+            return;
+        };
+        let (packets, bytes) = self.fast.entry(pair).or_default();
+        *packets += flow.packets;
+        *bytes += flow.bytes;
+    }
+}
+
 impl Aliases {
-    /// Puts together what the daemon said and what the program has counted.
-    pub fn gather(reports: &[AliasReport], counted: &Answers) -> Self {
-        let said = Verdict::ALL.iter().filter_map(|verdict| {
-            let answers = counted.verdicts.get(verdict).copied().filter(|count| *count != 0)?;
+    /// Puts together what the daemon said and what the programs have counted.
+    pub fn gather(reports: &[AliasReport], counted: &Counted) -> Self {
+        let said = alias::Verdict::ALL.iter().filter_map(|verdict| {
+            let answers = counted
+                .answers
+                .verdicts
+                .get(verdict)
+                .copied()
+                .filter(|count| *count != 0)?;
             Some(AnswerCount {
                 verdict: verdict.name().into(),
                 text: verdict.text().into(),
                 answers,
             })
         });
+        let seen = vip::Verdict::ALL.iter().filter_map(|verdict| {
+            let packets = counted
+                .shared
+                .verdicts
+                .get(verdict)
+                .copied()
+                .filter(|count| *count != 0)?;
+            Some(PacketCount {
+                verdict: verdict.name().into(),
+                text: verdict.text().into(),
+                packets,
+            })
+        });
         Self {
             aliases: reports.iter().map(|report| Alias::gather(report, counted)).collect(),
             answers: said.collect(),
+            virtual_packets: seen.collect(),
         }
     }
 
@@ -104,7 +187,15 @@ impl Aliases {
         if self.aliases.is_empty() {
             return "no name is shared by several containers of a network\n".into();
         }
-        let mut table = Table::new(&["NETWORK", "ALIAS", "MODE", "MEMBERS", ">ANSWERS", ">EVENNESS", "REASON"]);
+        let mut table = Table::new(&[
+            "NETWORK",
+            "ALIAS",
+            "MODE",
+            "MEMBERS",
+            ">GIVEN",
+            ">EVENNESS",
+            "ADDRESS OR REASON",
+        ]);
         for alias in &self.aliases {
             let well = alias.members.iter().filter(|member| member.eligible).count();
             table.row([
@@ -112,9 +203,9 @@ impl Aliases {
                 alias.alias.clone().into(),
                 alias.mode_cell(),
                 format!("{well}/{}", alias.members.len()).into(),
-                units::count(alias.answers).into(),
+                units::count(alias.given()).into(),
                 alias.evenness_text().into(),
-                alias.reason.clone().unwrap_or_default().into(),
+                alias.address_or_reason().into(),
             ]);
         }
         table.render(style)
@@ -128,36 +219,58 @@ impl Aliases {
 }
 
 impl Alias {
-    fn gather(report: &AliasReport, counted: &Answers) -> Self {
+    fn gather(report: &AliasReport, counted: &Counted) -> Self {
         let members: Vec<Member> = report
             .members
             .iter()
-            .map(|member| Member::gather(member, counted))
+            .map(|member| Member::gather(member, report.vip, counted))
             .collect();
-        let first = || {
-            members
-                .iter()
-                .filter(|member| member.eligible)
-                .map(|member| member.first)
+        let shares = || {
+            let given = members.iter().filter(|member| member.eligible && member.weight != 0);
+            given.map(|member| match report.vip {
+                Some(_) => member.connections as f64 / f64::from(member.weight),
+                None => member.first as f64,
+            })
         };
-        let evenness = first().min().zip(first().max().filter(|most| *most != 0));
+        let most = shares().fold(0.0, f64::max);
+        let evenness = (most > 0.0).then(|| shares().fold(most, f64::min) / most);
         Self {
             alias: report.alias.clone(),
             network: report.network.clone(),
             mode: report.mode,
             reason: report.why.clone(),
+            vip: report.vip,
+            affinity: (report.vip.is_some() && report.affinity).then_some("source"),
             answers: members.iter().map(|member| member.first).sum(),
-            evenness: evenness.map(|(least, most)| least as f64 / most as f64),
+            connections: members.iter().map(|member| member.connections).sum(),
+            evenness,
             members,
         }
     }
 
     fn mode_cell(&self) -> Cell {
         let paint = match self.mode {
-            AliasMode::Rr => Paint::Green,
+            AliasMode::Rr | AliasMode::Vip => Paint::Green,
             AliasMode::Off => Paint::Yellow,
         };
         Cell::painted(self.mode.name(), paint)
+    }
+
+    /// Connections, or answers where there are none.
+    fn given(&self) -> u64 {
+        if self.vip.is_some() {
+            self.connections
+        } else {
+            self.answers
+        }
+    }
+
+    fn address_or_reason(&self) -> String {
+        let address = self.vip.map(|vip| match self.affinity {
+            Some(affinity) => format!("{vip}, by {affinity}"),
+            None => vip.to_string(),
+        });
+        address.or_else(|| self.reason.clone()).unwrap_or_default()
     }
 
     fn evenness_text(&self) -> String {
@@ -172,11 +285,20 @@ impl Alias {
         if let Some(reason) = &self.reason {
             facts.row(["reason".into(), reason.clone().into()]);
         }
-        facts.row(["answers".into(), units::count(self.answers).into()]);
+        if self.vip.is_some() {
+            facts.row(["address".into(), self.address_or_reason().into()]);
+            facts.row(["connections".into(), units::count(self.connections).into()]);
+        } else {
+            facts.row(["answers".into(), units::count(self.answers).into()]);
+        }
         facts.row(["evenness".into(), self.evenness_text().into()]);
         text.push_str(&facts.render(style));
         text.push('\n');
-        let headings = ["CONTAINER", "ADDRESSES", "STATE", "HEALTH", "GIVEN", ">FIRST"];
+        let mut headings = vec!["CONTAINER", "ADDRESSES", "STATE", "HEALTH", "GIVEN"];
+        headings.extend(match self.vip {
+            Some(_) => &[">WEIGHT", ">CONNECTIONS", ">PACKETS", ">BYTES"][..],
+            None => &[">FIRST"],
+        });
         let mut table = Table::new(&headings).indent(2);
         for member in &self.members {
             let addresses: Vec<_> = member.addresses.iter().map(ToString::to_string).collect();
@@ -185,14 +307,23 @@ impl Alias {
             } else {
                 Cell::painted("no", Paint::Yellow)
             };
-            table.row([
+            let mut row: Vec<Cell> = vec![
                 member.container.clone().into(),
                 addresses.join(" ").into(),
                 member.state.clone().into(),
                 member.health.clone().into(),
                 given,
-                units::count(member.first).into(),
-            ]);
+            ];
+            row.extend(match self.vip {
+                Some(_) => vec![
+                    member.weight.to_string().into(),
+                    units::count(member.connections).into(),
+                    units::count(member.packets).into(),
+                    units::bytes(member.bytes).into(),
+                ],
+                None => vec![units::count(member.first).into()],
+            });
+            table.row(row);
         }
         text.push_str(&table.render(style));
         text
@@ -200,8 +331,7 @@ impl Alias {
 }
 
 impl Member {
-    fn gather(report: &MemberReport, counted: &Answers) -> Self {
-        let count = |&(alias, address): &(u64, [u64; 2])| counted.given.get(&MemberKey { alias, address });
+    fn gather(report: &MemberReport, vip: Option<Ipv4Addr>, counted: &Counted) -> Self {
         let MemberReport {
             container_id,
             container,
@@ -209,8 +339,26 @@ impl Member {
             state,
             health,
             eligible,
+            weight,
             counted_by,
         } = report.clone();
+        let keys = || counted_by.iter().map(|&(alias, address)| MemberKey { alias, address });
+        let first = keys().filter_map(|key| counted.answers.given.get(&key)).sum();
+        let slow = keys().filter_map(|key| counted.shared.given.get(&key));
+        let (mut connections, mut packets, mut bytes) = (0, 0, 0);
+        for given in slow.filter(|_| vip.is_some()) {
+            connections += given.connections;
+            packets += given.packets;
+            bytes += given.bytes;
+        }
+        for address in &addresses {
+            if let (Some(vip), IpAddr::V4(address)) = (vip, address)
+                && let Some(fast) = counted.fast.get(&(vip, *address))
+            {
+                packets += fast.0;
+                bytes += fast.1;
+            }
+        }
         Self {
             container_id,
             container,
@@ -218,76 +366,14 @@ impl Member {
             state,
             health,
             eligible,
-            first: counted_by.iter().filter_map(count).sum(),
+            weight,
+            first,
+            connections,
+            packets,
+            bytes,
         }
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::report::golden::{assert_golden, assert_golden_json};
-
-    /// Two aliases, one of which is off.
-    pub(crate) fn example() -> Aliases {
-        let member = |number: u8, health: &str| MemberReport {
-            container_id: "c0ffee".repeat(10),
-            container: format!("web-{number}"),
-            addresses: vec![[172, 18, 0, number].into()],
-            state: "running".into(),
-            health: health.into(),
-            eligible: health != "unhealthy",
-            counted_by: vec![(7, [number.into(), 0])],
-        };
-        let reports = [
-            AliasReport {
-                alias: "web".into(),
-                network: "shop".into(),
-                mode: AliasMode::Rr,
-                why: None,
-                members: vec![member(2, "healthy"), member(3, "none"), member(4, "unhealthy")],
-            },
-            AliasReport {
-                alias: "db".into(),
-                network: "shop-backend".into(),
-                mode: AliasMode::Off,
-                why: Some("switched off by the label netfast.alias of the network".into()),
-                members: vec![MemberReport {
-                    counted_by: Vec::new(),
-                    ..member(5, "none")
-                }],
-            },
-        ];
-        let given = [(2, 1234), (3, 1233), (4, 10)].map(|(number, count)| {
-            let address = [number, 0];
-            (MemberKey { alias: 7, address }, count)
-        });
-        let counted = Answers {
-            given: given.into(),
-            verdicts: BTreeMap::from([(Verdict::Rotated, 2477), (Verdict::NotAlias, 0), (Verdict::Few, 12)]),
-        };
-        Aliases::gather(&reports, &counted)
-    }
-
-    #[test]
-    fn text_and_json_are_as_recorded() {
-        let aliases = example();
-        assert_golden("aliases.txt", &aliases.render_list(Style::default()));
-        assert_golden(
-            "aliases-details.txt",
-            &aliases.clone().select("WEB").render_details(Style::default()),
-        );
-        assert_golden_json("aliases.json", &aliases);
-    }
-
-    #[test]
-    fn evenness_is_of_those_that_are_given() {
-        let aliases = example();
-        let evenness = aliases.aliases[0].evenness.expect("answers");
-        assert!((evenness - 1233.0 / 1234.0).abs() < 1e-9);
-        assert_eq!((aliases.aliases[0].answers, aliases.aliases[1].evenness), (2477, None));
-        assert_eq!(aliases.answers.len(), 2, "what never occurred is left out");
-    }
-}
+pub(crate) mod tests;

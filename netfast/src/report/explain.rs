@@ -17,9 +17,11 @@ use crate::{
 };
 
 pub mod advice;
+mod alias;
 mod destination;
 pub mod reasons;
 
+pub use alias::AliasName;
 pub use destination::{Destination, NoDestination};
 
 /// The whole answer.
@@ -125,8 +127,11 @@ impl Explanation {
             .filter(|(_, endpoint)| is_named(endpoint, container))
             .collect();
         let name = members.first()?.1.container.clone();
-        // The kernel in the container prefers a network that the destination is on.
-        if let Some(ip) = destination.as_ref().map(|to| to.ip) {
+        // Where an alias is from, its packets go; else the kernel in the container prefers a network that the destination
+        // is on.
+        if let Some(alias) = destination.as_ref().and_then(|to| to.alias.as_ref()) {
+            members.retain(|(network, _)| network.name == alias.network);
+        } else if let Some(ip) = destination.as_ref().map(|to| to.ip) {
             let near = members.iter().filter(|(network, _)| has_pool_of(network, ip));
             let near: Vec<_> = near.copied().collect();
             if !near.is_empty() {
@@ -274,7 +279,10 @@ fn way(network: &NetworkReport, endpoint: &EndpointReport, to: Option<&Destinati
         }
         steps.push(step);
         if let Some(to) = to {
-            steps.push(destination::step(network, endpoint, to, facts));
+            match &to.alias {
+                Some(alias) => steps.extend(alias::steps(network, alias, facts)),
+                None => steps.push(destination::step(network, endpoint, to, facts)),
+            }
         }
     }
     let verdict = match (inside, steps.iter().all(|step| step.path.is_fast())) {

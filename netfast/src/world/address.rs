@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An Ethernet address, in transmission order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +54,13 @@ impl FromStr for Mac {
 impl Serialize for Mac {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -258,6 +265,10 @@ pub enum RouteType {
     Other(u8),
 }
 
+/// The protocol number of routes that netfast makes: one that iproute2's list (`rt_protos`) and the routing daemons that
+/// are known leave free.
+pub const OUR_PROTOCOL: u8 = 0x6e;
+
 /// One route, or one hop of a multipath route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Route {
@@ -273,6 +284,8 @@ pub struct Route {
     pub oif: Option<u32>,
     /// What it does.
     pub kind: RouteType,
+    /// Who made it (`RTPROT_*`, linux/rtnetlink.h): 2 the kernel, 3 an administrator; see [`OUR_PROTOCOL`].
+    pub protocol: u8,
     /// The preferred source address.
     pub source: Option<IpAddr>,
     /// The MTU metric in bytes, if one is set.

@@ -122,6 +122,8 @@ pub enum ContainerState {
     Running,
     /// It is frozen; its interfaces are there.
     Paused,
+    /// It runs, and was told to end.
+    Stopping,
     /// It is being restarted; it has no interfaces for a moment.
     Restarting,
 }

@@ -15,6 +15,7 @@ use netfast::apply::OBJECT;
 use netfast_common::{
     abi::{map, program},
     alias::{Alias, AliasKey, MESSAGE, MemberKey, NAME, Verdict, address4, digest, part},
+    net::Ip4,
 };
 use netfast_tests::{
     dns::{self, Answer, Question},
@@ -70,11 +71,21 @@ impl Lab {
             eligible,
             members: members.len().try_into().expect("few"),
             ttl: 0,
+            ..Alias::default()
         };
         self.aliases
             .insert(key(name, 0), Alias::default(), 0)
             .expect("an entry");
         self.aliases.insert(key(name, digest(sum)), alias, 0).expect("an entry");
+    }
+
+    /// Gives an alias that was set a virtual address.
+    fn give_virtual(&mut self, name: &str, members: &[Ipv4Addr], vip: Ipv4Addr) {
+        let parts = members.iter().map(|ip| part(address4(ip.octets())));
+        let key = key(name, digest(parts.fold(0, u64::wrapping_add)));
+        let mut alias = self.aliases.get(&key, 0).expect("it was set");
+        alias.vip = Ip4::from_bytes(vip.octets());
+        self.aliases.insert(key, alias, 0).expect("an entry");
     }
 
     /// The packet afterwards, and what it was counted as.
@@ -239,6 +250,35 @@ fn who_is_not_well_is_left_out_and_over_tcp_comes_last() {
 }
 
 #[test]
+fn a_virtual_address_takes_its_members_place() {
+    run(|lab| {
+        let vip = Ipv4Addr::new(198, 18, 0, 2);
+        for count in [1, 3, 64] {
+            let all = members(count);
+            lab.set("web", &all, u64::MAX);
+            lab.give_virtual("web", &all, vip);
+            for (tcp, edns) in [(false, false), (false, true), (true, false)] {
+                let question = Question {
+                    tcp,
+                    edns,
+                    ..Question::of("web")
+                };
+                let (packet, verdict) = lab.pass(&frame(&answer(&question, &all), tcp));
+                let given = vec![IpAddr::from(vip); if tcp { count.into() } else { 1 }];
+                assert_eq!(verdict, Some(Verdict::Virtual), "{count} {tcp} {edns}");
+                assert_eq!(
+                    packet,
+                    frame(&dns::answer(&question, &given, 0), tcp),
+                    "{count} {tcp} {edns}"
+                );
+                check_checksums(&packet).unwrap_or_else(|error| panic!("{count} {tcp} {edns}: {error}"));
+            }
+        }
+        assert_eq!(lab.turns.get(&ID, 0).expect("a turn"), 0, "nobody took a turn");
+    });
+}
+
+#[test]
 fn as_many_as_an_alias_can_have() {
     run(|lab| {
         let all = members(64);
@@ -331,7 +371,7 @@ fn what_is_not_an_alias_s_answer_stays_as_it_is() {
 #[test]
 fn every_verdict_has_a_row() {
     let mut covered: BTreeSet<Verdict> = left_alone().iter().filter_map(|(_, _, verdict)| *verdict).collect();
-    covered.extend([Verdict::Rotated, Verdict::Shortened]);
+    covered.extend([Verdict::Rotated, Verdict::Shortened, Verdict::Virtual]);
     // Only when the kernel has no memory; netfast-ebpf/src/dns/tests.rs.
     covered.insert(Verdict::Unwritable);
     let missing: Vec<_> = Verdict::ALL

@@ -11,12 +11,14 @@ use aya::{
 use netfast::apply::OBJECT;
 use netfast_common::{
     abi::{map, program},
+    alias::MemberKey,
     control::Control,
     device::{Device, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
+    vip::{Backend, Given, Member, Service, SlotKey},
 };
 use netfast_ebpf::candidate::Candidate;
 use netfast_tests::{
@@ -54,17 +56,23 @@ pub enum Hook {
     UplinkIn,
     /// tcx egress of an uplink.
     UplinkOut,
+    /// tcx ingress of an endpoint's veth, packets to virtual addresses.
+    VipIn,
+    /// tcx egress of an endpoint's veth, packets from their members.
+    VipOut,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::EndpointIn,
         Self::EndpointOut,
         Self::BridgeIn,
         Self::BridgeOut,
         Self::UplinkIn,
         Self::UplinkOut,
+        Self::VipIn,
+        Self::VipOut,
     ];
 
     /// Its program.
@@ -76,6 +84,8 @@ impl Hook {
             Self::BridgeOut => program::BRIDGE_EGRESS,
             Self::UplinkIn => program::UPLINK_INGRESS,
             Self::UplinkOut => program::UPLINK_EGRESS,
+            Self::VipIn => program::VIP_INGRESS,
+            Self::VipOut => program::VIP_EGRESS,
         }
     }
 }
@@ -166,6 +176,18 @@ pub struct Lab {
     pub tally: PerCpuArray<MapData, Tally>,
     /// What a tracer is shown.
     pub traced: RingBuf<MapData>,
+    /// Whose turn it is.
+    pub turns: HashMap<MapData, u64, u64>,
+    /// Services by virtual address.
+    pub vips: HashMap<MapData, Ip4, Service>,
+    /// Their members in turn.
+    pub vip_slots: HashMap<MapData, SlotKey, Backend>,
+    /// Their members.
+    pub vip_members: HashMap<MapData, MemberKey, Member>,
+    /// What they were given.
+    pub vip_given: HashMap<MapData, MemberKey, Given>,
+    /// Counts by verdict.
+    pub vip_verdicts: PerCpuArray<MapData, u64>,
 }
 
 impl Lab {
@@ -190,7 +212,7 @@ impl Lab {
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
         }
-        for name in [map::FLOWS4, map::FRESH4] {
+        for name in [map::FLOWS4, map::FRESH4, map::VIP_CONNECTIONS, map::VIP_WAITING] {
             loader.map_max_entries(name, TABLE);
         }
         let mut ebpf = loader.load(OBJECT).expect("the object loads");
@@ -213,6 +235,12 @@ impl Lab {
             filter: take(&mut ebpf, map::FILTER),
             tally: take(&mut ebpf, map::TALLY),
             traced: take(&mut ebpf, map::TRACED),
+            turns: take(&mut ebpf, map::TURNS),
+            vips: take(&mut ebpf, map::VIPS),
+            vip_slots: take(&mut ebpf, map::VIP_SLOTS),
+            vip_members: take(&mut ebpf, map::VIP_MEMBERS),
+            vip_given: take(&mut ebpf, map::VIP_GIVEN),
+            vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
             ebpf,
         }
     }

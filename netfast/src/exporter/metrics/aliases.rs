@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use netfast_common::alias::Verdict;
+use netfast_common::{alias::Verdict, vip};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Labels, counters, gauges, truth};
@@ -29,6 +29,28 @@ pub(super) fn encode(aliases: &Aliases, encoder: &mut DescriptorEncoder<'_>) -> 
             .iter()
             .map(|alias| (labels(&alias.alias, &alias.network), truth(alias.mode == AliasMode::Rr))),
     )?;
+    gauges(
+        encoder,
+        "netfast_alias_virtual",
+        "1 if a name that several containers share has a virtual address, else 0.",
+        aliases
+            .aliases
+            .iter()
+            .map(|alias| (labels(&alias.alias, &alias.network), truth(alias.vip.is_some()))),
+    )?;
+    counters(
+        encoder,
+        "netfast_virtual_packets",
+        "Packets to and from virtual addresses on the slow path by what became of them (netfast aliases --json explains \
+         each).",
+        vip::Verdict::ALL.iter().map(|verdict| {
+            let seen = aliases
+                .virtual_packets
+                .iter()
+                .find(|count| count.verdict == verdict.name());
+            (vec![("verdict", verdict.name())], seen.map_or(0, |count| count.packets))
+        }),
+    )?;
     // By name: while containers are renamed, two may have had the same.
     let mut members = BTreeMap::new();
     for alias in &aliases.aliases {
@@ -46,7 +68,7 @@ pub(super) fn encode(aliases: &Aliases, encoder: &mut DescriptorEncoder<'_>) -> 
     gauges(
         encoder,
         "netfast_alias_member_eligible",
-        "1 if clients are given a member of an alias, 0 if it is unhealthy or paused.",
+        "1 if clients are given a member of an alias, 0 if it is unhealthy, paused or not ready.",
         named().map(|(labels, member)| (labels, truth(member.eligible))),
     )?;
     counters(
@@ -54,5 +76,17 @@ pub(super) fn encode(aliases: &Aliases, encoder: &mut DescriptorEncoder<'_>) -> 
         "netfast_alias_first_answers",
         "Answers that named a member of an alias first.",
         named().map(|(labels, member)| (labels, member.first)),
+    )?;
+    gauges(
+        encoder,
+        "netfast_alias_member_weight",
+        "How often a member of an alias is given for its virtual address, in proportion to the others.",
+        named().map(|(labels, member)| (labels, f64::from(member.weight))),
+    )?;
+    counters(
+        encoder,
+        "netfast_alias_member_connections",
+        "Connections to an alias's virtual address that a member was given, UDP conversations and pings among them.",
+        named().map(|(labels, member)| (labels, member.connections)),
     )
 }

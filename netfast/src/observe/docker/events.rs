@@ -1,7 +1,7 @@
 //! What an event of the runtime asks to look at again. What happened is not read from it: events can be missed, and
 //! come in any order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 
@@ -10,6 +10,8 @@ use bollard::models::{EventMessage, EventMessageTypeEnum};
 pub struct Todo {
     /// Containers, by identifier.
     pub containers: BTreeSet<String>,
+    /// Those among them that were told to end.
+    pub ending: BTreeSet<String>,
     /// The networks.
     pub networks: bool,
     /// Everything.
@@ -23,6 +25,12 @@ impl Todo {
         let actor = event.actor.unwrap_or_default();
         match (event.typ, actor.id.filter(|id| !id.is_empty())) {
             (Some(EventMessageTypeEnum::CONTAINER), Some(id)) => {
+                if action == "kill" && actor.attributes.is_some_and(|attributes| ends(&attributes)) {
+                    self.ending.insert(id.clone());
+                } else if action == "die" {
+                    // It has; if it runs again, it is another run.
+                    self.ending.remove(&id);
+                }
                 if !is_noise(&action) {
                     self.containers.insert(id);
                 }
@@ -42,6 +50,12 @@ impl Todo {
             _ => self.all = true,
         }
     }
+}
+
+/// Whether the signal of a `kill` is one that programs end by: SIGINT, SIGQUIT, SIGKILL or SIGTERM.
+fn ends(attributes: &HashMap<String, String>) -> bool {
+    let signal = attributes.get("signal").map(String::as_str);
+    matches!(signal, Some("2" | "3" | "9" | "15"))
 }
 
 /// Actions on a container that change nothing of what is read of it, the frequent ones at least.
@@ -92,6 +106,21 @@ mod tests {
             r#"{"Type":"container","Action":"exec_start: sh","Actor":{"ID":"c1"}}"#,
             Todo::default(),
         );
+        let kill = |signal: &str| {
+            let attributes = format!(r#""Attributes":{{"signal":"{signal}"}}"#);
+            format!(r#"{{"Type":"container","Action":"kill","Actor":{{"ID":"c1",{attributes}}}}}"#)
+        };
+        let ending = Todo {
+            ending: BTreeSet::from(["c1".into()]),
+            ..container("c1")
+        };
+        check(&kill("15"), ending);
+        check(&kill("1"), container("c1"));
+        let mut restarted = Todo::default();
+        let die = r#"{"Type":"container","Action":"die","Actor":{"ID":"c1"}}"#;
+        restarted.add(event(&kill("15")));
+        restarted.add(event(die));
+        assert_eq!(restarted, container("c1"));
         let connect = r#"{"Type":"network","Action":"connect","Actor":{"ID":"n1","Attributes":{"container":"c2"}}}"#;
         check(connect, container("c2"));
         let create = r#"{"Type":"network","Action":"create","Actor":{"ID":"n1"}}"#;

@@ -104,7 +104,7 @@ pub fn is_cached(message: Message<'_>) -> bool {
 
 /// Reads a route message: one route per hop. `None` if it is not of IPv4 or IPv6.
 pub fn parse(message: Message<'_>) -> Option<Vec<Route>> {
-    let [family, dst_len, _src_len, _tos, table, _protocol, _scope, kind] = *message.payload.first_chunk()?;
+    let [family, dst_len, _src_len, _tos, table, protocol, _scope, kind] = *message.payload.first_chunk()?;
     let any: IpAddr = match family {
         AF_INET => Ipv4Addr::UNSPECIFIED.into(),
         AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -120,6 +120,7 @@ pub fn parse(message: Message<'_>) -> Option<Vec<Route>> {
         gateway,
         oif: oif.or_else(|| attrs.find(RTA_OIF).and_then(Attr::u32)),
         kind: route_type(kind),
+        protocol,
         source: attrs.find(RTA_PREFSRC).and_then(Attr::ip),
         mtu: attrs
             .find(RTA_METRICS)

@@ -66,7 +66,11 @@ fn shop() -> World {
 }
 
 fn planned(world: &World) -> Aliases {
-    aliases(world, &Config::default(), &Facts::default())
+    with(world, &Config::default(), &Facts::default())
+}
+
+fn with(world: &World, config: &Config, facts: &Facts) -> Aliases {
+    aliases(world, config, facts, &[], &BTreeMap::new())
 }
 
 fn key(name: &str, addresses: &[[u8; 4]]) -> AliasKey {
@@ -224,7 +228,7 @@ fn what_is_switched_off_stays_as_it_is() {
         alias_mode: AliasMode::Off,
         ..Config::default()
     };
-    let plan = aliases(&shop(), &off, &Facts::default());
+    let plan = with(&shop(), &off, &Facts::default());
     assert_eq!(lines(&plan), ["web@shop off a b"]);
     assert!(plan.loopbacks.is_empty() && plan.table == AliasTable::default());
 
@@ -232,7 +236,7 @@ fn what_is_switched_off_stays_as_it_is() {
         aliases_off: Some("no tcx".into()),
         ..Facts::default()
     };
-    let plan = aliases(&shop(), &Config::default(), &facts);
+    let plan = with(&shop(), &Config::default(), &facts);
     assert_eq!(plan.reports[0].why.as_deref(), Some("no tcx"));
     assert!(plan.loopbacks.is_empty());
 
@@ -265,10 +269,7 @@ fn docker_s_default_bridge_and_the_host_s_network_have_no_resolver() {
         runtime: Runtime::None,
         ..Config::default()
     };
-    assert_eq!(
-        aliases(&World::default(), &config, &Facts::default()),
-        Aliases::default()
-    );
+    assert_eq!(with(&World::default(), &config, &Facts::default()), Aliases::default());
 }
 
 #[test]

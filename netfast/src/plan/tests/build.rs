@@ -73,6 +73,7 @@ pub fn route(oif: u32, dst: &str) -> Route {
         gateway: None,
         oif: Some(oif),
         kind: RouteType::Unicast,
+        protocol: 3,
         source: None,
         mtu: None,
         multipath: false,

@@ -5,8 +5,15 @@ use std::{fmt, net::IpAddr};
 use netfast_common::reason::Reason;
 use serde::Serialize;
 
-use super::{Facts, Route, Step, addresses, is_named};
-use crate::plan::report::{EndpointReport, NetworkReport};
+use super::{
+    Facts, Route, Step, addresses,
+    alias::{self, AliasName},
+    is_named,
+};
+use crate::plan::{
+    AliasReport,
+    report::{EndpointReport, NetworkReport},
+};
 
 /// A destination that was asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +24,8 @@ pub struct Destination {
     pub ip: IpAddr,
     /// The port, if one was given.
     pub port: Option<u16>,
+    /// The alias that it is, if it is one.
+    pub alias: Option<AliasName>,
 }
 
 impl fmt::Display for Destination {
@@ -30,23 +39,35 @@ impl fmt::Display for Destination {
     }
 }
 
-/// A destination that is neither an address nor a container with one.
+/// A destination that is neither an address, nor a container with one, nor an alias.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an address nor a container with one")]
+#[error("{0:?} is neither an address, nor a container with one, nor a name that several containers share")]
 pub struct NoDestination(String);
 
 impl Destination {
     /// Understands `DEST[:PORT]`; of a container, the address on a network that it shares with `from`, or any.
-    pub fn parse(text: &str, from: &str, networks: &[NetworkReport]) -> Result<Self, NoDestination> {
+    pub fn parse(
+        text: &str,
+        from: &str,
+        networks: &[NetworkReport],
+        aliases: &[AliasReport],
+    ) -> Result<Self, NoDestination> {
         let (host, port) = split(text);
-        let ip = match host.parse() {
-            Ok(ip) => ip,
-            Err(_) => address_of(host, from, networks).ok_or_else(|| NoDestination(text.into()))?,
+        let (alias, ip) = match host.parse() {
+            Ok(ip) => (None, ip),
+            Err(_) => match alias::find(host, from, networks, aliases) {
+                Some((alias, ip)) => (Some(alias), ip),
+                None => (
+                    None,
+                    address_of(host, from, networks).ok_or_else(|| NoDestination(text.into()))?,
+                ),
+            },
         };
         Ok(Self {
             name: text.into(),
             ip,
             port,
+            alias,
         })
     }
 
@@ -118,7 +139,7 @@ pub fn step(network: &NetworkReport, endpoint: &EndpointReport, to: &Destination
     }
 }
 
-fn to_container(network: &NetworkReport, other: &NetworkReport, peer: &EndpointReport) -> Step {
+pub(super) fn to_container(network: &NetworkReport, other: &NetworkReport, peer: &EndpointReport) -> Step {
     let about = format!("{} ({})", peer.container, peer.veth.as_deref().unwrap_or("no veth"));
     let text = if other.name == network.name {
         "a container on the same network; netfast is attached to its interface, too".into()

@@ -2,8 +2,11 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    config::Config,
-    plan::report::{PoolReport, Why},
+    config::{AliasMode, Config},
+    plan::{
+        AliasReport, MemberReport,
+        report::{PoolReport, Why},
+    },
     report::golden::{assert_golden, assert_golden_json},
     state::{DeviceReport, RuntimeReport},
 };
@@ -97,6 +100,7 @@ fn state() -> State {
         clsact: BTreeMap::new(),
         table_bytes: 9,
         aliases: Vec::new(),
+        vips: crate::state::VipState::default(),
     }
 }
 
@@ -124,7 +128,7 @@ fn route(_: &NetworkReport, _: &EndpointReport, to: IpAddr) -> Route {
 }
 
 fn explain_in(state: &State, control: Control, container: &str, to: Option<&str>) -> Explanation {
-    let to = to.map(|to| Destination::parse(to, container, &state.networks).expect("a destination"));
+    let to = to.map(|to| Destination::parse(to, container, &state.networks, &state.aliases).expect("a destination"));
     let facts = Facts {
         state,
         running: true,
@@ -188,6 +192,55 @@ fn every_kind_of_destination() {
     }
 }
 
+/// `pair` is shared by `web` and `database` on `backend`.
+fn with_alias(vip: Option<[u8; 4]>, eligible: [bool; 2]) -> State {
+    let member = |name: &str, last: u8, eligible: bool| MemberReport {
+        container_id: format!("{name}-id"),
+        container: name.into(),
+        addresses: vec![[172, 30, 0, last].into()],
+        eligible,
+        ..MemberReport::default()
+    };
+    let mut state = state();
+    for endpoint in state.networks.iter_mut().flat_map(|network| &mut network.endpoints) {
+        endpoint.container_id = format!("{}-id", endpoint.container);
+    }
+    state.aliases = vec![AliasReport {
+        alias: "pair".into(),
+        network: "backend".into(),
+        mode: if vip.is_some() { AliasMode::Vip } else { AliasMode::Rr },
+        vip: vip.map(Into::into),
+        members: vec![member("web", 2, eligible[0]), member("database", 3, eligible[1])],
+        ..AliasReport::default()
+    }];
+    state
+}
+
+#[test]
+fn a_name_that_several_share() {
+    let vip = Some([198, 19, 7, 2]);
+    let explained = explain_in(&with_alias(vip, [true; 2]), on(), "web", Some("Pair:80"));
+    let text = explained.render(Style::default());
+    assert!(text.starts_with("web to Pair:80 (198.19.7.2): fast"), "{text}");
+    assert!(
+        text.contains("each connection goes to the next of 2 of 2 members") && text.contains("database (veth14)"),
+        "{text}"
+    );
+    assert_eq!(explained.ways.len(), 1, "the alias's network");
+    let none = explain_in(&with_alias(vip, [false; 2]), on(), "web", Some("pair.backend"));
+    assert!(none.render(Style::default()).contains("refused at once"));
+    assert_eq!((none.verdict, why(&none)), (Verdict::Slow, vec!["other-packet"]));
+    let rotated = explain_in(&with_alias(None, [false, true]), on(), "web", Some("pair"));
+    let text = rotated.render(Style::default());
+    assert!(
+        text.contains("(172.30.0.3)") && text.contains("begins with the next of 1 of 2 members"),
+        "{text}"
+    );
+    // Who is not on its network does not know it.
+    let state = with_alias(vip, [true; 2]);
+    assert!(Destination::parse("pair", "legacy", &state.networks, &state.aliases).is_err());
+}
+
 #[test]
 fn a_container_on_two_networks_is_asked_by_the_nearer() {
     let near = explain("web", "database");
@@ -207,10 +260,10 @@ fn names_are_of_containers_and_identifiers() {
     let state = state();
     let by_id = explain_in(&state, on(), "databa", Some("web"));
     assert_eq!(by_id.container, "database");
-    let nobody = Destination::parse("nobody:80", "web", &state.networks).expect_err("there is none");
+    let nobody = Destination::parse("nobody:80", "web", &state.networks, &[]).expect_err("there is none");
     assert_eq!(
         nobody.to_string(),
-        "\"nobody:80\" is neither an address nor a container with one"
+        "\"nobody:80\" is neither an address, nor a container with one, nor a name that several containers share"
     );
     let facts = Facts {
         state: &state,

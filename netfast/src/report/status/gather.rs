@@ -201,6 +201,7 @@ mod tests {
             clsact: BTreeMap::new(),
             table_bytes: 9,
             aliases: Vec::new(),
+            vips: crate::state::VipState::default(),
         }
     }
 

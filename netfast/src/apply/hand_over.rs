@@ -1,0 +1,333 @@
+//! Makes connections to virtual addresses survive the end of netfast: the client's own conntrack goes on translating.
+//!
+//! A connection has an entry in the client's namespace (Docker's resolver has NAT rules there, so its hooks are in place),
+//! one that translates nothing: what the container sends is translated on the host's side of its veth. For each live
+//! connection that entry is replaced by one with destination NAT to the member. From then on packets leave the container as
+//! the host has seen them all the time, and the host's conntrack has nothing to learn.
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr};
+
+use aya::maps::{HashMap, MapData};
+use netfast_common::{
+    abi::map,
+    vip::{Conn, ConnKey, Direction, ICMP_IDLE_NS, UDP_IDLE_NS},
+};
+use tracing::warn;
+
+use crate::{
+    apply::{
+        conntrack::{BE_LIBERAL, CT_NEW, IPV4, NLA_F_NESTED, NLM_F_ACK, attr},
+        pins::Pins,
+        read,
+        ways::{self, WayError},
+    },
+    bpf,
+    observe::{
+        self, NetlinkError,
+        socket::{Asker, REQUEST},
+        wire::Request,
+    },
+    plan::{Client, Way},
+};
+
+// Numbers of linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h and nf_conntrack_tcp.h.
+const CT_DELETE: u16 = 1 << 8 | 2;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_EXCL: u16 = 0x200;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_TIMEOUT: u16 = 7;
+const CTA_NAT_DST: u16 = 13;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+const CTA_NAT_V4_MINIP: u16 = 1;
+const CTA_NAT_V4_MAXIP: u16 = 2;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+/// `TCP_CONNTRACK_ESTABLISHED`.
+const ESTABLISHED: u8 = 3;
+/// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED`.
+const STATUS: u32 = 1 << 1 | 1 << 2 | 1 << 3;
+/// Seconds after which an idle TCP connection is forgotten (`nf_conntrack_tcp_timeout_established`).
+const TCP_TIMEOUT: u32 = 432_000;
+/// Seconds after which an idle UDP conversation is forgotten (`nf_conntrack_udp_timeout_stream`).
+const UDP_TIMEOUT: u32 = 120;
+/// How often an entry that came back between its removal and the new one is removed again.
+const TRIES: usize = 20;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP: u8 = 1;
+
+/// What became of the connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandedOver {
+    /// They go on.
+    pub connections: usize,
+    /// They end: of containers with themselves, or their namespace could not be changed.
+    pub lost: usize,
+}
+
+/// A connection of a client to a virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Connection {
+    client: Ipv4Addr,
+    client_port: u16,
+    vip: Ipv4Addr,
+    port: u16,
+    member: Ipv4Addr,
+    protocol: u8,
+}
+
+/// Hands live connections over. `now`: `CLOCK_MONOTONIC` in nanoseconds.
+pub fn hand_over(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<HandedOver> {
+    let mut done = HandedOver::default();
+    let mut by_veth: BTreeMap<u32, Vec<Connection>> = BTreeMap::new();
+    for name in [map::VIP_CONNECTIONS, map::VIP_WAITING] {
+        if !pins.map(name).exists() {
+            continue;
+        }
+        let entries: HashMap<MapData, ConnKey, Conn> = read::open(pins, name).map_err(io::Error::other)?;
+        bpf::for_each(&entries, |key, conn| {
+            if is_live(key, conn, now) {
+                match connection(key, conn) {
+                    Some(connection) => by_veth.entry(key.ifindex).or_default().push(connection),
+                    None => done.lost += 1,
+                }
+            }
+        })?;
+    }
+    let places = observe::veths(
+        clients
+            .iter()
+            .map(|(client, _)| (client.pid, client.netns, client.ifindex)),
+    );
+    for (veth, connections) in by_veth {
+        let place = places.get(&veth).and_then(|pid| {
+            let mut clients = clients.iter().map(|(client, _)| *client);
+            clients.find(|client| client.pid == *pid)
+        });
+        let handed = match place {
+            Some(client) => ways::inside(client, || replace_all(&connections)),
+            // The client is gone, and its connections with it.
+            None => continue,
+        };
+        match handed {
+            Ok(handed) => {
+                done.connections += handed;
+                done.lost += connections.len() - handed;
+            }
+            Err(error) => {
+                warn!("{:#}", anyhow::Error::new(error));
+                done.lost += connections.len();
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Whether a connection goes on, by the entry of the direction to the virtual address.
+fn is_live(key: &ConnKey, conn: &Conn, now: u64) -> bool {
+    let idle = match key.protocol {
+        UDP => UDP_IDLE_NS,
+        ICMP => ICMP_IDLE_NS,
+        _ => u64::MAX,
+    };
+    key.direction == Direction::ToVip as u8
+        && conn.tag == key.tag()
+        && conn.tag_end == conn.tag
+        && !conn.is_closed()
+        && conn.from_member & Conn::SEEN != 0
+        && now.saturating_sub(conn.used_ns) < idle
+        && key.protocol != ICMP
+}
+
+/// A connection, unless it is one of a container with itself: translated inside, that would take another way back.
+fn connection(key: &ConnKey, conn: &Conn) -> Option<Connection> {
+    let ip = |ip: netfast_common::net::Ip4| Ipv4Addr::from(ip.bytes());
+    (conn.hairpin == 0).then(|| Connection {
+        client: ip(key.client),
+        client_port: key.client_port.number(),
+        vip: ip(key.remote),
+        port: key.remote_port.number(),
+        member: ip(conn.backend.address),
+        protocol: key.protocol,
+    })
+}
+
+/// Replaces the entries of connections in the calling thread's namespace; returns how many.
+fn replace_all(connections: &[Connection]) -> Result<usize, WayError> {
+    let mut asker = Asker::netfilter()?;
+    let mut handed = 0;
+    for connection in connections {
+        match replace(&mut asker, connection) {
+            Ok(()) => handed += 1,
+            Err(error) => warn!(
+                "a connection from {} to {}:{} ends: {:#}",
+                connection.client,
+                connection.vip,
+                connection.port,
+                anyhow::Error::new(error)
+            ),
+        }
+    }
+    Ok(handed)
+}
+
+fn replace(asker: &mut Asker, connection: &Connection) -> Result<(), NetlinkError> {
+    let mut tell = |request: &Request| asker.dump::<()>("connections", request, |(), _| Ok(()));
+    for _ in 0..TRIES {
+        match tell(&delete(connection)) {
+            Err(error) if error.refused() == Some(libc::ENOENT) => {}
+            done => done?,
+        }
+        match tell(&create(connection)) {
+            // A packet was quicker.
+            Err(error) if error.refused() == Some(libc::EEXIST) => {}
+            done => return done,
+        }
+    }
+    tell(&create(connection))
+}
+
+fn delete(connection: &Connection) -> Request {
+    Request::new(CT_DELETE, REQUEST | NLM_F_ACK, &IPV4).attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(connection, false))
+}
+
+fn create(connection: &Connection) -> Request {
+    let member = connection.member.octets();
+    let nat = [attr(CTA_NAT_V4_MINIP, &member), attr(CTA_NAT_V4_MAXIP, &member)].concat();
+    let timeout = if connection.protocol == TCP {
+        TCP_TIMEOUT
+    } else {
+        UDP_TIMEOUT
+    };
+    let request = Request::new(CT_NEW, REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &IPV4)
+        .attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(connection, false))
+        .attr(CTA_TUPLE_REPLY | NLA_F_NESTED, &tuple(connection, true))
+        .attr(CTA_STATUS, &STATUS.to_be_bytes())
+        .attr(CTA_TIMEOUT, &timeout.to_be_bytes())
+        .attr(CTA_NAT_DST | NLA_F_NESTED, &nat);
+    if connection.protocol != TCP {
+        return request;
+    }
+    // `struct nf_ct_tcp_flags`: flags, mask. It has not seen the windows, see `conntrack`.
+    let flags = [BE_LIBERAL, BE_LIBERAL];
+    let tcp = [
+        attr(CTA_PROTOINFO_TCP_STATE, &[ESTABLISHED]),
+        attr(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &flags),
+        attr(CTA_PROTOINFO_TCP_FLAGS_REPLY, &flags),
+    ];
+    request.attr(
+        CTA_PROTOINFO | NLA_F_NESTED,
+        &attr(CTA_PROTOINFO_TCP | NLA_F_NESTED, &tcp.concat()),
+    )
+}
+
+/// The connection as the client sees it; `back`: what comes back, before anything is translated.
+fn tuple(connection: &Connection, back: bool) -> Vec<u8> {
+    let Connection {
+        client,
+        client_port,
+        vip,
+        port,
+        protocol,
+        ..
+    } = *connection;
+    let (from, to) = ((client, client_port), (vip, port));
+    let (from, to) = if back { (to, from) } else { (from, to) };
+    let ip = [
+        attr(CTA_IP_V4_SRC, &from.0.octets()),
+        attr(CTA_IP_V4_DST, &to.0.octets()),
+    ];
+    let proto = [
+        attr(CTA_PROTO_NUM, &[protocol]),
+        attr(CTA_PROTO_SRC_PORT, &from.1.to_be_bytes()),
+        attr(CTA_PROTO_DST_PORT, &to.1.to_be_bytes()),
+    ];
+    [
+        attr(CTA_TUPLE_IP | NLA_F_NESTED, &ip.concat()),
+        attr(CTA_TUPLE_PROTO | NLA_F_NESTED, &proto.concat()),
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use netfast_common::{
+        net::{Ip4, Port},
+        vip::Backend,
+    };
+
+    use super::*;
+
+    fn entry() -> (ConnKey, Conn) {
+        let key = ConnKey {
+            client: Ip4::from_bytes([172, 18, 0, 2]),
+            remote: Ip4::from_bytes([198, 19, 7, 2]),
+            client_port: Port::new(40000),
+            remote_port: Port::new(80),
+            ifindex: 7,
+            protocol: TCP,
+            direction: Direction::ToVip as u8,
+            reserved: [0; 2],
+        };
+        let conn = Conn {
+            tag: key.tag(),
+            tag_end: key.tag(),
+            from_client: Conn::SEEN,
+            from_member: Conn::SEEN,
+            backend: Backend {
+                address: Ip4::from_bytes([172, 18, 0, 8]),
+                ..Backend::default()
+            },
+            ..Conn::default()
+        };
+        (key, conn)
+    }
+
+    #[test]
+    fn only_what_lives_is_handed_over() {
+        let (key, conn) = entry();
+        assert!(is_live(&key, &conn, u64::MAX - 1), "TCP has no end by itself");
+        let dead = [
+            (ConnKey { direction: 1, ..key }, conn),
+            (key, Conn { tag_end: 0, ..conn }),
+            (key, Conn { from_member: 0, ..conn }),
+            (
+                key,
+                Conn {
+                    from_client: Conn::RST,
+                    ..conn
+                },
+            ),
+        ];
+        for (key, conn) in dead {
+            assert!(!is_live(&key, &conn, 0), "{key:?} {conn:?}");
+        }
+        let udp = ConnKey { protocol: UDP, ..key };
+        let tag = udp.tag();
+        let conn = Conn {
+            tag,
+            tag_end: tag,
+            ..conn
+        };
+        assert!(is_live(&udp, &conn, UDP_IDLE_NS - 1) && !is_live(&udp, &conn, UDP_IDLE_NS));
+    }
+
+    #[test]
+    fn a_container_s_connection_with_itself_is_not() {
+        let (key, conn) = entry();
+        let connection = connection(&key, &conn).expect("another's");
+        assert_eq!((connection.client_port, connection.member.octets()[3]), (40000, 8));
+        assert_eq!(self::connection(&key, &Conn { hairpin: 1, ..conn }), None);
+    }
+}

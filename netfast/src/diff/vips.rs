@@ -1,0 +1,96 @@
+//! Virtual addresses: what comes in which order, and what goes.
+
+use crate::{
+    diff::{Action, Hook, Realized},
+    plan::{Desired, VipTable},
+};
+
+/// Who is given. What is to go is still answered, with what it was: clients are told of it until the aliases have
+/// changed.
+pub(super) fn first(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    set(&realized.vips, both(desired, realized), actions);
+}
+
+/// Ways to them, before anybody is told of them.
+pub(super) fn come(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let wanted = &desired.aliases.vips;
+    if wanted.pool.is_some() && wanted.pool != realized.pool {
+        actions.push(Action::SetPool {
+            from: realized.pool,
+            to: wanted.pool,
+        });
+    }
+    for (&ifindex, name) in &wanted.endpoints {
+        let missing = Hook::BOTH
+            .into_iter()
+            .filter(|hook| !realized.vip_links.contains(&(ifindex, *hook)));
+        actions.extend(missing.map(|hook| Action::AttachVip {
+            ifindex,
+            name: name.clone(),
+            hook,
+        }));
+    }
+    for (client, (way, container)) in &wanted.clients {
+        let from = realized.ways.get(client);
+        if from != Some(way) {
+            actions.push(Action::SetWay {
+                client: *client,
+                container: container.clone(),
+                from: from.cloned(),
+                to: Some(way.clone()),
+            });
+        }
+    }
+}
+
+/// What nobody is told of any more.
+pub(super) fn go(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let wanted = &desired.aliases.vips;
+    set(&both(desired, realized), wanted.table.clone(), actions);
+    for (client, way) in &realized.ways {
+        if !wanted.clients.contains_key(client) {
+            actions.push(Action::SetWay {
+                client: *client,
+                container: format!("process {}", client.pid),
+                from: Some(way.clone()),
+                to: None,
+            });
+        }
+    }
+    for &(ifindex, hook) in &realized.vip_links {
+        if !wanted.endpoints.contains_key(&ifindex) {
+            actions.push(Action::DetachVip { ifindex, hook });
+        }
+    }
+    if wanted.pool.is_none() && realized.pool.is_some() {
+        actions.push(Action::SetPool {
+            from: realized.pool,
+            to: None,
+        });
+    }
+}
+
+fn set(from: &VipTable, to: VipTable, actions: &mut Vec<Action>) {
+    if *from != to {
+        actions.push(Action::SetVips {
+            from: Box::new(from.clone()),
+            to: Box::new(to),
+        });
+    }
+}
+
+/// What is wanted, with the services that are to go, and their members.
+fn both(desired: &Desired, realized: &Realized) -> VipTable {
+    let mut both = desired.aliases.vips.table.clone();
+    for (vip, service) in &realized.vips.services {
+        if both.services.contains_key(vip) {
+            continue;
+        }
+        both.services.insert(*vip, service.clone());
+        let members = realized.vips.members.iter().filter(|(key, _)| key.alias == service.id);
+        for (key, eligible) in members {
+            both.members.entry(*key).or_insert(*eligible);
+        }
+    }
+    both
+}

@@ -1,0 +1,381 @@
+//! Virtual addresses of aliases (mode `vip`): which there are, who is given how often, and who may ask.
+//!
+//! IPv4 only, as the fast path is, and only on bridges of this host: the programs give a connection to its member by the
+//! MAC address. What cannot be had falls back to rotation, with the reason.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netfast_common::{
+    alias::{MemberKey, address4},
+    net::Ip4,
+    vip::{Backend, MEMBERS, SERVICES, SLOTS},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::VipPool,
+    plan::{
+        DeviceSpec,
+        report::{EndpointReport, NetworkReport, Path, Why},
+    },
+    world::{Attachment, Container, ContainerState, Health, IpNet, Mac, Network, NetworkId, OUR_PROTOCOL, World},
+};
+
+mod memory;
+mod slots;
+
+pub use memory::{VipMemory, hash, next_hop};
+
+/// What should be done for virtual addresses.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Vips {
+    /// What the programs know.
+    pub table: VipTable,
+    /// The endpoints whose packets are translated, by the ifindex of the veth, with the interface's name.
+    pub endpoints: BTreeMap<u32, String>,
+    /// Where the clients' ways there are, with the container that each is of.
+    pub clients: BTreeMap<Client, (Way, String)>,
+    /// The pool, while anything of it is in use: the host says of all of it that there is no way there.
+    pub pool: Option<VipPool>,
+    /// Who has which address.
+    pub memory: VipMemory,
+    /// What of this host the pool overlaps, if it does: then there are no virtual addresses.
+    pub conflict: Option<String>,
+}
+
+/// The entries of the maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VipTable {
+    /// By virtual address.
+    pub services: BTreeMap<Ipv4Addr, VipService>,
+    /// The members, and whether each may be given.
+    pub members: BTreeMap<MemberKey, bool>,
+}
+
+/// What a virtual address stands for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VipService {
+    /// The number of the alias.
+    pub id: u64,
+    /// The ifindex of the network's bridge.
+    pub bridge: u32,
+    /// The slot is chosen by the client's address.
+    pub affinity: bool,
+    /// Whose turn it is, slot by slot; empty: nobody may be given.
+    pub slots: Vec<Backend>,
+}
+
+/// An interface inside a container's network namespace. The process belongs to it, as to a
+/// [`Loopback`](crate::plan::Loopback).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Client {
+    /// The inode of the namespace.
+    pub netns: u64,
+    /// A process in it.
+    pub pid: u32,
+    /// The interface's index there.
+    pub ifindex: u32,
+}
+
+/// How a client's packets to virtual addresses leave it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The first addresses of the blocks of 256 that are routed over the interface.
+    pub blocks: BTreeSet<Ipv4Addr>,
+    /// The MAC address of their next hops: the bridge's.
+    pub mac: Mac,
+}
+
+/// A member of an alias as a virtual address needs it.
+pub(super) struct Candidate {
+    backend: Backend,
+    weight: u32,
+    /// How well it is: the best are given.
+    rank: Rank,
+}
+
+/// Whether a member may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It may not.
+    Not,
+    /// Only if all are so: its health check has not said yet that it is well.
+    Starting,
+    /// It may.
+    Well,
+}
+
+/// The plan of virtual addresses while it is made.
+pub(super) struct Builder<'a> {
+    world: &'a World,
+    reports: &'a [NetworkReport],
+    devices: &'a BTreeMap<u32, DeviceSpec>,
+    pool: VipPool,
+    slots: usize,
+    /// Networks with a virtual address.
+    networks: BTreeSet<NetworkId>,
+    /// Aliases that keep their address, by network: those that have it, and those that only cannot have it now.
+    kept: BTreeSet<(NetworkId, String)>,
+    /// What was planned.
+    pub vips: Vips,
+}
+
+impl<'a> Builder<'a> {
+    /// Begins with what is remembered.
+    pub fn new(
+        world: &'a World,
+        reports: &'a [NetworkReport],
+        devices: &'a BTreeMap<u32, DeviceSpec>,
+        pool: VipPool,
+        memory: &VipMemory,
+    ) -> Self {
+        let mut memory = memory.clone();
+        memory.retain(pool, |network, _| {
+            world.networks.contains_key(&NetworkId(network.into()))
+        });
+        let vips = Vips {
+            memory,
+            conflict: conflict(world, pool),
+            ..Vips::default()
+        };
+        Self {
+            world,
+            reports,
+            devices,
+            pool,
+            slots: 0,
+            networks: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            vips,
+        }
+    }
+
+    /// Keeps the address of an alias that should have it, whether it can be used or not.
+    pub fn keep(&mut self, network: &Network, alias: &str) {
+        self.kept.insert((network.id.clone(), alias.into()));
+    }
+
+    /// Why a network's aliases cannot have virtual addresses, if they cannot.
+    pub fn obstacle(&self, network: &Network, off: Option<&str>) -> Option<String> {
+        let because = |text: &str| Some(format!("no virtual address: {text}"));
+        if let Some(off) = off {
+            return because(off);
+        }
+        if let Some(conflict) = &self.vips.conflict {
+            return because(conflict);
+        }
+        if network.driver != "bridge" {
+            return because(&format!("the network's driver is {}, not bridge", network.driver));
+        }
+        let Some(report) = self.report(network) else {
+            return because("the network is not known");
+        };
+        match &report.path {
+            Path::Slow(slow) if !is_passing(slow.why) => because(&slow.text),
+            _ if report.bridge_ifindex.is_none() => because("its bridge device does not exist"),
+            Path::Fast | Path::Slow(_) => None,
+        }
+    }
+
+    /// Adds an alias; returns its address, or why there is none.
+    pub fn add(
+        &mut self,
+        network: &Network,
+        alias: &str,
+        id: u64,
+        affinity: bool,
+        members: &[Candidate],
+    ) -> Result<Ipv4Addr, String> {
+        let slots = slots_of(affinity, members);
+        let too_many = self.slots + slots.len() > SLOTS as usize / 2
+            || self.vips.table.services.len() >= SERVICES as usize
+            || self.vips.table.members.len() + members.len() > MEMBERS as usize;
+        if too_many {
+            return Err("no virtual address: the tables are full".into());
+        }
+        let bridge = self.report(network).and_then(|report| report.bridge_ifindex);
+        let bridge = bridge.ok_or("no virtual address: the bridge is gone")?;
+        self.keep(network, alias);
+        let vip = self.vips.memory.give(self.pool, &network.id, alias);
+        let vip = vip.ok_or_else(|| format!("no virtual address: all of vip_pool = {} is given", self.pool))?;
+        self.slots += slots.len();
+        for member in members {
+            let key = key(id, member.backend.address);
+            let eligible = slots.contains(&member.backend);
+            self.vips.table.members.insert(key, eligible);
+        }
+        let service = VipService {
+            id,
+            bridge,
+            affinity,
+            slots,
+        };
+        self.vips.table.services.insert(vip, service);
+        self.networks.insert(network.id.clone());
+        Ok(vip)
+    }
+
+    /// Whether a container's packets to the virtual addresses of all of its networks find their way; those of one with
+    /// addresses of the pool do not.
+    pub fn reaches_all(&self, container: &Container) -> bool {
+        let on = container.attachments.iter();
+        on.filter(|on| self.networks.contains(&on.network))
+            .all(|on| self.place(container, on).is_some())
+    }
+
+    /// The plan, with ways for all clients; nothing is remembered of aliases that have no address any more.
+    pub fn finish(mut self) -> Vips {
+        for container in self.world.containers.values() {
+            for on in container
+                .attachments
+                .iter()
+                .filter(|on| self.networks.contains(&on.network))
+            {
+                let Some((client, veth, mac)) = self.place(container, on) else {
+                    continue;
+                };
+                let blocks = self.vips.memory.blocks(&on.network);
+                self.vips
+                    .clients
+                    .insert(client, (Way { blocks, mac }, container.name.clone()));
+                self.vips.endpoints.insert(veth, self.devices[&veth].name.clone());
+            }
+        }
+        self.vips.pool = (!self.vips.table.services.is_empty()).then_some(self.pool);
+        let kept = &self.kept;
+        let is_kept = |network: &str, alias: &str| kept.contains(&(NetworkId(network.into()), alias.into()));
+        self.vips.memory.retain(self.pool, is_kept);
+        self.vips
+    }
+
+    fn report(&self, network: &Network) -> Option<&'a NetworkReport> {
+        self.reports.iter().find(|report| report.id == network.id.0)
+    }
+
+    fn endpoint(&self, container: &Container, on: &Attachment) -> Option<(&'a NetworkReport, &'a EndpointReport)> {
+        let report = self.reports.iter().find(|report| report.id == on.network.0)?;
+        let mut endpoints = report.endpoints.iter();
+        Some((
+            report,
+            endpoints.find(|endpoint| endpoint.container_id == container.id.0)?,
+        ))
+    }
+
+    /// Where the way of a container on a network begins: the interface inside, its veth, and the bridge's MAC address.
+    fn place(&self, container: &Container, on: &Attachment) -> Option<(Client, u32, Mac)> {
+        let (report, endpoint) = self.endpoint(container, on)?;
+        let veth = endpoint.ifindex?;
+        let device = self.devices.get(&veth)?;
+        device.address4?;
+        let interface = container.interfaces.iter().find(|one| one.host_ifindex == Some(veth))?;
+        let own = container.interfaces.iter().flat_map(|one| &one.addresses);
+        if own.copied().any(|net| overlaps(net, self.pool.net())) {
+            return None;
+        }
+        let client = Client {
+            netns: container.netns?.ino,
+            pid: Some(container.pid).filter(|pid| *pid != 0)?,
+            ifindex: interface.ifindex,
+        };
+        Some((client, veth, self.world.links.get(&report.bridge_ifindex?)?.mac?))
+    }
+
+    /// A member, if it has an IPv4 address.
+    pub fn candidate(&self, container: &Container, on: &Attachment, weight: u32) -> Option<Candidate> {
+        let IpAddr::V4(address) = on.ipv4?.addr else {
+            return None;
+        };
+        let (_, endpoint) = self.endpoint(container, on)?;
+        let mac: Option<Mac> = endpoint.mac.as_deref().and_then(|mac| mac.parse().ok());
+        let is_there = endpoint.ifindex.is_some() && mac.is_some_and(|mac| !mac.is_multicast());
+        Some(Candidate {
+            backend: Backend {
+                address: Ip4::from_bytes(address.octets()),
+                mac: mac.unwrap_or_default().0,
+                reserved: [0; 2],
+            },
+            weight,
+            rank: match (container.state, container.health) {
+                (ContainerState::Running, Health::None | Health::Healthy) if is_there && weight != 0 => Rank::Well,
+                (ContainerState::Running, Health::Starting) if is_there && weight != 0 => Rank::Starting,
+                _ => Rank::Not,
+            },
+        })
+    }
+}
+
+impl VipTable {
+    /// Whether a member may be given.
+    pub fn is_eligible(&self, alias: u64, address: Ipv4Addr) -> bool {
+        let key = key(alias, Ip4::from_bytes(address.octets()));
+        self.members.get(&key).copied().unwrap_or(false)
+    }
+}
+
+/// The key of a member.
+fn key(alias: u64, address: Ip4) -> MemberKey {
+    MemberKey {
+        alias,
+        address: address4(address.bytes()),
+    }
+}
+
+/// The members of the best rank, in the order in which they are given.
+fn slots_of(affinity: bool, members: &[Candidate]) -> Vec<Backend> {
+    let best = members.iter().map(|member| member.rank).max().unwrap_or(Rank::Not);
+    let given: Vec<&Candidate> = members
+        .iter()
+        .filter(|member| best != Rank::Not && member.rank == best)
+        .collect();
+    let order = if affinity {
+        let named = given
+            .iter()
+            .map(|member| (hash(&member.backend.address.bytes()), member.weight));
+        slots::maglev(&named.collect::<Vec<_>>())
+    } else {
+        slots::sequence(&given.iter().map(|member| member.weight).collect::<Vec<_>>())
+    };
+    order.into_iter().map(|index| given[index].backend).collect()
+}
+
+/// Causes for the slow path that come and go, and that a virtual address is no part of: its connections must outlive them.
+pub(super) fn is_passing(why: Why) -> bool {
+    matches!(
+        why,
+        Why::RateRules | Why::ForeignPrograms | Why::BridgeShaped | Why::BridgeDown
+    )
+}
+
+/// What of this host a pool overlaps. What netfast itself routes is no obstacle, and neither is what leads everywhere: a
+/// default route, or the two halves of one that VPNs make.
+fn conflict(world: &World, pool: VipPool) -> Option<String> {
+    let net = pool.net();
+    let with = |what: String| Some(format!("vip_pool = {pool} overlaps {what}"));
+    for network in world.networks.values() {
+        let mut subnets = network.ipam.iter().filter_map(|pool| pool.subnet);
+        if let Some(subnet) = subnets.find(|subnet| overlaps(*subnet, net)) {
+            return with(format!("{subnet} of the Docker network {}", network.name));
+        }
+    }
+    if let Some(address) = world.addresses.iter().find(|address| overlaps(address.net, net)) {
+        let name = world
+            .links
+            .get(&address.ifindex)
+            .map_or("an interface", |link| &link.name);
+        return with(format!("the address {} of {name}", address.net));
+    }
+    let leads_there = |route: &&crate::world::Route| {
+        route.dst.prefix > 1 && route.protocol != OUR_PROTOCOL && overlaps(route.dst, net)
+    };
+    with(format!("the route to {}", world.routes.iter().find(leads_there)?.dst))
+}
+
+fn overlaps(a: IpNet, b: IpNet) -> bool {
+    a.contains(b.addr) && a.prefix <= b.prefix || b.contains(a.addr) && b.prefix <= a.prefix
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+use super::*;
+use crate::{
+    config::{AliasMode, Config},
+    plan::{
+        AliasReport, Desired, Facts, plan,
+        tests::build::{BRIDGE, add, address, container, docker_host, mac, route},
+    },
+    world::{IpamPool, LinkKind, RouteType},
+};
+
+/// br-app.
+const APP: u32 = 4;
+
+/// A host whose network `app` has three members of `web`, and one who asks.
+fn app() -> World {
+    let mut world = docker_host();
+    world.containers.clear();
+    for (number, name) in ["a", "b", "c", "asks"].into_iter().enumerate() {
+        let number = u32::try_from(number).expect("small") + 2;
+        let mut one = container(name, "app", &format!("172.18.0.{number}/16"), 20 + number);
+        if name != "asks" {
+            one.attachments[0].aliases = vec!["web".into()];
+        }
+        add(&mut world, one, APP);
+    }
+    label(&mut world, LABEL, "vip");
+    world
+}
+
+const LABEL: &str = crate::plan::aliases::LABEL;
+
+fn label(world: &mut World, label: &str, value: &str) {
+    let mut networks = world.networks.values_mut();
+    let app = networks.find(|network| network.name == "app").expect("it is there");
+    app.labels.insert(label.into(), value.into());
+}
+
+fn one<'a>(world: &'a mut World, name: &str) -> &'a mut Container {
+    let mut containers = world.containers.values_mut();
+    containers.find(|one| one.name == name).expect("it is there")
+}
+
+fn planned(world: &World) -> Desired {
+    plan(world, &Config::default(), &Facts::default())
+}
+
+/// The alias `web`.
+fn web(desired: &Desired) -> &AliasReport {
+    let mut reports = desired.aliases.reports.iter();
+    reports.find(|report| report.alias == "web").expect("it is reported")
+}
+
+fn service(desired: &Desired) -> &VipService {
+    let vip = web(desired)
+        .vip
+        .unwrap_or_else(|| panic!("no address: {:?}", web(desired)));
+    &desired.aliases.vips.table.services[&vip]
+}
+
+/// The last bytes of the addresses in the slots.
+fn order(desired: &Desired) -> Vec<u8> {
+    service(desired)
+        .slots
+        .iter()
+        .map(|slot| slot.address.bytes()[3])
+        .collect()
+}
+
+fn why_not(desired: &Desired) -> &str {
+    let report = web(desired);
+    assert_eq!(
+        (report.mode, report.vip),
+        (AliasMode::Rr, None),
+        "it is rotated instead"
+    );
+    let vips = &desired.aliases.vips;
+    assert!(vips.table.services.is_empty() && vips.clients.is_empty() && vips.pool.is_none());
+    report.why.as_deref().expect("a reason")
+}
+
+#[test]
+fn a_label_on_the_network_gives_its_aliases_an_address() {
+    let desired = planned(&app());
+    let (vips, report) = (&desired.aliases.vips, web(&desired));
+    let vip = report.vip.expect("an address");
+    assert_eq!((report.mode, &report.why), (AliasMode::Vip, &None));
+    assert!(VipPool::default().contains(vip));
+    assert_eq!(order(&desired), [2, 3, 4]);
+    let service = service(&desired);
+    assert_eq!((service.bridge, service.affinity), (APP, false));
+    assert_eq!(service.slots[1].mac, mac(23).0);
+    assert!(vips.table.members.len() == 3 && vips.table.members.values().all(|eligible| *eligible));
+    assert_eq!(desired.aliases.table.services.iter().collect::<Vec<_>>(), [&service.id]);
+    // The answer is the address, for both families and both spellings.
+    let told = desired
+        .aliases
+        .table
+        .entries
+        .values()
+        .filter(|alias| alias.members == 3);
+    let told: Vec<Ipv4Addr> = told.map(|alias| Ipv4Addr::from(alias.vip.bytes())).collect();
+    assert_eq!(told, [vip; 2]);
+    // All four may ask, members among them.
+    assert_eq!(vips.endpoints.keys().collect::<Vec<_>>(), [&22, &23, &24, &25]);
+    assert_eq!(vips.pool, Some(VipPool::default()));
+    for (client, (way, name)) in &vips.clients {
+        assert_eq!(
+            (client.ifindex, way.mac),
+            (2, mac(u8::try_from(APP).expect("small"))),
+            "{name}"
+        );
+        assert_eq!(way.blocks.len(), 1);
+    }
+    assert_eq!(desired.aliases.loopbacks.len(), 4);
+    assert!(desired.devices[&22].device(0).bridge == APP && desired.devices[&APP].device(0).bridge == 0);
+}
+
+#[test]
+fn nothing_of_it_is_there_by_default() {
+    let mut world = app();
+    label(&mut world, LABEL, "");
+    let desired = planned(&world);
+    assert_eq!(web(&desired).mode, AliasMode::Rr);
+    assert_eq!(desired.aliases.vips, Vips::default());
+    assert!(desired.aliases.table.services.is_empty());
+}
+
+#[test]
+fn a_label_on_a_container_is_for_its_aliases_and_the_network_has_the_last_word() {
+    let mut world = app();
+    one(&mut world, "b").labels.insert(LABEL.into(), "VIP".into());
+    label(&mut world, LABEL, "");
+    for name in ["a", "b", "asks"] {
+        one(&mut world, name).attachments[0].aliases.push("api".into());
+    }
+    for name in ["a", "asks"] {
+        one(&mut world, name).attachments[0].aliases.push("plain".into());
+    }
+    let mode_of = |world: &World, config: &Config, alias: &str| {
+        let desired = plan(world, config, &Facts::default());
+        let mut reports = desired.aliases.reports.iter();
+        reports.find(|report| report.alias == alias).map(|report| report.mode)
+    };
+    let by_default = Config::default();
+    assert_eq!(mode_of(&world, &by_default, "web"), Some(AliasMode::Vip));
+    assert_eq!(mode_of(&world, &by_default, "api"), Some(AliasMode::Vip));
+    assert_eq!(mode_of(&world, &by_default, "plain"), Some(AliasMode::Rr));
+    let all = Config {
+        alias_mode: AliasMode::Vip,
+        ..Config::default()
+    };
+    assert_eq!(mode_of(&world, &all, "plain"), Some(AliasMode::Vip));
+    label(&mut world, LABEL, "rr");
+    assert_eq!(mode_of(&world, &all, "web"), Some(AliasMode::Rr));
+    label(&mut world, LABEL, "off");
+    assert_eq!(mode_of(&world, &all, "web"), Some(AliasMode::Off));
+    label(&mut world, LABEL, "vip");
+    let off = Config {
+        alias_mode: AliasMode::Off,
+        ..Config::default()
+    };
+    assert_eq!(mode_of(&world, &off, "web"), Some(AliasMode::Off));
+}
+
+#[test]
+fn weights_and_affinity_are_labels() {
+    let mut world = app();
+    for (name, weight) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        one(&mut world, name)
+            .labels
+            .insert("netfast.alias.weight".into(), weight.into());
+    }
+    assert_eq!(order(&planned(&world)), [4, 3, 2, 4, 3, 4]);
+    one(&mut world, "c")
+        .labels
+        .insert("netfast.alias.weight".into(), "0".into());
+    assert_eq!(order(&planned(&world)), [3, 2, 3], "it is given no more");
+    one(&mut world, "c")
+        .labels
+        .insert("netfast.alias.weight".into(), "many".into());
+    assert_eq!(order(&planned(&world)).len(), 4, "what is no number is 1");
+    label(&mut world, "netfast.alias.affinity", "source");
+    let desired = planned(&world);
+    assert!(service(&desired).affinity && web(&desired).affinity);
+    assert_eq!(service(&desired).slots.len(), 1021);
+    let share = |last: u8| order(&desired).into_iter().filter(|slot| *slot == last).count();
+    assert!(share(3).abs_diff(2 * share(2)) <= 4, "b has twice the weight");
+}
+
+#[test]
+fn who_is_not_well_is_given_nothing_new_and_nobody_well_is_nobody() {
+    let mut world = app();
+    one(&mut world, "a").health = Health::Unhealthy;
+    one(&mut world, "b").health = Health::Starting;
+    let desired = planned(&world);
+    assert_eq!(order(&desired), [4], "a check that has not said yes is waited for");
+    let eligible: Vec<bool> = web(&desired).members.iter().map(|member| member.eligible).collect();
+    assert_eq!(eligible, [false, false, true]);
+    assert_eq!(desired.aliases.vips.table.members.len(), 3, "they keep what they have");
+    one(&mut world, "c").state = ContainerState::Paused;
+    assert_eq!(order(&planned(&world)), [3], "unless all have to be waited for");
+    one(&mut world, "b").health = Health::Unhealthy;
+    let desired = planned(&world);
+    assert_eq!(order(&desired), [0; 0]);
+    assert!(
+        web(&desired).vip.is_some() && !desired.aliases.vips.clients.is_empty(),
+        "clients are refused"
+    );
+    // One whose veth is not there yet.
+    let mut world = app();
+    one(&mut world, "a").interfaces.clear();
+    assert_eq!(order(&planned(&world)), [3, 4]);
+}
+
+#[test]
+fn an_address_stays_while_its_network_does() {
+    let mut world = app();
+    let first = planned(&world);
+    let vip = web(&first).vip;
+    let remembering = Facts {
+        vips: first.aliases.vips.memory.clone(),
+        ..Facts::default()
+    };
+    let again = |world: &World| plan(world, &Config::default(), &remembering);
+    for name in ["a", "b"] {
+        world.containers.retain(|_, one| one.name != name);
+    }
+    // One member, and none: Docker says so, and who kept the address is told.
+    assert_eq!((web(&again(&world)).vip, order(&again(&world))), (vip, vec![4]));
+    assert!(
+        again(&world)
+            .aliases
+            .table
+            .entries
+            .values()
+            .any(|alias| alias.members == 1)
+    );
+    world.containers.retain(|_, one| one.name != "c");
+    let none = again(&world);
+    assert_eq!((web(&none).vip, order(&none)), (vip, vec![]));
+    assert_eq!(none.aliases.vips.clients.len(), 1);
+    assert_eq!(none.aliases.vips.memory, remembering.vips);
+    // Where it was never told, one member is nothing to be shared.
+    assert!(planned(&world).aliases.reports.is_empty());
+    world.networks.retain(|_, network| network.name != "app");
+    assert_eq!(again(&world).aliases.vips.memory, VipMemory::default());
+}
+
+#[test]
+fn a_pool_that_is_in_use_gives_no_address() {
+    let conflict = |change: &dyn Fn(&mut World)| {
+        let mut world = app();
+        change(&mut world);
+        let desired = planned(&world);
+        let conflict = desired.aliases.vips.conflict.clone().expect("a conflict");
+        assert_eq!(why_not(&desired), format!("no virtual address: {conflict}"));
+        conflict
+    };
+    let said = conflict(&|world| {
+        world.addresses.insert(address(BRIDGE, "198.19.7.1/24"));
+    });
+    assert_eq!(
+        said,
+        "vip_pool = 198.19.0.0/16 overlaps the address 198.19.7.1/24 of docker0"
+    );
+    let said = conflict(&|world| {
+        world.routes.insert(route(2, "198.18.0.0/15"));
+    });
+    assert_eq!(said, "vip_pool = 198.19.0.0/16 overlaps the route to 198.18.0.0/15");
+    let said = conflict(&|world| {
+        let pool = IpamPool {
+            subnet: "198.19.3.0/24".parse().ok(),
+            ..IpamPool::default()
+        };
+        world
+            .networks
+            .values_mut()
+            .find(|network| network.name == "lan")
+            .expect("it is there")
+            .ipam = vec![pool];
+    });
+    assert_eq!(
+        said,
+        "vip_pool = 198.19.0.0/16 overlaps 198.19.3.0/24 of the Docker network lan"
+    );
+    // Its own route, a default route and the halves of one are none.
+    let mut world = app();
+    for dst in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "198.20.0.0/16"] {
+        world.routes.insert(route(2, dst));
+    }
+    world.routes.insert(crate::world::Route {
+        kind: RouteType::Prohibit,
+        protocol: OUR_PROTOCOL,
+        ..route(0, "198.19.0.0/16")
+    });
+    assert!(web(&planned(&world)).vip.is_some());
+}
+
+#[test]
+fn what_cannot_be_had_is_rotated_and_the_reason_said() {
+    let mut world = app();
+    world
+        .networks
+        .values_mut()
+        .find(|network| network.name == "app")
+        .expect("it is there")
+        .driver = "macvlan".into();
+    assert_eq!(
+        why_not(&planned(&world)),
+        "no virtual address: the network's driver is macvlan, not bridge"
+    );
+    let mut world = app();
+    label(&mut world, "netfast.enable", "false");
+    assert!(why_not(&planned(&world)).contains("netfast.enable"));
+    let mut world = app();
+    world.links.remove(&APP);
+    assert!(why_not(&planned(&world)).contains("br-app"));
+    let old = Facts {
+        vip_off: Some("the kernel has no tcx".into()),
+        ..Facts::default()
+    };
+    assert_eq!(
+        why_not(&plan(&app(), &Config::default(), &old)),
+        "no virtual address: the kernel has no tcx"
+    );
+    let mut world = app();
+    for one in world.containers.values_mut() {
+        one.attachments[0].ipv4 = None;
+        one.attachments[0].ipv6 = "fd00::1/64".parse().ok();
+    }
+    assert!(why_not(&planned(&world)).contains("IPv4"));
+}
+
+#[test]
+fn what_keeps_packets_slow_for_a_while_does_not_end_connections() {
+    let mut world = app();
+    world.qdiscs.insert(
+        APP,
+        vec![crate::world::Qdisc {
+            kind: "tbf".into(),
+            handle: 0,
+            parent: 0xffff_ffff,
+        }],
+    );
+    let desired = planned(&world);
+    assert!(web(&desired).vip.is_some());
+    let device = &desired.devices[&22];
+    assert_eq!(
+        device.flags & netfast_common::device::Device::ACCELERATED,
+        0,
+        "all packets stay slow"
+    );
+    assert_eq!(desired.aliases.vips.endpoints.len(), 4);
+    let network = desired
+        .networks
+        .iter()
+        .find(|network| network.name == "app")
+        .expect("it is there");
+    assert!(!network.path.is_fast() && network.endpoints.iter().all(|endpoint| !endpoint.path.is_fast()));
+}
+
+#[test]
+fn who_cannot_reach_an_address_is_not_told_of_it() {
+    let mut world = app();
+    one(&mut world, "asks")
+        .labels
+        .insert("netfast.enable".into(), "false".into());
+    let own: IpNet = "198.19.200.1/24".parse().expect("a network");
+    one(&mut world, "a").interfaces[0].addresses.push(own);
+    let desired = planned(&world);
+    let told: Vec<&str> = desired.aliases.loopbacks.values().map(String::as_str).collect();
+    assert_eq!(told, ["b", "c"]);
+    assert_eq!(desired.aliases.vips.endpoints.keys().collect::<Vec<_>>(), [&23, &24]);
+    assert_eq!(order(&desired), [2, 3, 4], "to be given it needs no way");
+    assert!(matches!(world.links[&APP].kind, LinkKind::Bridge(_)));
+}

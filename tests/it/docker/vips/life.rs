@@ -1,0 +1,418 @@
+//! What clients notice of members that come and go, of the daemon's end, and of netfast's.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddrV4, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use netfast::probe::{self, Attached};
+use netfast_tests::{
+    cmd,
+    dns::Question,
+    netns::NsHandle,
+    require::{Need, needs},
+};
+use nix::sys::signal::Signal;
+
+use super::{Bed, LIMIT, WEB, connections, member, shop, stat, talk};
+use crate::{docker::bed::PATIENCE, left::left_on};
+
+/// New connections, so many a second, from threads of a client.
+struct Load {
+    started: Instant,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(u64, Vec<Failed>)>>,
+}
+
+/// A connection that failed.
+#[derive(Debug)]
+struct Failed {
+    /// When it was begun.
+    at: Instant,
+    /// Why.
+    error: io::Error,
+}
+
+impl Load {
+    const THREADS: u32 = 10;
+    /// Connections a second of all threads.
+    const RATE: u32 = 500;
+
+    fn start(client: &NsHandle, to: SocketAddrV4) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let one = |_| {
+            let (stop, client) = (Arc::clone(&stop), client.clone());
+            thread::spawn(move || client.run(|| connect_until(&stop, to)).expect("entered"))
+        };
+        Self {
+            started: Instant::now(),
+            threads: (0..Self::THREADS).map(one).collect(),
+            stop,
+        }
+    }
+
+    /// Ends it; returns how many were answered, and those that failed.
+    fn end(self) -> (u64, Vec<Failed>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut answered, mut failed) = (0, Vec::new());
+        for thread in self.threads {
+            let (ok, errors) = thread.join().expect("no panic");
+            answered += ok;
+            failed.extend(errors);
+        }
+        let rate = answered as f64 / self.started.elapsed().as_secs_f64();
+        println!(
+            "{answered} connections answered, {rate:.0} a second, {} failed",
+            failed.len()
+        );
+        (answered, failed)
+    }
+}
+
+fn connect_until(stop: &AtomicBool, to: SocketAddrV4) -> (u64, Vec<Failed>) {
+    let pause = Duration::from_secs(1) * Load::THREADS / Load::RATE;
+    let (mut answered, mut failed) = (0, Vec::new());
+    let mut next = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let at = Instant::now();
+        match talk(to) {
+            Ok(()) => answered += 1,
+            Err(error) => failed.push(Failed { at, error }),
+        }
+        next = (next + pause).max(Instant::now());
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    (answered, failed)
+}
+
+/// Failures that began after `since` less what a connection lasts, with the time of the last of them.
+fn told(what: &str, since: Instant, failed: &[Failed]) -> Duration {
+    let last = failed
+        .iter()
+        .map(|failed| failed.at.saturating_duration_since(since))
+        .max();
+    let kinds: Vec<String> = failed
+        .iter()
+        .map(|failed| {
+            format!(
+                "{:?} at {} ms",
+                failed.error.kind(),
+                failed.at.saturating_duration_since(since).as_millis()
+            )
+        })
+        .collect();
+    println!("{what}: {} failed {kinds:?}", failed.len());
+    last.unwrap_or_default()
+}
+
+#[test]
+fn members_come_and_go_under_load() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = shop(&[]);
+    let check = [
+        "--health-cmd",
+        "test ! -e /tmp/ill",
+        "--health-interval",
+        "200ms",
+        "--health-retries",
+        "1",
+    ];
+    member(&host, "sick", "shop", &check);
+    let bed = Bed::start(host, None);
+    let to = bed.await_vip("shop", 4, &["client"]);
+    let client = bed.ns("client");
+
+    // Unhealthy: it still answers, so nothing fails, and the time until it gets no more is that of the check and ours.
+    let load = Load::start(&client, to);
+    thread::sleep(Duration::from_millis(500));
+    bed.host.exec("sick", "touch /tmp/ill").expect("a file");
+    let start = Instant::now();
+    let sick = bed.ns("sick");
+    let opened = || stat(&sick, "Tcp", "PassiveOpens");
+    let last = cmd::poll("it gets no more", PATIENCE, || {
+        let (before, at) = (opened(), Instant::now());
+        thread::sleep(Duration::from_millis(200));
+        (opened() == before).then_some(at)
+    });
+    println!(
+        "unhealthy: no more after {:?}",
+        last.expect("it ends").saturating_duration_since(start)
+    );
+    bed.host.exec("sick", "rm /tmp/ill").expect("no file");
+    bed.await_vip("shop", 4, &[]);
+    let before = opened();
+    thread::sleep(Duration::from_millis(300));
+    assert!(opened() > before, "it is given again");
+    let (answered, failed) = load.end();
+    assert!(failed.is_empty() && answered > 500, "{failed:?}");
+
+    // Scaled up, with a check that waits until it answers.
+    let load = Load::start(&client, to);
+    thread::sleep(Duration::from_millis(300));
+    member(&bed.host, "web-4", "shop", &check);
+    bed.await_vip("shop", 5, &[]);
+    thread::sleep(Duration::from_millis(300));
+    let (_, failed) = load.end();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(stat(&bed.ns("web-4"), "Tcp", "PassiveOpens") > 0);
+
+    // Scaled down. What was open to it, or just being opened, may fail, and nothing else.
+    for (what, name, command) in [
+        ("stopped", "web-4", &["stop", "--time", "5"][..]),
+        ("killed", "web-3", &["kill"]),
+        ("removed", "web-2", &["rm", "--force"]),
+    ] {
+        let load = Load::start(&client, to);
+        thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        bed.host.docker(&[command, &[name]].concat()).expect("it ends");
+        let took = start.elapsed();
+        thread::sleep(Duration::from_millis(2500));
+        let (answered, failed) = load.end();
+        let last = told(what, start, &failed);
+        println!("{what}: docker took {took:?}, the last failure began after {last:?}, {answered} answered");
+        assert!(
+            last < took + Duration::from_millis(500),
+            "{what}: it was given for {last:?}"
+        );
+        assert!(failed.len() < 60, "{what}: {failed:?}");
+    }
+    connections(&client, to, 20);
+}
+
+/// A connection that is asked again and again.
+struct Talk(TcpStream);
+
+impl Talk {
+    fn start(client: &NsHandle, to: SocketAddrV4) -> Self {
+        let stream = client
+            .run(|| TcpStream::connect_timeout(&to.into(), LIMIT))
+            .expect("entered");
+        let stream = stream.expect("a connection");
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+        stream.set_nodelay(true).expect("no delay");
+        let mut talk = Self(stream);
+        talk.ask(20);
+        talk
+    }
+
+    fn ask(&mut self, times: usize) {
+        for _ in 0..times {
+            self.0.write_all(b"are you there?").expect("sent");
+            self.0.read_exact(&mut [0; 14]).expect("an answer");
+        }
+    }
+}
+
+#[test]
+fn connections_outlive_the_daemon_and_netfast() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = shop(&[]);
+    host.host()
+        .set_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "0")
+        .expect("conntrack");
+    let found = left_on(host.host());
+    let routes = |ns: &NsHandle| ns.sh("ip route; ip neigh show nud permanent").expect("routes");
+    let (found_inside, found_routes) = (
+        routes(&host.container_netns("client").expect("it runs")),
+        routes(host.host()),
+    );
+    let mut bed = Bed::start(host, None);
+    let to = bed.await_vip("shop", 3, &["client", "web-1"]);
+    let client = bed.ns("client");
+    assert_ne!(routes(&client), found_inside, "there is a way");
+    let mut talks: Vec<Talk> = (0..6).map(|_| Talk::start(&client, to)).collect();
+
+    let load = Load::start(&client, to);
+    thread::sleep(Duration::from_millis(500));
+    bed.netfast.stop(Signal::SIGKILL).expect("killed");
+    thread::sleep(Duration::from_millis(1500));
+    bed.netfast.launch().expect("it starts again");
+    assert_eq!(bed.await_vip("shop", 3, &["client"]), to, "the same address");
+    thread::sleep(Duration::from_millis(500));
+    let (answered, failed) = load.end();
+    assert!(failed.is_empty() && answered > 500, "{failed:?}");
+    for talk in &mut talks {
+        talk.ask(50);
+    }
+    let opened = bed.rise(&WEB, "Tcp", "PassiveOpens", || connections(&client, to, 30));
+    assert_eq!(opened, [10; 3]);
+
+    bed.netfast.stop(Signal::SIGTERM).expect("netfast stops");
+    let said = bed.netfast.verb(&["detach"]).expect("netfast detaches");
+    println!("{said}");
+    assert!(said.contains("6 connections to virtual addresses go on"), "{said}");
+    assert_eq!(left_on(bed.host.host()), found, "the host as found");
+    assert_eq!(routes(bed.host.host()), found_routes);
+    assert_eq!(routes(&client), found_inside);
+    for talk in &mut talks {
+        talk.ask(50);
+    }
+    drop(talks);
+    let answer = Question::of("web").ask(&client).expect("an answer");
+    let members: Vec<IpAddr> = WEB.iter().map(|name| bed.ip(name, "shop").into()).collect();
+    assert!(
+        answer.addresses.len() == 3 && answer.addresses.iter().all(|ip| members.contains(ip)),
+        "as Docker says it: {answer:?}"
+    );
+}
+
+/// Our programs on an interface, in the order in which they run, and the routes and neighbours of a client.
+fn marks(bed: &Bed, veth: &str) -> (Vec<String>, String) {
+    let found = bed.host.host().run(|| probe::attached(veth)).expect("entered");
+    let found = found.expect("a query of tcx");
+    let ours = found.into_iter().filter(Attached::is_ours).map(|program| program.name);
+    let routes = bed
+        .ns("client")
+        .sh("ip route show proto 110; ip neigh show nud permanent");
+    (ours.collect(), routes.expect("routes"))
+}
+
+#[test]
+fn programs_and_ways_are_there_in_order_and_are_made_again() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let mut bed = Bed::start(shop(&[]), None);
+    let veth = bed.host.container_veth("client", "eth0").expect("its veth");
+    let order = ["netfast_ep_in", "netfast_vip_in", "netfast_vip_out", "netfast_ep_out"];
+    let await_all = |bed: &Bed, when: &str| {
+        let seen = cmd::poll("programs and a way", PATIENCE, || {
+            let (programs, routes) = marks(bed, &veth);
+            (programs == order && routes.lines().count() == 2).then_some(routes)
+        });
+        seen.unwrap_or_else(|error| panic!("{when}: {error}; {:?}\n{}", marks(bed, &veth), bed.netfast.log()))
+    };
+    let way = await_all(&bed, "at the start");
+    println!("{way}");
+    let vip = bed.web("shop").expect("it is listed")["vip"].clone();
+    let pool = bed
+        .host
+        .host()
+        .ip("route show type prohibit proto 110")
+        .expect("a route");
+    assert!(pool.starts_with("prohibit 198.19.0.0/16"), "{pool}");
+
+    bed.netfast.stop(Signal::SIGKILL).expect("killed");
+    assert_eq!(marks(&bed, &veth).1, way);
+    bed.netfast.launch().expect("it starts again");
+    assert_eq!(await_all(&bed, "started again"), way);
+    assert_eq!(bed.web("shop").expect("it is listed")["vip"], vip);
+
+    // Programs whose pins somebody removes come back in the same order, whichever of them is gone.
+    let links = bed.netfast.pin_dir().join("v1/links");
+    let index = bed
+        .host
+        .host()
+        .sh(&format!("cat /proc/net/dev >/dev/null; ip -o link show {veth}"))
+        .expect("a link");
+    let index = index.split(':').next().expect("its index").to_owned();
+    for gone in [
+        format!("{index}-in"),
+        format!("vip-{index}-out"),
+        format!("{index}-out"),
+        format!("vip-{index}-in"),
+    ] {
+        fs::remove_file(links.join(&gone)).expect("a pin");
+        // The daemon looks for maps once a second, and for links with each thorough pass.
+        bed.netfast.stop(Signal::SIGTERM).expect("stopped");
+        bed.netfast.launch().expect("it starts again");
+        await_all(&bed, &gone);
+    }
+
+    // A client that is restarted has another namespace, and one that leaves the network has no way any more.
+    bed.host
+        .docker(&["restart", "--time", "0", "client"])
+        .expect("restarted");
+    let seen = cmd::poll("a way in the new namespace", PATIENCE, || {
+        let ns = bed.host.container_netns("client").ok()?;
+        (!ns.sh("ip route show proto 110").ok()?.is_empty()).then_some(())
+    });
+    seen.unwrap_or_else(|error| panic!("{error}\n{}", bed.netfast.log()));
+    bed.netfast.stop(Signal::SIGTERM).expect("netfast stops");
+    bed.netfast.detach().expect("netfast detaches");
+    let (programs, routes) = marks(&bed, &bed.host.container_veth("client", "eth0").expect("its veth"));
+    assert_eq!((programs, routes.as_str()), (vec![], ""));
+    assert_eq!(
+        bed.host
+            .host()
+            .ip("route show type prohibit proto 110")
+            .expect("routes"),
+        ""
+    );
+}
+
+#[test]
+fn nothing_of_it_is_there_by_default() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = shop(&[]);
+    host.create_network("plain", &[]).expect("a network");
+    for name in ["plain-1", "plain-2"] {
+        member(&host, name, "plain", &[]);
+    }
+    for name in [&WEB[..], &["client"]].concat() {
+        host.remove_container(name).expect("removed");
+    }
+    let routes = |ns: &NsHandle| {
+        ns.sh("ip route; ip neigh show nud permanent")
+            .expect("routes")
+            .replace(" linkdown", "")
+    };
+    let asks = host.container_netns("plain-1").expect("it runs");
+    let before = (routes(host.host()), routes(&asks));
+    let bed = Bed::start(host, None);
+    bed.await_fast("plain-1", "plain");
+    let web = cmd::poll("the alias", PATIENCE, || bed.web("plain")).expect("it is listed");
+    assert_eq!((&web["mode"], &web["vip"]), (&"rr".into(), &serde_json::Value::Null));
+    let programs = left_on(bed.host.host()).programs;
+    assert!(
+        programs.values().flatten().all(|name| !name.starts_with("netfast_vip")),
+        "{programs:?}"
+    );
+    assert_eq!((routes(bed.host.host()), routes(&asks)), before);
+}
+
+#[test]
+fn a_pool_that_is_in_use_is_refused() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = shop(&[]);
+    let options = crate::docker::bed::options(&host, Some("vip_pool = \"198.18.0.0/16\""));
+    let error = netfast_tests::netfast_proc::NetfastProc::start(host.host(), options).expect_err("the LAN is there");
+    let error = format!("{error:#}");
+    assert!(error.contains("vip_pool = 198.18.0.0/16 overlaps"), "{error}");
+    // One that comes to be in use is said, and names are rotated.
+    let bed = Bed::start(host, None);
+    bed.await_vip("shop", 3, &["client"]);
+    bed.host
+        .host()
+        .ip("addr add 198.19.3.1/24 dev eth0")
+        .expect("an address");
+    let why = cmd::poll("the conflict", PATIENCE, || {
+        let web = bed.web("shop")?;
+        (web["mode"] == "rr").then(|| web["reason"].as_str().map(str::to_owned))?
+    });
+    let why = why.expect("it is said");
+    assert!(why.contains("198.19.3.1/24 of eth0"), "{why}");
+    let answer = Question::of("web").ask(&bed.ns("client")).expect("an answer");
+    assert_eq!(answer.addresses.len(), 3);
+    bed.host
+        .host()
+        .ip("addr del 198.19.3.1/24 dev eth0")
+        .expect("no address");
+    bed.await_vip("shop", 3, &["client"]);
+}
