@@ -227,7 +227,7 @@ fn netfast_is_killed_adopted_and_detached() {
     let status = bed.netfast.try_verb(&["status"]).expect("it ends");
     assert_eq!(status.status.code(), Some(7), "{status:?}");
 
-    let sender = sender.wait(cmd::TIME_LIMIT).expect("the transfer ends");
+    let sender = sender.wait(cmd::TIME_LIMIT * 3).expect("the transfer ends");
     assert!(sender.status.success(), "{sender:?}");
     let sent: hash::Report = report(&sender);
     let got: hash::ServerReport = report(&receiver.stop().expect("the receiver ends"));
