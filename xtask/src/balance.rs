@@ -1,5 +1,5 @@
 //! `cargo xtask balance`: what it costs to be given one of several members, by netfast's virtual address, by nginx and by
-//! `HAProxy`, beside the same traffic straight to one member; in interleaved rounds.
+//! `HAProxy`, beside the same traffic straight to one server like them; in interleaved rounds.
 
 mod proxies;
 
@@ -41,9 +41,9 @@ pub struct Args {
 /// Who gives the client a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
-    /// Nobody: straight to one member by the kernel's path.
+    /// Nobody: straight to one server by the kernel's path.
     Kernel,
-    /// Nobody: straight to one member, with netfast.
+    /// Nobody: straight to one server, with netfast.
     Netfast,
     /// netfast, by the alias's virtual address.
     Vip,
@@ -62,8 +62,8 @@ impl Way {
 
     fn title(self) -> &'static str {
         match self {
-            Self::Kernel => "one member, kernel",
-            Self::Netfast => "one member, netfast",
+            Self::Kernel => "one server, kernel",
+            Self::Netfast => "one server, netfast",
             Self::Vip => "virtual address",
             Self::Proxy(proxy) => proxy.title(),
         }
@@ -81,6 +81,10 @@ const METRICS: [(Metric, &str, &str); 3] = [
 const NETWORK: &str = "shared";
 const ALIAS: &str = "web";
 const MEMBERS: [&str; 3] = ["member-1", "member-2", "member-3"];
+/// Who is reached straight. Not a member: a server remembers closed connections for a minute (TIME-WAIT), and takes a new one by
+/// the same ports for an old packet if the client's numbers do not rise; they do for one address (RFC 6528), not from one to
+/// another, and at these rates all ports are used again within seconds.
+const ALONE: &str = "alone";
 const CLIENT: &str = "client";
 const PROXY: &str = "proxy";
 
@@ -118,8 +122,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("\n{}", table(&figures).render());
     println!(
-        "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios. One client, {} members, all on one \
-         user-defined network; HAProxy does not forward UDP.",
+        "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios. One client, {} members and one \
+         server that is none, all on one user-defined network; HAProxy does not forward UDP.",
         args.rounds,
         args.seconds,
         MEMBERS.len()
@@ -133,7 +137,7 @@ fn host() -> Result<DockerHost> {
     for member in MEMBERS {
         host.run_container(member, NETWORK, &["--network-alias", ALIAS], &[])?;
     }
-    for other in [CLIENT, PROXY] {
+    for other in [ALONE, CLIENT, PROXY] {
         host.run_container(other, NETWORK, &[], &[])?;
     }
     Ok(host)
@@ -145,14 +149,17 @@ fn measure(host: &DockerHost, tools: &Tools, way: Way, round: usize, figures: &m
         Way::Netfast | Way::Vip => Some(NetfastProc::start(host.host(), Options::docker(host.docker_host()))?),
         Way::Kernel | Way::Proxy(_) => None,
     };
-    let members: Vec<NsHandle> = MEMBERS
-        .iter()
-        .map(|member| host.container_netns(member))
-        .collect::<Result<_>>()?;
+    let servers: Vec<NsHandle> = match way {
+        Way::Kernel | Way::Netfast => vec![host.container_netns(ALONE)?],
+        Way::Vip | Way::Proxy(_) => MEMBERS
+            .iter()
+            .map(|member| host.container_netns(member))
+            .collect::<Result<_>>()?,
+    };
     let address = match (way, &netfast) {
         (Way::Vip, Some(netfast)) => virtual_address(netfast)?,
         (Way::Proxy(_), _) => host.container_ip(PROXY, NETWORK)?,
-        _ => host.container_ip(MEMBERS[0], NETWORK)?,
+        _ => host.container_ip(ALONE, NETWORK)?,
     };
     let running = match way {
         Way::Proxy(proxy) => {
@@ -166,7 +173,7 @@ fn measure(host: &DockerHost, tools: &Tools, way: Way, round: usize, figures: &m
     };
     let ends = Ends {
         client: host.container_netns(CLIENT)?,
-        servers: members,
+        servers,
         address,
     };
     for (metric, figure, title) in METRICS {
