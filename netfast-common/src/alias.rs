@@ -152,17 +152,7 @@ mod tests {
 
     #[test]
     fn verdicts_fit_the_map_and_rise() {
-        let mut last = 0;
-        for verdict in Verdict::ALL {
-            assert!(
-                verdict.number() > last
-                    && verdict.number() < VERDICTS
-                    && Verdict::of(verdict.number()) == Some(*verdict),
-                "{verdict:?}"
-            );
-            last = verdict.number();
-        }
-        assert_eq!(Verdict::of(0), None);
+        crate::verdicts::assert_fit_and_rise!(Verdict, 0, VERDICTS);
     }
 
     #[test]

@@ -24,37 +24,9 @@ pub const SLOTS: u32 = 64;
 /// Index of the fast path's count.
 pub const FAST: u32 = 0;
 
-macro_rules! reasons {
-    ($($number:literal $variant:ident $name:literal $text:literal;)+) => {
-        /// A numbered, counted cause.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum Reason {
-            $(#[doc = $text] $variant = $number,)+
-        }
-
-        impl Reason {
-            /// All of them, by number.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// Its name in the CLI, in JSON and in metrics.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-
-            /// One line of explanation.
-            pub const fn text(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
+crate::verdicts! {
+    /// A numbered, counted cause.
+    Reason
     // Why a packet took the slow path, counted at the hook where it entered.
     1 Disabled "disabled" "netfast is switched off (starting, stopping, or by hand)";
     2 NotIp "not-ip" "not an IP packet (ARP, LLC, …) or of a family that is not accelerated";
@@ -109,11 +81,6 @@ impl Reason {
     /// First number of the second group: what became of a candidate.
     const FIRST_LEARN: u8 = 40;
 
-    /// Its index in the reasons map.
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
-
     /// Whether it is why a packet took the slow path (and not what became of a candidate).
     pub const fn is_slow(self) -> bool {
         (self as u8) < Self::FIRST_LEARN
@@ -125,11 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_fit_the_map_and_rise() {
-        let mut last = FAST;
-        for reason in Reason::ALL {
-            assert!(reason.number() > last && reason.number() < SLOTS, "{reason:?}");
-            last = reason.number();
-        }
+    fn reasons_fit_the_map_and_rise() {
+        crate::verdicts::assert_fit_and_rise!(Reason, FAST, SLOTS);
     }
 }

@@ -46,3 +46,22 @@ macro_rules! verdicts {
         }
     };
 }
+
+/// Asserts that numbers rise from above the first one, fit a map of so many entries, and are found again.
+#[cfg(test)]
+macro_rules! assert_fit_and_rise {
+    ($enumeration:ident, $above:expr, $entries:expr) => {
+        let mut last = $above;
+        for verdict in $enumeration::ALL {
+            let number = verdict.number();
+            assert!(
+                number > last && number < $entries && $enumeration::of(number) == Some(*verdict),
+                "{verdict:?}"
+            );
+            last = number;
+        }
+        assert_eq!($enumeration::of($above), None);
+    };
+}
+#[cfg(test)]
+pub(crate) use assert_fit_and_rise;

@@ -250,16 +250,7 @@ mod tests {
 
     #[test]
     fn verdicts_fit_the_map_and_rise() {
-        let mut last = 0;
-        for verdict in Verdict::ALL {
-            let number = verdict.number();
-            assert!(
-                number > last && number < VERDICTS && Verdict::of(number) == Some(*verdict),
-                "{verdict:?}"
-            );
-            last = number;
-        }
-        assert_eq!(Verdict::of(0), None);
+        crate::verdicts::assert_fit_and_rise!(Verdict, 0, VERDICTS);
     }
 
     #[test]

@@ -70,7 +70,7 @@ enum State {
 }
 
 /// Programs of the laboratory: name, what for, Debian package.
-const PROGRAMS: [(&str, &str, &str); 12] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     ("ip", "network namespaces, veth pairs, bridges", "iproute2"),
     ("iptables", "Docker's rules", "iptables"),
     ("nft", "rules in differential tests", "nftables"),
@@ -78,6 +78,7 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
     ("bpftool", "other programs' view of what is attached", "bpftool"),
     ("iperf3", "bulk TCP in demo and bench", "iperf3"),
     ("busybox", "programs inside containers", "busybox-static"),
+    ("musl-gcc", "a client with musl's resolver", "musl-tools"),
     ("nsenter", "entering a laboratory's namespaces", "util-linux"),
     ("dockerd", "Docker hosts in network namespaces", "docker.io"),
     ("docker", "the Docker client", "docker-cli"),

@@ -4,6 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use netfast::probe::{self, Attached};
@@ -98,9 +100,18 @@ fn firsts(answers: &[Answer]) -> Vec<IpAddr> {
         .collect()
 }
 
+/// A program with musl's resolver that prints the first address of a name.
+fn with_musl(dir: &Path) -> PathBuf {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/it/docker/first_address.c");
+    let program = dir.join("first_address");
+    let mut compile = Command::new("musl-gcc");
+    cmd::run(compile.args(["-static", "-O1", source, "-o"]).arg(&program)).expect("it compiles");
+    program
+}
+
 #[test]
 fn three_resolutions_reach_three_members() {
-    if !needs(&[Need::Root, Need::Docker]) {
+    if !needs(&[Need::Root, Need::Docker, Need::Program("musl-gcc")]) {
         return;
     }
     let host = shop();
@@ -156,14 +167,19 @@ fn three_resolutions_reach_three_members() {
     assert_eq!(pinged.len(), ROUNDS * all.len());
     assert_in_turn("ping of busybox", &pinged, &all);
 
-    // The machine's own glibc, with the container's resolver.
+    // The machine's own glibc, and musl, with the container's resolver.
     let file = bed.netfast.run_dir().join("resolv.conf");
     fs::write(&file, "nameserver 127.0.0.11\noptions ndots:0\n").expect("a file");
-    for ask in ["getent hosts web", "getent ahostsv4 web | grep STREAM"] {
+    let musl = with_musl(bed.netfast.run_dir());
+    let times = ROUNDS * all.len();
+    for ask in [
+        &format!("for i in $(seq {times}); do getent hosts web | head -1; done"),
+        &format!("for i in $(seq {times}); do getent ahostsv4 web | grep STREAM | head -1; done"),
+        &format!("{} web {times}", musl.display()),
+    ] {
         let line = format!(
-            "unshare --mount sh -c 'mount --bind {} /etc/resolv.conf; for i in $(seq {}); do {ask} | head -1; done'",
+            "unshare --mount sh -c 'mount --bind {} /etc/resolv.conf; {ask}'",
             file.display(),
-            ROUNDS * all.len()
         );
         let said = bed.host.in_container_netns("client", &line).expect("names");
         let first = said.lines().map(|line| line.split(' ').next().expect("a word"));
