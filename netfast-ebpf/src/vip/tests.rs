@@ -1,6 +1,8 @@
 //! Scripts of packets through both programs: each is either left alone byte for byte, or has the ends that it should have,
 //! checksums that are right, and nothing else changed.
 
+use std::collections::BTreeSet;
+
 use aya_ebpf::bindings::BPF_F_INGRESS;
 use etherparse::PacketBuilder;
 use netfast_common::{
@@ -8,7 +10,7 @@ use netfast_common::{
     device::{Device, Kind},
     vip::{Backend, Given, Member, SlotKey},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use super::*;
 use crate::fake::{FakeSkb, Plain, Sent, plain, reset, set_contended, set_ns};
@@ -308,51 +310,96 @@ fn check_sent(
     Ok(())
 }
 
+/// Plays a script on a service of these members; which verdicts there were.
+fn play(members: &[u8], script: &[Step]) -> Result<BTreeSet<Verdict>, TestCaseError> {
+    set_up(members);
+    let mut now = 1_000_000_000_000;
+    // The client's last SYN by each port.
+    let mut syns: [Vec<u8>; 2] = Default::default();
+    let mut seen = BTreeSet::new();
+    for step in script {
+        now += step.pause;
+        set_ns(now);
+        let before = step.frame();
+        let is_tcp = before[23] == TCP;
+        let is_syn = is_tcp && step.from.is_none() && before[47] & (SYN | ACK | RST | FIN) == SYN;
+        let mut result = None;
+        let verdict = counted(|| result = Some(step.run(&before)));
+        let (after, returned, sent) = result.expect("it ran");
+        if is_syn && verdict == Some(Verdict::Chosen) {
+            syns[usize::from(before[35] & 1)].clone_from(&before);
+        }
+        seen.extend(verdict);
+        match verdict {
+            Some(Verdict::Retried) if step.from.is_some() => {
+                let syn = &syns[usize::from(before[37] & 1)];
+                let mut after = after;
+                prop_assert_eq!(sent, Some(Sent::To(VETH, u64::from(BPF_F_INGRESS))));
+                prop_assert!(has_right_checksums(&after, step.partial));
+                after[50..52].copy_from_slice(&syn[50..52]);
+                prop_assert_eq!(&after, syn);
+            }
+            Some(Verdict::Returned) => {
+                prop_assert_eq!((returned, sent), (NEXT, None));
+                prop_assert_eq!(&after[26..30], &VIP[..]);
+                prop_assert_eq!((&after[..12], &after[30..34]), (&before[..12], &before[30..34]));
+                prop_assert_eq!(with_ends_of(&after, &before), before);
+                prop_assert!(has_right_checksums(&after, step.partial));
+            }
+            Some(
+                Verdict::Chosen
+                | Verdict::Kept
+                | Verdict::SynAgain
+                | Verdict::Retried
+                | Verdict::Hairpin
+                | Verdict::Refused,
+            ) => check_sent(&before, &after, returned, sent, step.partial)?,
+            Some(Verdict::IcmpError) => prop_assert!(false, "there is none in the script"),
+            _ => prop_assert_eq!((after, returned, sent), (before, NEXT, None)),
+        }
+    }
+    Ok(seen)
+}
+
+fn members() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0_u8..4, 0..5)
+}
+
+fn script() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..24)
+}
+
+/// The scripts are worth playing.
+#[test]
+fn scripts_come_everywhere() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..400 {
+        let case = (members(), script()).new_tree(&mut runner).expect("a case");
+        let (members, script) = case.current();
+        seen.extend(play(&members, &script).expect("it is right"));
+    }
+    for verdict in [
+        Verdict::Chosen,
+        Verdict::Kept,
+        Verdict::Returned,
+        Verdict::SynAgain,
+        Verdict::Hairpin,
+        Verdict::Refused,
+        Verdict::Nobody,
+        Verdict::NoConnection,
+        Verdict::Spoofed,
+        Verdict::Unreadable,
+        Verdict::Retried,
+    ] {
+        assert!(seen.contains(&verdict), "{verdict:?} is not among {seen:?}");
+    }
+}
+
 proptest! {
     #[test]
-    fn left_alone_or_right(
-        members in prop::collection::vec(0_u8..4, 0..5),
-        script in prop::collection::vec(step(), 1..24),
-    ) {
-        set_up(&members);
-        let mut now = 1_000_000_000_000;
-        // The client's last SYN by each port.
-        let mut syns: [Vec<u8>; 2] = Default::default();
-        for step in script {
-            now += step.pause;
-            set_ns(now);
-            let before = step.frame();
-            let is_tcp = before[23] == TCP;
-            let is_syn = is_tcp && step.from.is_none() && before[47] & (SYN | ACK | RST | FIN) == SYN;
-            let mut result = None;
-            let verdict = counted(|| result = Some(step.run(&before)));
-            let (after, returned, sent) = result.expect("it ran");
-            if is_syn && verdict == Some(Verdict::Chosen) {
-                syns[usize::from(before[35] & 1)].clone_from(&before);
-            }
-            match verdict {
-                Some(Verdict::Retried) if step.from.is_some() => {
-                    let syn = &syns[usize::from(before[37] & 1)];
-                    let mut after = after;
-                    prop_assert_eq!(sent, Some(Sent::To(VETH, u64::from(BPF_F_INGRESS))));
-                    prop_assert!(has_right_checksums(&after, step.partial));
-                    after[50..52].copy_from_slice(&syn[50..52]);
-                    prop_assert_eq!(&after, syn);
-                }
-                Some(Verdict::Returned) => {
-                    prop_assert_eq!((returned, sent), (NEXT, None));
-                    prop_assert_eq!(&after[26..30], &VIP[..]);
-                    prop_assert_eq!((&after[..12], &after[30..34]), (&before[..12], &before[30..34]));
-                    prop_assert_eq!(with_ends_of(&after, &before), before);
-                    prop_assert!(has_right_checksums(&after, step.partial));
-                }
-                Some(
-                    Verdict::Chosen | Verdict::Kept | Verdict::SynAgain | Verdict::Retried | Verdict::Hairpin | Verdict::Refused,
-                ) => check_sent(&before, &after, returned, sent, step.partial)?,
-                Some(Verdict::IcmpError) => prop_assert!(false, "there is none in the script"),
-                _ => prop_assert_eq!((after, returned, sent), (before, NEXT, None)),
-            }
-        }
+    fn left_alone_or_right(members in members(), script in script()) {
+        play(&members, &script)?;
     }
 
     /// Whatever it is, it is left alone or understood; nothing is read or written beyond it.

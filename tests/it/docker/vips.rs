@@ -342,6 +342,45 @@ fn internal_networks_and_containers_on_several_networks_reach_it() {
 }
 
 #[test]
+fn a_member_without_a_server_costs_no_connection() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = shop(&[]);
+    host.run_container("idle", "shop", &["--network-alias", "web"], &[])
+        .expect("a member");
+    let bed = Bed::start(host, None);
+    let to = bed.await_vip("shop", 4, &["client", "web-1"]);
+    for client in ["client", "web-1", "idle"] {
+        let opened = bed.rise(&WEB, "Tcp", "PassiveOpens", || connections(&bed.ns(client), to, 400));
+        println!("400 connections of {client}: {opened:?}");
+        let (least, most) = (opened.iter().min(), opened.iter().max());
+        assert_eq!(opened.iter().sum::<u64>(), 400, "{client}");
+        assert!(most <= least.map(|least| least + 2).as_ref(), "{client}: {opened:?}");
+    }
+    let web = bed.web("shop").expect("it is listed");
+    let members = web["members"].as_array().expect("members");
+    let idle = members.iter().find(|member| member["container"] == "idle");
+    let idle = idle.expect("it is a member");
+    assert_eq!(
+        (&web["connections"], &idle["connections"]),
+        (&1200.into(), &0.into()),
+        "{web:#}"
+    );
+    assert!(idle["retried"].as_u64() > Some(300), "{web:#}");
+    // Where nobody listens the client is told so, after three of them.
+    let start = Instant::now();
+    let nobody = SocketAddrV4::new(*to.ip(), PORT + 1);
+    let refused = bed.ns("client").run(|| talk(nobody)).expect("entered");
+    println!("nobody listens: {refused:?} after {:?}", start.elapsed());
+    assert_eq!(
+        refused.expect_err("nobody listens").kind(),
+        ErrorKind::ConnectionRefused
+    );
+    assert!(start.elapsed() < Duration::from_millis(500));
+}
+
+#[test]
 fn nobody_eligible_is_a_refusal_at_once() {
     if !needs(&[Need::Root, Need::Docker]) {
         return;
