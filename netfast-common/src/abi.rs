@@ -55,6 +55,8 @@ pub mod map {
     pub const VIP_CONNECTIONS: &str = "netfast_vipconn";
     /// Connections that did not, or are closed: the same.
     pub const VIP_WAITING: &str = "netfast_vipwait";
+    /// SYNs of such connections: [`ConnKey`](crate::vip::ConnKey) to [`Syn`](crate::vip::Syn).
+    pub const VIP_SYNS: &str = "netfast_vipsyn";
     /// [`vip::Verdict`](crate::vip::Verdict)'s number to the number of packets, `u64`, per CPU.
     pub const VIP_VERDICTS: &str = "netfast_vipdone";
     /// What each CPU works on there.

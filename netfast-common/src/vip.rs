@@ -89,8 +89,10 @@ pub struct Member {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Given {
-    /// Connections, each counted once, when it was chosen for it.
+    /// Connections, each counted when the member was chosen for it.
     pub connections: u64,
+    /// Those of them that it refused or did not answer, and that were given to another one, where they are counted again.
+    pub retried: u64,
     /// Packets of both directions on the slow path; GSO packets count as one.
     pub packets: u64,
     /// Bytes of them, network layer and up.
@@ -190,6 +192,40 @@ impl Conn {
     }
 }
 
+/// The SYN that opened a connection: if its member refuses it, another one gets it. The key is the [`ConnKey`] of
+/// [`Direction::ToVip`]. With [`Direction::FromMember`] it is one that the client sent straight to the member by the ports of a
+/// connection to its virtual address; of that only the sequence number is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Syn {
+    /// [`ConnKey::tag`]; written first.
+    pub tag: u32,
+    /// Bytes of `headers`.
+    pub length: u32,
+    /// Its sequence number, in wire order.
+    pub sequence: u32,
+    /// Members before the present one.
+    pub tries: u32,
+    /// They, as far as there are; zero: none.
+    pub tried: [Ip4; Syn::MORE as usize],
+    /// Ethernet, IPv4 and TCP header as the client sent them, and zeros. The TCP checksum may be the pseudo header's alone.
+    pub headers: [u16; Syn::ROOM],
+    /// [`ConnKey::tag`] again; written last.
+    pub tag_end: u32,
+}
+
+impl Syn {
+    /// Members that a connection may be given to after the first one.
+    pub const MORE: u32 = 2;
+    /// Bytes of the longest headers: those of TCP are 60 at most.
+    pub const LONGEST: u32 = 14 + 20 + 60;
+    /// Halves of words that there is room for.
+    pub const ROOM: usize = 64;
+    /// After so long without an answer a SYN seen again goes to another member, in nanoseconds. Clients send it again after a
+    /// second (RFC 6298, 2.1).
+    pub const SILENT_NS: u64 = 500_000_000;
+}
+
 /// The number by which a client's slot is chosen where the same client is to get the same member.
 #[inline(always)]
 pub const fn affinity(client: Ip4) -> u64 {
@@ -220,6 +256,8 @@ crate::verdicts! {
     15 InUse "in-use" "the client talks to each member that was tried by the same ports already: left alone";
     16 NoSlot "no-slot" "the daemon was replacing the members at this moment: left alone";
     17 TableFull "table-full" "the table of connections refused the connection: left alone";
+    18 Retried "retried" "a SYN that its member refused or did not answer was given to another member";
+    19 Taken "taken" "a SYN straight to a member, sent twice by the ports of a live connection: answered with a reset";
 }
 
 #[cfg(feature = "aya")]

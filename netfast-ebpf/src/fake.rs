@@ -24,7 +24,7 @@ use crate::{
     dns::{self, Buffer, Step},
     family::V4,
     parse::{Packet, parse},
-    skb::{Header, RouteQuery, Skb},
+    skb::{Header, Headers, RouteQuery, Skb},
 };
 
 /// Where a packet was sent.
@@ -213,10 +213,37 @@ impl Skb for FakeSkb {
         self.change(|bytes| bytes[start..start + 2].copy_from_slice(&half.to_ne_bytes()));
         true
     }
-    fn shorten(&self, length: u32) -> bool {
-        let length = self.bytes.borrow().len().min(length as usize);
-        self.bytes.borrow_mut().truncate(length);
-        self.make_linear(length);
+    fn load_headers(&self, length: u32, to: &mut Headers) -> bool {
+        let bytes = self.bytes();
+        let Some(part) = bytes
+            .get(..length as usize)
+            .filter(|_| length as usize <= size_of_val(to))
+        else {
+            return false;
+        };
+        // SAFETY: numbers, of that many bytes.
+        let to = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), size_of::<Headers>()) };
+        to[..part.len()].copy_from_slice(part);
+        true
+    }
+    fn store_headers(&self, length: u32, from: &Headers) -> bool {
+        // SAFETY: numbers, of that many bytes.
+        let from = unsafe { core::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of::<Headers>()) };
+        let Some(part) = from.get(..length as usize) else {
+            return false;
+        };
+        if self.no_memory || part.len() > self.bytes.borrow().len() {
+            return false;
+        }
+        self.change(|bytes| bytes[..part.len()].copy_from_slice(part));
+        true
+    }
+    fn resize(&self, length: u32) -> bool {
+        if self.no_memory {
+            return false;
+        }
+        self.bytes.borrow_mut().resize(length as usize, 0);
+        self.make_linear(length as usize);
         true
     }
     fn dns_step(&self, step: Step, buffer: Buffer) -> u32 {
@@ -276,6 +303,9 @@ impl Skb for FakeSkb {
     }
     fn vip_talk(&self, way: u32) -> u32 {
         crate::vip::talk(self, way)
+    }
+    fn vip_retry(&self) -> u32 {
+        crate::vip::retry::refused(self)
     }
     fn vip_icmp(&self, way: u32) -> u32 {
         crate::vip::icmp::message(self, way)

@@ -13,7 +13,7 @@ use netfast_common::{
     net::Ip4,
     reason::{self, Count},
     trace::{self, Filter, Tally},
-    vip::{self, Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
+    vip::{self, Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
 };
 
 use crate::{
@@ -115,6 +115,10 @@ pub static VIP_CONNECTIONS: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_ent
 /// Those that did not, or are closed.
 #[map(name = "netfast_vipwait")]
 pub static VIP_WAITING: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_entries(vip::DEFAULT_WAITING, 0);
+
+/// The SYNs that opened them.
+#[map(name = "netfast_vipsyn")]
+pub static VIP_SYNS: LruHashMap<ConnKey, Syn> = LruHashMap::with_max_entries(vip::DEFAULT_WAITING, 0);
 
 /// Packets to and from virtual addresses by what became of them.
 #[map(name = "netfast_vipdone")]

@@ -89,7 +89,7 @@ pub fn message<S: Skb>(skb: &S, packet: &Packet<Ip4>, message: &Message, bytes: 
     if cut != 0 {
         let old_length = packet.network.payload as u16;
         let new_length = old_length.wrapping_sub(cut as u16);
-        if !skb.shorten(skb.length().wrapping_sub(cut)) {
+        if !skb.resize(skb.length().wrapping_sub(cut)) {
             return false;
         }
         let header = family::header_of_length(packet, (packet.network.length as u16).wrapping_sub(cut as u16));
@@ -107,10 +107,13 @@ pub fn message<S: Skb>(skb: &S, packet: &Packet<Ip4>, message: &Message, bytes: 
 
 mod ends;
 mod reset;
+mod segment;
+mod syn;
 
 pub use self::{
     ends::{ends, quoted_ends},
     reset::reset,
+    syn::syn,
 };
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The packet as the kernel hands it to a tc program: the only calls of packet helpers.
 
-use netfast_common::{alias::MESSAGE, trace::CAPTURE};
+use netfast_common::{alias::MESSAGE, trace::CAPTURE, vip::Syn};
 
 use crate::dns::{Buffer, Step};
 
@@ -57,14 +57,20 @@ pub trait Skb {
     fn store_message(&self, offset: u32, length: u32, from: &[u8; MESSAGE as usize]) -> bool;
     /// Writes a 16-bit field in wire order.
     fn store_half(&self, offset: u32, half: u16) -> bool;
-    /// Cuts the packet to this length in bytes, Ethernet header included.
-    fn shorten(&self, length: u32) -> bool;
+    /// Copies `length` bytes, more than none and no more than there is room, from the start of the packet.
+    fn load_headers(&self, length: u32, to: &mut Headers) -> bool;
+    /// Writes `length` bytes, more than none and no more than there are, over the start of the packet.
+    fn store_headers(&self, length: u32, from: &Headers) -> bool;
+    /// Cuts the packet to this length in bytes, Ethernet header included, or makes it so long with zeros.
+    fn resize(&self, length: u32) -> bool;
     /// Runs a step of [`dns`](crate::dns) out of line, on this CPU's buffer.
     fn dns_step(&self, step: Step, buffer: Buffer) -> u32;
     /// Runs [`vip::member`](crate::vip::member) out of line.
     fn vip_member(&self, opens: u32, flags: u32) -> u32;
     /// Runs [`vip::talk`](crate::vip::talk) out of line.
     fn vip_talk(&self, way: u32) -> u32;
+    /// Runs [`vip::retry::refused`](crate::vip::retry::refused) out of line.
+    fn vip_retry(&self) -> u32;
     /// Runs [`vip::icmp::message`](crate::vip::icmp::message) out of line.
     fn vip_icmp(&self, way: u32) -> u32;
     /// Sends the packet out of an interface, or with [`BPF_F_INGRESS`](aya_ebpf::bindings::BPF_F_INGRESS) into it;
@@ -74,6 +80,14 @@ pub trait Skb {
     /// somebody else's MAC to the host (`PACKET_OTHERHOST`), and before kernel 6.15 nobody looks at it again.
     fn redirect_peer(&self, ifindex: u32) -> i32;
 }
+
+#[cfg(target_arch = "bpf")]
+pub use self::kernel::{vip_another, vip_choose};
+#[cfg(not(target_arch = "bpf"))]
+pub use crate::vip::{choose::choose as vip_choose, retry::another as vip_another};
+
+/// All headers of a packet, and room.
+pub type Headers = [u16; Syn::ROOM];
 
 /// The first bytes of a packet, as a type without padding.
 pub trait Header {
@@ -107,7 +121,7 @@ mod kernel {
         programs::TcContext,
     };
 
-    use super::{Buffer, CAPTURE, Header, MESSAGE, RouteQuery, Skb, Step};
+    use super::{Buffer, CAPTURE, Header, Headers, MESSAGE, RouteQuery, Skb, Step};
     use crate::{dns, family::AF_INET, maps};
 
     /// `if_packet.h`: addressed to this host.
@@ -182,10 +196,43 @@ mod kernel {
         crate::vip::icmp::message(&TcContext::new(skb), way)
     }
 
-    /// A length of 1 to [`MESSAGE`] bytes, as it is; others are made such. The compiler would check one copy of the
+    /// As above.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_vip_choose() -> u32 {
+        crate::vip::choose::choose()
+    }
+
+    /// Runs [`choose`](crate::vip::choose::choose) out of line.
+    #[inline(always)]
+    pub fn vip_choose() -> u32 {
+        netfast_vip_choose()
+    }
+
+    /// As above.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_vip_another() -> u32 {
+        crate::vip::retry::another()
+    }
+
+    /// Runs [`another`](crate::vip::retry::another) out of line.
+    #[inline(always)]
+    pub fn vip_another() -> u32 {
+        netfast_vip_another()
+    }
+
+    /// As above.
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    extern "C" fn netfast_vip_retry(skb: *mut __sk_buff) -> u32 {
+        crate::vip::retry::refused(&TcContext::new(skb))
+    }
+
+    /// A length of 1 to `MOST` bytes, a power of two, as it is; others are made such. The compiler would check one copy of the
     /// number and pass another, for which the verifier then knows no bounds.
     #[inline(always)]
-    fn bounded(length: u32) -> u32 {
+    fn bounded<const MOST: u32>(length: u32) -> u32 {
         let mut length = u64::from(length);
         // SAFETY: arithmetic on a register.
         unsafe {
@@ -194,7 +241,7 @@ mod kernel {
                 "{length} &= {mask}",
                 "{length} += 1",
                 length = inout(reg) length,
-                mask = const MESSAGE - 1,
+                mask = const MOST - 1,
                 options(pure, nomem, nostack),
             );
         }
@@ -331,13 +378,13 @@ mod kernel {
         }
         #[inline(always)]
         fn load_message(&self, offset: u32, length: u32, to: &mut [u8; MESSAGE as usize]) -> bool {
-            let length = bounded(length);
+            let length = bounded::<MESSAGE>(length);
             // SAFETY: `to` has at least that many bytes; the helper checks the packet's side.
             unsafe { bpf_skb_load_bytes(raw(self).cast(), offset, to.as_mut_ptr().cast(), length) == 0 }
         }
         #[inline(always)]
         fn store_message(&self, offset: u32, length: u32, from: &[u8; MESSAGE as usize]) -> bool {
-            let length = bounded(length);
+            let length = bounded::<MESSAGE>(length);
             // SAFETY: `from` has at least that many bytes; the helper checks the packet's side and makes it writable.
             unsafe { bpf_skb_store_bytes(raw(self), offset, from.as_ptr().cast(), length, 0) == 0 }
         }
@@ -347,7 +394,19 @@ mod kernel {
             unsafe { bpf_skb_store_bytes(raw(self), offset, (&raw const half).cast(), 2, 0) == 0 }
         }
         #[inline(always)]
-        fn shorten(&self, length: u32) -> bool {
+        fn load_headers(&self, length: u32, to: &mut Headers) -> bool {
+            let length = bounded::<{ size_of::<Headers>() as u32 }>(length);
+            // SAFETY: `to` has at least that many bytes; the helper checks the packet's side.
+            unsafe { bpf_skb_load_bytes(raw(self).cast(), 0, to.as_mut_ptr().cast(), length) == 0 }
+        }
+        #[inline(always)]
+        fn store_headers(&self, length: u32, from: &Headers) -> bool {
+            let length = bounded::<{ size_of::<Headers>() as u32 }>(length);
+            // SAFETY: `from` has at least that many bytes; the helper checks the packet's side and makes it writable.
+            unsafe { bpf_skb_store_bytes(raw(self), 0, from.as_ptr().cast(), length, 0) == 0 }
+        }
+        #[inline(always)]
+        fn resize(&self, length: u32) -> bool {
             // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
             unsafe { bpf_skb_change_tail(raw(self), length, 0) == 0 }
         }
@@ -369,6 +428,10 @@ mod kernel {
         #[inline(always)]
         fn vip_talk(&self, way: u32) -> u32 {
             netfast_vip_talk(raw(self), way)
+        }
+        #[inline(always)]
+        fn vip_retry(&self) -> u32 {
+            netfast_vip_retry(raw(self))
         }
         #[inline(always)]
         fn vip_icmp(&self, way: u32) -> u32 {

@@ -6,8 +6,9 @@
 //! of it between the two hooks contains what is done here: the fast path does it without being told.
 
 use netfast_common::{
+    device::Device,
     net::{Ip4, MacPair},
-    vip::{Conn, Direction, Service, Verdict},
+    vip::{Conn, Direction, Service, Syn, Verdict},
 };
 
 use crate::{
@@ -17,12 +18,13 @@ use crate::{
     maps,
     parse::{self, Packet, TCP, UDP, icmp::ICMP, parse},
     redirect, rewrite,
-    skb::Skb,
+    skb::{Skb, vip_another, vip_choose},
     verdict::NEXT,
 };
 
 pub mod choose;
 pub mod icmp;
+pub mod retry;
 pub mod table;
 pub mod work;
 
@@ -30,8 +32,18 @@ use work::{Work, work};
 
 /// Set beside the number of a [`Verdict`]: the packet goes back to who sent it.
 const BACK: u32 = 0x100;
-/// What is neither a verdict's number nor [`BACK`].
+/// Likewise: the packet enters once more where the hook is.
+const AGAIN: u32 = 0x200;
+/// Likewise: the packet goes into the container that sent it.
+const INSIDE: u32 = 0x800;
+/// What is neither a verdict's number nor one of these.
 const NOTHING: u32 = 0;
+/// The packet may refuse a connection.
+const REFUSAL: u32 = 0x400;
+/// The packet is a SYN that another member may answer.
+const SILENT: u32 = 0x1000;
+/// The packet opens a connection, and if that is known its member stays.
+const STAYS: u32 = 2;
 
 /// Which way a packet goes: from a client to a virtual address, from a member to a client, or from a client elsewhere.
 pub const TO_VIP: u32 = 0;
@@ -39,6 +51,8 @@ pub const TO_VIP: u32 = 0;
 pub const FROM_MEMBER: u32 = 1;
 /// As above.
 pub const STRAIGHT: u32 = 2;
+/// Set beside these: a refusal stands.
+pub const STANDS: u32 = 4;
 
 /// A packet of a conversation.
 struct Talk<'a> {
@@ -47,16 +61,19 @@ struct Talk<'a> {
     opens: bool,
     /// See [`Conn::from_client`].
     flags: u8,
+    /// It may refuse the connection, and nobody has asked yet whether another member would take it.
+    may_refuse: bool,
 }
 
 impl<'a> Talk<'a> {
     /// A TCP or UDP packet.
     #[inline(always)]
-    fn of(packet: &'a Packet<Ip4>) -> Self {
+    fn of(packet: &'a Packet<Ip4>, stands: bool) -> Self {
         let mut talk = Self {
             packet,
             opens: true,
             flags: Conn::SEEN,
+            may_refuse: false,
         };
         if packet.network.protocol == TCP {
             let flags = packet.tcp_flags();
@@ -66,6 +83,7 @@ impl<'a> Talk<'a> {
             }
             if flags & RST != 0 {
                 talk.flags = Conn::RST;
+                talk.may_refuse = !stands;
             }
         }
         talk
@@ -80,41 +98,62 @@ pub fn from_client<S: Skb>(skb: &S) -> i32 {
     };
     // SAFETY: copied at once; what the daemon may put in its place meanwhile is a service as well.
     let Some(service) = (unsafe { maps::VIPS.get(destination) }) else {
-        if protocol == TCP || protocol == UDP {
-            skb.vip_talk(STRAIGHT);
-        }
-        return NEXT;
+        let done = match protocol {
+            TCP | UDP => skb.vip_talk(STRAIGHT),
+            _ => NOTHING,
+        };
+        return if done == NOTHING { NEXT } else { finish(skb, done) };
     };
     let done = match to_vip(skb, service, protocol) {
         Ok(done) => done,
         Err(verdict) => verdict.number(),
     };
-    count(done);
-    if done & BACK != 0 {
-        return redirect::back(skb);
-    }
-    NEXT
+    finish(skb, done)
 }
 
 /// A packet to a client passes here, before anything is learned of it.
 #[inline(always)]
 pub fn to_client<S: Skb>(skb: &S) -> i32 {
     let done = match parse::glance(skb) {
-        Some((_, TCP | UDP)) => skb.vip_talk(FROM_MEMBER),
+        Some((_, TCP | UDP)) => talk_or_retry(skb, FROM_MEMBER),
         Some((_, ICMP)) => skb.vip_icmp(FROM_MEMBER),
         _ => NOTHING,
     };
-    if done != NOTHING {
-        count(done);
+    if done == NOTHING {
+        return NEXT;
+    }
+    finish(skb, done)
+}
+
+/// Counts what became of a packet, and sends it where it belongs.
+#[inline(always)]
+fn finish<S: Skb>(skb: &S, done: u32) -> i32 {
+    if let Some(count) = maps::VIP_VERDICTS.get_ptr_mut(done & !(BACK | AGAIN | INSIDE)) {
+        // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
+        unsafe { *count += 1 };
+    }
+    if done & BACK != 0 {
+        return redirect::back(skb);
+    }
+    if done & AGAIN != 0 {
+        return redirect::again(skb);
+    }
+    if done & INSIDE != 0 {
+        return redirect::inside(skb);
     }
     NEXT
 }
 
+/// [`talk`], and if the packet refuses a connection that another member may take, [`retry::refused`].
 #[inline(always)]
-fn count(done: u32) {
-    if let Some(count) = maps::VIP_VERDICTS.get_ptr_mut(done & !BACK) {
-        // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
-        unsafe { *count += 1 };
+fn talk_or_retry<S: Skb>(skb: &S, way: u32) -> u32 {
+    let done = skb.vip_talk(way);
+    if done != REFUSAL {
+        return done;
+    }
+    match skb.vip_retry() {
+        NOTHING => skb.vip_talk(way | STANDS),
+        done => done,
     }
 }
 
@@ -128,16 +167,18 @@ fn to_vip<S: Skb>(skb: &S, service: &Service, protocol: u8) -> Result<u32, Verdi
     }
     work()?.service = *service;
     match protocol {
-        TCP | UDP => Ok(skb.vip_talk(TO_VIP)),
+        TCP | UDP => Ok(talk_or_retry(skb, TO_VIP)),
         ICMP => Ok(skb.vip_icmp(TO_VIP)),
         _ => Err(Verdict::OtherProtocol),
     }
 }
 
-/// A TCP or UDP packet passes: [`STRAIGHT`], [`FROM_MEMBER`], or [`TO_VIP`] of the service that this CPU works on. Returns a
-/// verdict's number, perhaps with [`BACK`], or [`NOTHING`]. Out of line ([`Skb::vip_talk`]), for the stack that it needs.
+/// A TCP or UDP packet passes: [`STRAIGHT`], [`FROM_MEMBER`], or [`TO_VIP`] of the service that this CPU works on, perhaps
+/// with [`STANDS`]. Returns a verdict's number, perhaps with [`BACK`] or [`INSIDE`], or [`REFUSAL`], or [`NOTHING`]. Out of line
+/// ([`Skb::vip_talk`]), for the stack that it needs.
 #[inline(always)]
 pub fn talk<S: Skb>(skb: &S, way: u32) -> u32 {
+    let (way, stands) = (way & !STANDS, way & STANDS != 0);
     let Ok(packet) = parse::<V4, S>(skb) else {
         return if way == TO_VIP {
             Verdict::Unreadable.number()
@@ -145,17 +186,28 @@ pub fn talk<S: Skb>(skb: &S, way: u32) -> u32 {
             NOTHING
         };
     };
-    let talk = Talk::of(&packet);
-    if way == STRAIGHT {
-        straight(skb, &packet);
-        return NOTHING;
-    }
+    let talk = Talk::of(&packet, stands);
     if way == FROM_MEMBER {
         return give_back(skb, &talk);
     }
-    match check(skb, &packet).and_then(|()| carry(skb, &talk)) {
-        Ok(done) => done,
-        Err(verdict) => verdict.number(),
+    let done = if way == STRAIGHT {
+        straight(skb, &packet)
+    } else {
+        match check(skb, &packet).and_then(|()| carry(skb, &talk)) {
+            Ok(done) => done,
+            Err(verdict) => verdict.number(),
+        }
+    };
+    let refused = match Verdict::of(done) {
+        Some(Verdict::Refused) => done | BACK,
+        // The egress hooks would take it for a packet of the connection that lives.
+        Some(Verdict::Taken) => done | INSIDE,
+        _ => return done,
+    };
+    if rewrite::reset(skb, &packet) {
+        refused
+    } else {
+        Verdict::Unwritable.number()
     }
 }
 
@@ -178,20 +230,33 @@ fn check<S: Skb>(skb: &S, packet: &Packet<Ip4>) -> Result<(), Verdict> {
 fn carry<S: Skb>(skb: &S, talk: &Talk<'_>) -> Result<u32, Verdict> {
     let packet = talk.packet;
     table::key_to(&mut work()?.key, packet, skb.ifindex(), Direction::ToVip);
-    let number = skb.vip_member(talk.opens.into(), talk.flags.into());
-    let verdict = Verdict::of(number).ok_or(Verdict::NoSlot)?;
-    if verdict == Verdict::Nobody && packet.network.protocol == TCP {
-        return if rewrite::reset(skb, packet) {
-            Ok(Verdict::Refused.number() | BACK)
-        } else {
-            Err(Verdict::Unwritable)
+    let flags = u32::from(talk.flags) | u32::from(talk.may_refuse) << 8;
+    let mut number = skb.vip_member(talk.opens.into(), flags);
+    if number == REFUSAL {
+        return Ok(REFUSAL);
+    }
+    // From here and not from there, for the depth of the stack.
+    if number == SILENT {
+        number = match vip_another() {
+            retry::FOUND => Verdict::Retried.number(),
+            _ => skb.vip_member(STAYS, flags),
         };
     }
-    if !matches!(verdict, Verdict::Chosen | Verdict::Kept | Verdict::SynAgain) {
+    let verdict = Verdict::of(number).ok_or(Verdict::NoSlot)?;
+    if verdict == Verdict::Nobody && packet.network.protocol == TCP {
+        return Err(Verdict::Refused);
+    }
+    if !matches!(
+        verdict,
+        Verdict::Chosen | Verdict::Kept | Verdict::SynAgain | Verdict::Retried
+    ) {
         return Err(verdict);
     }
+    if verdict == Verdict::Chosen && packet.network.protocol == TCP {
+        retry::remember(skb, packet);
+    }
     let work = work()?;
-    choose::count(work, u64::from(verdict == Verdict::Chosen), packet.network.length);
+    choose::count_packet(work, packet.network.length);
     if !rewrite::ends(skb, packet, &ends_to_member(packet, &work.conn)) {
         return Err(Verdict::Unwritable);
     }
@@ -202,36 +267,58 @@ fn carry<S: Skb>(skb: &S, talk: &Talk<'_>) -> Result<u32, Verdict> {
     })
 }
 
-/// Finds the connection of the packet whose key and service this CPU works on, or begins one; returns a [`Verdict`]'s number.
-/// Out of line ([`Skb::vip_member`]): all ways out of it would be ways of their own through what follows.
+/// Finds the connection of the packet whose key and service this CPU works on, or begins one; returns a [`Verdict`]'s number
+/// or [`REFUSAL`] or [`SILENT`]. `opens` is [`Talk::opens`] or [`STAYS`]; `flags` are [`Talk::flags`], and above them [`Talk::may_refuse`]. Out of line ([`Skb::vip_member`]): all
+/// ways out of it would be ways of their own through what follows.
 #[inline(always)]
 pub fn member(opens: u32, flags: u32) -> u32 {
-    let done = work().and_then(|work| find_or_begin(work, opens != 0, flags.to_le_bytes()[0]));
-    match done {
-        Ok(verdict) | Err(verdict) => verdict.number(),
+    let [flags, may_refuse, ..] = flags.to_le_bytes();
+    match find_or_begin(opens != 0, opens == STAYS, flags, may_refuse != 0) {
+        Ok(number) => number,
+        Err(verdict) => verdict.number(),
     }
 }
 
 #[inline(always)]
-fn find_or_begin(work: &mut Work, opens: bool, flags: u8) -> Result<Verdict, Verdict> {
+fn find_or_begin(opens: bool, stays: bool, flags: u8, may_refuse: bool) -> Result<u32, Verdict> {
     let now = coarse_ns();
+    let mut work = work()?;
     if let Some(place) = table::find(work) {
+        if may_refuse && work.conn.hairpin == table::ANSWERS && retry::may_refuse(&work.conn, flags) {
+            return Ok(REFUSAL);
+        }
         if !(opens && begins_anew(work, now)) {
+            if opens && !stays && is_silent(work, now) && retry::is_remembered(work) {
+                return Ok(SILENT);
+            }
             table::note(work, place, flags, now);
             let is_syn = opens && work.key.protocol == TCP;
-            return Ok(if is_syn { Verdict::SynAgain } else { Verdict::Kept });
+            return Ok(if is_syn { Verdict::SynAgain } else { Verdict::Kept }.number());
+        }
+        if retry::is_unanswered(work) {
+            choose::count_retried(work);
         }
         table::forget(work);
     }
     if !opens {
         return Err(Verdict::NoConnection);
     }
-    choose::choose(work, now)?;
-    if table::open(work, now) {
-        Ok(Verdict::Chosen)
-    } else {
-        Err(Verdict::TableFull)
+    work.syn.tried = Default::default();
+    if let Some(verdict) = Verdict::of(vip_choose()) {
+        return Err(verdict);
     }
+    work = work::work()?;
+    if !table::open(work, now) {
+        return Err(Verdict::TableFull);
+    }
+    choose::count_connection(work);
+    Ok(Verdict::Chosen.number())
+}
+
+/// Whether the connection's SYN comes again after a time in which its member should have answered.
+#[inline(always)]
+fn is_silent(work: &Work, now: u64) -> bool {
+    retry::is_unanswered(work) && now.wrapping_sub(work.conn.used_ns) >= Syn::SILENT_NS
 }
 
 /// Whether an opening packet of a known connection is the first one of another.
@@ -267,8 +354,16 @@ fn give_back<S: Skb>(skb: &S, talk: &Talk<'_>) -> u32 {
     let Some(place) = table::find(work) else {
         return NOTHING;
     };
+    if talk.may_refuse && retry::may_refuse(&work.conn, talk.flags) {
+        return REFUSAL;
+    }
+    if retry::answers_straight(work, packet) {
+        // So it knows the other connection no more.
+        table::forget(work);
+        return NOTHING;
+    }
     table::note(work, place, talk.flags, coarse_ns());
-    choose::count(work, 0, packet.network.length);
+    choose::count_packet(work, packet.network.length);
     let ends = Ends {
         source: work.conn.vip,
         ..Ends::of(packet)
@@ -281,24 +376,38 @@ fn give_back<S: Skb>(skb: &S, talk: &Talk<'_>) -> u32 {
 }
 
 /// A packet to no virtual address. If a client talks to a member straight, by the ports of a connection to its virtual address
-/// that is over, what comes back is not of that one any more.
+/// that is over, what comes back is not of that one any more. If that one lives, the member tells: by its answer to the SYN,
+/// or by none, and then the client is refused when it sends the SYN again. Returns [`Verdict::Taken`]'s number or [`NOTHING`].
 #[inline(always)]
-fn straight<S: Skb>(skb: &S, packet: &Packet<Ip4>) {
+fn straight<S: Skb>(skb: &S, packet: &Packet<Ip4>) -> u32 {
     let is_tcp = packet.network.protocol == TCP;
     if is_tcp && packet.tcp_flags() & (SYN | ACK) != SYN {
-        return;
+        return NOTHING;
     }
     let Ok(work) = work() else {
-        return;
+        return NOTHING;
     };
     table::key_to(&mut work.key, packet, skb.ifindex(), Direction::FromMember);
     if table::find(work).is_none() {
-        return;
+        return NOTHING;
     }
     if !is_tcp {
         // Whom the client asked last is who answers it; to the virtual address it is remembered again.
         table::forget_one(&work.key);
     } else if work.conn.is_closed() {
         table::forget(work);
+    } else if retry::remember_straight(work, packet.transport[0]) && is_elsewhere(skb) {
+        return Verdict::Taken.number();
     }
+    NOTHING
 }
+
+/// Whether the veth's other end is in another namespace.
+#[inline(always)]
+fn is_elsewhere<S: Skb>(skb: &S) -> bool {
+    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
+    unsafe { maps::DEVICES.get(skb.ifindex()) }.is_some_and(|device| device.has(Device::PEER_ELSEWHERE))
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,12 +13,12 @@ use netfast_common::{
     net::Ip4,
     reason::Count,
     trace::{Filter, Tally},
-    vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
+    vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
 };
 use netfast_ebpf::{candidate::Candidate, dns::Scratch, vip::work::Work};
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 25] = [
+const MAPS: [(&str, usize, usize); 26] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, 4, size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -42,6 +42,7 @@ const MAPS: [(&str, usize, usize); 25] = [
     (map::VIP_GIVEN, size_of::<MemberKey>(), size_of::<Given>()),
     (map::VIP_CONNECTIONS, size_of::<ConnKey>(), size_of::<Conn>()),
     (map::VIP_WAITING, size_of::<ConnKey>(), size_of::<Conn>()),
+    (map::VIP_SYNS, size_of::<ConnKey>(), size_of::<Syn>()),
     (map::VIP_VERDICTS, 4, 8),
     (map::VIP_WORK, 4, size_of::<Work>()),
 ];

@@ -2,7 +2,7 @@
 
 use netfast_common::{csum, net::Ip4};
 
-use super::TCP_CHECKSUM;
+use super::segment::Segment;
 use crate::{
     family::{ETHERNET, Ends, Family as _, V4, halves},
     parse::Packet,
@@ -49,17 +49,12 @@ const _: () = assert!(size_of::<Reset>() == Reset::LENGTH as usize);
 /// Makes of a client's SYN its refusal by whom it was sent to. `false` leaves it as it was, but that it may have been cut
 /// to a bare header.
 ///
-/// How the checksum has to be written depends on whether it is left to the device, which no helper tells. So it is
-/// corrected: by the length in the pseudo header, and by what becomes of the segment, whose old sum follows from the old
-/// checksum.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "no longer than an IPv4 packet")]
+#[expect(clippy::cast_possible_truncation, reason = "less than a number of 16 bits")]
 pub fn reset<S: Skb>(skb: &S, packet: &Packet<Ip4>) -> bool {
-    let mut loaded = [0; 16];
-    if !skb.load::<2>(V4::TRANSPORT + TCP_CHECKSUM, &mut loaded) || !skb.shorten(ETHERNET + IP + TCP) {
+    let Some(old) = Segment::of(skb, packet).filter(|_| skb.resize(ETHERNET + IP + TCP)) else {
         return false;
-    }
-    let old_checksum = u16::from_ne_bytes([loaded[0], loaded[1]]);
+    };
     let ends = Ends::of(packet).swapped();
     let macs = ends.macs.wire();
     let acknowledgement = u32::from_be(packet.transport[0]).wrapping_add(1).to_be();
@@ -86,20 +81,13 @@ pub fn reset<S: Skb>(skb: &S, packet: &Packet<Ip4>) -> bool {
         + half(header.ttl_protocol)
         + ends.sum();
     header.checksum = !csum::fold16(csum::fold32(network));
-    let segment = u64::from(packet.source_port.wire())
+    let sum = u64::from(packet.source_port.wire())
         + u64::from(packet.destination_port.wire())
         + u64::from(acknowledgement)
         + u64::from(FLAGS);
-    // Linear and ours alone, as `shorten` leaves it.
+    // Linear and ours alone, as `resize` leaves it.
     if !skb.store_header(&header) || !skb.store_half(V4::TRANSPORT + URGENT, 0) {
         return false;
     }
-    let old_length = u64::from((packet.network.payload as u16).to_be());
-    let new_length = u64::from((TCP as u16).to_be());
-    let pseudo = ends.sum() + half([0, packet.network.protocol]) + old_length;
-    // Pseudo header, segment and checksum add up to nothing, so the segment is the complement of the others.
-    let old_segment = u64::from(!csum::fold32(pseudo + u64::from(old_checksum)));
-    let place = V4::TRANSPORT + TCP_CHECKSUM;
-    skb.correct_checksum(place, csum::difference(old_length, new_length), V4::ADDRESS_CHECKSUM)
-        && skb.correct_checksum(place, csum::difference(old_segment, segment), 0)
+    old.becomes(skb, ends.sum(), TCP, sum)
 }

@@ -6,15 +6,29 @@ use netfast_common::{
     vip::{Direction, Service, UDP_IDLE_NS, Verdict, affinity},
 };
 
-use super::{table, work::Work};
-use crate::{atomic, maps};
+use super::{
+    table,
+    work::{Work, work},
+};
+use crate::{atomic, kernel::coarse_ns, maps};
 
+/// No verdict's number.
+pub const CHOSEN: u32 = 0;
 /// Slots that are tried for a connection.
-const TRIES: u32 = 8;
+const TRIES: u32 = 16;
 
-/// Chooses the member for a new connection.
+/// Chooses the member for the new connection that this CPU works on; returns [`CHOSEN`], or the number of the verdict why
+/// there is none. Out of line ([`vip_choose`](crate::skb::vip_choose)), so its caller holds no reference to [`Work`].
 #[inline(always)]
-pub fn choose(work: &mut Work, now: u64) -> Result<(), Verdict> {
+pub fn choose() -> u32 {
+    match work().and_then(|work| next(work, coarse_ns())) {
+        Ok(()) => CHOSEN,
+        Err(verdict) => verdict.number(),
+    }
+}
+
+#[inline(always)]
+fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
     if work.service.slots == 0 {
         return Err(Verdict::Nobody);
     }
@@ -33,6 +47,9 @@ pub fn choose(work: &mut Work, now: u64) -> Result<(), Verdict> {
         // SAFETY: copied at once; what the daemon may put in its place meanwhile is a member as well.
         if let Some(backend) = unsafe { maps::VIP_SLOTS.get(work.slot) } {
             work.backend = *backend;
+            if is_tried(work) {
+                continue;
+            }
             if work.backend.address == work.key.client || !is_in_use(work, now) {
                 return Ok(());
             }
@@ -59,6 +76,12 @@ fn set_slot(work: &mut Work, index: u64) {
         0 => 0,
         slots => (index % u64::from(slots)) as u32,
     };
+}
+
+/// Whether the connection was given to the member before.
+#[inline(always)]
+fn is_tried(work: &Work) -> bool {
+    work.syn.tried.contains(&work.backend.address)
 }
 
 /// Whether the client talks to the member by these ports already: straight, or by another virtual address. The member could
@@ -99,19 +122,36 @@ pub fn is_eligible(work: &mut Work) -> Option<bool> {
     unsafe { maps::VIP_MEMBERS.get(work.member) }.map(|member| member.eligible != 0)
 }
 
-/// Counts a packet for the connection's member, and with it perhaps the connection.
+/// Counts a packet for the connection's member.
 #[inline(always)]
-pub fn count(work: &mut Work, connections: u64, bytes: u32) {
+pub fn count_packet(work: &mut Work, bytes: u32) {
     set_member(work);
     if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
         // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
         unsafe {
-            if connections != 0 {
-                atomic::add(&raw mut (*given).connections, connections);
-            }
             atomic::add(&raw mut (*given).packets, 1);
             atomic::add(&raw mut (*given).bytes, bytes.into());
         }
+    }
+}
+
+/// Counts the connection for its member.
+#[inline(always)]
+pub fn count_connection(work: &mut Work) {
+    set_member(work);
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+        // SAFETY: as in `count_packet`.
+        unsafe { atomic::increment(&raw mut (*given).connections) };
+    }
+}
+
+/// Counts for the connection's member that another one gets it.
+#[inline(always)]
+pub fn count_retried(work: &mut Work) {
+    set_member(work);
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+        // SAFETY: as in `count_packet`.
+        unsafe { atomic::increment(&raw mut (*given).retried) };
     }
 }
 

@@ -71,6 +71,7 @@ const fn talk(packet: &Packet<Ip4>, opens: bool) -> Talk<'_> {
         packet,
         opens,
         flags: Conn::SEEN,
+        may_refuse: false,
     }
 }
 

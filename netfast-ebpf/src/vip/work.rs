@@ -4,7 +4,7 @@ use netfast_common::{
     alias::MemberKey,
     flow::FlowKey,
     net::Ip4,
-    vip::{Backend, Conn, ConnKey, Service, SlotKey, Verdict},
+    vip::{Backend, Conn, ConnKey, Service, SlotKey, Syn, Verdict},
 };
 
 use crate::maps;
@@ -33,7 +33,8 @@ pub struct Work {
     pub straight: FlowKey<Ip4>,
     /// The member that was chosen.
     pub backend: Backend,
-    reserved: u32,
+    /// The SYN that opened the connection.
+    pub syn: Syn,
 }
 
 netfast_common::assert_no_padding!(
@@ -45,7 +46,7 @@ netfast_common::assert_no_padding!(
     [ConnKey; 3],
     FlowKey<Ip4>,
     Backend,
-    u32,
+    Syn,
 );
 
 /// This CPU's. No two references to it may be used at a time.

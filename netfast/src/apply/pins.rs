@@ -27,7 +27,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::{diff::Hook, plan::Loopback};
 
 /// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 24] = [
+pub const MAPS: [&str; 25] = [
     map::CONTROL,
     map::DEVICES,
     map::GENERATIONS,
@@ -50,6 +50,7 @@ pub const MAPS: [&str; 24] = [
     map::VIP_GIVEN,
     map::VIP_CONNECTIONS,
     map::VIP_WAITING,
+    map::VIP_SYNS,
     map::VIP_VERDICTS,
     map::VIP_WORK,
 ];

@@ -81,8 +81,10 @@ pub struct Member {
     pub weight: u32,
     /// Answers that named it first.
     pub first: u64,
-    /// Connections to the virtual address that it was given.
+    /// Connections to the virtual address that it was given, and did not pass on by refusing or not answering them.
     pub connections: u64,
+    /// Those that it refused or did not answer, and that were given to another member.
+    pub retried: u64,
     /// Packets of them, both ways; of those on the fast path only packets of flows that still are there.
     pub packets: u64,
     /// Bytes of them, network layer and up.
@@ -296,7 +298,7 @@ impl Alias {
         text.push('\n');
         let mut headings = vec!["CONTAINER", "ADDRESSES", "STATE", "HEALTH", "GIVEN"];
         headings.extend(match self.vip {
-            Some(_) => &[">WEIGHT", ">CONNECTIONS", ">PACKETS", ">BYTES"][..],
+            Some(_) => &[">WEIGHT", ">CONNECTIONS", ">RETRIED", ">PACKETS", ">BYTES"][..],
             None => &[">FIRST"],
         });
         let mut table = Table::new(&headings).indent(2);
@@ -318,6 +320,7 @@ impl Alias {
                 Some(_) => vec![
                     member.weight.to_string().into(),
                     units::count(member.connections).into(),
+                    units::count(member.retried).into(),
                     units::count(member.packets).into(),
                     units::bytes(member.bytes).into(),
                 ],
@@ -345,9 +348,10 @@ impl Member {
         let keys = || counted_by.iter().map(|&(alias, address)| MemberKey { alias, address });
         let first = keys().filter_map(|key| counted.answers.given.get(&key)).sum();
         let slow = keys().filter_map(|key| counted.shared.given.get(&key));
-        let (mut connections, mut packets, mut bytes) = (0, 0, 0);
+        let (mut connections, mut retried, mut packets, mut bytes) = (0, 0, 0, 0);
         for given in slow.filter(|_| vip.is_some()) {
-            connections += given.connections;
+            connections += given.connections.saturating_sub(given.retried);
+            retried += given.retried;
             packets += given.packets;
             bytes += given.bytes;
         }
@@ -369,6 +373,7 @@ impl Member {
             weight,
             first,
             connections,
+            retried,
             packets,
             bytes,
         }

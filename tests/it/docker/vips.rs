@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
@@ -101,7 +102,11 @@ impl Bed {
 
 /// One connection with one answer.
 fn talk(to: SocketAddrV4) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to.into(), LIMIT)?;
+    ask(TcpStream::connect_timeout(&to.into(), LIMIT)?)
+}
+
+/// One answer of a connection.
+fn ask(mut stream: TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"q")?;
     stream.read_exact(&mut [0])
@@ -127,9 +132,22 @@ fn every_kind_of_connection_goes_to_the_next_member() {
     if !needs(&[Need::Root, Need::Docker]) {
         return;
     }
-    let bed = Bed::start(shop(&[]), None);
+    let host = shop(&[]);
+    // Beside plain Docker: what a client gets that resolves once and keeps the address.
+    let client = host.container_netns("client").expect("it runs");
+    let answer = Question::of("web").ask(&client).expect("an answer");
+    let Some(IpAddr::V4(kept)) = answer.addresses.first().copied() else {
+        panic!("no address of web: {answer:?}");
+    };
+    let members = WEB.map(|name| host.container_netns(name).expect("it runs"));
+    let opened = || members.each_ref().map(|member| stat(member, "Tcp", "PassiveOpens"));
+    let before = opened();
+    connections(&client, SocketAddrV4::new(kept, PORT), 3000);
+    let after = opened();
+    let plain: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+
+    let bed = Bed::start(host, None);
     let to = bed.await_vip("shop", 3, &["client", "web-1"]);
-    let client = bed.ns("client");
     let aaaa = Question {
         kind: AAAA,
         ..Question::of("web.shop")
@@ -138,7 +156,9 @@ fn every_kind_of_connection_goes_to_the_next_member() {
 
     // It resolves once, and never again.
     let opened = bed.rise(&WEB, "Tcp", "PassiveOpens", || connections(&client, to, 3000));
+    println!("3000 connections of a client that resolved once: plain Docker {plain:?}, virtual address {opened:?}");
     assert_eq!(opened, [1000; 3]);
+    assert_eq!((plain.iter().sum::<u64>(), plain.iter().max()), (3000, Some(&3000)));
     let web = bed.web("shop").expect("it is listed");
     println!(
         "{}",
@@ -193,6 +213,49 @@ fn every_kind_of_connection_goes_to_the_next_member() {
         println!("a long connection, the {what}: {counted}");
         assert_eq!(rose.iter().sum::<u64>(), 1, "one member");
         bed.must_be_fast("a long connection", counted, 0.95);
+    }
+}
+
+/// A connection from a port that another one may have, and what came of it within a limit.
+fn connect_from(port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
+    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let from = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+    socket::bind(socket.as_raw_fd(), &from)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
+}
+
+#[test]
+fn a_straight_connection_by_the_port_of_a_live_one_is_refused_and_the_live_one_lives() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let bed = Bed::start(shop(&[]), None);
+    let to = bed.await_vip("shop", 3, &["client"]);
+    let client = bed.ns("client");
+    let mut live = None;
+    let opened = bed.rise(&WEB, "Tcp", "PassiveOpens", || {
+        let stream = client.run(|| connect_from(4000, to)).expect("entered");
+        live = Some(stream.expect("a connection"));
+    });
+    let mut live = live.expect("a connection");
+    live.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let mut echo = || live.write_all(b"q").and_then(|()| live.read_exact(&mut [0]));
+    echo().expect("an answer");
+    for (name, opened) in WEB.iter().zip(opened) {
+        let start = Instant::now();
+        let straight = SocketAddrV4::new(bed.ip(name, "shop"), PORT);
+        let done = client.run(|| connect_from(4000, straight)).expect("entered");
+        println!("{name}: {:?} after {:?}", done.as_ref().map(drop), start.elapsed());
+        if opened == 1 {
+            assert_eq!(done.expect_err("it has this port").kind(), ErrorKind::ConnectionRefused);
+            assert!(start.elapsed() < LIMIT);
+        } else {
+            ask(done.expect("a connection")).expect("an answer");
+        }
+        echo().expect("the live one's answer");
     }
 }
 
@@ -276,6 +339,45 @@ fn internal_networks_and_containers_on_several_networks_reach_it() {
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", bed.netfast.log()));
     connections(&bed.ns("both"), to, 4);
+}
+
+#[test]
+fn a_member_without_a_server_costs_no_connection() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = shop(&[]);
+    host.run_container("idle", "shop", &["--network-alias", "web"], &[])
+        .expect("a member");
+    let bed = Bed::start(host, None);
+    let to = bed.await_vip("shop", 4, &["client", "web-1"]);
+    for client in ["client", "web-1", "idle"] {
+        let opened = bed.rise(&WEB, "Tcp", "PassiveOpens", || connections(&bed.ns(client), to, 400));
+        println!("400 connections of {client}: {opened:?}");
+        let (least, most) = (opened.iter().min(), opened.iter().max());
+        assert_eq!(opened.iter().sum::<u64>(), 400, "{client}");
+        assert!(most <= least.map(|least| least + 2).as_ref(), "{client}: {opened:?}");
+    }
+    let web = bed.web("shop").expect("it is listed");
+    let members = web["members"].as_array().expect("members");
+    let idle = members.iter().find(|member| member["container"] == "idle");
+    let idle = idle.expect("it is a member");
+    assert_eq!(
+        (&web["connections"], &idle["connections"]),
+        (&1200.into(), &0.into()),
+        "{web:#}"
+    );
+    assert!(idle["retried"].as_u64() > Some(300), "{web:#}");
+    // Where nobody listens the client is told so, after three of them.
+    let start = Instant::now();
+    let nobody = SocketAddrV4::new(*to.ip(), PORT + 1);
+    let refused = bed.ns("client").run(|| talk(nobody)).expect("entered");
+    println!("nobody listens: {refused:?} after {:?}", start.elapsed());
+    assert_eq!(
+        refused.expect_err("nobody listens").kind(),
+        ErrorKind::ConnectionRefused
+    );
+    assert!(start.elapsed() < Duration::from_millis(500));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use netfast_common::{
     net::Ip4,
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
-    vip::{Backend, Given, Member, Service, SlotKey},
+    vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
 };
 use netfast_ebpf::candidate::Candidate;
 use netfast_tests::{
@@ -186,6 +186,8 @@ pub struct Lab {
     pub vip_members: HashMap<MapData, MemberKey, Member>,
     /// What they were given.
     pub vip_given: HashMap<MapData, MemberKey, Given>,
+    /// Connections that saw an answer, and those that did not or are closed.
+    pub vip_connections: [HashMap<MapData, ConnKey, Conn>; 2],
     /// Counts by verdict.
     pub vip_verdicts: PerCpuArray<MapData, u64>,
 }
@@ -212,7 +214,13 @@ impl Lab {
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
         }
-        for name in [map::FLOWS4, map::FRESH4, map::VIP_CONNECTIONS, map::VIP_WAITING] {
+        for name in [
+            map::FLOWS4,
+            map::FRESH4,
+            map::VIP_CONNECTIONS,
+            map::VIP_WAITING,
+            map::VIP_SYNS,
+        ] {
             loader.map_max_entries(name, TABLE);
         }
         let mut ebpf = loader.load(OBJECT).expect("the object loads");
@@ -240,6 +248,7 @@ impl Lab {
             vip_slots: take(&mut ebpf, map::VIP_SLOTS),
             vip_members: take(&mut ebpf, map::VIP_MEMBERS),
             vip_given: take(&mut ebpf, map::VIP_GIVEN),
+            vip_connections: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
             ebpf,
         }

@@ -16,8 +16,12 @@ use super::{
 };
 
 mod icmp;
+mod idle;
 mod learning;
+mod retry;
 mod rules;
+mod straight;
+mod verdicts;
 
 /// The virtual address.
 const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -99,6 +103,22 @@ fn member_key(number: u8) -> MemberKey {
 /// Connections that a member was given.
 fn given(lab: &Lab, number: u8) -> u64 {
     lab.vip_given.get(&member_key(number), 0).expect("a count").connections
+}
+
+/// Connections that a member was given and that another one got then.
+fn retried(lab: &Lab, number: u8) -> u64 {
+    lab.vip_given.get(&member_key(number), 0).expect("a count").retried
+}
+
+/// Lets time go by for all connections that there are.
+fn wait(lab: &mut Lab, ns: u64) {
+    for table in &mut lab.vip_connections {
+        let all: Vec<_> = table.iter().collect::<Result<_, _>>().expect("connections");
+        for (key, mut conn) in all {
+            conn.used_ns -= ns;
+            table.insert(key, conn, 0).expect("a connection");
+        }
+    }
 }
 
 fn ip(address: Ipv4Addr) -> Ip4 {

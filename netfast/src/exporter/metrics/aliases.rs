@@ -87,6 +87,13 @@ pub(super) fn encode(aliases: &Aliases, encoder: &mut DescriptorEncoder<'_>) -> 
         encoder,
         "netfast_alias_member_connections",
         "Connections to an alias's virtual address that a member was given, UDP conversations and pings among them.",
-        named().map(|(labels, member)| (labels, member.connections)),
+        // It may only rise, so those that went on to another member stay in it.
+        named().map(|(labels, member)| (labels, member.connections + member.retried)),
+    )?;
+    counters(
+        encoder,
+        "netfast_alias_member_retried_connections",
+        "Connections among them that the member refused or did not answer, and that were given to another one.",
+        named().map(|(labels, member)| (labels, member.retried)),
     )
 }

@@ -51,7 +51,8 @@ pub(crate) fn example() -> Aliases {
     });
     let shared = [(7, 100), (8, 199), (9, 4)].map(|(number, connections)| {
         let counted = Given {
-            connections,
+            connections: connections + number,
+            retried: number,
             packets: connections * 6,
             bytes: connections * 600,
         };

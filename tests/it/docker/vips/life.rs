@@ -21,14 +21,26 @@ use netfast_tests::{
 };
 use nix::sys::signal::Signal;
 
-use super::{Bed, LIMIT, WEB, connections, member, shop, stat, talk};
+use super::{Bed, LIMIT, WEB, ask, connections, member, shop, stat};
 use crate::{docker::bed::PATIENCE, left::left_on};
 
 /// New connections, so many a second, from threads of a client.
 struct Load {
     started: Instant,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<(u64, Vec<Failed>)>>,
+    threads: Vec<JoinHandle<Done>>,
+}
+
+/// What became of the connections.
+#[derive(Debug, Default)]
+struct Done {
+    answered: u64,
+    /// Those that were not established.
+    failed: Vec<Failed>,
+    /// Those that were established and then not answered.
+    broken: Vec<Failed>,
+    /// The longest time until one was established.
+    longest: Duration,
 }
 
 /// A connection that failed.
@@ -38,6 +50,40 @@ struct Failed {
     at: Instant,
     /// Why.
     error: io::Error,
+}
+
+impl Done {
+    fn add(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.failed.extend(other.failed);
+        self.broken.extend(other.broken);
+        self.longest = self.longest.max(other.longest);
+    }
+
+    fn connect(&mut self, to: SocketAddrV4) {
+        let at = Instant::now();
+        let stream = match TcpStream::connect_timeout(&to.into(), LIMIT) {
+            Ok(stream) => stream,
+            Err(error) => return self.failed.push(Failed { at, error }),
+        };
+        self.longest = self.longest.max(at.elapsed());
+        match ask(stream) {
+            Ok(()) => self.answered += 1,
+            Err(error) => self.broken.push(Failed { at, error }),
+        }
+    }
+
+    /// Every connection was established, and answered as well.
+    fn must_be_whole(&self, what: &str) {
+        self.must_be_established(what);
+        assert!(self.broken.is_empty(), "{what}: {:?}", self.broken);
+    }
+
+    /// Every connection was established.
+    fn must_be_established(&self, what: &str) {
+        assert!(self.failed.is_empty(), "{what}: {:?}", self.failed);
+        assert!(self.answered > 500, "{what}: {} answered", self.answered);
+    }
 }
 
 impl Load {
@@ -58,58 +104,44 @@ impl Load {
         }
     }
 
-    /// Ends it; returns how many were answered, and those that failed.
-    fn end(self) -> (u64, Vec<Failed>) {
+    /// Ends it; returns what became of its connections.
+    fn end(self) -> Done {
         self.stop.store(true, Ordering::Relaxed);
-        let (mut answered, mut failed) = (0, Vec::new());
+        let elapsed = self.started.elapsed();
+        let mut done = Done::default();
         for thread in self.threads {
-            let (ok, errors) = thread.join().expect("no panic");
-            answered += ok;
-            failed.extend(errors);
+            done.add(thread.join().expect("no panic"));
         }
-        let rate = answered as f64 / self.started.elapsed().as_secs_f64();
         println!(
-            "{answered} connections answered, {rate:.0} a second, {} failed",
-            failed.len()
+            "{} connections answered, {:.0} a second, {} failed, {} broken later, longest connect {:?}",
+            done.answered,
+            done.answered as f64 / elapsed.as_secs_f64(),
+            done.failed.len(),
+            done.broken.len(),
+            done.longest
         );
-        (answered, failed)
+        done
     }
 }
 
-fn connect_until(stop: &AtomicBool, to: SocketAddrV4) -> (u64, Vec<Failed>) {
+fn connect_until(stop: &AtomicBool, to: SocketAddrV4) -> Done {
     let pause = Duration::from_secs(1) * Load::THREADS / Load::RATE;
-    let (mut answered, mut failed) = (0, Vec::new());
+    let mut done = Done::default();
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let at = Instant::now();
-        match talk(to) {
-            Ok(()) => answered += 1,
-            Err(error) => failed.push(Failed { at, error }),
-        }
+        done.connect(to);
         next = (next + pause).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    (answered, failed)
+    done
 }
 
-/// Failures that began after `since` less what a connection lasts, with the time of the last of them.
-fn told(what: &str, since: Instant, failed: &[Failed]) -> Duration {
-    let last = failed
-        .iter()
-        .map(|failed| failed.at.saturating_duration_since(since))
-        .max();
-    let kinds: Vec<String> = failed
-        .iter()
-        .map(|failed| {
-            format!(
-                "{:?} at {} ms",
-                failed.error.kind(),
-                failed.at.saturating_duration_since(since).as_millis()
-            )
-        })
-        .collect();
-    println!("{what}: {} failed {kinds:?}", failed.len());
-    last.unwrap_or_default()
+/// Failures as they are told, with the time since something happened.
+fn told(what: &str, since: Instant, failed: &[Failed]) {
+    for failed in failed {
+        let after = failed.at.saturating_duration_since(since);
+        println!("{what}: {:?} of one begun after {after:?}", failed.error.kind());
+    }
 }
 
 #[test]
@@ -152,40 +184,59 @@ fn members_come_and_go_under_load() {
     let before = opened();
     thread::sleep(Duration::from_millis(300));
     assert!(opened() > before, "it is given again");
-    let (answered, failed) = load.end();
-    assert!(failed.is_empty() && answered > 500, "{failed:?}");
+    load.end().must_be_whole("unhealthy");
 
-    // Scaled up, with a check that waits until it answers.
-    let load = Load::start(&client, to);
-    thread::sleep(Duration::from_millis(300));
-    member(&bed.host, "web-4", "shop", &check);
-    bed.await_vip("shop", 5, &[]);
-    thread::sleep(Duration::from_millis(300));
-    let (_, failed) = load.end();
-    assert!(failed.is_empty(), "{failed:?}");
-    assert!(stat(&bed.ns("web-4"), "Tcp", "PassiveOpens") > 0);
-
-    // Scaled down. What was open to it, or just being opened, may fail, and nothing else.
-    for (what, name, command) in [
-        ("stopped", "web-4", &["stop", "--time", "5"][..]),
-        ("killed", "web-3", &["kill"]),
-        ("removed", "web-2", &["rm", "--force"]),
-    ] {
+    // Scaled up: with a check that waits until it answers, and without one, given before its server listens.
+    for (name, extra) in [("web-4", &check[..]), ("web-5", &[])] {
         let load = Load::start(&client, to);
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(600));
         let start = Instant::now();
-        bed.host.docker(&[command, &[name]].concat()).expect("it ends");
-        let took = start.elapsed();
-        thread::sleep(Duration::from_millis(2500));
-        let (answered, failed) = load.end();
-        let last = told(what, start, &failed);
-        println!("{what}: docker took {took:?}, the last failure began after {last:?}, {answered} answered");
-        // How long depends on the machine; that it ends does not.
-        assert!(
-            last < took + Duration::from_secs(2) && (failed.len() as u64) < answered,
-            "{what}: it was given for {last:?}, {failed:?}"
-        );
+        member(&bed.host, name, "shop", extra);
+        let all = if name == "web-4" { 5 } else { 6 };
+        bed.await_vip("shop", all, &[]);
+        println!("scaled up: {name} is given after {:?}", start.elapsed());
+        thread::sleep(Duration::from_millis(600));
+        load.end().must_be_whole(name);
+        assert!(stat(&bed.ns(name), "Tcp", "PassiveOpens") > 0, "{name}");
     }
+
+    // Scaled down, in each way. What was open to it may break, and every other connection must be established.
+    for (left, (what, name, command)) in [
+        ("stopped", "web-4", &["stop", "--time", "5"][..]),
+        ("killed", "web-3", &["kill", "--signal", "KILL"]),
+        ("removed", "web-2", &["rm", "--force"]),
+        ("disconnected", "web-5", &["network", "disconnect", "shop"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let load = Load::start(&client, to);
+        thread::sleep(Duration::from_millis(600));
+        let start = Instant::now();
+        let (took, no_more) = thread::scope(|scope| {
+            let ended = scope.spawn(|| {
+                bed.host.docker(&[command, &[name]].concat()).expect("it ends");
+                start.elapsed()
+            });
+            bed.await_vip("shop", 5 - left, &[]);
+            let no_more = start.elapsed();
+            (ended.join().expect("no panic"), no_more)
+        });
+        thread::sleep(Duration::from_millis(2500));
+        let done = load.end();
+        told(&format!("{what}, not established"), start, &done.failed);
+        told(&format!("{what}, broken"), start, &done.broken);
+        println!(
+            "{what}: no more after {no_more:?} (docker took {took:?}), longest connect {:?}",
+            done.longest
+        );
+        done.must_be_established(what);
+        // Those that were open to it, of some hundred that had been opened meanwhile.
+        assert!(done.broken.len() <= Load::THREADS as usize, "{what}: {:?}", done.broken);
+    }
+    let said = bed.netfast.verb(&["aliases", "--json"]).expect("netfast aliases");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    println!("{}", said["virtual_packets"]);
     connections(&client, to, 20);
 }
 
@@ -241,8 +292,7 @@ fn connections_outlive_the_daemon_and_netfast() {
     bed.netfast.launch().expect("it starts again");
     assert_eq!(bed.await_vip("shop", 3, &["client"]), to, "the same address");
     thread::sleep(Duration::from_millis(500));
-    let (answered, failed) = load.end();
-    assert!(failed.is_empty() && answered > 500, "{failed:?}");
+    load.end().must_be_whole("killed and started again");
     for talk in &mut talks {
         talk.ask(50);
     }

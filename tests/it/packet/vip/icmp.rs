@@ -18,13 +18,13 @@ fn summed(mut message: Vec<u8>) -> Vec<u8> {
     message
 }
 
-fn message(mut packet: Packet, kind: u8, rest: [u8; 4], behind: &[u8]) -> Packet {
+pub fn message(mut packet: Packet, kind: u8, rest: [u8; 4], behind: &[u8]) -> Packet {
     packet.protocol = ICMP;
     packet.payload = summed([&[kind, 0, 0, 0], &rest[..], behind].concat());
     packet
 }
 
-fn echo(packet: Packet, kind: u8, id: u16) -> Packet {
+pub fn echo(packet: Packet, kind: u8, id: u16) -> Packet {
     let [a, b] = id.to_be_bytes();
     message(packet, kind, [a, b, 0, 1], b"abcdefgh")
 }
@@ -50,7 +50,7 @@ fn each_identifier_is_a_conversation() {
 }
 
 /// The packet that an error quotes: so many bytes from its IPv4 header on.
-fn quote(packet: &Packet, bytes: usize) -> Vec<u8> {
+pub fn quote(packet: &Packet, bytes: usize) -> Vec<u8> {
     let mut all = packet.bytes()[14..].to_vec();
     all.truncate(bytes);
     all
