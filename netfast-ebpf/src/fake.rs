@@ -214,6 +214,9 @@ impl Skb for FakeSkb {
         true
     }
     fn shorten(&self, length: u32) -> bool {
+        if self.no_memory {
+            return false;
+        }
         let length = self.bytes.borrow().len().min(length as usize);
         self.bytes.borrow_mut().truncate(length);
         self.make_linear(length);
