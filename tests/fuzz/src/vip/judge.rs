@@ -205,6 +205,7 @@ impl Judge {
             }
         } else if verdict == Some(Verdict::Refused) {
             judge_refusal(passed);
+            self.forget(passed);
         } else if verdict == Some(Verdict::IcmpError) {
             judge_error(passed);
         } else {
@@ -214,6 +215,25 @@ impl Judge {
                 "changed, and counted as {verdict:?}:\n{difference}"
             );
             self.left_alone(passed);
+            let nobody = [Verdict::Nobody, Verdict::NoSlot, Verdict::InUse, Verdict::TableFull];
+            if is(&nobody) {
+                self.forget(passed);
+            }
+        }
+    }
+
+    /// A packet that might have begun a connection anew found nobody: what was known of the old one may be forgotten.
+    fn forget(&mut self, passed: &Passed<'_>) {
+        let Some(ends) = ends(passed.before) else { return };
+        let (protocol, client, remote) = (ends.protocol, ends.source, ends.destination);
+        let key = Key {
+            who: passed.who,
+            protocol,
+            client,
+            remote,
+        };
+        if let Some(known) = self.get(&key) {
+            known.is_loose = true;
         }
     }
 
