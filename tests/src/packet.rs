@@ -214,7 +214,7 @@ fn low_byte(number: usize) -> u8 {
 }
 
 /// RFC 1071, over the parts one after the other; each but the last has an even length.
-fn internet_checksum(parts: &[&[u8]]) -> u16 {
+pub fn internet_checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u64;
     for part in parts {
         for pair in part.chunks(2) {

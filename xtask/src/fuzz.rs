@@ -41,9 +41,11 @@ pub struct Args {
 }
 
 /// The targets, by name: those of `netfast_fuzz::TARGETS`.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 10] = [
     "parse",
     "programs",
+    "dns",
+    "vip",
     "config",
     "engine",
     "rtnetlink",

@@ -68,8 +68,12 @@ const PACKAGE: [&str; 1] = ["package"];
 /// The test that plays seeds.
 const SEEDS: &str = "differential::generated::seeds";
 
-/// The test that plays scripts on the kernel and on the host.
-const CASES: &str = "packet::twin::the_kernel_and_the_host_build_agree";
+/// The tests that play scripts on the kernel and on the host.
+const CASES: [&str; 3] = [
+    "packet::twin::the_kernel_and_the_host_build_agree",
+    "packet::twin::dns::the_kernel_and_the_host_build_answer_alike",
+    "packet::twin::vip::the_kernel_and_the_host_build_translate_alike",
+];
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
@@ -159,7 +163,8 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
     if let Some(count) = args.cases {
         let mut command = it(&built);
         command
-            .args(["--exact", CASES, "--nocapture"])
+            .args(["--exact", "--nocapture"])
+            .args(CASES)
             .env("NETFAST_CASES", format!("{}+{count}", args.from));
         return show(&mut command);
     }
@@ -251,7 +256,8 @@ mod tests {
             ("daemon::docker::restart", Ring::Docker),
             ("docker::paths::published", Ring::Docker),
             (SEEDS, Ring::Differential),
-            (CASES, Ring::Packet),
+            (CASES[0], Ring::Packet),
+            (CASES[2], Ring::Packet),
             ("lab::topo_forwards", Ring::Docker),
             ("package::installs", Ring::Package),
             ("cli::help", Ring::Netns),

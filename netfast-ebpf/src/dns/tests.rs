@@ -391,6 +391,14 @@ fn what_is_no_whole_message_is_left_alone() {
     assert!(!parse::is_from(&FakeSkb::new(&bare), RESOLVER));
 }
 
+/// Bytes behind a datagram, in the IP packet still, are of no message: its length field could not be written anew.
+#[test]
+fn a_datagram_that_does_not_fill_its_packet_is_left_alone() {
+    let mut frame = frame(&Answer::of(&[[10, 0, 0, 3], [10, 0, 0, 2]]).sent(), false, 4000);
+    frame[39] -= 1;
+    assert_eq!(find(&FakeSkb::new(&frame)).map(drop), Err(Verdict::NotMessage));
+}
+
 /// Answers with distinct addresses.
 fn answers() -> impl Strategy<Value = Answer> {
     let names: [&'static [&'static str]; 4] = [&["web"], &["Web", "my_net"], &["a"], &["x-1", "shop", "example"]];

@@ -134,6 +134,14 @@ pub fn find(work: &mut Work) -> Option<Place> {
     Some(place)
 }
 
+/// Whether what is known of a direction is of this connection: a client may have talked to the same member by another virtual
+/// address and the same ports before.
+#[inline(always)]
+fn is_same(place: Place, conn: &Conn) -> bool {
+    // SAFETY: as in `copy`; a wrong number at worst makes a connection open anew.
+    unsafe { (*place.conn).vip == conn.vip && (*place.conn).backend.address == conn.backend.address }
+}
+
 /// Whether a conversation without an end of its own has had a pause after which its next packet begins another one.
 #[inline(always)]
 pub fn is_over(work: &Work, now: u64) -> bool {
@@ -190,6 +198,11 @@ pub fn note(work: &mut Work, here: Place, flags: u8, now: u64) {
     // SAFETY: as in `copy`; another connection that got the place meanwhile has at worst a wrong time.
     unsafe { (*here.conn).used_ns = now };
     let other_place = place(&work.other);
+    if other_place.is_some_and(|other| !is_same(other, conn)) {
+        // The other direction is of the next connection by now.
+        set_state(here, conn);
+        return;
+    }
     if known & flags == flags && other_place.is_some() {
         return;
     }
@@ -244,8 +257,9 @@ pub fn open(work: &mut Work, now: u64) -> bool {
 /// Forgets a connection in both directions.
 #[inline(always)]
 pub fn forget(work: &Work) {
-    for key in [&work.key, &work.other] {
-        forget_one(key);
+    forget_one(&work.key);
+    if place(&work.other).is_some_and(|other| is_same(other, &work.conn)) {
+        forget_one(&work.other);
     }
 }
 

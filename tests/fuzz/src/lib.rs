@@ -3,17 +3,22 @@
 //! - [`programs`]: a script of packets and events through the BPF programs' own code, on a faked kernel, with what must
 //!   hold of every outcome; [`script`] is the script, [`scene`] the host that it plays on. The packet ring plays the
 //!   same scripts on the real kernel and compares;
+//! - [`dns`]: messages through the program at a resolver's answers, against a model that reads and writes them its own
+//!   way;
+//! - [`vip`]: clients and members of virtual addresses;
 //! - the others: everything that the daemon reads of what others wrote (`netfast::untrusted`).
 //!
 //! `cargo xtask fuzz` runs them under libFuzzer. What it has found worth keeping is in tests/corpus, and the unit ring
 //! plays that.
 
+pub mod dns;
 pub mod machine;
 pub mod programs;
 pub mod scene;
 pub mod script;
 #[cfg(feature = "readers")]
 mod targets;
+pub mod vip;
 
 #[cfg(feature = "readers")]
 pub use targets::{TARGETS, Target};

@@ -4,7 +4,7 @@ use std::str;
 
 use netfast::untrusted;
 
-use crate::programs;
+use crate::{dns, programs, vip};
 
 /// Something to be fuzzed.
 pub struct Target {
@@ -15,7 +15,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "parse",
         run: programs::parse_one,
@@ -23,6 +23,14 @@ pub const TARGETS: [Target; 8] = [
     Target {
         name: "programs",
         run: programs::fuzz,
+    },
+    Target {
+        name: "dns",
+        run: dns::fuzz,
+    },
+    Target {
+        name: "vip",
+        run: vip::fuzz,
     },
     Target {
         name: "config",

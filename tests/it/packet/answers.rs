@@ -28,11 +28,14 @@ const ID: u64 = 7;
 const NEXT: i32 = -1;
 
 /// The program and its maps.
-struct Lab {
+pub struct Lab {
     ebpf: Ebpf,
-    aliases: HashMap<MapData, AliasKey, Alias>,
-    turns: HashMap<MapData, u64, u64>,
-    given: HashMap<MapData, MemberKey, u64>,
+    /// Aliases by name and set of addresses.
+    pub aliases: HashMap<MapData, AliasKey, Alias>,
+    /// Whose turn it is.
+    pub turns: HashMap<MapData, u64, u64>,
+    /// How often a member was given first.
+    pub given: HashMap<MapData, MemberKey, u64>,
     answers: PerCpuArray<MapData, u64>,
 }
 
@@ -88,8 +91,21 @@ impl Lab {
         self.aliases.insert(key, alias, 0).expect("an entry");
     }
 
+    /// Forgets all aliases, turns and counts of members.
+    pub fn forget(&mut self) {
+        fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
+            let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("keys");
+            for key in keys {
+                map.remove(&key).expect("it is there");
+            }
+        }
+        clear(&mut self.aliases);
+        clear(&mut self.turns);
+        clear(&mut self.given);
+    }
+
     /// The packet afterwards, and what it was counted as.
-    fn pass(&mut self, frame: &[u8]) -> (Vec<u8>, Option<Verdict>) {
+    pub fn pass(&mut self, frame: &[u8]) -> (Vec<u8>, Option<Verdict>) {
         let before = self.counts();
         let mut out = vec![0; frame.len() + 64];
         let result = self.program().test_run(TestRunOptions {
@@ -176,7 +192,8 @@ fn answer(question: &Question, addresses: &[Ipv4Addr]) -> Vec<u8> {
     dns::answer(question, &addresses, 600)
 }
 
-fn run(body: impl FnOnce(&mut Lab)) {
+/// Runs `body` with a laboratory.
+pub fn run(body: impl FnOnce(&mut Lab)) {
     if needs(&[Need::Root, Need::Kernel(6, 6)]) {
         body(&mut Lab::load());
     }

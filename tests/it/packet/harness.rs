@@ -190,6 +190,8 @@ pub struct Lab {
     pub vip_connections: [HashMap<MapData, ConnKey, Conn>; 2],
     /// Counts by verdict.
     pub vip_verdicts: PerCpuArray<MapData, u64>,
+    /// Connections that saw an answer, and the others.
+    pub vip_tables: [HashMap<MapData, ConnKey, Conn>; 2],
 }
 
 impl Lab {
@@ -250,6 +252,7 @@ impl Lab {
             vip_given: take(&mut ebpf, map::VIP_GIVEN),
             vip_connections: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
+            vip_tables: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             ebpf,
         }
     }
@@ -285,6 +288,22 @@ impl Lab {
         }
         self.edit_candidates(|candidate| candidate.fill(0));
         self.forget_seen();
+    }
+
+    /// Forgets services, members, what they were given, and connections.
+    pub fn reset_vips(&mut self) {
+        fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
+            let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("keys");
+            for key in keys {
+                map.remove(&key).expect("it is there");
+            }
+        }
+        clear(&mut self.turns);
+        clear(&mut self.vips);
+        clear(&mut self.vip_slots);
+        clear(&mut self.vip_members);
+        clear(&mut self.vip_given);
+        self.vip_tables.iter_mut().for_each(clear);
     }
 
     /// Sets all that is counted to zero.

@@ -1,10 +1,10 @@
 //! The programs on the kernel beside the same sources built for the host: scripts of packets and events through both,
 //! with the same verdict, bytes, counts, traffic, flows and candidate after each of them.
 //!
-//! The scripts are those that the fuzzer has kept (tests/corpus/programs), and some made from seeds; `cargo xtask test
-//! packet --cases N` plays more.
+//! The scripts are those that the fuzzer has kept (tests/corpus), and some made from seeds; `cargo xtask test
+//! packet --cases N` plays more. [`dns`] and [`vip`] do the same with the programs of aliases.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, ops::Range, path::Path};
 
 use netfast_common::{
     control::Control,
@@ -28,6 +28,9 @@ use super::{
     state::{self, NOW},
     world,
 };
+
+mod dns;
+mod vip;
 
 /// Scripts of seeds that every run plays.
 const CASES: u64 = 250;
@@ -270,40 +273,44 @@ fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
     Err(last)
 }
 
-/// The script of a seed.
-fn of_seed(seed: u64) -> Script {
-    let mut rng = Rng::new(seed ^ 0x7_71e5);
-    let words = 20 + rng.below(100);
-    let bytes: Vec<u8> = (0..words).flat_map(|_| rng.bits().to_le_bytes()).collect();
-    Script::of(&bytes).for_kernel()
+/// Which seeds.
+fn seeds(count: u64) -> Range<u64> {
+    let (from, count) = env::var(VARIABLE).map_or((0, count), |text| {
+        let (from, count) = text.split_once('+').expect("FROM+COUNT");
+        (from.parse().expect("a seed"), count.parse().expect("a number"))
+    });
+    from..from + count
 }
 
-/// What the fuzzer has kept.
-fn kept() -> Vec<(String, Script)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/programs");
+/// What a seed's script is made of.
+fn bytes_of_seed(seed: u64) -> Vec<u8> {
+    let mut rng = Rng::new(seed ^ 0x7_71e5);
+    let words = 20 + rng.below(100);
+    (0..words).flat_map(|_| rng.bits().to_le_bytes()).collect()
+}
+
+/// What the fuzzer has kept of a target.
+fn kept_bytes(target: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let read = files.map(|file| {
         let path = file.expect("a file").path();
-        let bytes = fs::read(&path).expect("it can be read");
-        (path.display().to_string(), Script::of(&bytes).for_kernel())
+        (path.display().to_string(), fs::read(&path).expect("it can be read"))
     });
     read.collect()
 }
 
 #[test]
 fn the_kernel_and_the_host_build_agree() {
-    let (from, count) = env::var(VARIABLE).map_or((0, CASES), |text| {
-        let (from, count) = text.split_once('+').expect("FROM+COUNT");
-        (from.parse().expect("a seed"), count.parse().expect("a number"))
-    });
-    let of_seeds = (from..from + count).map(|seed| (format!("seed {seed}"), of_seed(seed)));
+    let of_seeds = seeds(CASES).map(|seed| (format!("seed {seed}"), bytes_of_seed(seed)));
     Lab::run(|lab| {
         assert!(
             DEVICES.len() == world::Dev::ALL.len()
                 && (0..DEVICES.len()).all(|number| slot(number) == dev(number).slot())
         );
         let (mut scripts, mut runs, mut failures) = (0, 0, Vec::new());
-        for (name, script) in kept().into_iter().chain(of_seeds) {
+        for (name, bytes) in kept_bytes("programs").into_iter().chain(of_seeds) {
+            let script = Script::of(&bytes).for_kernel();
             scripts += 1;
             match play(lab, &script) {
                 Ok(count) => runs += count,

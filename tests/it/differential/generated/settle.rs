@@ -39,11 +39,13 @@ pub const HASTY: Patience = Patience {
     sockets: Duration::from_millis(400),
 };
 
-/// On any machine this is long enough: what still differs then is a difference.
+/// On any machine this is long enough: what still differs then is a difference. But shorter than half of the longest
+/// `revalidate_ms`, after which a flow that has paused asks the kernel by itself: that would hide each change that netfast has
+/// not heard of.
 pub const PATIENT: Patience = Patience {
     quiet: Duration::from_millis(400),
-    announced: Duration::from_secs(5),
-    polled: Duration::from_secs(5),
+    announced: Duration::from_secs(3),
+    polled: Duration::from_secs(3),
     perhaps: Duration::from_millis(1500),
     sockets: Duration::from_secs(5),
 };

@@ -71,6 +71,47 @@ fn a_connection_keeps_its_member_until_it_is_closed() {
     });
 }
 
+/// By two virtual addresses, one after the other, between the same ports: late packets of the first connection change nothing
+/// about the second.
+#[test]
+fn a_closed_connection_takes_nothing_from_the_next_to_its_member() {
+    run(&[1], |lab| {
+        let other = Ipv4Addr::new(198, 18, 0, 3);
+        let service = lab.vips.get(&ip(VIP), 0).expect("it was set");
+        lab.vips.insert(ip(other), service, 0).expect("a service");
+        whole_connection(lab, 4000, 1);
+        let again = syn(4000).with(|packet| packet.destination.0 = other);
+        sends(lab, &again, Verdict::Chosen, &at_member(&again, 1));
+        // A SYN to the first address is not let in between: the member could not tell the two apart.
+        stays(lab, &syn(4000), Some(Verdict::InUse));
+        let reset = to_vip(TCP, 4000).with(|packet| packet.flags = flag::RST | flag::ACK);
+        stays(lab, &reset, Some(Verdict::NoConnection));
+        let answer = from_member(TCP, 1, 4000).with(|packet| packet.flags = flag::SYN | flag::ACK);
+        let (outcome, counted) = pass(lab, Hook::VipOut, Dev::A, &answer.bytes());
+        assert_eq!(counted, Some(Verdict::Returned));
+        same(&outcome, NEXT, &answer.with(|packet| packet.source.0 = other));
+        sends(lab, &again, Verdict::SynAgain, &at_member(&again, 1));
+    });
+}
+
+#[test]
+fn a_late_reset_of_a_closed_connection_closes_no_other() {
+    run(&[1], |lab| {
+        let other = Ipv4Addr::new(198, 18, 0, 3);
+        let service = lab.vips.get(&ip(VIP), 0).expect("it was set");
+        lab.vips.insert(ip(other), service, 0).expect("a service");
+        whole_connection(lab, 4000, 1);
+        let again = syn(4000).with(|packet| packet.destination.0 = other);
+        sends(lab, &again, Verdict::Chosen, &at_member(&again, 1));
+        let reset = to_vip(TCP, 4000).with(|packet| packet.flags = flag::RST | flag::ACK);
+        sends(lab, &reset, Verdict::Kept, &at_member(&reset, 1));
+        let answer = from_member(TCP, 1, 4000).with(|packet| packet.flags = flag::SYN | flag::ACK);
+        let (outcome, _) = pass(lab, Hook::VipOut, Dev::A, &answer.bytes());
+        same(&outcome, NEXT, &answer.with(|packet| packet.source.0 = other));
+        sends(lab, &again, Verdict::SynAgain, &at_member(&again, 1));
+    });
+}
+
 #[test]
 fn who_is_not_eligible_keeps_what_it_has_and_gets_nothing_new() {
     run(&[1, 2], |lab| {

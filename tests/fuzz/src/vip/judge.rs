@@ -1,0 +1,413 @@
+//! What must hold of each packet: what it may become, that a connection keeps its member, and that counts add up.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use netfast_common::{
+    net::Ip4,
+    vip::{Conn, Given, ICMP_IDLE_NS, UDP_IDLE_NS, Verdict},
+};
+use netfast_ebpf::{fake::FakeSkb, parse::icmp};
+use netfast_tests::packet::{TCP, UDP, difference};
+
+use super::{
+    Machine, Services,
+    script::{Between, Hook, ICMP, Odds, VIPS},
+};
+use crate::{machine::NEXT, scene::Dev};
+
+mod frame;
+
+use frame::{judge_ends, judge_error, judge_refusal};
+
+/// `TC_ACT_REDIRECT`.
+const REDIRECT: i32 = netfast_ebpf::fake::TC_ACT_REDIRECT;
+
+/// A packet that passed.
+pub struct Passed<'a> {
+    pub hook: Hook,
+    pub who: Dev,
+    pub before: &'a [u8],
+    pub after: &'a [u8],
+    pub verdict: i32,
+    pub odds: Odds,
+    /// When, in nanoseconds.
+    pub now: u64,
+    /// Counts by verdict before and after.
+    pub counts: [Vec<u64>; 2],
+    /// What members were given before.
+    pub given: BTreeMap<(usize, u8), Given>,
+}
+
+/// Ends of a connection as its client sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    who: Dev,
+    protocol: u8,
+    client: (Ipv4Addr, u16),
+    remote: (Ipv4Addr, u16),
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    member: Ipv4Addr,
+    from_client: u8,
+    from_member: u8,
+    used: u64,
+    /// What became of it cannot be told: its member need not be this one.
+    is_loose: bool,
+    /// The client has spoken to the member straight since.
+    is_straight: bool,
+}
+
+impl Known {
+    fn is_closed(&self) -> bool {
+        self.from_client & self.from_member & Conn::FIN != 0 || (self.from_client | self.from_member) & Conn::RST != 0
+    }
+}
+
+/// Connections, the latest last.
+#[derive(Default)]
+pub struct Judge {
+    known: Vec<(Key, Known)>,
+    /// A packet could not be written, or something new was done: connections may have begun that are not known.
+    is_wild: bool,
+}
+
+/// TCP flags.
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// What of a packet belongs to a conversation: source and destination with ports, protocol, and TCP's flags.
+struct Ends {
+    source: (Ipv4Addr, u16),
+    destination: (Ipv4Addr, u16),
+    protocol: u8,
+    flags: u8,
+    length: u64,
+}
+
+/// Reads a packet as the programs do.
+fn ends(frame: &[u8]) -> Option<Ends> {
+    let skb = FakeSkb::new(frame);
+    let (packet, flags) = if frame.get(23) == Some(&ICMP) {
+        (icmp::echo(&skb).ok()?.0, 0)
+    } else {
+        let packet = skb.parsed().ok()?;
+        (
+            packet,
+            if packet.network.protocol == TCP {
+                packet.tcp_flags()
+            } else {
+                0
+            },
+        )
+    };
+    let port = |port: netfast_common::net::Port| u16::from_be(port.wire());
+    let ip = |ip: Ip4| Ipv4Addr::from(ip.bytes());
+    Some(Ends {
+        source: (ip(packet.network.source), port(packet.source_port)),
+        destination: (ip(packet.network.destination), port(packet.destination_port)),
+        protocol: packet.network.protocol,
+        flags,
+        length: packet.network.length.into(),
+    })
+}
+
+/// What a packet says of its connection's state.
+fn state(ends: &Ends) -> u8 {
+    match ends.flags {
+        _ if ends.protocol != TCP => Conn::SEEN,
+        flags if flags & RST != 0 => Conn::RST,
+        flags if flags & FIN != 0 => Conn::SEEN | Conn::FIN,
+        _ => Conn::SEEN,
+    }
+}
+
+impl Judge {
+    /// Ends of a known connection as its member sees them, the latest first.
+    pub fn between(&self, which: u8) -> Option<Between> {
+        let last = self.known.len().checked_sub(1)?;
+        let (key, known) = self.known[last - usize::from(which) % (last + 1)];
+        let mut mac = [0x02, 0x42, 0, 0, 0, 0];
+        mac[2..].copy_from_slice(&known.member.octets());
+        Some(Between {
+            who: key.who,
+            client: key.client,
+            remote: (known.member, key.remote.1),
+            mac,
+        })
+    }
+
+    fn get(&mut self, key: &Key) -> Option<&mut Known> {
+        self.known
+            .iter_mut()
+            .find(|(known, _)| known == key)
+            .map(|(_, known)| known)
+    }
+
+    /// A connection begins.
+    fn put(&mut self, key: Key, known: Known) {
+        self.known.retain(|(other, _)| *other != key);
+        self.known.push((key, known));
+    }
+
+    /// A packet passed.
+    pub fn passed(&mut self, machine: &impl Machine, services: &Services, passed: &Passed<'_>) {
+        let number = counted(&passed.counts);
+        let verdict = number.and_then(Verdict::of);
+        let is_new = number.is_some_and(|number| number > Verdict::TableFull.number());
+        assert_eq!(
+            passed.verdict == REDIRECT,
+            is_back(passed, verdict, is_new),
+            "sent back: {verdict:?}"
+        );
+        if passed.verdict != REDIRECT {
+            assert_eq!(passed.verdict, NEXT);
+        }
+        let (connections, packets, bytes) = given(machine, &passed.given);
+        let is = |verdicts: &[Verdict]| verdict.is_some_and(|verdict| verdicts.contains(&verdict));
+        if is_new || is(&[Verdict::Unwritable]) {
+            self.known.iter_mut().for_each(|(_, known)| known.is_loose = true);
+            self.is_wild = true;
+            if !is_new {
+                let is_cut = passed.after.len() == 54 && passed.before.starts_with(passed.after);
+                assert!(passed.before == passed.after || is_cut, "changed half-way");
+            }
+            return;
+        }
+        let is_counted = is(&[
+            Verdict::Chosen,
+            Verdict::Kept,
+            Verdict::SynAgain,
+            Verdict::Hairpin,
+            Verdict::Returned,
+        ]);
+        if !is_counted {
+            assert_eq!(
+                (connections, packets, bytes),
+                (0, 0, 0),
+                "counted for a member: {verdict:?}"
+            );
+        }
+        if is_counted {
+            let ends = ends(passed.before).expect("it can be read");
+            assert!(packets <= 1 && bytes == packets * ends.length);
+            let is_chosen = verdict == Some(Verdict::Chosen);
+            assert!(
+                is_chosen || verdict == Some(Verdict::Hairpin) || connections == 0,
+                "{verdict:?}"
+            );
+            assert!(connections <= packets && (!is_chosen || connections == packets));
+            if passed.hook == Hook::In {
+                self.goes_on(services, passed, &ends, verdict.expect("counted"));
+            } else {
+                self.comes_back(passed, &ends);
+            }
+        } else if verdict == Some(Verdict::Refused) {
+            judge_refusal(passed);
+            self.forget(passed);
+        } else if verdict == Some(Verdict::IcmpError) {
+            judge_error(passed);
+        } else {
+            let difference = difference(passed.before, passed.after);
+            assert!(
+                passed.before == passed.after,
+                "changed, and counted as {verdict:?}:\n{difference}"
+            );
+            self.left_alone(passed);
+            let nobody = [Verdict::Nobody, Verdict::NoSlot, Verdict::InUse, Verdict::TableFull];
+            if is(&nobody) {
+                self.forget(passed);
+            }
+        }
+    }
+
+    /// A packet that might have begun a connection anew found nobody: what was known of the old one may be forgotten.
+    fn forget(&mut self, passed: &Passed<'_>) {
+        let Some(ends) = ends(passed.before) else { return };
+        let (protocol, client, remote) = (ends.protocol, ends.source, ends.destination);
+        let key = Key {
+            who: passed.who,
+            protocol,
+            client,
+            remote,
+        };
+        if let Some(known) = self.get(&key) {
+            known.is_loose = true;
+        }
+    }
+
+    /// A client's packet went to a member.
+    fn goes_on(&mut self, services: &Services, passed: &Passed<'_>, ends: &Ends, verdict: Verdict) {
+        let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&passed.after[at..at + 4]).expect("four"));
+        let number = VIPS
+            .iter()
+            .position(|vip| *vip == ends.destination.0)
+            .expect("to a virtual address");
+        let mut wanted = passed.before.to_vec();
+        let is_hairpin = verdict == Verdict::Hairpin;
+        let member = address(30);
+        if is_hairpin {
+            let (to, from) = (&passed.before[..6], &passed.before[6..12]);
+            wanted[..12].copy_from_slice(&[from, to].concat());
+            wanted[26..30].copy_from_slice(&passed.before[30..34]);
+            wanted[30..34].copy_from_slice(&passed.before[26..30]);
+        } else {
+            let mac = services.mac_of(number, member).expect("it is or was a member");
+            wanted[..6].copy_from_slice(&mac);
+            wanted[30..34].copy_from_slice(&member.octets());
+        }
+        judge_ends(passed, &wanted);
+        let key = Key {
+            who: passed.who,
+            protocol: ends.protocol,
+            client: ends.source,
+            remote: ends.destination,
+        };
+        let said = state(ends);
+        let mut known = Known {
+            member,
+            from_client: said,
+            from_member: 0,
+            used: passed.now,
+            is_loose: is_hairpin,
+            is_straight: false,
+        };
+        if is_hairpin {
+            // By either of its ends, and which of them opened it cannot be told.
+            let turned = Key {
+                client: (key.client.0, key.remote.1),
+                remote: (key.remote.0, key.client.1),
+                ..key
+            };
+            assert_eq!(ends.source.0, member, "a container gets its own packets");
+            self.put(turned, known);
+            self.put(key, known);
+            return;
+        }
+        let before = self.get(&key).copied();
+        if verdict == Verdict::Chosen {
+            assert!(services.is_given(number, member), "{member} may not be given");
+            if let Some(before) = before {
+                let well = services.is_well(number, before.member);
+                let longest = if ends.protocol == UDP {
+                    UDP_IDLE_NS
+                } else {
+                    ICMP_IDLE_NS
+                };
+                let may_change = if ends.protocol == TCP {
+                    before.is_closed() || well != Some(true)
+                } else {
+                    well.is_none() || passed.now - before.used >= longest
+                };
+                assert!(before.is_loose || may_change, "{key:?} has lost its member: {before:?}");
+            }
+            self.put(key, known);
+            return;
+        }
+        let Some(before) = before else {
+            assert!(self.is_wild, "a connection is known because it was chosen for");
+            known.is_loose = true;
+            self.put(key, known);
+            return;
+        };
+        assert!(
+            before.is_loose || before.member == member,
+            "{key:?}: {before:?}, now {member}"
+        );
+        known.from_client |= before.from_client;
+        known.from_member = before.from_member;
+        known.is_loose = before.is_loose;
+        *self.get(&key).expect("it is there") = known;
+    }
+
+    /// A member's packet came back from its virtual address.
+    fn comes_back(&mut self, passed: &Passed<'_>, ends: &Ends) {
+        let mut wanted = passed.before.to_vec();
+        wanted[26..30].copy_from_slice(&passed.after[26..30]);
+        judge_ends(passed, &wanted);
+        let vip = Ipv4Addr::from(<[u8; 4]>::try_from(&passed.after[26..30]).expect("four"));
+        let key = Key {
+            who: passed.who,
+            protocol: ends.protocol,
+            client: ends.destination,
+            remote: (vip, ends.source.1),
+        };
+        let said = state(ends);
+        let is_wild = self.is_wild;
+        let Some(known) = self.get(&key) else {
+            assert!(is_wild, "there is no connection to that virtual address");
+            return;
+        };
+        assert!(
+            known.is_loose || known.member == ends.source.0,
+            "another member answered: {known:?}"
+        );
+        known.from_member |= said;
+        known.used = passed.now;
+    }
+
+    /// A packet was left alone: one that is no answer, or goes straight to a member.
+    fn left_alone(&mut self, passed: &Passed<'_>) {
+        let Some(ends) = ends(passed.before) else { return };
+        let is_hampered = passed.odds.host().is_some_and(|odds| odds.no_memory || odds.vlan);
+        if ends.protocol == ICMP || is_hampered {
+            return;
+        }
+        let (client, other) = match passed.hook {
+            Hook::In => (ends.source, ends.destination),
+            Hook::Out => (ends.destination, ends.source),
+        };
+        for (key, known) in &mut self.known {
+            let is_this = (key.who, key.protocol, key.client) == (passed.who, ends.protocol, client)
+                && (known.member, key.remote.1) == other;
+            if !is_this {
+                continue;
+            }
+            if passed.hook == Hook::In {
+                let opens = ends.flags & (SYN | ACK) == SYN;
+                known.is_straight |= ends.protocol == UDP || (opens && known.is_closed());
+                known.is_loose |= opens && known.is_closed();
+            } else {
+                let is_over = known.is_closed() || known.is_straight || known.is_loose;
+                assert!(
+                    is_over,
+                    "an answer of {key:?} came from the member's address: {known:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What a packet was counted as: once at most.
+fn counted([before, after]: &[Vec<u64>; 2]) -> Option<u32> {
+    let mut counted = before.iter().zip(after).enumerate().filter(|(_, (a, b))| a != b);
+    let (place, (before, after)) = counted.next()?;
+    assert!(counted.next().is_none() && *after == before + 1, "counted once");
+    Some(u32::try_from(place).expect("small"))
+}
+
+/// Whether a packet goes back to who sent it.
+fn is_back(passed: &Passed<'_>, verdict: Option<Verdict>, is_new: bool) -> bool {
+    let is_own = verdict == Some(Verdict::IcmpError) && passed.hook == Hook::In;
+    let is_back = matches!(verdict, Some(Verdict::Refused | Verdict::Hairpin));
+    // Whatever is new may go back; and an error about what a container sent itself.
+    is_back || (is_own || is_new) && passed.verdict == REDIRECT
+}
+
+/// How much more members were given: connections, packets, bytes.
+fn given(machine: &impl Machine, before: &BTreeMap<(usize, u8), Given>) -> (u64, u64, u64) {
+    let (mut sum, mut changed) = ((0, 0, 0), 0);
+    for (key, now) in Services::given(machine) {
+        let before = before.get(&key).copied().unwrap_or_default();
+        changed += u32::from(before != now);
+        sum.0 += now.connections - before.connections;
+        sum.1 += now.packets - before.packets;
+        sum.2 += now.bytes - before.bytes;
+    }
+    assert!(changed <= 1, "a packet is one member's");
+    sum
+}
