@@ -283,6 +283,7 @@ pub fn member(opens: u32, flags: u32) -> u32 {
 fn find_or_begin(opens: bool, stays: bool, flags: u8, may_refuse: bool) -> Result<u32, Verdict> {
     let now = coarse_ns();
     let mut work = work()?;
+    let mut was_unanswered = false;
     if let Some(place) = table::find(work) {
         if may_refuse && work.conn.hairpin == table::ANSWERS && retry::may_refuse(&work.conn, flags) {
             return Ok(REFUSAL);
@@ -295,9 +296,7 @@ fn find_or_begin(opens: bool, stays: bool, flags: u8, may_refuse: bool) -> Resul
             let is_syn = opens && work.key.protocol == TCP;
             return Ok(if is_syn { Verdict::SynAgain } else { Verdict::Kept }.number());
         }
-        if retry::is_unanswered(work) {
-            choose::count_retried(work);
-        }
+        was_unanswered = retry::is_unanswered(work);
         table::forget(work);
     }
     if !opens {
@@ -308,6 +307,9 @@ fn find_or_begin(opens: bool, stays: bool, flags: u8, may_refuse: bool) -> Resul
         return Err(verdict);
     }
     work = work::work()?;
+    if was_unanswered {
+        choose::count_retried(work);
+    }
     if !table::open(work, now) {
         return Err(Verdict::TableFull);
     }

@@ -59,7 +59,7 @@ pub fn play(script: &Script) -> Vec<Count> {
 
 const ETHERNET: usize = 14;
 /// `BPF_F_INGRESS` of `bpf_redirect`.
-const BPF_F_INGRESS: u64 = 1;
+pub const BPF_F_INGRESS: u64 = 1;
 /// When a script begins, in nanoseconds: no time of a flow may be before zero.
 const BEGIN: u64 = 1 << 50;
 /// The address that stands for the softirq stack, and that for a program's.

@@ -17,7 +17,10 @@ use netfast_ebpf::{
 };
 use netfast_tests::packet::Mac;
 
-use crate::scene::{self, BRIDGE, DEVICES, Dev};
+use crate::{
+    programs::BPF_F_INGRESS,
+    scene::{self, BRIDGE, DEVICES, Dev},
+};
 
 mod judge;
 pub mod script;
@@ -158,10 +161,13 @@ impl Machine for Host {
             Hook::Out => vip::to_client(&skb),
         };
         assert_eq!(skb.sent.get().is_some(), verdict == TC_ACT_REDIRECT);
-        if hook == Hook::In {
-            let back = Sent::To(self.indexes[dev], 0);
-            assert!(skb.sent.get().is_none_or(|sent| sent == back));
-        }
+        // In again as the client's own, back to who sent it, or into the container that did.
+        let (index, again) = (self.indexes[dev], BPF_F_INGRESS);
+        let ways: &[Sent] = match hook {
+            Hook::In => &[Sent::To(index, again), Sent::To(index, 0), Sent::ToPeer(index)],
+            Hook::Out => &[Sent::To(index, again)],
+        };
+        assert!(skb.sent.get().is_none_or(|sent| ways.contains(&sent)));
         assert_eq!((skb.mark.get(), skb.priority.get()), (0, 0));
         let tables = [maps::VIP_CONNECTIONS.entries(), maps::VIP_WAITING.entries()];
         for (key, conn) in tables.iter().flatten() {

@@ -190,8 +190,6 @@ pub struct Lab {
     pub vip_connections: [HashMap<MapData, ConnKey, Conn>; 2],
     /// Counts by verdict.
     pub vip_verdicts: PerCpuArray<MapData, u64>,
-    /// Connections that saw an answer, and the others.
-    pub vip_tables: [HashMap<MapData, ConnKey, Conn>; 2],
 }
 
 impl Lab {
@@ -252,7 +250,6 @@ impl Lab {
             vip_given: take(&mut ebpf, map::VIP_GIVEN),
             vip_connections: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
-            vip_tables: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             ebpf,
         }
     }
@@ -303,7 +300,7 @@ impl Lab {
         clear(&mut self.vip_slots);
         clear(&mut self.vip_members);
         clear(&mut self.vip_given);
-        self.vip_tables.iter_mut().for_each(clear);
+        self.vip_connections.iter_mut().for_each(clear);
     }
 
     /// Sets all that is counted to zero.

@@ -11,13 +11,13 @@ use netfast_tests::packet::{TCP, UDP, difference};
 
 use super::{
     Machine, Services,
-    script::{Between, Hook, ICMP, Odds, VIPS},
+    script::{Between, Hook, ICMP, Odds, VIPS, member},
 };
 use crate::{machine::NEXT, scene::Dev};
 
 mod frame;
 
-use frame::{judge_ends, judge_error, judge_refusal};
+use frame::{judge_ends, judge_error, judge_refusal, judge_syn_again, number};
 
 /// `TC_ACT_REDIRECT`.
 const REDIRECT: i32 = netfast_ebpf::fake::TC_ACT_REDIRECT;
@@ -58,6 +58,8 @@ struct Known {
     is_loose: bool,
     /// The client has spoken to the member straight since.
     is_straight: bool,
+    /// Sequence number of a SYN that it sent it straight.
+    straight_syn: Option<u32>,
 }
 
 impl Known {
@@ -70,7 +72,7 @@ impl Known {
 #[derive(Default)]
 pub struct Judge {
     known: Vec<(Key, Known)>,
-    /// A packet could not be written, or something new was done: connections may have begun that are not known.
+    /// A packet could not be written: connections may have begun that are not known.
     is_wild: bool,
 }
 
@@ -158,23 +160,38 @@ impl Judge {
     pub fn passed(&mut self, machine: &impl Machine, services: &Services, passed: &Passed<'_>) {
         let number = counted(&passed.counts);
         let verdict = number.and_then(Verdict::of);
-        let is_new = number.is_some_and(|number| number > Verdict::TableFull.number());
         assert_eq!(
             passed.verdict == REDIRECT,
-            is_back(passed, verdict, is_new),
-            "sent back: {verdict:?}"
+            is_redirected(passed, verdict),
+            "redirected: {verdict:?}"
         );
         if passed.verdict != REDIRECT {
             assert_eq!(passed.verdict, NEXT);
         }
-        let (connections, packets, bytes) = given(machine, &passed.given);
+        let (sum, new_member) = given(machine, &passed.given);
+        let (connections, packets, bytes) = (sum.connections, sum.packets, sum.bytes);
         let is = |verdicts: &[Verdict]| verdict.is_some_and(|verdict| verdicts.contains(&verdict));
-        if is_new || is(&[Verdict::Unwritable]) {
+        if is(&[Verdict::Unwritable]) {
             self.known.iter_mut().for_each(|(_, known)| known.is_loose = true);
             self.is_wild = true;
-            if !is_new {
-                let is_cut = passed.after.len() == 54 && passed.before.starts_with(passed.after);
-                assert!(passed.before == passed.after || is_cut, "changed half-way");
+            let is_cut = passed.after.len() == 54 && passed.before.starts_with(passed.after);
+            assert!(passed.before == passed.after || is_cut, "changed half-way");
+            return;
+        }
+        assert!(
+            sum.retried == 0 || is(&[Verdict::Chosen, Verdict::Retried, Verdict::Hairpin]),
+            "given to another: {verdict:?}"
+        );
+        if is(&[Verdict::Retried]) {
+            assert_eq!((sum.retried, connections), (1, 1));
+            let (service, member) = new_member.expect("it counts for somebody");
+            if passed.verdict == REDIRECT {
+                assert_eq!((packets, bytes), (0, 0));
+                self.refused(services, passed, service, member);
+            } else {
+                let ends = ends(passed.before).expect("it can be read");
+                assert_eq!((packets, bytes), (1, ends.length));
+                self.goes_on(services, passed, &ends, Verdict::Retried);
             }
             return;
         }
@@ -209,6 +226,8 @@ impl Judge {
         } else if verdict == Some(Verdict::Refused) {
             judge_refusal(passed);
             self.forget(passed);
+        } else if verdict == Some(Verdict::Taken) {
+            judge_refusal(passed);
         } else if verdict == Some(Verdict::IcmpError) {
             judge_error(passed);
         } else {
@@ -238,6 +257,40 @@ impl Judge {
         if let Some(known) = self.get(&key) {
             known.is_loose = true;
         }
+    }
+
+    /// A member refused a connection, which another one gets.
+    fn refused(&mut self, services: &Services, passed: &Passed<'_>, service: usize, member: Ipv4Addr) {
+        judge_syn_again(passed);
+        let refusal = ends(passed.before).expect("it can be read");
+        let syn = ends(passed.after).expect("it can be read");
+        assert_eq!(syn.destination.0, VIPS[service], "it goes to the virtual address again");
+        assert!(services.is_given(service, member), "{member} may not be given");
+        let key = Key {
+            who: passed.who,
+            protocol: TCP,
+            client: syn.source,
+            remote: syn.destination,
+        };
+        if let Some(before) = self.get(&key).copied() {
+            let is_young = before.from_client == Conn::SEEN && before.from_member == 0;
+            assert!(
+                before.is_loose || (is_young && before.member == refusal.source.0 && before.member != member),
+                "{key:?}: {before:?}, now {member}"
+            );
+        } else {
+            assert!(self.is_wild, "there is no connection that it could refuse");
+        }
+        let known = Known {
+            member,
+            from_client: Conn::SEEN,
+            from_member: 0,
+            used: passed.now,
+            is_loose: member == syn.source.0,
+            is_straight: false,
+            straight_syn: None,
+        };
+        self.put(key, known);
     }
 
     /// A client's packet went to a member.
@@ -275,6 +328,7 @@ impl Judge {
             used: passed.now,
             is_loose: is_hairpin,
             is_straight: false,
+            straight_syn: None,
         };
         if is_hairpin {
             // By either of its ends, and which of them opened it cannot be told.
@@ -308,6 +362,19 @@ impl Judge {
             self.put(key, known);
             return;
         }
+        if verdict == Verdict::Retried {
+            assert!(services.is_given(number, member), "{member} may not be given");
+            let is_silent = |before: Known| {
+                before.is_loose
+                    || (before.from_client == Conn::SEEN && before.from_member == 0 && before.member != member)
+            };
+            assert!(
+                before.map_or(self.is_wild, is_silent),
+                "{key:?}: {before:?}, now {member}"
+            );
+            self.put(key, known);
+            return;
+        }
         let Some(before) = before else {
             assert!(self.is_wild, "a connection is known because it was chosen for");
             known.is_loose = true;
@@ -321,6 +388,7 @@ impl Judge {
         known.from_client |= before.from_client;
         known.from_member = before.from_member;
         known.is_loose = before.is_loose;
+        known.straight_syn = before.straight_syn;
         *self.get(&key).expect("it is there") = known;
     }
 
@@ -371,7 +439,14 @@ impl Judge {
                 let opens = ends.flags & (SYN | ACK) == SYN;
                 known.is_straight |= ends.protocol == UDP || (opens && known.is_closed());
                 known.is_loose |= opens && known.is_closed();
+                if ends.protocol == TCP && opens {
+                    known.straight_syn = Some(number(passed.before, 38));
+                }
             } else {
+                let answers_straight = ends.flags & ACK != 0
+                    && ends.flags & (SYN | RST) != 0
+                    && known.straight_syn == Some(number(passed.before, 42).wrapping_sub(1));
+                known.is_loose |= answers_straight;
                 let is_over = known.is_closed() || known.is_straight || known.is_loose;
                 assert!(
                     is_over,
@@ -390,24 +465,35 @@ fn counted([before, after]: &[Vec<u64>; 2]) -> Option<u32> {
     Some(u32::try_from(place).expect("small"))
 }
 
-/// Whether a packet goes back to who sent it.
-fn is_back(passed: &Passed<'_>, verdict: Option<Verdict>, is_new: bool) -> bool {
-    let is_own = verdict == Some(Verdict::IcmpError) && passed.hook == Hook::In;
-    let is_back = matches!(verdict, Some(Verdict::Refused | Verdict::Hairpin));
-    // Whatever is new may go back; and an error about what a container sent itself.
-    is_back || (is_own || is_new) && passed.verdict == REDIRECT
+/// Whether a packet leaves by another way than it was on.
+fn is_redirected(passed: &Passed<'_>, verdict: Option<Verdict>) -> bool {
+    match verdict {
+        Some(Verdict::Refused | Verdict::Hairpin | Verdict::Taken) => true,
+        // An error about what a container sent itself.
+        Some(Verdict::IcmpError) if passed.hook == Hook::In => passed.verdict == REDIRECT,
+        // A reset that became the SYN again; or the SYN itself, which goes on.
+        Some(Verdict::Retried) => ends(passed.before).is_some_and(|ends| ends.flags & RST != 0),
+        _ => false,
+    }
 }
 
-/// How much more members were given: connections, packets, bytes.
-fn given(machine: &impl Machine, before: &BTreeMap<(usize, u8), Given>) -> (u64, u64, u64) {
-    let (mut sum, mut changed) = ((0, 0, 0), 0);
+/// How much more members were given in all, and who was given a connection.
+fn given(machine: &impl Machine, before: &BTreeMap<(usize, u8), Given>) -> (Given, Option<(usize, Ipv4Addr)>) {
+    let (mut sum, mut changed, mut new) = (Given::default(), 0, None);
     for (key, now) in Services::given(machine) {
         let before = before.get(&key).copied().unwrap_or_default();
-        changed += u32::from(before != now);
-        sum.0 += now.connections - before.connections;
-        sum.1 += now.packets - before.packets;
-        sum.2 += now.bytes - before.bytes;
+        changed += u64::from(before != now);
+        sum.connections += now.connections - before.connections;
+        sum.retried += now.retried - before.retried;
+        sum.packets += now.packets - before.packets;
+        sum.bytes += now.bytes - before.bytes;
+        if now.connections != before.connections {
+            new = Some((key.0, member(key.1).0));
+        }
     }
-    assert!(changed <= 1, "a packet is one member's");
-    sum
+    assert!(
+        changed <= 1 + sum.retried && sum.retried <= 1,
+        "a packet is one member's, and that of who refused it"
+    );
+    (sum, new)
 }

@@ -113,7 +113,7 @@ impl Machine for Twins<'_> {
 
     fn pass(&mut self, ns: u64) {
         self.host.grow_older(ns);
-        for table in &mut self.lab.vip_tables {
+        for table in &mut self.lab.vip_connections {
             let elements: Vec<_> = table
                 .iter()
                 .map(|element| element.expect("nothing is evicted"))

@@ -2,7 +2,7 @@
 
 use netfast_tests::packet::{TCP, UDP, check_checksums, difference, internet_checksum};
 
-use super::{ACK, Passed, RST};
+use super::{ACK, Passed, RST, SYN};
 use crate::{dns::model::partial_checksum, scene::DEVICES, vip::script::Hook};
 
 /// The packet with other ends and nothing else, and checksums that are right if they were.
@@ -41,6 +41,28 @@ pub fn judge_ends(passed: &Passed<'_>, wanted: &[u8]) {
     }
 }
 
+/// Four bytes of a frame as a number.
+pub fn number(frame: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(frame[at..at + 4].try_into().expect("four"))
+}
+
+/// A member's reset that became the client's SYN again.
+pub fn judge_syn_again(passed: &Passed<'_>) {
+    let (before, after) = (passed.before, passed.after);
+    assert_eq!(after[6..12], DEVICES[passed.who].mac, "as the client's own");
+    assert_eq!((after[23], after[47] & (SYN | ACK | RST)), (TCP, SYN));
+    assert_eq!(
+        number(before, 42),
+        number(after, 38).wrapping_add(1),
+        "the reset acknowledges it"
+    );
+    judge_ip(after);
+    let is_partial = passed.odds.host().is_some_and(|odds| odds.partial);
+    if !is_partial && check_checksums(before).is_ok() {
+        check_checksums(after).expect("right checksums stay right");
+    }
+}
+
 fn judge_ip(frame: &[u8]) {
     assert_eq!(internet_checksum(&[&frame[14..34]]), 0, "the IP checksum");
 }
@@ -55,7 +77,6 @@ pub fn judge_refusal(passed: &Passed<'_>) {
     );
     assert!(after[26..30] == before[30..34] && after[30..34] == before[26..30]);
     assert!(after[34..36] == before[36..38] && after[36..38] == before[34..36]);
-    let number = |frame: &[u8], at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().expect("four"));
     assert_eq!((number(after, 38), after[47]), (0, RST | ACK));
     assert_eq!(
         number(after, 42),
