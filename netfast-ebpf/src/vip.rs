@@ -289,7 +289,7 @@ fn find_or_begin(opens: bool, stays: bool, flags: u8, may_refuse: bool) -> Resul
             return Ok(REFUSAL);
         }
         if !(opens && begins_anew(work, now)) {
-            if opens && !stays && is_silent(work, now) && retry::is_remembered(work) {
+            if opens && !stays && is_silent(work, now) && retry::recall(work) {
                 return Ok(SILENT);
             }
             table::note(work, place, flags, now);

@@ -73,7 +73,7 @@ pub fn refused<S: Skb>(skb: &S) -> u32 {
     // RFC 9293, 3.10.7.3: only a reset that acknowledges the SYN is one for who sent it.
     if packet.tcp_flags() & (SYN | ACK | RST | FIN) != RST | ACK
         || !recall(work)
-        || u32::from_be(packet.transport[1]) != u32::from_be(work.syn.sequence).wrapping_add(1)
+        || !acknowledges(&packet, &work.syn)
         || vip_another() != FOUND
     {
         return NOTHING;
@@ -86,12 +86,6 @@ pub fn refused<S: Skb>(skb: &S) -> u32 {
     } else {
         Verdict::Unwritable.number()
     }
-}
-
-/// A SYN of a connection comes again that its member has not answered: whether it may go to another one.
-#[inline(always)]
-pub fn is_remembered(work: &mut Work) -> bool {
-    recall(work)
 }
 
 /// The client opens a connection straight to a member by the ports of a live one to its virtual address, whose direction
@@ -114,7 +108,13 @@ pub fn answers_straight(work: &mut Work, packet: &Packet<Ip4>) -> bool {
         && flags & ACK != 0
         && flags & (SYN | RST) != 0
         && recall(work)
-        && u32::from_be(packet.transport[1]) == u32::from_be(work.syn.sequence).wrapping_add(1)
+        && acknowledges(packet, &work.syn)
+}
+
+/// Whether a packet acknowledges this SYN and nothing else.
+#[inline(always)]
+const fn acknowledges(packet: &Packet<Ip4>, syn: &Syn) -> bool {
+    u32::from_be(packet.transport[1]) == u32::from_be(syn.sequence).wrapping_add(1)
 }
 
 /// What [`another`] returns.
@@ -169,7 +169,7 @@ fn give() -> bool {
 
 /// Copies the SYN of the key, if it was of this key before and after.
 #[inline(always)]
-fn recall(work: &mut Work) -> bool {
+pub fn recall(work: &mut Work) -> bool {
     let Work { key, syn: to, .. } = work;
     let key: &ConnKey = key;
     let Some(syn) = maps::VIP_SYNS.get_ptr_mut(key) else {

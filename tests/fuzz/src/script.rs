@@ -14,6 +14,13 @@ const MOST_STEPS: usize = 40;
 const SHORTEST: usize = 14;
 const LONGEST: usize = 3000;
 
+/// The first steps that bytes stand for, at most so many.
+pub fn steps<T: for<'a> Arbitrary<'a>>(bytes: &[u8], most: usize) -> Vec<T> {
+    let mut bytes = Unstructured::new(bytes);
+    let steps = iter::from_fn(|| (!bytes.is_empty()).then(|| bytes.arbitrary().ok()).flatten());
+    steps.take(most).collect()
+}
+
 /// What happens on the host.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -24,10 +31,8 @@ pub struct Script {
 impl Script {
     /// The script that bytes stand for; bytes that are left over mean nothing.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut bytes = Unstructured::new(bytes);
-        let steps = iter::from_fn(|| (!bytes.is_empty()).then(|| bytes.arbitrary().ok()).flatten());
         Self {
-            steps: steps.take(MOST_STEPS).collect(),
+            steps: steps(bytes, MOST_STEPS),
         }
     }
 }

@@ -23,6 +23,8 @@ use netfast_tests::{
     require::{Need, needs},
 };
 
+use super::harness::clear;
+
 const ID: u64 = 7;
 /// On to the next program of the chain (`TCX_NEXT`).
 const NEXT: i32 = -1;
@@ -93,12 +95,6 @@ impl Lab {
 
     /// Forgets all aliases, turns and counts of members.
     pub fn forget(&mut self) {
-        fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
-            let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("keys");
-            for key in keys {
-                map.remove(&key).expect("it is there");
-            }
-        }
         clear(&mut self.aliases);
         clear(&mut self.turns);
         clear(&mut self.given);

@@ -277,24 +277,14 @@ impl Lab {
                 .set(dev.slot().into(), dev.generation(), 0)
                 .expect("a generation");
         }
-        for table in [&mut self.flows, &mut self.fresh] {
-            let keys: Vec<_> = table.keys().collect::<Result<_, _>>().expect("keys");
-            for key in keys {
-                table.remove(&key).expect("it is there");
-            }
-        }
+        clear(&mut self.flows);
+        clear(&mut self.fresh);
         self.edit_candidates(|candidate| candidate.fill(0));
         self.forget_seen();
     }
 
     /// Forgets services, members, what they were given, and connections.
     pub fn reset_vips(&mut self) {
-        fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
-            let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("keys");
-            for key in keys {
-                map.remove(&key).expect("it is there");
-            }
-        }
         clear(&mut self.turns);
         clear(&mut self.vips);
         clear(&mut self.vip_slots);
@@ -436,6 +426,14 @@ where
 {
     let map = ebpf.take_map(name).expect("it is in the object");
     M::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Empties a table.
+pub fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("keys");
+    for key in keys {
+        map.remove(&key).expect("it is there");
+    }
 }
 
 fn make_interfaces(ns: &NetNs) {

@@ -3,12 +3,14 @@
 
 use std::{iter, net::Ipv4Addr};
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use netfast_common::{
     alias::{Alias, AliasKey, NAME, RecordType, address4, address6, digest, part},
     net::Ip4,
 };
 use netfast_tests::packet::{Packet, flag};
+
+use crate::script::steps;
 
 /// Steps that are played of a script.
 const MOST_STEPS: usize = 12;
@@ -35,10 +37,8 @@ pub struct Script {
 impl Script {
     /// The script that bytes stand for; bytes that are left over mean nothing.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut bytes = Unstructured::new(bytes);
-        let steps = iter::from_fn(|| (!bytes.is_empty()).then(|| bytes.arbitrary().ok()).flatten());
         Self {
-            steps: steps.take(MOST_STEPS).collect(),
+            steps: steps(bytes, MOST_STEPS),
         }
     }
 

@@ -1,14 +1,14 @@
 //! A script: clients that talk to virtual addresses, members that answer, and a daemon that changes who they are; made of
 //! whatever bytes the fuzzer has.
 
-use std::{iter, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use netfast_tests::packet::{Mac, Packet, TCP, UDP, flag, internet_checksum};
 
 use crate::{
     scene::{DEVICES, Dev},
-    script::{Edit, HostOdds, edited},
+    script::{Edit, HostOdds, edited, steps},
 };
 
 /// Steps that are played of a script.
@@ -43,10 +43,8 @@ pub struct Script {
 impl Script {
     /// The script that bytes stand for; bytes that are left over mean nothing.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut bytes = Unstructured::new(bytes);
-        let steps = iter::from_fn(|| (!bytes.is_empty()).then(|| bytes.arbitrary().ok()).flatten());
         Self {
-            steps: steps.take(MOST_STEPS).collect(),
+            steps: steps(bytes, MOST_STEPS),
         }
     }
 

@@ -71,17 +71,24 @@ fn a_connection_keeps_its_member_until_it_is_closed() {
     });
 }
 
+/// A whole connection to the only member, and the SYN of the next one between the same ports by another virtual address;
+/// returns that address and the SYN.
+fn closed_and_opened_by_another(lab: &mut Lab) -> (Ipv4Addr, Packet) {
+    let other = Ipv4Addr::new(198, 18, 0, 3);
+    let service = lab.vips.get(&ip(VIP), 0).expect("it was set");
+    lab.vips.insert(ip(other), service, 0).expect("a service");
+    whole_connection(lab, 4000, 1);
+    let again = syn(4000).with(|packet| packet.destination.0 = other);
+    sends(lab, &again, Verdict::Chosen, &at_member(&again, 1));
+    (other, again)
+}
+
 /// By two virtual addresses, one after the other, between the same ports: late packets of the first connection change nothing
 /// about the second.
 #[test]
 fn a_closed_connection_takes_nothing_from_the_next_to_its_member() {
     run(&[1], |lab| {
-        let other = Ipv4Addr::new(198, 18, 0, 3);
-        let service = lab.vips.get(&ip(VIP), 0).expect("it was set");
-        lab.vips.insert(ip(other), service, 0).expect("a service");
-        whole_connection(lab, 4000, 1);
-        let again = syn(4000).with(|packet| packet.destination.0 = other);
-        sends(lab, &again, Verdict::Chosen, &at_member(&again, 1));
+        let (other, again) = closed_and_opened_by_another(lab);
         // A SYN to the first address is not let in between: the member could not tell the two apart.
         stays(lab, &syn(4000), Some(Verdict::InUse));
         let reset = to_vip(TCP, 4000).with(|packet| packet.flags = flag::RST | flag::ACK);
@@ -97,12 +104,7 @@ fn a_closed_connection_takes_nothing_from_the_next_to_its_member() {
 #[test]
 fn a_late_reset_of_a_closed_connection_closes_no_other() {
     run(&[1], |lab| {
-        let other = Ipv4Addr::new(198, 18, 0, 3);
-        let service = lab.vips.get(&ip(VIP), 0).expect("it was set");
-        lab.vips.insert(ip(other), service, 0).expect("a service");
-        whole_connection(lab, 4000, 1);
-        let again = syn(4000).with(|packet| packet.destination.0 = other);
-        sends(lab, &again, Verdict::Chosen, &at_member(&again, 1));
+        let (other, again) = closed_and_opened_by_another(lab);
         let reset = to_vip(TCP, 4000).with(|packet| packet.flags = flag::RST | flag::ACK);
         sends(lab, &reset, Verdict::Kept, &at_member(&reset, 1));
         let answer = from_member(TCP, 1, 4000).with(|packet| packet.flags = flag::SYN | flag::ACK);
