@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     build, interrupt,
     measure::{
+        cpu::Idle,
         lab::Ends,
         metric::{Metric, Tools},
         sample::Spread,
@@ -107,6 +108,8 @@ pub fn run(args: &Args) -> Result<()> {
         traffic,
         seconds: args.seconds,
         one_cpu: false,
+        idle: Idle::Poll,
+        congestion: Tools::CONGESTION.to_owned(),
         patience: Tools::PATIENCE,
     };
     let mut figures = Figures::new();

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: interleaved rounds of direct veth pair, kernel path and netfast.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::BufWriter,
     path::PathBuf,
     thread,
@@ -9,12 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 use netfast_tests::{netfast_proc::ensure_bpffs, require::kernel_version};
 use serde::Serialize;
 
 use crate::{
     build, interrupt,
     measure::{
+        cpu::Idle,
         lab::{Lab, Path},
         metric::{Metric, Tools},
         plan::Plan,
@@ -48,6 +50,12 @@ pub struct Args {
     /// On which CPUs a flow's packets are handled.
     #[arg(long, value_enum, default_value_t = Placement::Spread)]
     placement: Placement,
+    /// What CPUs do that have nothing to do.
+    #[arg(long, value_enum, default_value_t = Idle::Poll)]
+    idle: Idle,
+    /// TCP's congestion control of bulk transfers, one of those of `net.ipv4.tcp_available_congestion_control`.
+    #[arg(long, value_name = "NAME", default_value = Tools::CONGESTION)]
+    congestion: String,
     /// Write all samples to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -55,7 +63,7 @@ pub struct Args {
 
 /// Where packets of one flow are handled. A veth queues a packet on the CPU that sends it, which is now the sender's and
 /// now the one that handles its acknowledgements: so packets overtake each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Placement {
     /// Sender and receiver on different CPUs.
     Spread,
@@ -75,12 +83,22 @@ struct Record<'a> {
     /// Whether containers were those of a real engine.
     docker: bool,
     seconds: f64,
+    placement: String,
+    idle: String,
+    congestion: &'a str,
     samples: &'a [Sample],
 }
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
+    let known = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")?;
+    ensure!(
+        known.split_whitespace().any(|name| name == args.congestion),
+        "--congestion {}: this kernel has {}",
+        args.congestion,
+        known.trim()
+    );
     // Not after half an hour of measuring.
     let json = args
         .json
@@ -112,6 +130,8 @@ pub fn run(args: &Args) -> Result<()> {
             traffic,
             seconds: args.seconds,
             one_cpu: args.placement == Placement::OneCpu,
+            idle: args.idle,
+            congestion: args.congestion.clone(),
             patience: Tools::PATIENCE,
         },
     )?;
@@ -136,9 +156,20 @@ pub fn run(args: &Args) -> Result<()> {
             cpus,
             docker,
             seconds: args.seconds,
+            placement: word(&args.placement),
+            idle: word(&args.idle),
+            congestion: &args.congestion,
             samples: &samples.0,
         };
         serde_json::to_writer_pretty(BufWriter::new(file), &all).context("cannot write the samples")?;
     }
     Ok(())
+}
+
+/// What the command line calls a value.
+fn word(value: &impl ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use netfast_tests::netfast_proc::ensure_bpffs;
 use crate::{
     build, interrupt,
     measure::{
+        cpu::Idle,
         lab::{Lab, Path},
         metric::{FIGURES, Figure, Metric, Tools},
         plan::Plan,
@@ -62,6 +63,8 @@ pub fn run(args: &Args) -> Result<()> {
             traffic,
             seconds: args.seconds,
             one_cpu: false,
+            idle: Idle::Poll,
+            congestion: Tools::CONGESTION.to_owned(),
             patience: Tools::PATIENCE,
         },
     )?;

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     build, interrupt,
     measure::{
+        cpu::Idle,
         lab::{Ends, RR},
         metric::{Metric, Tools, Values},
         sample::{Spread, Variant},
@@ -71,6 +72,8 @@ pub fn run(args: &Args) -> Result<()> {
             traffic,
             seconds: args.seconds,
             one_cpu: false,
+            idle: Idle::Poll,
+            congestion: Tools::CONGESTION.to_owned(),
             patience: PATIENCE,
         },
         rate: args.rate,

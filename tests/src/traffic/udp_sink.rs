@@ -5,7 +5,7 @@ use std::{
     net::{Ipv6Addr, UdpSocket},
     os::fd::AsRawFd as _,
     ptr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -29,7 +29,14 @@ pub struct Args {
     /// Send every datagram back (up to 2048 bytes of it) besides counting it.
     #[arg(long)]
     pub echo: bool,
+    /// Look for the next datagram for a while before sleeping, as a receiver under load does: then it is the path that
+    /// limits the rate, and not how long it takes to wake a sleeping process.
+    #[arg(long, conflicts_with = "echo")]
+    pub eager: bool,
 }
+
+/// How long an eager sink looks.
+const EAGER: Duration = Duration::from_millis(1);
 
 /// What arrived, handshakes not counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,13 +62,17 @@ pub fn run(args: &Args) -> Result<Report> {
     set_option(&socket, libc::SO_RXQ_OVFL, 1)?;
     socket.set_read_timeout(Some(tcp::TICK))?;
     eprintln!("listening on UDP port {}", args.port);
-    if args.echo { Ok(echo(&socket)) } else { count(&socket) }
+    if args.echo {
+        Ok(echo(&socket))
+    } else {
+        count(&socket, args.eager)
+    }
 }
 
 /// Bytes of room for one control message with a u32 in it.
 const CONTROL: usize = 64;
 
-fn count(socket: &UdpSocket) -> Result<Report> {
+fn count(socket: &UdpSocket, eager: bool) -> Result<Report> {
     let mut data = [[0_u8; LOOK]; BATCH];
     let mut names = [const { mem::MaybeUninit::<libc::sockaddr_storage>::zeroed() }; BATCH];
     let mut control = [[0_u64; CONTROL / 8]; BATCH];
@@ -84,13 +95,18 @@ fn count(socket: &UdpSocket) -> Result<Report> {
             header.msg_control = control[i].as_mut_ptr().cast();
             header.msg_controllen = CONTROL;
         }
+        let looks = eager && counter.first_and_last.is_some_and(|(_, last)| last.elapsed() < EAGER);
         // SAFETY: all of `batch` was just set up to point into arrays that outlive the call, with their sizes.
         let got = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 batch.as_mut_ptr(),
                 u32::try_from(BATCH)?,
-                libc::MSG_WAITFORONE,
+                if looks {
+                    libc::MSG_DONTWAIT
+                } else {
+                    libc::MSG_WAITFORONE
+                },
                 ptr::null_mut(),
             )
         };
