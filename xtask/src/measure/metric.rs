@@ -23,6 +23,9 @@ pub enum Metric {
     Tcp1,
     /// iperf3, four TCP streams.
     Tcp4,
+    /// CPU time of one TCP stream of iperf3 at 5 Gb/s, which every path carries with ease: the same work, at saturation
+    /// it depends on which CPU happens to do what.
+    Paced,
     /// 64-byte UDP packets per second.
     Udp,
     /// TCP request/response.
@@ -37,6 +40,7 @@ impl Metric {
         match self {
             Self::Tcp1 => "TCP, one stream",
             Self::Tcp4 => "TCP, four streams",
+            Self::Paced => "TCP, 5 Gb/s",
             Self::Udp => "64-byte UDP",
             Self::Rr => "TCP request/response",
             Self::Crr => "new TCP connections",
@@ -45,7 +49,7 @@ impl Metric {
 }
 
 /// The figures that measurements yield: name, title, unit.
-pub const FIGURES: [Figure; 17] = [
+pub const FIGURES: [Figure; 19] = [
     Figure::new("tcp1_gbps", "TCP, 1 stream", "Gb/s"),
     Figure::new("tcp1_retransmits", "  retransmits", ""),
     Figure::new("tcp1_retransmits_per_gib", "  retransmits", "/GiB"),
@@ -54,6 +58,8 @@ pub const FIGURES: [Figure; 17] = [
     Figure::new("tcp4_retransmits", "  retransmits", ""),
     Figure::new("tcp4_retransmits_per_gib", "  retransmits", "/GiB"),
     Figure::new("tcp4_cpu", "  CPU", "ns/KiB"),
+    Figure::new("paced_gbps", "TCP, paced", "Gb/s"),
+    Figure::new("paced_cpu", "  CPU", "ns/KiB"),
     Figure::new("udp_pps", "64-byte UDP", "packets/s"),
     Figure::new("udp_cpu", "  CPU but the receiver's", "ns/packet"),
     Figure::new("rr_p50", "TCP RR p50", "us"),
@@ -114,8 +120,9 @@ impl Tools {
     pub fn measure(&self, metric: Metric, ends: &Ends) -> Result<Values> {
         let context = || format!("measuring {} to {}", metric.title(), ends.address);
         match metric {
-            Metric::Tcp1 => self.iperf(1, ends),
-            Metric::Tcp4 => self.iperf(4, ends),
+            Metric::Tcp1 => self.bulk(1, ends),
+            Metric::Tcp4 => self.bulk(4, ends),
+            Metric::Paced => self.paced(ends),
             Metric::Udp => self.udp(ends),
             Metric::Rr => self.rr(ends),
             Metric::Crr => self.crr(ends),
@@ -123,7 +130,23 @@ impl Tools {
         .with_context(context)
     }
 
-    fn iperf(&self, streams: u32, ends: &Ends) -> Result<Values> {
+    fn bulk(&self, streams: u32, ends: &Ends) -> Result<Values> {
+        let bulk = self.iperf(streams, "0", ends)?;
+        Ok(values(&[
+            (&format!("tcp{streams}_gbps"), bulk.gbps),
+            (&format!("tcp{streams}_retransmits"), bulk.retransmits),
+            (&format!("tcp{streams}_retransmits_per_gib"), bulk.retransmits_per_gib),
+            (&format!("tcp{streams}_cpu"), bulk.cpu),
+        ]))
+    }
+
+    fn paced(&self, ends: &Ends) -> Result<Values> {
+        let paced = self.iperf(1, "5G", ends)?;
+        Ok(values(&[("paced_gbps", paced.gbps), ("paced_cpu", paced.cpu)]))
+    }
+
+    /// Runs iperf3 with so many streams, as fast as it goes or at this rate of each, as iperf3 writes it.
+    fn iperf(&self, streams: u32, rate: &str, ends: &Ends) -> Result<Bulk> {
         let servers = Servers::start(
             ends,
             IPERF,
@@ -147,6 +170,8 @@ impl Tools {
                     &format!("{:.0}", self.seconds.max(1.0)),
                     "--parallel",
                     &streams.to_string(),
+                    "--bitrate",
+                    rate,
                     "--congestion",
                     &self.congestion,
                     "--json",
@@ -161,18 +186,12 @@ impl Tools {
         }
         let end = report.end.context("iperf3 reported no end")?;
         ensure!(end.sum_received.bytes > 0.0, "iperf3 moved nothing");
-        Ok(values(&[
-            (&format!("tcp{streams}_gbps"), end.sum_received.bits_per_second / 1e9),
-            (&format!("tcp{streams}_retransmits"), end.sum_sent.retransmits),
-            (
-                &format!("tcp{streams}_retransmits_per_gib"),
-                end.sum_sent.retransmits / (end.sum_received.bytes / f64::from(1 << 30)),
-            ),
-            (
-                &format!("tcp{streams}_cpu"),
-                busy * 1e9 / (end.sum_received.bytes / 1024.0),
-            ),
-        ]))
+        Ok(Bulk {
+            gbps: end.sum_received.bits_per_second / 1e9,
+            retransmits: end.sum_sent.retransmits,
+            retransmits_per_gib: end.sum_sent.retransmits / (end.sum_received.bytes / f64::from(1 << 30)),
+            cpu: busy * 1e9 / (end.sum_received.bytes / 1024.0),
+        })
     }
 
     fn udp(&self, ends: &Ends) -> Result<Values> {
@@ -375,6 +394,15 @@ pub fn is_bound(ns: &NsHandle, port: u16) -> bool {
             .any(|(file, state)| has(file, state))
     })
     .unwrap_or(false)
+}
+
+/// What a run of iperf3 was like.
+struct Bulk {
+    gbps: f64,
+    retransmits: f64,
+    retransmits_per_gib: f64,
+    /// CPU nanoseconds per KiB, of the whole machine.
+    cpu: f64,
 }
 
 #[derive(Deserialize)]
