@@ -96,21 +96,20 @@ enum Awake {
     /// By asking the kernel for a latency of nothing: its idle loop then polls, and what wakes a CPU need not interrupt it
     /// (`Documentation/power/pm_qos_interface.rst`).
     Polling(#[expect(dead_code, reason = "to be closed")] File),
-    /// By processes that spin in `SCHED_IDLE`, where the kernel has no say in how CPUs idle: whatever else wants the CPU
-    /// has it at once (sched(7)), but by an interrupt.
+    /// By processes that spin in `SCHED_IDLE`, where the kernel has no say in how CPUs idle or cannot be asked: whatever
+    /// else wants the CPU has it at once (sched(7)), but by an interrupt.
     Spinning(Vec<Background>),
 }
 
 impl Awake {
     fn keep() -> Result<Self> {
         let driver = fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver").unwrap_or_default();
-        if !matches!(driver.trim(), "" | "none") {
-            let path = "/dev/cpu_dma_latency";
-            let asked = OpenOptions::new()
-                .write(true)
-                .open(path)
-                .and_then(|mut file| file.write_all(&0_i32.to_ne_bytes()).map(|()| file));
-            return Ok(Self::Polling(asked.with_context(|| format!("cannot write {path}"))?));
+        let asked = OpenOptions::new()
+            .write(true)
+            .open("/dev/cpu_dma_latency")
+            .and_then(|mut file| file.write_all(&0_i32.to_ne_bytes()).map(|()| file));
+        if let (false, Ok(file)) = (matches!(driver.trim(), "" | "none"), asked) {
+            return Ok(Self::Polling(file));
         }
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let spin = |cpu: usize| {
