@@ -17,7 +17,6 @@ use serde::Deserialize;
 use crate::{
     build, interrupt,
     measure::{
-        cpu::Idle,
         lab::Ends,
         metric::{Metric, Tools},
         sample::Spread,
@@ -104,14 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     eprintln!("balance: starting a Docker host with {} members", MEMBERS.len());
     let host = host()?;
-    let tools = Tools {
-        traffic,
-        seconds: args.seconds,
-        one_cpu: false,
-        idle: Idle::Poll,
-        congestion: Tools::CONGESTION.to_owned(),
-        patience: Tools::PATIENCE,
-    };
+    let tools = Tools::new(traffic, args.seconds);
     let mut figures = Figures::new();
     for round in 1..=args.rounds {
         let mut ways = Way::ALL;

@@ -63,7 +63,8 @@ pub struct Args {
 
 /// Where packets of one flow are handled. A veth queues a packet on the CPU that sends it, which is now the sender's and
 /// now the one that handles its acknowledgements: so packets overtake each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 enum Placement {
     /// Sender and receiver on different CPUs.
     Spread,
@@ -83,8 +84,8 @@ struct Record<'a> {
     /// Whether containers were those of a real engine.
     docker: bool,
     seconds: f64,
-    placement: String,
-    idle: String,
+    placement: Placement,
+    idle: Idle,
     congestion: &'a str,
     samples: &'a [Sample],
 }
@@ -92,7 +93,8 @@ struct Record<'a> {
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
-    let known = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")?;
+    let known = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let known = fs::read_to_string(known).with_context(|| format!("cannot read {known}"))?;
     ensure!(
         known.split_whitespace().any(|name| name == args.congestion),
         "--congestion {}: this kernel has {}",
@@ -127,12 +129,10 @@ pub fn run(args: &Args) -> Result<()> {
     let samples = plan.run(
         &lab,
         &Tools {
-            traffic,
-            seconds: args.seconds,
             one_cpu: args.placement == Placement::OneCpu,
             idle: args.idle,
             congestion: args.congestion.clone(),
-            patience: Tools::PATIENCE,
+            ..Tools::new(traffic, args.seconds)
         },
     )?;
     let docker = lab.has_docker();
@@ -156,20 +156,12 @@ pub fn run(args: &Args) -> Result<()> {
             cpus,
             docker,
             seconds: args.seconds,
-            placement: word(&args.placement),
-            idle: word(&args.idle),
+            placement: args.placement,
+            idle: args.idle,
             congestion: &args.congestion,
             samples: &samples.0,
         };
         serde_json::to_writer_pretty(BufWriter::new(file), &all).context("cannot write the samples")?;
     }
     Ok(())
-}
-
-/// What the command line calls a value.
-fn word(value: &impl ValueEnum) -> String {
-    value
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default()
 }

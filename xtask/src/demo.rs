@@ -8,7 +8,6 @@ use netfast_tests::netfast_proc::ensure_bpffs;
 use crate::{
     build, interrupt,
     measure::{
-        cpu::Idle,
         lab::{Lab, Path},
         metric::{FIGURES, Figure, Metric, Tools},
         plan::Plan,
@@ -59,17 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         metrics: vec![Metric::Tcp1, Metric::Tcp4, Metric::Udp, Metric::Rr],
         rounds: args.rounds,
     };
-    let samples = plan.run(
-        &lab,
-        &Tools {
-            traffic,
-            seconds: args.seconds,
-            one_cpu: false,
-            idle: Idle::Poll,
-            congestion: Tools::CONGESTION.to_owned(),
-            patience: Tools::PATIENCE,
-        },
-    )?;
+    let samples = plan.run(&lab, &Tools::new(traffic, args.seconds))?;
     let docker = lab.has_docker();
     say("cleaning up");
     drop(lab);

@@ -17,7 +17,6 @@ use serde::Deserialize;
 use crate::{
     build, interrupt,
     measure::{
-        cpu::Idle,
         lab::{Ends, RR},
         metric::{Metric, Tools, Values},
         sample::{Spread, Variant},
@@ -69,12 +68,8 @@ pub fn run(args: &Args) -> Result<()> {
     let scene = Scene {
         topo: &topo,
         tools: Tools {
-            traffic,
-            seconds: args.seconds,
-            one_cpu: false,
-            idle: Idle::Poll,
-            congestion: Tools::CONGESTION.to_owned(),
             patience: PATIENCE,
+            ..Tools::new(traffic, args.seconds)
         },
         rate: args.rate,
     };

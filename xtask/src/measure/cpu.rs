@@ -9,14 +9,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use netfast_tests::cmd::Background;
 use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::{Pid, SysconfVar, sysconf},
 };
+use serde::Serialize;
 
 /// What CPUs do that have nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Idle {
     /// They poll for work, as with `idle=poll` on the kernel's command line. To wake a halted virtual CPU takes some
     /// 30 us, several times what a packet's way through the host takes; it differs from one machine to another, and the
@@ -27,54 +30,49 @@ pub enum Idle {
     Halt,
 }
 
+impl Idle {
+    /// Sees to it until the answer is dropped.
+    pub fn keep(self) -> Result<Awake> {
+        match self {
+            Self::Poll => Awake::keep(),
+            Self::Halt => Ok(Awake::Not),
+        }
+    }
+}
+
 /// The CPU time that the machine spends on anything from when it is started.
 ///
 /// By exclusion, as what is left of the time that passed when idle time is taken off: the kernel accounts for busy time
 /// by what it finds at each tick, and traffic that a timer paces keeps in step with ticks (the same 6 Gb/s were seen as
-/// 0.12 and as 1.5 CPU ns per byte).
+/// 0.17 and as 1.5 CPU ns per byte).
 pub struct Meter {
-    cpus: usize,
+    awake: Awake,
     since: Instant,
-    idle: Duration,
-    awake: Option<Awake>,
+    idle_before: Duration,
 }
 
 impl Meter {
-    /// From now on.
+    /// From now on, with CPUs that idle so.
     pub fn start(idle: Idle) -> Result<Self> {
-        let awake = match idle {
-            Idle::Poll => Some(Awake::keep()?),
-            Idle::Halt => None,
-        };
-        let mut meter = Self {
-            cpus: thread::available_parallelism().map_or(1, usize::from),
+        let awake = idle.keep()?;
+        Ok(Self {
+            idle_before: awake.idle()?,
             since: Instant::now(),
-            idle: Duration::ZERO,
             awake,
-        };
-        meter.idle = meter.idle()?;
-        meter.since = Instant::now();
-        Ok(meter)
+        })
     }
 
     /// CPU seconds since it was started, of all CPUs.
     pub fn busy_seconds(&self) -> Result<f64> {
-        let idle = self.idle()?.saturating_sub(self.idle);
-        let all = self.since.elapsed().as_secs_f64() * self.cpus as f64;
+        let idle = self.awake.idle()?.saturating_sub(self.idle_before);
+        let all = self.since.elapsed().as_secs_f64() * self.awake.cpus()? as f64;
         Ok((all - idle.as_secs_f64()).max(0.0))
-    }
-
-    fn idle(&self) -> Result<Duration> {
-        match &self.awake {
-            Some(Awake::Spinning(processes)) => spun(processes),
-            Some(Awake::Polling(_)) | None => idle(),
-        }
     }
 }
 
 /// What CPUs had nothing to do or were not given by the machine's host, since boot. Unlike busy times these are measured,
 /// not sampled, where ticks stop on idle CPUs (`get_idle_time`, fs/proc/stat.c).
-fn idle() -> Result<Duration> {
+fn idle_since_boot() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let ticks = idle_ticks(&stat).context("/proc/stat has no line `cpu`")?;
     let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
@@ -92,32 +90,66 @@ fn idle_ticks(stat: &str) -> Option<u64> {
 }
 
 /// Keeps every CPU from halting until it is dropped.
-enum Awake {
+pub enum Awake {
     /// By asking the kernel for a latency of nothing: its idle loop then polls, and what wakes a CPU need not interrupt it
     /// (`Documentation/power/pm_qos_interface.rst`).
     Polling(#[expect(dead_code, reason = "to be closed")] File),
     /// By processes that spin in `SCHED_IDLE`, where the kernel has no say in how CPUs idle or cannot be asked: whatever
     /// else wants the CPU has it at once (sched(7)), but by an interrupt.
     Spinning(Vec<Background>),
+    /// It does not.
+    Not,
 }
 
 impl Awake {
     fn keep() -> Result<Self> {
-        let driver = fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver").unwrap_or_default();
-        let asked = OpenOptions::new()
-            .write(true)
-            .open("/dev/cpu_dma_latency")
-            .and_then(|mut file| file.write_all(&0_i32.to_ne_bytes()).map(|()| file));
-        if let (false, Ok(file)) = (matches!(driver.trim(), "" | "none"), asked) {
-            return Ok(Self::Polling(file));
+        if let Some(asked) = no_latency() {
+            return Ok(Self::Polling(asked));
         }
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let spin = |cpu: usize| {
-            let line = format!("exec taskset --cpu-list {cpu} chrt --idle 0 sh -c 'while :; do :; done'");
-            Background::start(Command::new("sh").args(["-c", &line]))
+            let cpu = cpu.to_string();
+            let line = [
+                "--cpu-list",
+                &cpu,
+                "chrt",
+                "--idle",
+                "0",
+                "sh",
+                "-c",
+                "while :; do :; done",
+            ];
+            Background::start(Command::new("taskset").args(line))
         };
         Ok(Self::Spinning((0..cpus).map(spin).collect::<Result<_>>()?))
     }
+
+    /// What CPUs had nothing to do, since some moment that stays the same.
+    fn idle(&self) -> Result<Duration> {
+        match self {
+            Self::Spinning(processes) => spun(processes),
+            Self::Polling(_) | Self::Not => idle_since_boot(),
+        }
+    }
+
+    /// Of how many CPUs that is told.
+    fn cpus(&self) -> Result<i64> {
+        match self {
+            Self::Spinning(processes) => Ok(i64::try_from(processes.len())?),
+            Self::Polling(_) | Self::Not => sysconf(SysconfVar::_NPROCESSORS_ONLN)?.context("no number of CPUs"),
+        }
+    }
+}
+
+/// Asks the kernel that CPUs need no time to wake up, for as long as the file is open.
+fn no_latency() -> Option<File> {
+    let driver = fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver").ok()?;
+    if matches!(driver.trim(), "" | "none") {
+        return None;
+    }
+    let mut file = OpenOptions::new().write(true).open("/dev/cpu_dma_latency").ok()?;
+    file.write_all(&0_i32.to_ne_bytes()).ok()?;
+    Some(file)
 }
 
 /// The CPU time that was left to processes that spin.

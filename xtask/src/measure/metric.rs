@@ -110,11 +110,23 @@ pub struct Tools {
 
 impl Tools {
     /// The patience where nothing is expected to fail.
-    pub const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// What Linux has unless somebody chose otherwise. A machine's own default may be one that paces by timers: these then
     /// cost a virtual machine more than the packets' way, and hide how the ways differ.
     pub const CONGESTION: &str = "cubic";
+
+    /// As it is measured unless somebody wants it otherwise.
+    pub fn new(traffic: PathBuf, seconds: f64) -> Self {
+        Self {
+            traffic,
+            seconds,
+            one_cpu: false,
+            idle: Idle::Poll,
+            congestion: Self::CONGESTION.to_owned(),
+            patience: Self::PATIENCE,
+        }
+    }
 
     /// Measures once.
     pub fn measure(&self, metric: Metric, ends: &Ends) -> Result<Values> {
@@ -196,11 +208,13 @@ impl Tools {
 
     fn udp(&self, ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
-        let sinks = Servers::start(
-            ends,
-            SINK,
-            &self.on_cpu(SERVER_CPU, &[&traffic, "udp-sink", "--eager", &SINK.to_string()]),
-        )?;
+        let port = SINK.to_string();
+        let mut sink = vec![&traffic, "udp-sink", &port];
+        // On one CPU it would take the sender's time.
+        if has_two_cpus() && !self.one_cpu {
+            sink.push("--eager");
+        }
+        let sinks = Servers::start(ends, SINK, &self.on_cpu(SERVER_CPU, &sink))?;
         let meter = Meter::start(self.idle)?;
         self.finish(
             &ends.client,
@@ -224,7 +238,7 @@ impl Tools {
             .iter()
             .map(|sink| parse(&sink.stdout))
             .collect::<Result<_>>()?;
-        // The sinks look for datagrams all the time; what costs something is to send and to carry.
+        // Eager sinks look for datagrams all the time; what costs something is to send and to carry.
         let looking: f64 = reports.iter().map(|sink| sink.cpu.user_s + sink.cpu.system_s).sum();
         // One conversation, so one of them.
         let report = reports.iter().max_by_key(|report| report.received);
@@ -238,7 +252,7 @@ impl Tools {
 
     fn rr(&self, ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
-        let _meter = Meter::start(self.idle)?;
+        let _awake = self.idle.keep()?;
         let servers = Servers::start(
             ends,
             RR,
@@ -269,7 +283,7 @@ impl Tools {
 
     fn crr(&self, ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
-        let _meter = Meter::start(self.idle)?;
+        let _awake = self.idle.keep()?;
         let servers = Servers::start(
             ends,
             CRR,
@@ -299,7 +313,7 @@ impl Tools {
     /// The command line, bound to a CPU if the machine has more than one.
     fn on_cpu<'a>(&self, cpu: &'a str, command_line: &[&'a str]) -> Vec<&'a str> {
         let mut bound = Vec::new();
-        if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        if has_two_cpus() {
             let cpu = if self.one_cpu { CLIENT_CPU } else { cpu };
             bound.extend(["taskset", "--cpu-list", cpu]);
         }
@@ -338,6 +352,10 @@ impl Tools {
 const CLIENT_CPU: &str = "0";
 /// Where servers run.
 const SERVER_CPU: &str = "1";
+
+fn has_two_cpus() -> bool {
+    thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1)
+}
 
 impl Ends {
     fn to(&self, port: u16) -> String {
