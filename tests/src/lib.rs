@@ -9,6 +9,7 @@
 //! - [`netns`], [`cmd`], [`leftovers`]: namespaces, programs, and their end;
 //! - [`traffic`]: what the `netfast-traffic` binary does, and its reports;
 //! - [`require`]: what a test needs of the machine;
+//! - [`seccomp`]: programs that find a kernel without some system call;
 //! - [`seeds`]: generated differential tests, the pure part.
 //!
 //! Nothing here depends on netfast or aya: `cargo xtask setup` uses it before a BPF toolchain exists. Everything is
@@ -24,6 +25,7 @@ pub mod netns;
 pub mod packet;
 pub mod programs;
 pub mod require;
+pub mod seccomp;
 pub mod seeds;
 pub mod site;
 pub mod systemd;

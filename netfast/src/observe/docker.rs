@@ -41,12 +41,13 @@ pub enum DockerError {
         host: String,
     },
     /// It does not answer as a container runtime does.
-    #[error("the container runtime at {host} cannot be asked: {}", chain(source))]
+    #[error("the container runtime at {host} cannot be asked: {}", chain(cause))]
     DockerUnavailable {
         /// Its address.
         host: String,
-        /// Why. It is part of the message too, since the API client's own texts leave out the cause.
-        source: ApiError,
+        /// Why. It is part of the message, since the API client's own texts leave out what caused them; so it is not
+        /// the error's source, of which those who print sources would say it again.
+        cause: ApiError,
     },
 }
 
@@ -160,10 +161,10 @@ impl Runtime {
         news
     }
 
-    fn unavailable(&self, source: ApiError) -> DockerError {
+    fn unavailable(&self, cause: ApiError) -> DockerError {
         DockerError::DockerUnavailable {
             host: self.host.clone(),
-            source,
+            cause,
         }
     }
 

@@ -6,7 +6,7 @@ use netfast_tests::{
     cmd::{self, Finished},
     netfast_proc::{NetfastProc, Options, Runtime},
     require::{Need, needs},
-    topo,
+    seccomp, topo,
 };
 
 use super::{Marks, heard};
@@ -34,6 +34,11 @@ impl Refused {
 
 /// Starts `netfast run` with these arguments in a host; it must refuse and leave nothing.
 fn refused(config: Option<&str>, args: &[&str], prefix: &[&str]) -> Refused {
+    refused_where(config, args, prefix, |_| ())
+}
+
+/// The same, in circumstances that `arrange` makes.
+fn refused_where(config: Option<&str>, args: &[&str], prefix: &[&str], arrange: impl FnOnce(&mut Command)) -> Refused {
     let topo = heard(&topo::Options::default());
     let before = Marks::of(topo.host());
     let netfast = NetfastProc::prepare(topo.host(), Options::no_runtime()).expect("prepared");
@@ -56,6 +61,7 @@ fn refused(config: Option<&str>, args: &[&str], prefix: &[&str]) -> Refused {
     let (program, rest) = words.split_first().expect("a program");
     let mut command = topo.host().command(program);
     command.args(rest);
+    arrange(&mut command);
     let done = cmd::finish(&mut command, LIMIT).expect("it ends");
     assert_eq!(Marks::of(topo.host()), before, "{}", done.stderr);
     assert!(!netfast.pin_dir().exists(), "pins are left");
@@ -96,8 +102,13 @@ fn docker_that_is_not_there_is_6() {
     if !needs(&NEEDS) {
         return;
     }
-    refused(None, &["--docker-host", "unix:///nonexistent/docker.sock"], &[])
-        .with(6, &["/nonexistent/docker.sock", "--runtime none"]);
+    refused(None, &["--docker-host", "unix:///nonexistent/docker.sock"], &[]).with(
+        6,
+        &[
+            "/nonexistent/docker.sock cannot be asked: Socket not found: /nonexistent/docker.sock\n",
+            "--runtime none",
+        ],
+    );
 }
 
 #[test]
@@ -109,6 +120,31 @@ fn missing_capabilities_are_4() {
     refused(None, &NONE, &without).with(4, &["CAP_BPF", "Run netfast as root"]);
     let without = ["setpriv", "--bounding-set", "-net_admin"];
     refused(None, &NONE, &without).with(4, &["CAP_NET_ADMIN"]);
+}
+
+#[test]
+fn a_kernel_without_what_is_needed_is_5() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    // As if it was built without CONFIG_BPF_SYSCALL.
+    let without = |first, errno| {
+        refused_where(None, &NONE, &[], |command| {
+            seccomp::refuse(command, libc::SYS_bpf, first, errno);
+        })
+    };
+    without(None, libc::ENOSYS).with(
+        5,
+        &[
+            "has no BPF programs for tc",
+            "Linux 4.1 and later",
+            "CONFIG_BPF_SYSCALL",
+        ],
+    );
+    // As if it had no such table: BPF_MAP_CREATE fails as for an unknown type.
+    without(Some(0), libc::EINVAL).with(5, &["has no BPF tables (LRU hash)", "Linux 4.10 and later"]);
+    // What the administrator forbids is no lack of the kernel's.
+    without(None, libc::EPERM).with(4, &["the kernel refuses to load a program", "seccomp"]);
 }
 
 #[test]
