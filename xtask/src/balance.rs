@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     eprintln!("balance: starting a Docker host with {} members", MEMBERS.len());
     let host = host()?;
-    let tools = Tools::new(traffic, args.seconds);
+    let tools = Tools::new(traffic, args.seconds)?;
     let mut figures = Figures::new();
     for round in 1..=args.rounds {
         let mut ways = Way::ALL;

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: interleaved rounds of direct veth pair, kernel path and netfast.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::BufWriter,
     path::PathBuf,
     thread,
@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::{
     build, interrupt,
     measure::{
+        congestion,
         cpu::Idle,
         lab::{Lab, Path},
         metric::{Metric, Tools},
@@ -53,9 +54,9 @@ pub struct Args {
     /// What CPUs do that have nothing to do.
     #[arg(long, value_enum, default_value_t = Idle::Poll)]
     idle: Idle,
-    /// TCP's congestion control of bulk transfers, one of those of `net.ipv4.tcp_available_congestion_control`.
-    #[arg(long, value_name = "NAME", default_value = Tools::CONGESTION)]
-    congestion: String,
+    /// TCP's congestion control of bulk transfers, by the kernel's name for it; cubic, if the kernel has it.
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// Write all samples to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -93,14 +94,7 @@ struct Record<'a> {
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
-    let known = "/proc/sys/net/ipv4/tcp_available_congestion_control";
-    let known = fs::read_to_string(known).with_context(|| format!("cannot read {known}"))?;
-    ensure!(
-        known.split_whitespace().any(|name| name == args.congestion),
-        "--congestion {}: this kernel has {}",
-        args.congestion,
-        known.trim()
-    );
+    let congestion = congestion::choose(args.congestion.as_deref())?;
     // Not after half an hour of measuring.
     let json = args
         .json
@@ -131,8 +125,8 @@ pub fn run(args: &Args) -> Result<()> {
         &Tools {
             one_cpu: args.placement == Placement::OneCpu,
             idle: args.idle,
-            congestion: args.congestion.clone(),
-            ..Tools::new(traffic, args.seconds)
+            congestion: congestion.clone(),
+            ..Tools::new(traffic, args.seconds)?
         },
     )?;
     let docker = lab.has_docker();
@@ -158,7 +152,7 @@ pub fn run(args: &Args) -> Result<()> {
             seconds: args.seconds,
             placement: args.placement,
             idle: args.idle,
-            congestion: &args.congestion,
+            congestion: &congestion,
             samples: &samples.0,
         };
         serde_json::to_writer_pretty(BufWriter::new(file), &all).context("cannot write the samples")?;

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         metrics: vec![Metric::Tcp1, Metric::Tcp4, Metric::Udp, Metric::Rr],
         rounds: args.rounds,
     };
-    let samples = plan.run(&lab, &Tools::new(traffic, args.seconds))?;
+    let samples = plan.run(&lab, &Tools::new(traffic, args.seconds)?)?;
     let docker = lab.has_docker();
     say("cleaning up");
     drop(lab);

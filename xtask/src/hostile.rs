@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
         topo: &topo,
         tools: Tools {
             patience: PATIENCE,
-            ..Tools::new(traffic, args.seconds)
+            ..Tools::new(traffic, args.seconds)?
         },
         rate: args.rate,
     };

@@ -12,6 +12,7 @@ use netfast_tests::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
+    congestion,
     cpu::{Idle, Meter},
     lab::{CRR, Ends, IPERF, RR, SINK},
 };
@@ -112,20 +113,16 @@ impl Tools {
     /// The patience where nothing is expected to fail.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// What Linux has unless somebody chose otherwise. A machine's own default may be one that paces by timers: these then
-    /// cost a virtual machine more than the packets' way, and hide how the ways differ.
-    pub const CONGESTION: &str = "cubic";
-
     /// As it is measured unless somebody wants it otherwise.
-    pub fn new(traffic: PathBuf, seconds: f64) -> Self {
-        Self {
+    pub fn new(traffic: PathBuf, seconds: f64) -> Result<Self> {
+        Ok(Self {
             traffic,
             seconds,
             one_cpu: false,
             idle: Idle::Poll,
-            congestion: Self::CONGESTION.to_owned(),
+            congestion: congestion::choose(None)?,
             patience: Self::PATIENCE,
-        }
+        })
     }
 
     /// Measures once.
