@@ -14,6 +14,7 @@ mod hostile;
 mod interrupt;
 mod lint;
 mod measure;
+mod mutate;
 mod setup;
 mod survival;
 mod test;
@@ -46,6 +47,8 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Run the tests: one ring or all, after installing what is missing.
     Test(test::Args),
+    /// Break the data path on purpose, one line at a time, and show which tests notice.
+    Mutate(mutate::Args),
     /// Show netfast beside the kernel's own path on a Docker host in a network namespace, in a few minutes.
     Demo(demo::Args),
     /// Make a Debian package and a tarball, with man pages and completions, in target/dist.
@@ -83,6 +86,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Lint(args) => lint::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Mutate(args) => mutate::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Survival(args) => survival::run(&args),

@@ -2,7 +2,10 @@
 
 mod package;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netfast_tests::{cmd, netfast_proc::ensure_bpffs};
@@ -41,7 +44,7 @@ pub struct Args {
 
 /// A set of tests with the same needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Ring {
+pub enum Ring {
     /// Unit and property tests of every crate: no root, no BPF.
     Unit,
     /// Packets through the BPF programs by `BPF_PROG_TEST_RUN`, and the verifier's figures.
@@ -171,18 +174,8 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
     if ring == Ring::Package {
         more.extend(package::environment()?);
     }
-    let list = cmd::finish(it(&built).arg("--list"), Duration::from_mins(30))?;
-    ensure!(
-        list.status.success(),
-        "the integration tests do not build:\n{}",
-        list.stderr
-    );
-    let tests: Vec<&str> = list
-        .stdout
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .filter(|test| ring_of(test) == ring && args.only.as_ref().is_none_or(|only| test.contains(only)))
-        .collect();
+    let mut tests = tests_of(&built, ring)?;
+    tests.retain(|test| args.only.as_ref().is_none_or(|only| test.contains(only)));
     // Else a misspelt name would be a green run that has tested nothing.
     ensure!(
         !tests.is_empty(),
@@ -205,6 +198,18 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
             name(ring)
         )
     })
+}
+
+/// The names of a ring's tests.
+pub fn tests_of(built: &Built, ring: Ring) -> Result<Vec<String>> {
+    let list = cmd::finish(it(built).arg("--list"), Duration::from_mins(30))?;
+    ensure!(
+        list.status.success(),
+        "the integration tests do not build:\n{}",
+        list.stderr
+    );
+    let tests = list.stdout.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(tests.filter(|test| ring_of(test) == ring).map(str::to_owned).collect())
 }
 
 /// Plays generated cases.
@@ -236,7 +241,7 @@ fn ring_of(test: &str) -> Ring {
 }
 
 /// `cargo test` of the integration tests, up to the harness's own arguments.
-fn it(built: &Built) -> std::process::Command {
+pub fn it(built: &Built) -> Command {
     let mut command = cargo();
     command
         .args(["test", "--package", "netfast-tests", "--test", "it", "--"])

@@ -1,7 +1,7 @@
 //! A namespace with real interfaces, the object loaded with maps of its own, and one packet at a time through one of
 //! its programs by `BPF_PROG_TEST_RUN`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, env, fs, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
@@ -209,7 +209,8 @@ impl Lab {
     }
 
     fn load() -> Self {
-        assert!(!OBJECT.is_empty(), "netfast was built without its BPF programs");
+        let object = object();
+        assert!(!object.is_empty(), "netfast was built without its BPF programs");
         let mut loader = EbpfLoader::new();
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
@@ -223,7 +224,7 @@ impl Lab {
         ] {
             loader.map_max_entries(name, TABLE);
         }
-        let mut ebpf = loader.load(OBJECT).expect("the object loads");
+        let mut ebpf = loader.load(&object).expect("the object loads");
         for hook in Hook::ALL {
             classifier(&mut ebpf, hook).load().expect("the program loads");
         }
@@ -406,6 +407,14 @@ impl Lab {
             mark: word(Context::MARK),
             priority: word(Context::PRIORITY),
         }
+    }
+}
+
+/// The BPF object: netfast's own, or one that was broken on purpose (`cargo xtask mutate`).
+fn object() -> Cow<'static, [u8]> {
+    match env::var_os("NETFAST_BPF_OBJECT") {
+        Some(path) => fs::read(&path).expect("the object that the environment names").into(),
+        None => OBJECT.into(),
     }
 }
 
