@@ -16,6 +16,7 @@ const MS: u64 = 1_000_000;
 /// A packet that keeps the flow's own doors shut, by what is given.
 fn kept_out() -> Vec<Row> {
     let (there, back) = masquerade();
+    let (straight, _) = bridged();
     let packet = there.packet();
     let length = u16::try_from(packet.bytes().len() - 14).expect("short");
     let row_of = |what: &str, given: Vec<Given>, packet: &Packet, reason: Reason| {
@@ -101,6 +102,15 @@ fn kept_out() -> Vec<Row> {
                     .slow(Reason::Replaced)
                     // Counted before the last look: in another's flow, or nobody's.
                     .and(counted(&there, &packet)),
+            ],
+        ),
+        row(
+            "its place is being given to another flow, and nothing would be rewritten",
+            vec![in_use_but(&straight, |flow| flow.tag += 2)],
+            vec![
+                enters(&straight, &straight.packet())
+                    .slow(Reason::Replaced)
+                    .and(counted(&straight, &straight.packet())),
             ],
         ),
         row_of(
