@@ -16,7 +16,6 @@ const MS: u64 = 1_000_000;
 /// A packet that keeps the flow's own doors shut, by what is given.
 fn kept_out() -> Vec<Row> {
     let (there, back) = masquerade();
-    let (straight, _) = bridged();
     let packet = there.packet();
     let length = u16::try_from(packet.bytes().len() - 14).expect("short");
     let row_of = |what: &str, given: Vec<Given>, packet: &Packet, reason: Reason| {
@@ -86,34 +85,6 @@ fn kept_out() -> Vec<Row> {
             ],
         ),
         row_of(
-            "its place was given to another flow",
-            vec![in_use_but(&there, |flow| {
-                flow.tag += 2;
-                flow.tag_end += 2;
-            })],
-            &packet,
-            Reason::Replaced,
-        ),
-        row(
-            "its place is being given to another flow",
-            vec![in_use_but(&there, |flow| flow.tag += 2)],
-            vec![
-                enters(&there, &packet)
-                    .slow(Reason::Replaced)
-                    // Counted before the last look: in another's flow, or nobody's.
-                    .and(counted(&there, &packet)),
-            ],
-        ),
-        row(
-            "its place is being given to another flow, and nothing would be rewritten",
-            vec![in_use_but(&straight, |flow| flow.tag += 2)],
-            vec![
-                enters(&straight, &straight.packet())
-                    .slow(Reason::Replaced)
-                    .and(counted(&straight, &straight.packet())),
-            ],
-        ),
-        row_of(
             "a flow of another interface",
             vec![in_use(&there.with(|way| way.enters = Dev::B))],
             &packet,
@@ -124,6 +95,39 @@ fn kept_out() -> Vec<Row> {
             vec![in_use(&there.udp())],
             &packet,
             Reason::NoFlow,
+        ),
+    ]
+}
+
+/// A flow whose place in the table another is given, before and while it is looked at.
+fn replaced() -> Vec<Row> {
+    let (there, _) = masquerade();
+    let (straight, _) = bridged();
+    // Counted before the last look: in another's flow, or nobody's.
+    let noticed_late = |what: &str, way: &Way| {
+        row(
+            what,
+            vec![in_use_but(way, |flow| flow.tag += 2)],
+            vec![
+                enters(way, &way.packet())
+                    .slow(Reason::Replaced)
+                    .and(counted(way, &way.packet())),
+            ],
+        )
+    };
+    vec![
+        row(
+            "its place was given to another flow",
+            vec![in_use_but(&there, |flow| {
+                flow.tag += 2;
+                flow.tag_end += 2;
+            })],
+            vec![enters(&there, &there.packet()).slow(Reason::Replaced)],
+        ),
+        noticed_late("its place is being given to another flow", &there),
+        noticed_late(
+            "its place is being given to another flow, and nothing would be rewritten",
+            &straight,
         ),
     ]
 }
@@ -400,7 +404,10 @@ fn passed_on() -> Vec<Row> {
 }
 
 pub(super) fn rows() -> Vec<Row> {
-    [kept_out(), carried(), passed_on()].into_iter().flatten().collect()
+    [kept_out(), replaced(), carried(), passed_on()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]
