@@ -1,7 +1,7 @@
 //! Bytes to one readable line that holds all that must be the same with netfast off and on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     net::{Ipv4Addr, SocketAddrV4},
 };
@@ -169,6 +169,21 @@ fn packet(bytes: &[u8], is_partial: bool) -> String {
         line.push_str(" no checksum");
     }
     line
+}
+
+/// The line without identifications that were not sent: one that the kernel has chosen may look like a script's by chance.
+pub fn with_known_ids(line: &str, sent: &BTreeSet<u16>) -> String {
+    let words = line.split(' ').map(|word| {
+        let id = word
+            .strip_prefix("id=0x")
+            .and_then(|id| u16::from_str_radix(id, 16).ok());
+        if id.is_some_and(|id| !sent.contains(&id)) {
+            "id=other"
+        } else {
+            word
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn transport(protocol: u8, bytes: &[u8]) -> String {

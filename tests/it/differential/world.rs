@@ -1,7 +1,7 @@
 //! A topology with observers, in which a script runs once: with netfast off, or on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io, mem,
     net::{Ipv4Addr, UdpSocket},
     thread,
@@ -21,7 +21,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 
 use super::{
-    describe::{Frame, MacNames},
+    describe::{Frame, MacNames, with_known_ids},
     fence::Fence,
     station::{Station, mac_of},
     wire::Packet,
@@ -63,6 +63,8 @@ pub struct World {
     /// What the last step was counted as.
     last: Counts,
     names: MacNames,
+    /// Identifications of all packets so far.
+    ids: BTreeSet<u16>,
     stations: Vec<Station>,
     // In the order of dropping: the daemon before its namespace.
     netfast: Option<NetfastProc>,
@@ -80,6 +82,7 @@ impl World {
             steps: Vec::new(),
             last: Vec::new(),
             names: MacNames::new(),
+            ids: BTreeSet::new(),
             stations: Vec::new(),
             netfast: None,
             topo,
@@ -222,6 +225,7 @@ impl World {
 
     fn try_exchange(&mut self, packets: &[(&str, Packet)]) -> (Got, Vec<io::Result<()>>) {
         let before = self.counts();
+        self.ids.extend(packets.iter().map(|(_, packet)| packet.id));
         let frames: Vec<_> = packets
             .iter()
             .map(|(name, packet)| {
@@ -277,7 +281,7 @@ impl World {
     pub fn lines(&self, got: &Got) -> Vec<String> {
         let lines = got.iter().flat_map(|(name, frames)| {
             let lines = frames.iter().filter_map(|frame| frame.describe(&self.names));
-            lines.map(move |line| format!("{name}: {line}"))
+            lines.map(move |line| format!("{name}: {}", with_known_ids(&line, &self.ids)))
         });
         lines.collect()
     }

@@ -19,6 +19,7 @@ use netfast_tests::seeds::{
 
 use super::{
     super::{
+        describe::with_known_ids,
         wire::{FIRST_ID, Packet},
         world::{self, CONNTRACK, Step as Noted},
     },
@@ -278,7 +279,7 @@ impl Play<'_> {
             for frame in frames {
                 if let Some(line) = frame.describe(&self.arena.names) {
                     self.lines
-                        .push(format!("{}: {}", place.name(), self.with_known_ids(&line)));
+                        .push(format!("{}: {}", place.name(), with_known_ids(&line, &self.ids)));
                 }
             }
         }
@@ -346,20 +347,5 @@ impl Play<'_> {
         self.last_id = FIRST_ID + u16::try_from(count).expect("a byte");
         self.ids.insert(self.last_id);
         self.last_id
-    }
-
-    /// An identification that the kernel has chosen may look like one of ours by chance.
-    fn with_known_ids(&self, line: &str) -> String {
-        let words = line.split(' ').map(|word| {
-            let id = word
-                .strip_prefix("id=0x")
-                .and_then(|id| u16::from_str_radix(id, 16).ok());
-            if id.is_some_and(|id| !self.ids.contains(&id)) {
-                "id=other"
-            } else {
-                word
-            }
-        });
-        words.collect::<Vec<_>>().join(" ")
     }
 }
