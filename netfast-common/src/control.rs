@@ -13,7 +13,7 @@ pub struct Control {
     pub switches: u32,
     /// Time a flow may be used before one packet must ask the kernel again, in nanoseconds.
     pub revalidate_ns: u64,
-    /// Packets of each direction of a flow that the kernel carries before the flow is learned; at most 255.
+    /// Packets of each direction of a TCP connection that the kernel carries before it is learned; at most 255.
     pub learn_after: u32,
     /// Packets are shown to `netfast trace` while this is more than [`trace::step`](crate::trace::step) of the coarse
     /// clock. It is a lease, which the tracer renews: when that is killed, nothing stays switched on.

@@ -15,7 +15,7 @@ use crate::{
     learn, log,
     lookup::{self, Hit},
     maps, pairs,
-    parse::{Packet, UDP, parse},
+    parse::{Packet, TCP, UDP, parse},
     rewrite, seen,
     skb::Skb,
     trace, verdict,
@@ -172,7 +172,9 @@ fn miss<F: Family, S: Skb>(
         candidate::forget::<F>();
         return Reason::Spoofed;
     }
-    if reason == Reason::NoFlow && !seen::is_enough(key, control.learn_after) {
+    // UDP is learned at once: one answer may be all that ever comes back (iperf3 -u, video, logs), and the table of
+    // flows that wait for one bounds what a flood can do.
+    if reason == Reason::NoFlow && key.protocol == TCP && !seen::is_enough(key, control.learn_after) {
         candidate::forget::<F>();
         return Reason::Young;
     }

@@ -84,7 +84,7 @@ pub struct Config {
     pub flows: u32,
     /// Time in milliseconds that a flow may be used before one packet must ask the kernel again.
     pub revalidate_ms: u64,
-    /// Packets of each direction that the kernel carries before a flow is learned.
+    /// Packets of each direction that the kernel carries before a TCP connection is learned.
     pub learn_after: u8,
     /// Networks that stay on the slow path, by name or identifier.
     pub disabled_networks: BTreeSet<String>,

@@ -242,7 +242,7 @@ pub fn run(ns: &NsHandle, args: &[&str]) -> Background {
 }
 
 /// Whether a TCP socket listens on this port in the namespace, or a UDP socket is bound to it.
-fn has_socket(ns: &NsHandle, port: u16) -> bool {
+pub fn has_socket(ns: &NsHandle, port: u16) -> bool {
     let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| format!("/proc/thread-self/net/{table}"));
     let text = ns
         .run(|| {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use netfast_tests::{
+    cmd,
     docker_host::Options,
     netns::NsHandle,
     require::{Need, needs},
@@ -13,7 +14,9 @@ use netfast_tests::{
     traffic::{crr, rr},
 };
 
-use super::bed::{BULK, Bed, PATIENCE, PORT, Reach, docker_host, echoes, reaches, report, run, serve, transfer};
+use super::bed::{
+    BULK, Bed, PATIENCE, PORT, Reach, docker_host, echoes, has_socket, reaches, report, run, serve, transfer,
+};
 
 #[test]
 fn every_path_is_exact_and_fast_as_installed() {
@@ -23,6 +26,66 @@ fn every_path_is_exact_and_fast_as_installed() {
 #[test]
 fn every_path_is_exact_and_fast_without_the_userland_proxy() {
     every_path(false);
+}
+
+/// Its server answers one datagram and then only listens: the flow waited for ever for its reverse to be learned.
+#[test]
+fn iperf3_is_fast_by_tcp_and_by_udp() {
+    if !needs(&[Need::Root, Need::Docker, Need::Program("iperf3")]) {
+        return;
+    }
+    let host = docker_host(Options::default());
+    host.create_network("mine", &[]).expect("a network");
+    let (tcp, udp) = (format!("8080:{PORT}"), format!("8080:{PORT}/udp"));
+    host.run_container("c-a", "bridge", &["-p", &tcp, "-p", &udp], &[])
+        .expect("c-a");
+    for (name, network) in [("c-b", "bridge"), ("c-c", "mine"), ("c-d", "mine")] {
+        host.run_container(name, network, &[], &[]).expect("a container");
+    }
+    let bed = Bed::start(host, None);
+    for (container, network) in [("c-a", "bridge"), ("c-b", "bridge"), ("c-c", "mine"), ("c-d", "mine")] {
+        bed.await_fast(container, network);
+    }
+    let [a, b, c, d] = ["c-a", "c-b", "c-c", "c-d"].map(|container| bed.ns(container));
+    let lan = bed.host.lan().handle();
+    for (what, client, server, to) in [
+        ("docker0", &b, &a, bed.at("c-a", "bridge")),
+        ("user-defined bridge", &d, &c, bed.at("c-c", "mine")),
+        ("published", &lan, &a, SocketAddrV4::new(HOST_IP, 8080)),
+        ("masquerade", &d, &lan, SocketAddrV4::new(LAN_IP, PORT)),
+    ] {
+        for (protocol, is_udp) in [("TCP", false), ("UDP", true)] {
+            let what = format!("{what}, iperf3 over {protocol}");
+            let ((), counted) = bed.count(|| iperf3(client, server, to, is_udp));
+            println!("{what}: {counted}");
+            bed.must_be_fast(&what, counted, 0.99);
+        }
+    }
+}
+
+/// iperf3, as users run it: a connection that carries as much as it can, then datagrams at 200 Mb/s. Its server answers
+/// the first datagram and no other.
+fn iperf3(client: &NsHandle, server: &NsHandle, to: SocketAddrV4, udp: bool) {
+    let (ip, port) = (to.ip().to_string(), to.port().to_string());
+    let listening = server
+        .spawn(&["iperf3", "--server", "--one-off", "--port", &PORT.to_string()])
+        .expect("iperf3 starts");
+    cmd::poll("iperf3 listens", PATIENCE, || has_socket(server, PORT).then_some(())).expect("a listener");
+    let mut line = vec!["iperf3", "--client", &ip, "--port", &port, "--time", "2"];
+    if udp {
+        line.extend(["--udp", "--bitrate", "200M", "--length", "1400"]);
+    }
+    let done = client
+        .spawn(&line)
+        .expect("iperf3 starts")
+        .wait(cmd::TIME_LIMIT)
+        .expect("iperf3 ends");
+    assert!(
+        done.status.success(),
+        "to {to}: {done:?}; the server: {:?}",
+        listening.stop()
+    );
+    listening.wait(PATIENCE).expect("its server ends");
 }
 
 fn every_path(userland_proxy: bool) {

@@ -168,8 +168,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Young => (
             Expected,
-            "To learn a flow costs something, and most connections end before it saves any: so the first packets of each \
-             direction are only counted (`learn_after`).",
+            "To learn a flow costs something, and most connections end before it saves any: so the first TCP packets \
+             of each direction are only counted (`learn_after`).",
         ),
         Reason::Learned => (
             Expected,
