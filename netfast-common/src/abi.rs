@@ -93,8 +93,8 @@ pub const DEFAULT_FLOWS: u32 = 256 * 1024;
 pub const DEFAULT_FRESH: u32 = 16 * 1024;
 /// Counters of packets of flows that are not known yet; a power of two.
 pub const SEEN: u32 = 64 * 1024;
-/// Packets of each direction that the kernel carries before netfast learns a TCP connection, by default: an HTTP request on a
-/// connection of its own has no more.
+/// Packets of each direction that the kernel carries before netfast learns a TCP connection, by default: an HTTP request
+/// on a connection of its own has no more.
 pub const DEFAULT_LEARN_AFTER: u8 = 3;
 /// Endpoints, bridge devices and uplinks together. A Linux bridge has at most 1023 ports (`BR_MAX_PORTS`).
 pub const MAX_DEVICES: u32 = 16 * 1024;

@@ -3,7 +3,8 @@
 //! Most connections are short. To learn one costs about ten map operations on memory that nobody has touched for long,
 //! and saves nothing if the next packet closes it. So the first packets of each direction only count themselves, in a
 //! table of plain numbers: no two flows are told apart for certain, nobody waits for anybody, and a wrong count only
-//! makes a flow learn a little sooner or later. A flood of SYNs learns nothing at all.
+//! makes a flow learn a little sooner or later. A flood of TCP packets whose addresses or ports
+//! never repeat learns nothing at all.
 
 use netfast_common::{abi, flow::FlowKey, net::Address};
 

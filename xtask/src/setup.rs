@@ -76,7 +76,7 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
     ("nft", "rules in differential tests", "nftables"),
     ("conntrack", "connection tracking state in tests", "conntrack"),
     ("bpftool", "other programs' view of what is attached", "bpftool"),
-    ("iperf3", "bulk TCP in demo and bench", "iperf3"),
+    ("iperf3", "bulk traffic in demo, bench and tests", "iperf3"),
     ("busybox", "programs inside containers", "busybox-static"),
     ("musl-gcc", "a client with musl's resolver", "musl-tools"),
     ("nsenter", "entering a laboratory's namespaces", "util-linux"),

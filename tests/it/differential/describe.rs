@@ -80,8 +80,8 @@ impl Frame {
         self.ip().is_some_and(|ip| ip.get(9) != Some(&IGMP))
     }
 
-    /// The line; `None` for what is not IPv4.
-    pub fn describe(&self, names: &MacNames) -> Option<String> {
+    /// The line; `None` for what is not IPv4. Of identifications, only those that were sent are told.
+    pub fn describe(&self, names: &MacNames, sent: &BTreeSet<u16>) -> Option<String> {
         let ip = self.ip()?;
         let mac = |at: usize| {
             let mac: [u8; 6] = self.bytes[at..at + 6].try_into().expect("six bytes");
@@ -96,7 +96,7 @@ impl Frame {
         }
         line.push_str("] ");
         line.push_str(&packet(ip, self.is_partial));
-        Some(line)
+        Some(with_known_ids(&line, sent))
     }
 }
 
@@ -171,8 +171,8 @@ fn packet(bytes: &[u8], is_partial: bool) -> String {
     line
 }
 
-/// The line without identifications that were not sent: one that the kernel has chosen may look like a script's by chance.
-pub fn with_known_ids(line: &str, sent: &BTreeSet<u16>) -> String {
+/// One that the kernel has chosen may look like a script's by chance.
+fn with_known_ids(line: &str, sent: &BTreeSet<u16>) -> String {
     let words = line.split(' ').map(|word| {
         let id = word
             .strip_prefix("id=0x")

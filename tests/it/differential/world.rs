@@ -21,7 +21,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 
 use super::{
-    describe::{Frame, MacNames, with_known_ids},
+    describe::{Frame, MacNames},
     fence::Fence,
     station::{Station, mac_of},
     wire::Packet,
@@ -280,8 +280,8 @@ impl World {
     /// What stations got, as lines.
     pub fn lines(&self, got: &Got) -> Vec<String> {
         let lines = got.iter().flat_map(|(name, frames)| {
-            let lines = frames.iter().filter_map(|frame| frame.describe(&self.names));
-            lines.map(move |line| format!("{name}: {}", with_known_ids(&line, &self.ids)))
+            let lines = frames.iter().filter_map(|frame| frame.describe(&self.names, &self.ids));
+            lines.map(move |line| format!("{name}: {line}"))
         });
         lines.collect()
     }

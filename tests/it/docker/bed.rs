@@ -226,11 +226,13 @@ impl std::fmt::Display for Counted {
 
 /// Starts `netfast-traffic` in a namespace and waits until it listens on [`PORT`].
 pub fn serve(ns: &NsHandle, args: &[&str]) -> Background {
-    let server = run(ns, args);
+    listening(ns, run(ns, args))
+}
+
+/// The server, once it listens on [`PORT`].
+pub fn listening(ns: &NsHandle, server: Background) -> Background {
     let listens = cmd::poll("the server listens", PATIENCE, || has_socket(ns, PORT).then_some(()));
-    if let Err(error) = listens {
-        panic!("netfast-traffic {args:?}: {error}; {:?}", server.stop());
-    }
+    assert!(listens.is_ok(), "{listens:?}; {:?}", server.stop());
     server
 }
 
@@ -242,7 +244,7 @@ pub fn run(ns: &NsHandle, args: &[&str]) -> Background {
 }
 
 /// Whether a TCP socket listens on this port in the namespace, or a UDP socket is bound to it.
-pub fn has_socket(ns: &NsHandle, port: u16) -> bool {
+fn has_socket(ns: &NsHandle, port: u16) -> bool {
     let tables = ["tcp", "tcp6", "udp", "udp6"].map(|table| format!("/proc/thread-self/net/{table}"));
     let text = ns
         .run(|| {

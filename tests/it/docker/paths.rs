@@ -15,7 +15,7 @@ use netfast_tests::{
 };
 
 use super::bed::{
-    BULK, Bed, PATIENCE, PORT, Reach, docker_host, echoes, has_socket, reaches, report, run, serve, transfer,
+    BULK, Bed, PATIENCE, PORT, Reach, docker_host, echoes, listening, reaches, report, run, serve, transfer,
 };
 
 #[test]
@@ -67,10 +67,10 @@ fn iperf3_is_fast_by_tcp_and_by_udp() {
 /// the first datagram and no other.
 fn iperf3(client: &NsHandle, server: &NsHandle, to: SocketAddrV4, udp: bool) {
     let (ip, port) = (to.ip().to_string(), to.port().to_string());
-    let listening = server
+    let serving = server
         .spawn(&["iperf3", "--server", "--one-off", "--port", &PORT.to_string()])
         .expect("iperf3 starts");
-    cmd::poll("iperf3 listens", PATIENCE, || has_socket(server, PORT).then_some(())).expect("a listener");
+    let serving = listening(server, serving);
     let mut line = vec!["iperf3", "--client", &ip, "--port", &port, "--time", "2"];
     if udp {
         line.extend(["--udp", "--bitrate", "200M", "--length", "1400"]);
@@ -83,9 +83,9 @@ fn iperf3(client: &NsHandle, server: &NsHandle, to: SocketAddrV4, udp: bool) {
     assert!(
         done.status.success(),
         "to {to}: {done:?}; the server: {:?}",
-        listening.stop()
+        serving.stop()
     );
-    listening.wait(PATIENCE).expect("its server ends");
+    serving.wait(PATIENCE).expect("its server ends");
 }
 
 fn every_path(userland_proxy: bool) {

@@ -19,7 +19,6 @@ use netfast_tests::seeds::{
 
 use super::{
     super::{
-        describe::with_known_ids,
         wire::{FIRST_ID, Packet},
         world::{self, CONNTRACK, Step as Noted},
     },
@@ -277,9 +276,8 @@ impl Play<'_> {
         let got = self.arena.receive();
         for (place, frames) in &got {
             for frame in frames {
-                if let Some(line) = frame.describe(&self.arena.names) {
-                    self.lines
-                        .push(format!("{}: {}", place.name(), with_known_ids(&line, &self.ids)));
+                if let Some(line) = frame.describe(&self.arena.names, &self.ids) {
+                    self.lines.push(format!("{}: {line}", place.name()));
                 }
             }
         }
