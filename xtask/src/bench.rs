@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Path::Docker0, Path::User, Path::Published, Path::Masquerade, Path::Host])]
     paths: Vec<Path>,
     /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Metric::Tcp1, Metric::Tcp4, Metric::Paced, Metric::Udp, Metric::Rr, Metric::Crr])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Metric::Tcp1, Metric::Tcp4, Metric::Paced, Metric::Udp, Metric::Rr, Metric::Crr, Metric::UdpNew])]
     metrics: Vec<Metric>,
     /// Rounds, each with all of it.
     #[arg(long, default_value_t = 5)]

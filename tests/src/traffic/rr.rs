@@ -2,12 +2,12 @@
 
 use std::{
     io::{self, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,6 +18,8 @@ use super::{
 
 /// A request or response longer than this is refused.
 const MAX_SIZE: usize = 65_000;
+/// The first port of `--new-port`: those below want privilege, and masquerade keeps the two sorts apart.
+const FIRST_PORT: u16 = 1024;
 /// A response that takes longer is an error, and ends its connection.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -29,6 +31,9 @@ pub struct Args {
     /// Over UDP instead of TCP; a lost datagram is an error, and the next request follows.
     #[arg(long)]
     pub udp: bool,
+    /// Each request from the next port, upwards from 1024, as a resolver asks: a conversation of its own.
+    #[arg(long, requires = "udp")]
+    pub new_port: bool,
     /// Bytes of each request (and of its response: the server sends it back).
     #[arg(long, default_value_t = 1)]
     pub size: usize,
@@ -67,10 +72,10 @@ pub fn run(args: &Args) -> Result<Report> {
     let deadline = start + Duration::from_secs_f64(args.seconds);
     let results = thread::scope(|scope| {
         let threads: Vec<_> = (0..args.connections)
-            .map(|_| {
-                scope.spawn(|| {
+            .map(|index| {
+                scope.spawn(move || {
                     if args.udp {
-                        ask_udp(args, deadline)
+                        ask_udp(args, index, deadline)
                     } else {
                         ask_tcp(args, deadline)
                     }
@@ -115,18 +120,16 @@ fn ask_tcp(args: &Args, deadline: Instant) -> Result<(Latencies, u64)> {
     Ok((latencies, 0))
 }
 
-fn ask_udp(args: &Args, deadline: Instant) -> Result<(Latencies, u64)> {
-    let any: SocketAddr = if args.to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(args.to)?;
-    socket.set_read_timeout(Some(LIMIT))?;
+fn ask_udp(args: &Args, index: usize, deadline: Instant) -> Result<(Latencies, u64)> {
+    // No two threads ask from one port.
+    let mut ports = (FIRST_PORT..=u16::MAX).skip(index).step_by(args.connections).cycle();
+    let mut socket = udp_socket(args.to, 0)?;
     let (request, mut response) = (vec![b'q'; args.size], vec![0; MAX_SIZE]);
     let (mut latencies, mut errors) = (Latencies::default(), 0);
     while Instant::now() < deadline && !stop::requested() {
+        if args.new_port {
+            socket = next_socket(args.to, &mut ports)?;
+        }
         let sent = Instant::now();
         match socket.send(&request).and_then(|_| socket.recv(&mut response)) {
             Ok(length) if length == args.size => latencies.record(sent.elapsed()),
@@ -134,6 +137,30 @@ fn ask_udp(args: &Args, deadline: Instant) -> Result<(Latencies, u64)> {
         }
     }
     Ok((latencies, errors))
+}
+
+/// A socket with the next port that is free.
+fn next_socket(to: SocketAddr, ports: &mut impl Iterator<Item = u16>) -> Result<UdpSocket> {
+    for port in ports.take(usize::from(u16::MAX)) {
+        match udp_socket(to, port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            other => return other.with_context(|| format!("cannot ask {to} from port {port}")),
+        }
+    }
+    bail!("no port is free to ask {to} from")
+}
+
+/// A socket that sends to `to` from `port` (0: any) and hears only it.
+fn udp_socket(to: SocketAddr, port: u16) -> io::Result<UdpSocket> {
+    let any: IpAddr = if to.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((any, port))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    Ok(socket)
 }
 
 /// Where to answer.

@@ -164,6 +164,13 @@ impl Lab {
         Ok(())
     }
 
+    /// Empties the host's connection tracking: UDP's conversations stay in it for half a minute, and would be no new
+    /// ones when the next variant has them.
+    pub fn forget_connections(&self) -> Result<()> {
+        cmd::run(self.host_ns().command("conntrack").arg("--flush"))?;
+        Ok(())
+    }
+
     /// The ends of the direct pair.
     pub fn direct(&self) -> Ends {
         Ends {

@@ -33,6 +33,8 @@ pub enum Metric {
     Rr,
     /// New TCP connections.
     Crr,
+    /// New UDP conversations: one request, one response, as a resolver's.
+    UdpNew,
 }
 
 impl Metric {
@@ -45,12 +47,13 @@ impl Metric {
             Self::Udp => "64-byte UDP",
             Self::Rr => "TCP request/response",
             Self::Crr => "new TCP connections",
+            Self::UdpNew => "new UDP conversations",
         }
     }
 }
 
 /// The figures that measurements yield: name, title, unit.
-pub const FIGURES: [Figure; 19] = [
+pub const FIGURES: [Figure; 21] = [
     Figure::new("tcp1_gbps", "TCP, 1 stream", "Gb/s"),
     Figure::new("tcp1_retransmits", "  retransmits", ""),
     Figure::new("tcp1_retransmits_per_gib", "  retransmits", "/GiB"),
@@ -69,6 +72,8 @@ pub const FIGURES: [Figure; 19] = [
     Figure::new("crr_rate", "new TCP connections", "/s"),
     Figure::new("crr_p99", "  p99", "us"),
     Figure::new("crr_errors", "  errors", ""),
+    Figure::new("udp_new_rate", "new UDP conversations", "/s"),
+    Figure::new("udp_new_p99", "  p99", "us"),
     Figure::new("fast_share", "packets on the fast path", "%"),
 ];
 
@@ -135,6 +140,7 @@ impl Tools {
             Metric::Udp => self.udp(ends),
             Metric::Rr => self.rr(ends),
             Metric::Crr => self.crr(ends),
+            Metric::UdpNew => self.udp_new(ends),
         }
         .with_context(context)
     }
@@ -248,6 +254,24 @@ impl Tools {
     }
 
     fn rr(&self, ends: &Ends) -> Result<Values> {
+        let report = self.ask(ends, &[])?;
+        Ok(values(&[
+            ("rr_p50", report.latency.p50_us),
+            ("rr_p99", report.latency.p99_us),
+            ("rr_rate", report.rate),
+        ]))
+    }
+
+    fn udp_new(&self, ends: &Ends) -> Result<Values> {
+        let report = self.ask(ends, &["--udp", "--new-port", "--connections", "2"])?;
+        Ok(values(&[
+            ("udp_new_rate", report.rate),
+            ("udp_new_p99", report.latency.p99_us),
+        ]))
+    }
+
+    /// Requests and responses, none of which may fail.
+    fn ask(&self, ends: &Ends, how: &[&str]) -> Result<rr::Report> {
         let traffic = self.traffic_path();
         let _awake = self.idle.keep()?;
         let servers = Servers::start(
@@ -255,13 +279,10 @@ impl Tools {
             RR,
             &self.on_cpu(SERVER_CPU, &[&traffic, "rr-server", &RR.to_string()]),
         )?;
-        let client = self.finish(
-            &ends.client,
-            &self.on_cpu(
-                CLIENT_CPU,
-                &[&traffic, "rr", &ends.to(RR), "--seconds", &self.seconds.to_string()],
-            ),
-        )?;
+        let (to, seconds) = (ends.to(RR), self.seconds.to_string());
+        let mut command_line = vec![&*traffic, "rr", &to, "--seconds", &seconds];
+        command_line.extend(how);
+        let client = self.finish(&ends.client, &self.on_cpu(CLIENT_CPU, &command_line))?;
         servers.stop()?;
         let report: rr::Report = parse(&client.stdout)?;
         ensure!(
@@ -270,12 +291,7 @@ impl Tools {
             report.errors,
             report.transactions
         );
-        let latency = report.latency;
-        Ok(values(&[
-            ("rr_p50", latency.p50_us),
-            ("rr_p99", latency.p99_us),
-            ("rr_rate", report.rate),
-        ]))
+        Ok(report)
     }
 
     fn crr(&self, ends: &Ends) -> Result<Values> {
