@@ -13,6 +13,7 @@ pub mod paced;
 pub mod rr;
 pub mod stop;
 pub mod tcp;
+pub mod udp;
 pub mod udp_send;
 pub mod udp_sink;
 

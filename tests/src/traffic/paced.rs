@@ -1,7 +1,7 @@
 //! `paced`: numbered UDP requests at a fixed rate; which were answered, and for how long there was silence.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     latency::{Latencies, LatencySummary},
-    stop,
+    stop, udp,
 };
 
 /// An answer that takes longer is lost.
@@ -49,12 +49,7 @@ pub struct Report {
 /// Asks, and reports.
 pub fn run(args: &Args) -> Result<Report> {
     anyhow::ensure!(args.rate > 0.0, "--rate {}: must be more than 0", args.rate);
-    let any: SocketAddr = if args.to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
+    let socket = udp::bind_for(args.to, 0)?;
     socket.connect(args.to)?;
     socket.set_read_timeout(Some(Duration::from_millis(20)))?;
     let start = Instant::now();

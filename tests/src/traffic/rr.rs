@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CpuTime,
     latency::{Latencies, LatencySummary},
-    stop, tcp,
+    stop, tcp, udp,
 };
 
 /// A request or response longer than this is refused.
@@ -152,12 +152,7 @@ fn next_socket(to: SocketAddr, ports: &mut impl Iterator<Item = u16>) -> Result<
 
 /// A socket that sends to `to` from `port` (0: any) and hears only it.
 fn udp_socket(to: SocketAddr, port: u16) -> io::Result<UdpSocket> {
-    let any: IpAddr = if to.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, port))?;
+    let socket = udp::bind_for(to, port)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(LIMIT))?;
     Ok(socket)
@@ -217,6 +212,44 @@ fn echo_stream(mut stream: TcpStream) {
             Ok(_) => {}
             Err(error) if tcp::is_timeout(&error) => {}
             Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, net::Ipv4Addr};
+
+    use super::*;
+
+    #[test]
+    fn each_request_is_from_a_port_of_its_own_if_so_wanted() {
+        for new_port in [false, true] {
+            let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+            server.set_read_timeout(Some(tcp::TICK)).expect("an option");
+            let args = Args {
+                to: server.local_addr().expect("bound"),
+                udp: true,
+                new_port,
+                size: 1,
+                seconds: 0.2,
+                connections: 2,
+            };
+            let (asked, report) = thread::scope(|scope| {
+                let client = scope.spawn(|| run(&args).expect("the client's end"));
+                let mut asked = Vec::new();
+                let mut data = [0];
+                while !client.is_finished() {
+                    if let Ok((_, peer)) = server.recv_from(&mut data) {
+                        server.send_to(&data, peer).expect("sent");
+                        asked.push(peer.port());
+                    }
+                }
+                (asked, client.join().expect("no panic"))
+            });
+            let ports: HashSet<u16> = asked.iter().copied().collect();
+            assert!(report.errors == 0 && asked.len() > 2, "{report:?}");
+            assert_eq!(ports.len(), if new_port { asked.len() } else { 2 });
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     io, mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     ptr,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{CpuTime, stop, tcp::is_timeout};
+use super::{CpuTime, stop, tcp::is_timeout, udp};
 
 /// What a handshake datagram begins with; the sink answers these with the same bytes and does not count them.
 pub const HELLO: &[u8] = b"netfast-hello";
@@ -109,12 +109,7 @@ pub fn run(args: &Args) -> Result<Report> {
 }
 
 fn open(args: &Args) -> Result<UdpSocket> {
-    let any: SocketAddr = if args.to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any).context("cannot make a UDP socket")?;
+    let socket = udp::bind_for(args.to, 0).context("cannot make a UDP socket")?;
     set_option(&socket, libc::SO_SNDBUF, 4 << 20)?;
     socket
         .connect(args.to)

@@ -254,7 +254,7 @@ impl Tools {
     }
 
     fn rr(&self, ends: &Ends) -> Result<Values> {
-        let report = self.ask(ends, &[])?;
+        let report = self.rr_without_errors(ends, &[])?;
         Ok(values(&[
             ("rr_p50", report.latency.p50_us),
             ("rr_p99", report.latency.p99_us),
@@ -263,28 +263,15 @@ impl Tools {
     }
 
     fn udp_new(&self, ends: &Ends) -> Result<Values> {
-        let report = self.ask(ends, &["--udp", "--new-port", "--connections", "2"])?;
+        let report = self.rr_without_errors(ends, &["--udp", "--new-port", "--connections", "2"])?;
         Ok(values(&[
             ("udp_new_rate", report.rate),
             ("udp_new_p99", report.latency.p99_us),
         ]))
     }
 
-    /// Requests and responses, none of which may fail.
-    fn ask(&self, ends: &Ends, how: &[&str]) -> Result<rr::Report> {
-        let traffic = self.traffic_path();
-        let _awake = self.idle.keep()?;
-        let servers = Servers::start(
-            ends,
-            RR,
-            &self.on_cpu(SERVER_CPU, &[&traffic, "rr-server", &RR.to_string()]),
-        )?;
-        let (to, seconds) = (ends.to(RR), self.seconds.to_string());
-        let mut command_line = vec![&*traffic, "rr", &to, "--seconds", &seconds];
-        command_line.extend(how);
-        let client = self.finish(&ends.client, &self.on_cpu(CLIENT_CPU, &command_line))?;
-        servers.stop()?;
-        let report: rr::Report = parse(&client.stdout)?;
+    fn rr_without_errors(&self, ends: &Ends, how: &[&str]) -> Result<rr::Report> {
+        let report: rr::Report = self.ask(ends, "rr", RR, how)?;
         ensure!(
             report.errors == 0,
             "{} of {} requests failed",
@@ -295,22 +282,7 @@ impl Tools {
     }
 
     fn crr(&self, ends: &Ends) -> Result<Values> {
-        let traffic = self.traffic_path();
-        let _awake = self.idle.keep()?;
-        let servers = Servers::start(
-            ends,
-            CRR,
-            &self.on_cpu(SERVER_CPU, &[&traffic, "crr-server", &CRR.to_string()]),
-        )?;
-        let client = self.finish(
-            &ends.client,
-            &self.on_cpu(
-                CLIENT_CPU,
-                &[&traffic, "crr", &ends.to(CRR), "--seconds", &self.seconds.to_string()],
-            ),
-        )?;
-        servers.stop()?;
-        let report: crr::Report = parse(&client.stdout)?;
+        let report: crr::Report = self.ask(ends, "crr", CRR, &[])?;
         ensure!(
             report.connections > 0,
             "no connection succeeded, {} failed",
@@ -321,6 +293,23 @@ impl Tools {
             ("crr_p99", report.latency.p99_us),
             ("crr_errors", report.errors as f64),
         ]))
+    }
+
+    /// What the client of `verb` reports of its server, which is the verb `<verb>-server`.
+    fn ask<R: DeserializeOwned>(&self, ends: &Ends, verb: &str, port: u16, how: &[&str]) -> Result<R> {
+        let traffic = self.traffic_path();
+        let _awake = self.idle.keep()?;
+        let servers = Servers::start(
+            ends,
+            port,
+            &self.on_cpu(SERVER_CPU, &[&traffic, &format!("{verb}-server"), &port.to_string()]),
+        )?;
+        let (to, seconds) = (ends.to(port), self.seconds.to_string());
+        let mut command_line = vec![&*traffic, verb, &to, "--seconds", &seconds];
+        command_line.extend(how);
+        let client = self.finish(&ends.client, &self.on_cpu(CLIENT_CPU, &command_line))?;
+        servers.stop()?;
+        parse(&client.stdout)
     }
 
     /// The command line, bound to a CPU if the machine has more than one.
