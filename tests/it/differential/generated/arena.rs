@@ -102,7 +102,7 @@ impl Arena {
             space.sh(&format!("sysctl -qw {}", SILENT.join(" ")))?;
             spaces.insert(place, space);
         }
-        set_sysctls(&host, shape, mode)?;
+        set_sysctls(&host, shape)?;
         let socket = |port| host.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
         let (listener, caller) = (socket(HOST_PORT)??, socket(HOST_PORT + 1)??);
         for socket in [&listener, &caller] {
@@ -357,7 +357,7 @@ fn trusts_neighbours(device: &str) -> String {
     format!("ntable change name arp_cache dev {device} base_reachable 3600000")
 }
 
-fn set_sysctls(host: &NetNs, shape: &Shape, mode: Mode) -> Result<()> {
+fn set_sysctls(host: &NetNs, shape: &Shape) -> Result<()> {
     let mut lines: Vec<String> = SILENT.map(str::to_owned).into();
     lines.extend([
         "net.ipv4.ip_forward=1".to_owned(),
@@ -369,12 +369,10 @@ fn set_sysctls(host: &NetNs, shape: &Shape, mode: Mode) -> Result<()> {
         // Nor must incomplete datagrams time out while a scenario is played.
         "net.ipv4.ipfrag_time=3600".to_owned(),
         format!("net.netfilter.nf_conntrack_checksum={}", u8::from(!shape.unsummed)),
+        // By design netfast has each connection that it carries marked so: conntrack sees one segment a second, and would
+        // call the others' successors invalid. Connections that it does not carry have cases of their own (`window`).
+        "net.netfilter.nf_conntrack_tcp_be_liberal=1".to_owned(),
     ]);
-    if mode == Mode::Off {
-        // By design netfast sets it: conntrack sees one segment a second, and would call the others' successors
-        // invalid. Everything else is compared with a kernel that has it set, too.
-        lines.push("net.netfilter.nf_conntrack_tcp_be_liberal=1".to_owned());
-    }
     host.sh(&format!("sysctl -qw {}", lines.join(" "))).map(drop)
 }
 

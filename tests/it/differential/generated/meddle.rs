@@ -19,8 +19,9 @@ impl Play<'_> {
     pub fn switched_off(&mut self, number: usize, part: Part) {
         let mask = match part {
             Part::All => 0,
-            Part::Use => Control::LEARN,
-            Part::Learn => Control::USE,
+            // What is learned meanwhile is used afterwards, so it is vetted all the same.
+            Part::Use => Control::LEARN | Control::VET,
+            Part::Learn => Control::USE | Control::VET,
         };
         let before = mask_switches(self.arena, mask).expect("the switches");
         self.exchange(number, 2);
