@@ -40,8 +40,10 @@ pub struct Layout {
     pub interfaces: usize,
     /// `proto`.
     pub protocol: usize,
-    /// `invflags`.
+    /// `invflags`; `flags` is the byte before.
     pub inversion: usize,
+    /// Whether `flags` tells fragments (`IPT_F_FRAG`).
+    pub has_fragments: bool,
     /// `target_offset`, and then `next_offset`.
     pub offsets: usize,
     /// `counters`, 16 bytes.
@@ -66,6 +68,7 @@ impl Family {
                 interfaces: 16,
                 protocol: 80,
                 inversion: 83,
+                has_fragments: true,
                 offsets: 88,
                 counters: 96,
                 matches: 112,
@@ -74,6 +77,7 @@ impl Family {
                 interfaces: 64,
                 protocol: 128,
                 inversion: 132,
+                has_fragments: false,
                 offsets: 140,
                 counters: 152,
                 matches: 168,
