@@ -68,7 +68,7 @@ fn rules_that_a_cache_cannot_repeat_are_found() {
     );
     check(
         "iptables-nft -A FORWARD -m string --string x --algo bm -j LOG",
-        &["string", "log"],
+        &["log", "string"],
     );
     check("iptables-legacy -A FORWARD -j NFQUEUE --queue-num 1", &["nfqueue"]);
     check("iptables-legacy -A FORWARD -m length --length 100 -j DROP", &["length"]);
