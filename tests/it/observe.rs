@@ -17,6 +17,7 @@ mod docker;
 mod matches;
 mod netns;
 mod rules;
+mod software;
 
 /// Time enough for a hint, polled ones included.
 const SOON: Duration = Duration::from_secs(5);

@@ -1,12 +1,15 @@
-//! Finds the rules whose verdict on one packet says little about the next, in nftables and in iptables-legacy.
+//! Finds the rules whose verdict on one packet says little about the next, in nftables, iptables-legacy and
+//! ebtables-legacy.
 //!
 //! It only names what it sees; what follows for a network is the plan's business.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::socket::{Asker, NetlinkError};
 use crate::world::{RuleFinding, Ruleset, Severity};
 
+pub(crate) mod ebtables;
 mod field;
 pub(crate) mod legacy;
 pub(crate) mod nft;
@@ -27,18 +30,34 @@ pub enum RulesError {
     /// iptables-legacy.
     #[error("iptables-legacy tables: {0}")]
     Legacy(#[source] io::Error),
+    /// ebtables-legacy.
+    #[error("ebtables-legacy tables: {0}")]
+    Ebtables(#[source] io::Error),
 }
 
-/// Reads both rule sets of the calling thread's namespace, whole. It blocks, for some milliseconds when there are
+/// A hash of each table of iptables-legacy and ebtables-legacy by its key, to notice changes, which nobody announces.
+pub fn stamps() -> io::Result<BTreeMap<String, u64>> {
+    Ok(hashes(&super::legacy::tables()?, &super::ebtables::tables()?))
+}
+
+fn hashes(tables: &[super::legacy::Table], bridged: &[super::ebtables::Table]) -> BTreeMap<String, u64> {
+    let tables = tables.iter().map(|table| (table.key(), table.hash()));
+    tables
+        .chain(bridged.iter().map(|table| (table.key(), table.hash())))
+        .collect()
+}
+
+/// Reads all rule sets of the calling thread's namespace, whole. It blocks, for some milliseconds when there are
 /// thousands of rules.
 pub fn read() -> Result<Ruleset, RulesError> {
     let mut asker = Asker::netfilter()?;
     let tables = super::legacy::tables().map_err(RulesError::Legacy)?;
+    let bridged = super::ebtables::tables().map_err(RulesError::Ebtables)?;
     let nfqueue_bound = super::nfqueue::bound().map_err(RulesError::Legacy)?;
     let nft_generation = super::nftables::generation(&mut asker)?;
     let mut ruleset = Ruleset {
         nft_generation,
-        legacy: super::legacy::hashes(&tables),
+        legacy: hashes(&tables, &bridged),
         nfqueue_bound,
         ..Ruleset::default()
     };
@@ -47,6 +66,7 @@ pub fn read() -> Result<Ruleset, RulesError> {
         ruleset.findings = nft::findings(&mut asker, &ruleset.nft_chains)?;
     }
     ruleset.findings.extend(tables.iter().flat_map(legacy::findings));
+    ruleset.findings.extend(bridged.iter().flat_map(ebtables::findings));
     ruleset.findings.iter_mut().for_each(spare_the_slow);
     ruleset.findings.sort();
     Ok(ruleset)

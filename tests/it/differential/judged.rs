@@ -337,9 +337,8 @@ fn bridge_tables() {
     check(&Case {
         script: |world| {
             let neighbour = at(world, "c01", 7000);
-            let [a, b, c, d, e, f, g, h, i, j, k] = nft!("bridge");
-            let [l] = EBTABLES;
-            in_turn(world, ("c00", neighbour, "c01"), &[a, b, c, d, e, f, g, h, i, j, k, l]);
+            let rules: Vec<_> = nft!("bridge").into_iter().chain(EBTABLES).collect();
+            in_turn(world, ("c00", neighbour, "c01"), &rules);
         },
         ..case()
     });

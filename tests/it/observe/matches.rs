@@ -20,7 +20,7 @@ const NEEDS: [Need; 5] = [
 ];
 
 /// What is read of the rules in a namespace.
-fn read(ns: &NetNs) -> Vec<RuleFinding> {
+pub fn read(ns: &NetNs) -> Vec<RuleFinding> {
     let mut found = Vec::new();
     let place = &mut found;
     watch(&ns.handle(), None, |watch| async move {
