@@ -9,6 +9,8 @@ use std::io;
 use super::socket::{Asker, NetlinkError};
 use crate::world::{RuleFinding, Ruleset, Severity};
 
+#[cfg(test)]
+mod document;
 pub(crate) mod ebtables;
 mod field;
 pub(crate) mod legacy;
@@ -17,9 +19,6 @@ mod reading;
 mod table;
 mod ways;
 mod xt;
-
-pub use field::{FIELDS, Field};
-pub use table::{Row, TABLE};
 
 /// What keeps the rules from being read.
 #[derive(Debug, thiserror::Error)]

@@ -126,6 +126,28 @@ fn a_finding_says_where_and_for_which_interface() {
     assert_eq!((any[0].iif.as_deref(), any[0].oif.as_deref()), (None, None), "{any:?}");
 }
 
+/// A chain of several devices is met by way of each of them.
+#[test]
+fn chains_of_devices_say_of_which() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let of = |device: &str| {
+        let found = findings(&format!(
+            "ip link add a type veth peer name b && nft 'table netdev d {{ chain c {{
+             type filter hook ingress {device} priority 0; ip ecn ce drop; }}; }}'"
+        ));
+        assert_eq!((found.len(), found[0].what), (1, "ip ecn"), "{found:?}");
+        found[0]
+            .ways
+            .iter()
+            .map(|way| (way.iif.clone(), way.host_only))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("device a"), [(Some("a".into()), false)]);
+    assert_eq!(of("devices = { a, b }"), [(None, false)]);
+}
+
 #[test]
 fn a_changed_rule_is_a_hint_and_a_counting_rule_is_none() {
     if !needs(&NEEDS) {

@@ -156,7 +156,7 @@ fn interface(entry: &Entry<'_>, layout: &Layout, which: usize) -> Option<String>
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{Class, TABLE};
+    use super::super::table::{Class, rows};
     use super::*;
     use crate::observe::legacy::Family;
     use crate::observe::legacy::tests::{entry, table};
@@ -212,10 +212,7 @@ mod tests {
     /// Every match and target of the table, without parameters.
     #[test]
     fn each_name_by_itself() {
-        for row in TABLE
-            .iter()
-            .filter(|row| [Place::Match, Place::Target].contains(&row.place))
-        {
+        for row in rows().filter(|row| [Place::Match, Place::Target].contains(&row.place)) {
             for name in row.names {
                 let found = if row.place == Place::Match {
                     severity(&[(name, &[])], ("", &ACCEPT), |_| {})

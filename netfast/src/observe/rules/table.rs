@@ -4,9 +4,9 @@
 
 use crate::world::Severity;
 
-mod rows;
-
-pub use rows::TABLE;
+mod iptables;
+mod nftables;
+mod reasons;
 
 /// Where a name stands in a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,7 @@ pub enum Place {
     Object,
 }
 
+#[cfg(test)]
 impl Place {
     /// In words.
     pub const fn name(self) -> &'static str {
@@ -83,6 +84,7 @@ impl Class {
     }
 
     /// In words.
+    #[cfg(test)]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Repeatable => "repeatable",
@@ -113,6 +115,27 @@ pub struct Row {
     pub reason: &'static str,
 }
 
+const fn row(
+    place: Place,
+    names: &'static [&'static str],
+    class: Class,
+    what: &'static str,
+    reason: &'static str,
+) -> Row {
+    Row {
+        place,
+        names,
+        class,
+        what,
+        reason,
+    }
+}
+
+/// All rows.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    iptables::IPTABLES.iter().chain(nftables::NFTABLES)
+}
+
 /// An entry of the table under one of its names.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
@@ -135,7 +158,7 @@ impl Known {
 
 /// Finds a name; `None` if it is not known.
 pub fn find(place: Place, name: &str) -> Option<Known> {
-    let rows = TABLE.iter().filter(|row| row.place == place);
+    let rows = rows().filter(|row| row.place == place);
     rows.flat_map(|row| row.names.iter().map(move |name| Known { name, row }))
         .find(|known| known.name == name)
 }
@@ -240,7 +263,7 @@ mod tests {
     #[test]
     fn no_name_is_listed_twice() {
         let mut seen = BTreeSet::new();
-        for row in TABLE {
+        for row in rows() {
             assert!(!row.reason.is_empty(), "{:?}", row.names);
             for name in row.names {
                 assert!(seen.insert((row.place, name)), "{} {name}", row.place.name());

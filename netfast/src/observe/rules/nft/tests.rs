@@ -1,7 +1,7 @@
 //! Rules as the kernel tells them, expression by expression.
 
 use super::super::field::{FIELDS, Header, Nature};
-use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, TABLE, find};
+use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find, rows};
 use super::*;
 use crate::observe::wire::Messages;
 use crate::world::Severity;
@@ -196,10 +196,7 @@ fn each_name_by_itself() {
     keys(Place::Object, &OBJECTS, &|kind| {
         vec![expression("objref", &[(1, be(kind)), (2, b"o\0".to_vec())])]
     });
-    for row in TABLE
-        .iter()
-        .filter(|row| row.place == Place::Expression && row.class != Class::Depends)
-    {
+    for row in rows().filter(|row| row.place == Place::Expression && row.class != Class::Depends) {
         for name in row.names.iter().filter(|name| !["meter", "nflog"].contains(*name)) {
             let got = severities(&[expression(name, &[]), drop()]);
             assert_eq!(got, row.class.severity(), "{name}");
@@ -222,10 +219,7 @@ fn each_name_by_itself() {
 /// Every match and target of iptables and ebtables, wrapped as iptables-nft does, without parameters.
 #[test]
 fn each_name_of_iptables_by_itself() {
-    for row in TABLE
-        .iter()
-        .filter(|row| [Place::Match, Place::Target].contains(&row.place))
-    {
+    for row in rows().filter(|row| [Place::Match, Place::Target].contains(&row.place)) {
         let what = if row.place == Place::Match { "match" } else { "target" };
         for name in row.names {
             let part = expression(
