@@ -18,6 +18,7 @@ use crate::world::{Container, ContainerId, Link, LinkKind, Ruleset, Sysctls, Wor
 
 mod change;
 pub(crate) mod docker;
+pub(crate) mod ebtables;
 pub(crate) mod legacy;
 pub mod netlink;
 mod netns;

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     observe::{
         docker::{convert, events::Todo},
+        ebtables,
         legacy::{Family, HOOKS, Table},
         netlink::{address, link, neighbour, netconf, route, tc, watch::Memory},
         nftables::{self, NEWCHAIN, NEWRULE, NEWSET},
@@ -102,6 +103,20 @@ pub fn iptables(bytes: &[u8]) {
     };
     assert_eq!(table.hash(), table.clone().hash());
     rules::legacy::findings(&table);
+}
+
+/// A table of ebtables-legacy: what the kernel hands out.
+pub fn ebtables(bytes: &[u8]) {
+    let Some((hooks, entries)) = bytes.split_first() else {
+        return;
+    };
+    let table = ebtables::Table {
+        name: "filter".into(),
+        hooks: u32::from(*hooks),
+        entries: entries.to_vec(),
+    };
+    assert_eq!(table.hash(), table.clone().hash());
+    rules::ebtables::findings(&table);
 }
 
 /// An answer or an event of the container runtime. A hash map's order must not show: what is read of an answer twice is

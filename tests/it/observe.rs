@@ -14,8 +14,10 @@ use netfast_tests::netns::NsHandle;
 use tokio::{runtime::Builder, sync::mpsc::Receiver, time::timeout};
 
 mod docker;
+mod matches;
 mod netns;
 mod rules;
+mod software;
 
 /// Time enough for a hint, polled ones included.
 const SOON: Duration = Duration::from_secs(5);

@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 /// The targets, by name: those of `netfast_fuzz::TARGETS`.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 11] = [
     "parse",
     "programs",
     "dns",
@@ -52,6 +52,7 @@ const TARGETS: [&str; 10] = [
     "nftables",
     "conntrack",
     "iptables",
+    "ebtables",
 ];
 /// The longest input.
 const MAX_LENGTH: u32 = 2048;

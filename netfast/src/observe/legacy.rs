@@ -3,7 +3,6 @@
 //! Changes to them are not announced, so they are polled. A table is asked for only when it exists already, since
 //! asking for one creates it, and that alone makes the kernel run its hooks.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::{fs, io};
@@ -40,8 +39,10 @@ pub struct Layout {
     pub interfaces: usize,
     /// `proto`.
     pub protocol: usize,
-    /// `invflags`.
+    /// `invflags`; `flags` is the byte before.
     pub inversion: usize,
+    /// Whether `flags` tells fragments (`IPT_F_FRAG`).
+    pub has_fragments: bool,
     /// `target_offset`, and then `next_offset`.
     pub offsets: usize,
     /// `counters`, 16 bytes.
@@ -66,6 +67,7 @@ impl Family {
                 interfaces: 16,
                 protocol: 80,
                 inversion: 83,
+                has_fragments: true,
                 offsets: 88,
                 counters: 96,
                 matches: 112,
@@ -74,6 +76,7 @@ impl Family {
                 interfaces: 64,
                 protocol: 128,
                 inversion: 132,
+                has_fragments: false,
                 offsets: 140,
                 counters: 152,
                 matches: 168,
@@ -95,8 +98,7 @@ impl Family {
             Self::Ip => (AddressFamily::Inet, libc::IPPROTO_IP),
             Self::Ip6 => (AddressFamily::Inet6, libc::IPPROTO_IPV6),
         };
-        let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        Ok((fd, level))
+        Ok((datagrams(family)?, level))
     }
 }
 
@@ -186,11 +188,6 @@ pub fn tables() -> io::Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// The hash of each table by its key.
-pub fn hashes(tables: &[Table]) -> BTreeMap<String, u64> {
-    tables.iter().map(|table| (table.key(), table.hash())).collect()
-}
-
 /// Reads one table; `None` if it went away meanwhile.
 fn read(family: Family, name: &str, fd: &OwnedFd, level: i32) -> io::Result<Option<Table>> {
     for _ in 0..TRIES {
@@ -230,7 +227,13 @@ fn read(family: Family, name: &str, fd: &OwnedFd, level: i32) -> io::Result<Opti
     )))
 }
 
-fn getsockopt(fd: &OwnedFd, level: i32, option: i32, value: &mut [u8]) -> io::Result<()> {
+/// A socket for datagrams of a family.
+pub fn datagrams(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// Asks for an option of a socket, whose value it writes in place.
+pub fn getsockopt(fd: &OwnedFd, level: i32, option: i32, value: &mut [u8]) -> io::Result<()> {
     let mut len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: `value` is valid for writes of `len` bytes, which is its length, and `len` outlives the call.
     let code = unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut len) };

@@ -75,9 +75,8 @@ pub fn parse_chain(message: Message<'_>) -> Option<NftChain> {
     const NF_DROP: u32 = 0;
     let attrs = Attrs::after(message.payload, NFGENMSG);
     let hook = attrs.find(NFTA_CHAIN_HOOK)?.nested();
-    let first_device = hook
-        .find(NFTA_HOOK_DEVS)
-        .and_then(|devices| devices.nested().iter().next());
+    let devices = hook.find(NFTA_HOOK_DEVS).map_or(Attrs(&[]), Attr::nested);
+    let is_one = devices.iter().count() <= 1;
     Some(NftChain {
         family: family(*message.payload.first()?),
         table: attrs.find(NFTA_CHAIN_TABLE)?.text(),
@@ -85,7 +84,11 @@ pub fn parse_chain(message: Message<'_>) -> Option<NftChain> {
         kind: attrs.find(NFTA_CHAIN_TYPE).map(Attr::text).unwrap_or_default(),
         hook: hook.find(NFTA_HOOK_HOOKNUM)?.be32()?,
         priority: hook.find(NFTA_HOOK_PRIORITY)?.be32()?.cast_signed(),
-        device: hook.find(NFTA_HOOK_DEV).or(first_device).map(Attr::text),
+        device: hook
+            .find(NFTA_HOOK_DEV)
+            .or_else(|| devices.iter().next())
+            .filter(|_| is_one)
+            .map(Attr::text),
         policy_drop: attrs.find(NFTA_CHAIN_POLICY).and_then(Attr::be32) == Some(NF_DROP),
     })
 }

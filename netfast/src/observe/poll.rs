@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::change::{Change, Hints};
-use super::{legacy, nfqueue, sysctl};
+use super::{nfqueue, rules, sysctl};
 use crate::world::Sysctls;
 
 /// What is compared from one poll to the next. What could not be read is `None`.
@@ -22,7 +22,7 @@ impl Stamp {
     /// when iptables-legacy has thousands of rules.
     pub fn read() -> Self {
         Self {
-            legacy: legacy::tables().map(|tables| legacy::hashes(&tables)).ok(),
+            legacy: rules::stamps().ok(),
             queues: nfqueue::bound().ok(),
             sysctls: sysctl::read(),
         }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The rules of nftables (which includes iptables-nft) and iptables-legacy, as stamps and findings.
+/// The rules of nftables (which includes iptables-nft), iptables-legacy and ebtables-legacy, as stamps and findings.
 ///
 /// Two equal values mean: no rule was added, removed or replaced in between. Counters do not enter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -14,7 +14,8 @@ pub struct Ruleset {
     pub nft_generation: Option<u32>,
     /// The nftables base chains: who is asked for a verdict, and where.
     pub nft_chains: BTreeSet<NftChain>,
-    /// A hash per iptables-legacy table, by `ip/NAME` or `ip6/NAME`, counters left out. Comparable within one run.
+    /// A hash per table of iptables-legacy and ebtables-legacy, by `ip/NAME`, `ip6/NAME` or `bridge/NAME`, counters left out.
+    /// Comparable within one run.
     pub legacy: BTreeMap<String, u64>,
     /// The NFQUEUE queues that a program listens on.
     pub nfqueue_bound: BTreeSet<u16>,
@@ -39,7 +40,7 @@ pub struct NftChain {
     pub hook: u32,
     /// The priority at the hook; lower is asked first.
     pub priority: i32,
-    /// The device, for a chain of one device (netdev family, ingress hook).
+    /// The device, for a chain of one device (netdev family, ingress hook); `None` if it is of several.
     pub device: Option<String>,
     /// Whether the chain drops what no rule of it decided.
     pub policy_drop: bool,
@@ -110,7 +111,7 @@ pub struct RuleFinding {
     pub chain: String,
     /// The kernel's number of the rule: the nftables handle, or its place in the legacy chain, from 1.
     pub rule: u64,
-    /// What it does: `limit`, `nfqueue`, `statistic`, ... (the key of the table of kinds).
+    /// What it does or looks at: `limit`, `nfqueue`, `ip ecn`, `unknown match`, ... (from the table of what rules are made of).
     pub what: &'static str,
     /// How much it stands against the fast path.
     pub severity: Severity,

@@ -15,7 +15,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "parse",
         run: programs::parse_one,
@@ -55,6 +55,10 @@ pub const TARGETS: [Target; 10] = [
     Target {
         name: "iptables",
         run: untrusted::iptables,
+    },
+    Target {
+        name: "ebtables",
+        run: untrusted::ebtables,
     },
 ];
 

@@ -19,6 +19,7 @@ mod generated;
 mod headers;
 mod helper;
 mod icmp;
+mod judged;
 mod queue;
 mod routes;
 mod rules;

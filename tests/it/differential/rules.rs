@@ -29,7 +29,7 @@ fn topology() -> Options {
     }
 }
 
-fn case() -> Case {
+pub fn case() -> Case {
     Case {
         topology: topology(),
         ..Case::default()
@@ -62,7 +62,7 @@ fn knock(world: &mut World, from: &str, to: SocketAddrV4) {
     }
 }
 
-fn at(world: &World, name: &str, port: u16) -> SocketAddrV4 {
+pub fn at(world: &World, name: &str, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(world.ip(name), port)
 }
 

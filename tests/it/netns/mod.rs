@@ -8,6 +8,7 @@ mod changes;
 mod closing;
 mod hostile;
 mod lab;
+mod own_rules;
 mod paths;
 mod rates;
 mod staleness;

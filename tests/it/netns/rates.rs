@@ -284,7 +284,7 @@ fn a_rule_for_one_bridge_leaves_the_others_fast_in_all_directions() {
         ("iptables -w -I FORWARD -i br-1 -m limit --limit 1/hour -j RETURN", true),
         (
             "nft 'add table ip t; add chain ip t c { type filter hook forward priority 0; }
-             add rule ip t c iif br-1 limit rate 1/day'",
+             add rule ip t c iif br-1 limit rate 1/day accept'",
             true,
         ),
     ] {

@@ -52,8 +52,8 @@ fn rules_that_a_cache_cannot_repeat_are_found() {
         assert_eq!(what, expected, "{line}: {found:?}");
     };
     check("nft add rule ip t c numgen random mod 2 == 0 accept", &["statistic"]);
-    check("nft add rule ip t c meta length 100 drop", &["content"]);
-    check("nft add rule ip t c ip ttl 5 drop", &["content"]);
+    check("nft add rule ip t c meta length 100 drop", &["meta length"]);
+    check("nft add rule ip t c ip ttl 5 drop", &["ip ttl"]);
     check("nft add rule ip t c quota over 1 mbytes drop", &["quota"]);
     check("nft add rule ip t c log", &["log"]);
     check("nft add rule ip t c log group 2", &["nflog"]);
@@ -68,13 +68,10 @@ fn rules_that_a_cache_cannot_repeat_are_found() {
     );
     check(
         "iptables-nft -A FORWARD -m string --string x --algo bm -j LOG",
-        &["content", "log"],
+        &["log", "string"],
     );
     check("iptables-legacy -A FORWARD -j NFQUEUE --queue-num 1", &["nfqueue"]);
-    check(
-        "iptables-legacy -A FORWARD -m length --length 100 -j DROP",
-        &["content"],
-    );
+    check("iptables-legacy -A FORWARD -m length --length 100 -j DROP", &["length"]);
     check("iptables-legacy -t mangle -A FORWARD -j TTL --ttl-set 4", &["rewrite"]);
     check("ip6tables-legacy -A FORWARD -m limit --limit 5/s -j ACCEPT", &["limit"]);
 }
@@ -87,7 +84,6 @@ fn rules_that_it_can_repeat_are_not() {
     let lines = [
         "nft add rule ip t c tcp dport 80 counter accept",
         "nft add rule ip t c ip saddr 1.2.3.4 ct state established accept",
-        "nft add rule ip t c tcp flags syn tcp option maxseg size set rt mtu",
         "nft 'add table ip6 t; add chain ip6 t c; add rule ip6 t c ip6 saddr fd00::/8 ip6 daddr fd00::1 udp dport 53 drop'",
         "iptables-nft -A FORWARD -i br0 -m conntrack --ctstate ESTABLISHED -j ACCEPT",
         "iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
@@ -128,6 +124,28 @@ fn a_finding_says_where_and_for_which_interface() {
     assert_eq!(legacy[0].rule, 2);
     let any = findings("iptables-legacy -A FORWARD -i eth+ ! -o docker0 -m limit --limit 5/s -j DROP");
     assert_eq!((any[0].iif.as_deref(), any[0].oif.as_deref()), (None, None), "{any:?}");
+}
+
+/// A chain of several devices is met by way of each of them.
+#[test]
+fn chains_of_devices_say_of_which() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let of = |device: &str| {
+        let found = findings(&format!(
+            "ip link add a type veth peer name b && nft 'table netdev d {{ chain c {{
+             type filter hook ingress {device} priority 0; ip ecn ce drop; }}; }}'"
+        ));
+        assert_eq!((found.len(), found[0].what), (1, "ip ecn"), "{found:?}");
+        found[0]
+            .ways
+            .iter()
+            .map(|way| (way.iif.clone(), way.host_only))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("device a"), [(Some("a".into()), false)]);
+    assert_eq!(of("devices = { a, b }"), [(None, false)]);
 }
 
 #[test]

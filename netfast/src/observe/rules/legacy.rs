@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::first::{is_other_protocol, xt_is_always_slow};
-use super::kind::{Kind, of_xt};
+use super::reading::Reading;
+use super::table::Place;
 use super::ways::{Common, Entrance, Graph};
+use super::xt::is_other_protocol;
 use crate::observe::legacy::{Entry, Layout, Table};
 use crate::observe::wire::{text, u16_at, u32_at};
 use crate::world::{RuleFinding, RuleSource, Verdict};
@@ -24,13 +25,10 @@ pub fn findings(table: &Table) -> Vec<RuleFinding> {
     let chains = chains(table);
     let at = |chain: &str| (table.family.name().to_owned(), table.name.clone(), chain.to_owned());
     let mut graph = Graph::default();
-    for (hook, _) in HOOKS.iter().zip(table.hooks).filter(|(_, offset)| offset.is_some()) {
-        let entrance = match *hook {
-            _ if table.name == "nat" => Entrance::First,
-            "INPUT" | "OUTPUT" => Entrance::Host,
-            _ => Entrance::Any,
-        };
-        graph.enter(at(hook), entrance);
+    for (number, hook) in (0u32..).zip(HOOKS) {
+        if table.hooks[number as usize].is_some() {
+            graph.enter(at(hook), Entrance::of_inet(number, table.name == "nat"));
+        }
     }
     let mut rules = Vec::new();
     let (mut chain, mut number) = (String::new(), 0);
@@ -39,7 +37,7 @@ pub fn findings(table: &Table) -> Vec<RuleFinding> {
             chain.clone_from(name);
             number = 0;
         }
-        let Some(rule) = Rule::read(&entry, &layout, &chains) else {
+        let Some(rule) = read(&entry, &layout, &chains) else {
             continue;
         };
         number += 1;
@@ -48,26 +46,10 @@ pub fn findings(table: &Table) -> Vec<RuleFinding> {
         }
         rules.push((chain.clone(), number, rule));
     }
-    let mut findings = Vec::new();
-    for (chain, number, rule) in rules.iter().filter(|(_, _, rule)| !rule.kinds.is_empty()) {
-        let ways = graph.ways(&at(chain), &rule.common);
-        findings.extend(rule.kinds.iter().map(|kind| RuleFinding {
-            source: RuleSource::Legacy,
-            family: table.family.name().into(),
-            table: table.name.clone(),
-            chain: chain.clone(),
-            rule: *number,
-            what: kind.what,
-            severity: kind.severity,
-            reason: kind.reason,
-            iif: rule.common.iif.clone(),
-            oif: rule.common.oif.clone(),
-            ways: ways.clone(),
-            verdict: rule.verdict,
-            text: rule.words.join(" "),
-        }));
-    }
-    findings
+    let found = rules.iter().filter(|(_, _, rule)| !rule.is_plain());
+    found
+        .flat_map(|(chain, number, rule)| rule.findings(&graph, RuleSource::Legacy, &at(chain), *number))
+        .collect()
 }
 
 /// The chains by the offset of their first rule.
@@ -92,85 +74,73 @@ fn target<'a>(entry: &Entry<'a>) -> Option<(String, &'a [u8])> {
     Some((text(target.get(XT_NAME)?), target.get(XT_HEADER..)?))
 }
 
-struct Rule {
-    kinds: Vec<&'static Kind>,
-    words: Vec<String>,
-    common: Common,
-    verdict: Verdict,
-    /// The chain that it leads to.
-    jump: Option<String>,
+/// Reads an entry; `None` for the entries that only mark where a chain begins or the table ends.
+fn read(entry: &Entry<'_>, layout: &Layout, chains: &HashMap<usize, String>) -> Option<Reading> {
+    let (target, data) = target(entry)?;
+    if target == ERROR {
+        return None;
+    }
+    // IPT_INV_VIA_IN 1, IPT_INV_VIA_OUT 2, IPT_INV_FRAG 32, XT_INV_PROTO 64; IPT_F_FRAG 1
+    let inverted = *entry.bytes.get(layout.inversion)?;
+    let protocol = u16_at(entry.bytes, layout.protocol)?;
+    let is_other = protocol != 0 && inverted & 64 == 0 && u8::try_from(protocol).is_ok_and(is_other_protocol);
+    // `-f`: later fragments. IPv6 has no such flag; the bit is that of a protocol that was given.
+    let is_fragment = layout.has_fragments && *entry.bytes.get(layout.inversion - 1)? & 1 != 0 && inverted & 32 == 0;
+    let common = Common {
+        iif: interface(entry, layout, 0).filter(|_| inverted & 1 == 0),
+        oif: interface(entry, layout, 1).filter(|_| inverted & 2 == 0),
+        always_slow: is_other || is_fragment,
+    };
+    let mut rule = Reading::new(common, false);
+    rule.words
+        .extend(rule.common.iif.iter().map(|name| format!("-i {name}")));
+    rule.words
+        .extend(rule.common.oif.iter().map(|name| format!("-o {name}")));
+    let mut offset = layout.matches;
+    while offset < entry.target {
+        let part = entry.bytes.get(offset..entry.target)?;
+        let len = usize::from(u16_at(part, 0)?).max(XT_HEADER);
+        let name = text(part.get(XT_NAME)?);
+        rule.words.push(format!("-m {name}"));
+        let info = part.get(XT_HEADER..len).unwrap_or_default();
+        rule.see_xt(Place::Match, &name, *part.get(XT_REVISION)?, info);
+        offset += len;
+    }
+    if target.is_empty() {
+        standard(&mut rule, entry, data, chains);
+        return Some(rule);
+    }
+    rule.words.push(format!("-j {target}"));
+    let revision = *entry.bytes.get(entry.target + XT_REVISION)?;
+    rule.see_xt(Place::Target, &target, revision, data);
+    match target.as_str() {
+        "REJECT" => rule.verdict = Verdict::Drop,
+        "QUEUE" | "NFQUEUE" => rule.verdict = Verdict::Queue,
+        _ => {}
+    }
+    Some(rule)
 }
 
-impl Rule {
-    /// Reads an entry; `None` for the entries that only mark where a chain begins or the table ends.
-    fn read(entry: &Entry<'_>, layout: &Layout, chains: &HashMap<usize, String>) -> Option<Self> {
-        let (target, data) = target(entry)?;
-        if target == ERROR {
-            return None;
-        }
-        let mut rule = Self {
-            kinds: Vec::new(),
-            words: Vec::new(),
-            common: Common::default(),
-            verdict: Verdict::None,
-            jump: None,
-        };
-        // IPT_INV_VIA_IN 1, IPT_INV_VIA_OUT 2, XT_INV_PROTO 64
-        let inverted = *entry.bytes.get(layout.inversion)?;
-        let protocol = u16_at(entry.bytes, layout.protocol)?;
-        rule.common = Common {
-            iif: interface(entry, layout, 0).filter(|_| inverted & 1 == 0),
-            oif: interface(entry, layout, 1).filter(|_| inverted & 2 == 0),
-            always_slow: protocol != 0 && inverted & 64 == 0 && u8::try_from(protocol).is_ok_and(is_other_protocol),
-        };
-        rule.words
-            .extend(rule.common.iif.iter().map(|name| format!("-i {name}")));
-        rule.words
-            .extend(rule.common.oif.iter().map(|name| format!("-o {name}")));
-        let mut offset = layout.matches;
-        while offset < entry.target {
-            let part = entry.bytes.get(offset..entry.target)?;
-            let len = usize::from(u16_at(part, 0)?).max(XT_HEADER);
-            let name = text(part.get(XT_NAME)?);
-            rule.kinds.extend(of_xt(&name));
-            let info = part.get(XT_HEADER..len).unwrap_or_default();
-            rule.common.always_slow |= xt_is_always_slow(&name, *part.get(XT_REVISION)?, info);
-            rule.words.push(format!("-m {name}"));
-            offset += len;
-        }
-        rule.kinds.extend(of_xt(&target));
-        let word = if target.is_empty() {
-            rule.standard(data, chains)
-        } else {
-            target
-        };
-        rule.verdict = match word.as_str() {
-            "DROP" | "REJECT" => Verdict::Drop,
-            "QUEUE" | "NFQUEUE" => Verdict::Queue,
-            _ => rule.verdict,
-        };
-        rule.words.push(format!("-j {word}"));
-        Some(rule)
-    }
-
-    /// The standard target: a verdict as -code - 1, or the offset of the chain to go on in.
-    fn standard(&mut self, data: &[u8], chains: &HashMap<usize, String>) -> String {
-        let Some(code) = u32_at(data, 0).map(u32::cast_signed) else {
-            return String::new();
-        };
-        let (verdict, word) = match code {
-            -1 => (Verdict::Drop, "DROP"),
-            -2 => (Verdict::Accept, "ACCEPT"),
-            -4 => (Verdict::Queue, "QUEUE"),
-            -5 => (Verdict::Return, "RETURN"),
-            code => {
-                let chain = usize::try_from(code).ok().and_then(|offset| chains.get(&offset));
-                self.jump = chain.cloned();
-                (Verdict::Jump, chain.map_or("?", String::as_str))
+/// The standard target: a verdict as -code - 1, or the offset of the entry to go on with. A rule without a target goes on
+/// with the next one.
+fn standard(rule: &mut Reading, entry: &Entry<'_>, data: &[u8], chains: &HashMap<usize, String>) {
+    let Some(code) = u32_at(data, 0).map(u32::cast_signed) else {
+        return;
+    };
+    match code {
+        -1 => rule.decide(Verdict::Drop, "-j DROP"),
+        -2 => rule.decide(Verdict::Accept, "-j ACCEPT"),
+        -4 => rule.decide(Verdict::Queue, "-j QUEUE"),
+        -5 => rule.decide(Verdict::Return, "-j RETURN"),
+        code => {
+            let offset = usize::try_from(code).ok();
+            if offset == Some(entry.offset + entry.bytes.len()) {
+                return;
             }
-        };
-        self.verdict = verdict;
-        word.into()
+            let chain = offset.and_then(|offset| chains.get(&offset));
+            rule.decide(Verdict::Jump, format!("-j {}", chain.map_or("?", String::as_str)));
+            rule.jump = chain.cloned();
+        }
     }
 }
 
@@ -186,9 +156,11 @@ fn interface(entry: &Entry<'_>, layout: &Layout, which: usize) -> Option<String>
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::{Class, rows};
     use super::*;
     use crate::observe::legacy::Family;
     use crate::observe::legacy::tests::{entry, table};
+    use crate::world::Severity;
 
     #[test]
     fn rules_are_numbered_within_their_chain() {
@@ -224,5 +196,75 @@ mod tests {
             );
             assert_eq!(found[0].text, "-i docker0 -m limit -j ACCEPT");
         }
+    }
+
+    /// What is found in a rule of FORWARD that accepts.
+    fn severity(matches: &[(&str, &[u8])], target: (&str, &[u8]), edit: impl FnOnce(&mut Vec<u8>)) -> Option<Severity> {
+        let mut rule = entry(Family::Ip, matches, target, 0);
+        edit(&mut rule);
+        let table = table(Family::Ip, &[rule, entry(Family::Ip, &[], ("ERROR", b"ERROR\0"), 0)]);
+        let found = findings(&table);
+        found.iter().map(|finding| finding.severity).max()
+    }
+
+    const ACCEPT: [u8; 4] = (-2i32).to_ne_bytes();
+
+    /// Every match and target of the table, without parameters.
+    #[test]
+    fn each_name_by_itself() {
+        for row in rows().filter(|row| [Place::Match, Place::Target].contains(&row.place)) {
+            for name in row.names {
+                let found = if row.place == Place::Match {
+                    severity(&[(name, &[])], ("", &ACCEPT), |_| {})
+                } else {
+                    severity(&[], (name, &[]), |_| {})
+                };
+                // Without parameters, what depends on them is not understood.
+                let expected = if row.class == Class::Depends {
+                    Some(Severity::SlowPath)
+                } else {
+                    row.class.severity().filter(|_| row.class != Class::Bridged)
+                };
+                assert_eq!(found, expected, "{} {name}", row.place.name());
+            }
+        }
+        assert_eq!(
+            severity(&[("novelty", &[])], ("", &ACCEPT), |_| {}),
+            Some(Severity::SlowPath)
+        );
+        assert_eq!(severity(&[], ("NOVELTY", &[]), |_| {}), Some(Severity::SlowPath));
+    }
+
+    /// A rule without a target goes on with the next one.
+    #[test]
+    fn a_rule_without_a_target_only_counts() {
+        let len = entry(Family::Ip, &[("ecn", &[0; 8])], ("", &ACCEPT), 0).len();
+        let next = u32::try_from(len).expect("short").to_ne_bytes();
+        assert_eq!(severity(&[("ecn", &[0; 8])], ("", &next), |_| {}), Some(Severity::Note));
+        assert_eq!(
+            severity(&[("ecn", &[0; 8])], ("", &[0; 4]), |_| {}),
+            Some(Severity::SlowPath),
+            "a jump"
+        );
+        assert_eq!(
+            severity(&[("recent", &[0; 8])], ("", &next), |_| {}),
+            Some(Severity::SlowPath),
+            "remembers"
+        );
+    }
+
+    /// `-f` and `! -f`: fragments are always slow.
+    #[test]
+    fn fragments() {
+        let with = |flags: u8, inverted: u8| {
+            let table = {
+                let mut rule = entry(Family::Ip, &[("ecn", &[0; 8])], ("", &ACCEPT), 0);
+                let place = Family::Ip.layout().inversion;
+                (rule[place - 1], rule[place]) = (flags, inverted);
+                table(Family::Ip, &[rule, entry(Family::Ip, &[], ("ERROR", b"ERROR\0"), 0)])
+            };
+            !findings(&table)[0].ways.is_empty()
+        };
+        assert!(with(0, 0) && with(1, 32) && !with(1, 0));
     }
 }

@@ -39,28 +39,93 @@ impl Common {
     }
 }
 
-/// What a hook of the kernel sends into a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entrance {
-    /// Packets that the host forwards, and its own.
-    Any,
-    /// The host's own packets only.
-    Host,
-    /// The first packet of each connection only, which is what nat chains are asked about (`nf_nat_inet_fn`).
-    First,
+/// What a hook of the kernel sends into a chain, and what of it the fast path skips.
+///
+/// Of forwarded packets it skips every hook. A packet from a container to the host is handed to the bridge device
+/// itself, so `ip_rcv`, prerouting and input run for each; the host's own packets are taken where they enter the bridge
+/// device, behind output and postrouting. The bridge's own hooks and `br_netfilter` are skipped by either.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entrance {
+    /// What the fast path takes from rules here, and [`Aspect::Any`] where packets pass at all.
+    pub takes: &'static [Aspect],
+    /// What packets have in common that pass here.
+    pub common: Common,
 }
 
 impl Entrance {
-    /// Of an nftables base chain.
-    pub fn of(chain: &NftChain) -> Self {
-        // NF_INET_LOCAL_IN and NF_INET_LOCAL_OUT. On a bridge what is routed onwards passes its input, too.
-        let own = [1, 3].contains(&chain.hook) && ["ip", "ip6", "inet"].contains(&chain.family.as_str());
-        match chain.kind.as_str() {
-            "nat" => Self::First,
-            _ if own => Self::Host,
-            _ => Self::Any,
+    /// Of a hook of IPv4, IPv6 or both (`NF_INET_*`), or of iptables.
+    pub fn of_inet(hook: u32, is_nat: bool) -> Self {
+        let takes: &[Aspect] = match hook {
+            // Nat chains are asked about the first packet of each connection only (`nf_nat_inet_fn`).
+            _ if is_nat => &[],
+            // PRE_ROUTING, LOCAL_IN, LOCAL_OUT
+            0 => &[Aspect::Any, Aspect::Packet, Aspect::Port],
+            1 => &[Aspect::Any, Aspect::Port],
+            3 => &[Aspect::Any],
+            _ => &[Aspect::Any, Aspect::Packet],
+        };
+        Self::plain(takes)
+    }
+
+    /// Of a hook of bridges (`NF_BR_*`), or of ebtables. What a bridge routes passes its input, too.
+    pub fn of_bridge(hook: u32) -> Self {
+        Self::plain(match hook {
+            // PRE_ROUTING, LOCAL_IN, BROUTING
+            0 | 1 | 5 => &[Aspect::Any, Aspect::Packet, Aspect::EarlyMark],
+            _ => &[Aspect::Any, Aspect::Packet],
+        })
+    }
+
+    /// Of a hook of a device: ingress, or else egress. A redirect by a tc program skips both
+    /// (`CONFIG_NETFILTER_SKIP_EGRESS`).
+    fn of_device(device: Option<String>, is_ingress: bool) -> Self {
+        let (iif, oif) = if is_ingress { (device, None) } else { (None, device) };
+        Self {
+            takes: if is_ingress {
+                &[Aspect::Any, Aspect::Packet, Aspect::EarlyMark]
+            } else {
+                &[Aspect::Any, Aspect::Packet]
+            },
+            common: Common {
+                iif,
+                oif,
+                always_slow: false,
+            },
         }
     }
+
+    /// Of an nftables base chain.
+    pub fn of(chain: &NftChain) -> Self {
+        const NETDEV_INGRESS: u32 = 0;
+        const INET_INGRESS: u32 = 5;
+        match chain.family.as_str() {
+            "netdev" => Self::of_device(chain.device.clone(), chain.hook == NETDEV_INGRESS),
+            "inet" if chain.hook == INET_INGRESS => Self::of_device(chain.device.clone(), true),
+            "bridge" => Self::of_bridge(chain.hook),
+            "ip" | "ip6" | "inet" => Self::of_inet(chain.hook, chain.kind == "nat"),
+            _ => Self::plain(&[Aspect::Any, Aspect::Packet]),
+        }
+    }
+
+    fn plain(takes: &'static [Aspect]) -> Self {
+        Self {
+            takes,
+            common: Common::default(),
+        }
+    }
+}
+
+/// What a rule needs that the fast path takes from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aspect {
+    /// Every packet.
+    Packet,
+    /// The bridge's port by which a packet for the host came.
+    Port,
+    /// To mark packets for the host before the host's own rules see them.
+    EarlyMark,
+    /// Nothing: the question is only whether it is met.
+    Any,
 }
 
 /// The chains of a rule set, and how they lead to each other.
@@ -89,9 +154,9 @@ impl Graph {
         self.unclear.insert((family.into(), table.into()));
     }
 
-    /// The ways to a rule, for packets that may be on the fast path otherwise: none, if only packets meet it that never
-    /// are.
-    pub fn ways(&self, chain: &Chain, rule: &Common) -> BTreeSet<Way> {
+    /// The ways to a rule by which the fast path takes from it what it needs: none, if only packets meet it that never
+    /// are on the fast path, or that meet it there too.
+    pub fn ways(&self, chain: &Chain, rule: &Common, aspect: Aspect) -> BTreeSet<Way> {
         let mut ways = BTreeSet::new();
         let mut seen = std::collections::HashSet::new();
         let mut left = vec![(chain.clone(), rule.clone())];
@@ -100,22 +165,16 @@ impl Graph {
                 continue;
             }
             if seen.len() > MOST {
-                return [Self::unknown(rule)].into();
+                return [Self::way(rule, aspect)].into();
             }
-            let entrance = self.entrances.get(&chain);
-            match entrance {
-                Some(Entrance::First) => {}
-                Some(entrance) => {
-                    ways.insert(Way {
-                        host_only: *entrance == Entrance::Host,
-                        iif: common.iif.clone(),
-                        oif: common.oif.clone(),
-                    });
+            match self.entrances.get(&chain) {
+                Some(entrance) if entrance.takes.contains(&aspect) => {
+                    ways.extend(common.and(&entrance.common).map(|common| Self::way(&common, aspect)));
                 }
                 None if self.unclear.contains(&(chain.0.clone(), chain.1.clone())) => {
-                    ways.insert(Self::unknown(&common));
+                    ways.insert(Self::way(&common, aspect));
                 }
-                None => {}
+                Some(_) | None => {}
             }
             let jumps = self.jumps.get(&chain).into_iter().flatten();
             left.extend(jumps.filter_map(|(from, passing)| Some((from.clone(), common.and(passing)?))));
@@ -123,9 +182,14 @@ impl Graph {
         ways
     }
 
-    fn unknown(common: &Common) -> Way {
+    /// Whether packets that may be on the fast path meet a rule at all, skipped or not. A nat chain is met by none.
+    pub fn is_met(&self, chain: &Chain, rule: &Common) -> bool {
+        !self.ways(chain, rule, Aspect::Any).is_empty()
+    }
+
+    fn way(common: &Common, aspect: Aspect) -> Way {
         Way {
-            host_only: false,
+            host_only: aspect != Aspect::Packet,
             iif: common.iif.clone(),
             oif: common.oif.clone(),
         }
@@ -155,11 +219,15 @@ mod tests {
         }
     }
 
+    fn packets(graph: &Graph, to: &str, rule: &Common) -> BTreeSet<Way> {
+        graph.ways(&chain(to), rule, Aspect::Packet)
+    }
+
     fn graph() -> Graph {
         let mut graph = Graph::default();
-        graph.enter(chain("FORWARD"), Entrance::Any);
-        graph.enter(chain("INPUT"), Entrance::Host);
-        graph.enter(chain("PREROUTING"), Entrance::First);
+        graph.enter(chain("FORWARD"), Entrance::of_inet(2, false));
+        graph.enter(chain("INPUT"), Entrance::of_inet(1, false));
+        graph.enter(chain("PREROUTING"), Entrance::of_inet(0, true));
         graph
     }
 
@@ -169,16 +237,21 @@ mod tests {
         let any = Common::default();
         graph.jump(chain("FORWARD"), chain("A"), from("br-1"));
         graph.jump(chain("A"), chain("B"), any.clone());
-        assert_eq!(graph.ways(&chain("B"), &any), [way(false, Some("br-1"))].into());
+        assert_eq!(packets(&graph, "B", &any), [way(false, Some("br-1"))].into());
         assert_eq!(
-            graph.ways(&chain("B"), &from("br-2")),
+            packets(&graph, "B", &from("br-2")),
             [].into(),
             "no packet comes from both"
         );
         graph.jump(chain("INPUT"), chain("B"), any.clone());
-        let both = [way(false, Some("br-1")), way(true, None)];
-        assert_eq!(graph.ways(&chain("B"), &any), both.into());
-        assert_eq!(graph.ways(&chain("FORWARD"), &any), [way(false, None)].into());
+        assert_eq!(
+            packets(&graph, "B", &any),
+            [way(false, Some("br-1"))].into(),
+            "input sees every packet"
+        );
+        let port = graph.ways(&chain("B"), &any, Aspect::Port);
+        assert_eq!(port, [way(true, None)].into(), "but not the port of each");
+        assert_eq!(packets(&graph, "FORWARD", &any), [way(false, None)].into());
     }
 
     #[test]
@@ -189,12 +262,12 @@ mod tests {
             always_slow: true,
             ..any.clone()
         };
-        assert_eq!(graph.ways(&chain("FORWARD"), &syn), [].into());
+        assert_eq!(packets(&graph, "FORWARD", &syn), [].into());
         graph.jump(chain("FORWARD"), chain("NEW"), syn);
-        assert_eq!(graph.ways(&chain("NEW"), &any), [].into());
+        assert_eq!(packets(&graph, "NEW", &any), [].into());
         graph.jump(chain("PREROUTING"), chain("DNAT"), any.clone());
-        assert_eq!(graph.ways(&chain("DNAT"), &any), [].into());
-        assert_eq!(graph.ways(&chain("UNUSED"), &any), [].into());
+        assert_eq!(packets(&graph, "DNAT", &any), [].into());
+        assert_eq!(packets(&graph, "UNUSED", &any), [].into());
     }
 
     #[test]
@@ -202,7 +275,7 @@ mod tests {
         let mut graph = graph();
         graph.obscure("ip", "filter");
         assert_eq!(
-            graph.ways(&chain("MAPPED"), &from("br-1")),
+            packets(&graph, "MAPPED", &from("br-1")),
             [way(false, Some("br-1"))].into()
         );
     }
@@ -213,12 +286,55 @@ mod tests {
         let any = Common::default();
         graph.jump(chain("A"), chain("B"), any.clone());
         graph.jump(chain("B"), chain("A"), any.clone());
-        assert_eq!(graph.ways(&chain("A"), &any), [].into());
+        assert_eq!(packets(&graph, "A", &any), [].into());
         for number in 0..2 * MOST {
             let name = format!("C{number}");
             graph.jump(chain("FORWARD"), chain(&name), from(&name));
             graph.jump(chain(&name), chain("ALL"), any.clone());
         }
-        assert_eq!(graph.ways(&chain("ALL"), &any), [way(false, None)].into());
+        assert_eq!(packets(&graph, "ALL", &any), [way(false, None)].into());
+    }
+
+    /// The families' hooks, and what of them the fast path skips.
+    #[test]
+    fn hooks() {
+        let entrance = |family: &str, kind: &str, hook| {
+            let chain = NftChain {
+                family: family.into(),
+                table: "t".into(),
+                name: "c".into(),
+                kind: kind.into(),
+                hook,
+                priority: 0,
+                device: Some("eth0".into()),
+                policy_drop: false,
+            };
+            Entrance::of(&chain)
+        };
+        let told = |family, kind, hook| {
+            let takes = entrance(family, kind, hook).takes;
+            [Aspect::Packet, Aspect::Port, Aspect::EarlyMark].map(|aspect| takes.contains(&aspect))
+        };
+        for family in ["ip", "inet"] {
+            assert_eq!(told(family, "filter", 0), [true, true, false], "prerouting");
+            assert_eq!(told(family, "filter", 1), [false, true, false], "input");
+            assert_eq!(told(family, "filter", 2), [true, false, false], "forward");
+            assert_eq!(told(family, "filter", 3), [false, false, false], "output");
+            assert_eq!(told(family, "route", 3), [false, false, false], "output");
+            assert_eq!(told(family, "filter", 4), [true, false, false], "postrouting");
+            assert_eq!(told(family, "nat", 0), [false, false, false], "nat");
+        }
+        for (hook, early) in [(0, true), (1, true), (2, false), (3, false), (4, false), (5, true)] {
+            assert_eq!(
+                told("bridge", "filter", hook),
+                [true, false, early],
+                "bridge hook {hook}"
+            );
+        }
+        assert_eq!(told("netdev", "filter", 0), [true, false, true]);
+        assert_eq!(told("netdev", "filter", 1), [true, false, false]);
+        assert_eq!(told("inet", "filter", 5), [true, false, true], "inet ingress");
+        assert_eq!(entrance("netdev", "filter", 0).common.iif.as_deref(), Some("eth0"));
+        assert_eq!(entrance("netdev", "filter", 1).common.oif.as_deref(), Some("eth0"));
     }
 }

@@ -1,0 +1,362 @@
+//! One nftables rule, read expression by expression: what its registers hold, and what is made of it.
+
+use super::super::field::{Bytes, Header, Outcome};
+use super::super::reading::Reading;
+use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find};
+use super::super::ways::{Chain, Common};
+use super::registers::{Loaded, Registers};
+use super::{NFTA_EXPR_NAME, is_rated};
+use crate::observe::nftables::{NFGENMSG, family};
+use crate::observe::wire::{Attr, Attrs, Message};
+use crate::world::Verdict;
+
+mod decide;
+
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_EXPR_DATA: u16 = 2;
+/// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`.
+const XT_NAME: u16 = 1;
+
+/// Reads a rule; `None` if it has no table, chain or expressions.
+pub fn parse(message: Message<'_>) -> Option<Rule> {
+    let attrs = Attrs::after(message.payload, NFGENMSG);
+    let number = *message.payload.first()?;
+    let text = |kind| attrs.find(kind).map(Attr::text);
+    let family = family(number);
+    let mut rule = Rule {
+        reading: Reading::new(Common::default(), ["bridge", "netdev"].contains(&family.as_str())),
+        chain: (family, text(NFTA_RULE_TABLE)?, text(NFTA_RULE_CHAIN)?),
+        handle: attrs.find(NFTA_RULE_HANDLE).and_then(Attr::be64).unwrap_or(0),
+        network: match number {
+            2 => Header::Ip4,
+            10 => Header::Ip6,
+            _ => Header::Ip,
+        },
+        ..Rule::default()
+    };
+    for element in attrs.find(NFTA_RULE_EXPRESSIONS)?.nested() {
+        rule.read(element.nested());
+    }
+    Some(rule)
+}
+
+/// What has been read of a rule.
+pub struct Rule {
+    /// Where it is.
+    pub chain: Chain,
+    /// The kernel's number of it.
+    pub handle: u64,
+    /// What is found in it.
+    pub reading: Reading,
+    /// Whether it looks a verdict up.
+    pub has_map: bool,
+    /// The sets that it looks something up in.
+    pub sets: Vec<String>,
+    registers: Registers,
+    /// Which headers the packets have that the rest of the rule sees: by its table's family, or by a comparison.
+    network: Header,
+    transport: Header,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            chain: Chain::default(),
+            handle: 0,
+            reading: Reading::default(),
+            has_map: false,
+            sets: Vec::new(),
+            registers: Registers::default(),
+            network: Header::Ip,
+            transport: Header::Transport,
+        }
+    }
+}
+
+impl Rule {
+    fn read(&mut self, expression: Attrs<'_>) {
+        let Some(name) = expression.find(NFTA_EXPR_NAME).map(Attr::text) else {
+            return;
+        };
+        let data = expression.find(NFTA_EXPR_DATA).map_or(Attrs(&[]), Attr::nested);
+        match name.as_str() {
+            "match" | "target" => self.compat(&name, data),
+            "meta" => self.meta(data),
+            "ct" => self.ct(data),
+            "payload" => self.payload(data),
+            "exthdr" => self.extension(data),
+            "cmp" => self.compare(data),
+            "bitwise" => self.mask(data),
+            // NFTA_BYTEORDER_SREG, NFTA_BYTEORDER_DREG, NFTA_BYTEORDER_LEN
+            "byteorder" => self.derive(number(data, 1), number(data, 2), number(data, 4)),
+            // NFTA_RANGE_SREG
+            "range" => self.ask(number(data, 1)),
+            "lookup" => self.lookup(data),
+            "objref" => self.object(data),
+            "immediate" => self.immediate(data),
+            "dynset" => self.dynset(data),
+            "hash" => self.hash(data),
+            "reject" => self.reading.decide(Verdict::Drop, "reject"),
+            "queue" => {
+                self.reading.decide(Verdict::Queue, "queue");
+                self.reading.see(Place::Expression, &name);
+            }
+            "log" => {
+                const NFTA_LOG_GROUP: u16 = 1;
+                let to_group = data.find(NFTA_LOG_GROUP).is_some();
+                self.reading.words.push("log".into());
+                self.reading
+                    .see(Place::Expression, if to_group { "nflog" } else { "log" });
+            }
+            "counter" => {}
+            _ => self.other(&name, data),
+        }
+    }
+
+    /// An expression that is known by its name alone. What it puts in a register is judged with it; where that is does not
+    /// matter, since the attribute is not the same for all of them: what was there before is judged besides.
+    fn other(&mut self, name: &str, data: Attrs<'_>) {
+        if find(Place::Expression, name).is_some() {
+            self.reading.words.push(name.to_owned());
+        }
+        // NFTA_FIB_DREG, NFTA_RT_DREG, NFTA_NG_DREG, NFTA_OSF_DREG: 1; NFTA_SOCKET_DREG: 2
+        let target = match name {
+            "fib" | "rt" | "numgen" | "osf" => number(data, 1),
+            "socket" => number(data, 2),
+            _ => None,
+        };
+        self.load(target, 4, Loaded::Plain);
+        self.reading.see(Place::Expression, name);
+    }
+
+    fn compat(&mut self, name: &str, data: Attrs<'_>) {
+        let xt = data.find(XT_NAME).map(Attr::text).unwrap_or_default();
+        // NFTA_MATCH_REV and NFTA_MATCH_INFO
+        let revision = number(data, 2).and_then(|number| u8::try_from(number).ok());
+        let info = data.find(3).map_or(&[][..], |info| info.payload);
+        let (place, word) = if name == "match" {
+            (Place::Match, "-m")
+        } else {
+            (Place::Target, "-j")
+        };
+        self.reading.words.push(format!("{word} {xt}"));
+        self.reading.see_xt(place, &xt, revision.unwrap_or(u8::MAX), info);
+        if place == Place::Target && matches!(xt.as_str(), "REJECT" | "DROP") {
+            self.reading.verdict = Verdict::Drop;
+        }
+    }
+
+    fn meta(&mut self, data: Attrs<'_>) {
+        // NFTA_META_DREG, NFTA_META_KEY, NFTA_META_SREG; NFT_META_*
+        let (target, key, source) = (number(data, 1), number(data, 2), number(data, 3));
+        let name = key_name(&META, key);
+        if source.is_some() {
+            self.reading.words.push(format!("meta {name} set"));
+            self.reading.see(Place::MetaSet, &name);
+            self.ask(source);
+            return;
+        }
+        let loaded = match key {
+            Some(4) => Loaded::IncomingIndex,
+            Some(5) => Loaded::OutgoingIndex,
+            Some(6) => Loaded::IncomingName,
+            Some(7) => Loaded::OutgoingName,
+            Some(15) => Loaded::NetfilterProtocol,
+            Some(16) => Loaded::Protocol,
+            Some(1) => Loaded::EtherType,
+            _ => self.key(Place::Meta, &name),
+        };
+        // Names of interfaces are 16 bytes long.
+        let len = if name.ends_with("name") || name.ends_with("kind") {
+            16
+        } else {
+            4
+        };
+        self.load(target, len, loaded);
+    }
+
+    fn ct(&mut self, data: Attrs<'_>) {
+        // NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_SREG; NFT_CT_*
+        let (target, key, source) = (number(data, 1), number(data, 2), number(data, 4));
+        let name = key_name(&CT, key);
+        if source.is_some() {
+            self.reading.words.push(format!("ct {name} set"));
+            self.reading.see(Place::CtSet, &name);
+            self.ask(source);
+            return;
+        }
+        let loaded = if key == Some(0) {
+            Loaded::State(u32::MAX)
+        } else {
+            self.key(Place::Ct, &name)
+        };
+        let len = if name.contains("addr") || name == "label" {
+            16
+        } else {
+            4
+        };
+        self.load(target, len, loaded);
+    }
+
+    /// What a key of `meta` or `ct` loads. What judges is found when something is made of it.
+    fn key(&mut self, place: Place, name: &str) -> Loaded {
+        match find(place, name) {
+            Some(known) if known.row.class == Class::Judges => Loaded::Judging(known.what(), known.row.reason),
+            _ => {
+                self.reading.see(place, name);
+                Loaded::Plain
+            }
+        }
+    }
+
+    fn payload(&mut self, data: Attrs<'_>) {
+        // NFTA_PAYLOAD_DREG, _BASE, _OFFSET, _LEN, _SREG; the bases are link layer 0, network 1, transport 2, inner 3.
+        let header = match number(data, 2) {
+            Some(0) => Header::Link,
+            Some(1) => self.network,
+            Some(2) => self.transport,
+            _ => Header::Inner,
+        };
+        let (offset, len) = (number(data, 3).unwrap_or(u32::MAX), number(data, 4).unwrap_or(1));
+        // No register is longer (`NFT_REG_SIZE` times four).
+        let len = usize::try_from(len).unwrap_or(usize::MAX).clamp(1, 64);
+        if let Some(source) = number(data, 5) {
+            self.write(Bytes::load(header, offset, len), source);
+            return;
+        }
+        let loaded = match (header, offset, len) {
+            (Header::Ip4, 9, 1) | (Header::Ip6, 6, 1) => Loaded::Protocol,
+            (Header::Link, 12, 2) => Loaded::EtherType,
+            _ => Loaded::Bytes(Bytes::load(header, offset, len)),
+        };
+        self.load(number(data, 1), len, loaded);
+    }
+
+    /// `payload set`. nft writes two bytes at least: those bits that are written as they were read do not count.
+    fn write(&mut self, place: Bytes, source: u32) {
+        let same = match self.registers.get(source) {
+            Some(Loaded::Bytes(bytes)) => {
+                bytes.header == place.header && bytes.offset == place.offset && bytes.kept.len() == place.kept.len()
+            }
+            _ => false,
+        };
+        let changed = match self.registers.get(source) {
+            Some(Loaded::Bytes(bytes)) if same => Bytes {
+                kept: bytes
+                    .kept
+                    .iter()
+                    .zip(&bytes.flip)
+                    .map(|(kept, flip)| !kept | flip)
+                    .collect(),
+                ..place
+            },
+            _ => place,
+        };
+        if !same {
+            self.ask(Some(source));
+        }
+        self.reading.words.push("set".into());
+        // As the targets of iptables that do this.
+        let varies = matches!(changed.varies(), Outcome::Varies(..));
+        self.reading.see(Place::Target, if varies { "TTL" } else { "DSCP" });
+    }
+
+    fn extension(&mut self, data: Attrs<'_>) {
+        // NFTA_EXTHDR_DREG, _LEN, _OP, _SREG; NFT_EXTHDR_OP_*
+        let (target, len, op, source) = (number(data, 1), number(data, 4), number(data, 6), number(data, 7));
+        let name = key_name(&EXTENSIONS, Some(op.unwrap_or(0)));
+        let loaded = self.key(Place::Extension, &name);
+        if let (None, Loaded::Judging(what, reason)) = (target, &loaded) {
+            // `tcp option … set`, `reset tcp option …`
+            self.reading.acts = true;
+            self.judge((what, reason));
+        }
+        self.ask(source);
+        self.load(target, usize::try_from(len.unwrap_or(4)).unwrap_or(4), loaded);
+    }
+
+    fn hash(&mut self, data: Attrs<'_>) {
+        // NFTA_HASH_SREG, NFTA_HASH_DREG, NFTA_HASH_LEN. A symmetric one has no source: it is of addresses and ports.
+        self.derive(number(data, 1), number(data, 2), Some(4));
+    }
+
+    fn lookup(&mut self, data: Attrs<'_>) {
+        // NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_LOOKUP_DREG; register 0 is the verdict
+        let is_map = number(data, 3) == Some(0);
+        self.has_map |= is_map;
+        self.reading.acts |= is_map;
+        self.sets.extend(data.find(1).map(Attr::text));
+        self.reading.words.push("lookup".into());
+        self.ask(number(data, 2));
+        self.load(number(data, 3).filter(|target| *target != 0), 16, Loaded::Plain);
+    }
+
+    fn dynset(&mut self, data: Attrs<'_>) {
+        // NFTA_DYNSET_SREG_KEY, NFTA_DYNSET_SREG_DATA
+        self.ask(number(data, 4));
+        self.ask(number(data, 5));
+        let name = if is_rated(data, 7, 10) { "meter" } else { "dynset" };
+        self.reading.acts = true;
+        self.reading.words.push(name.into());
+        self.reading.see(Place::Expression, name);
+    }
+
+    fn object(&mut self, data: Attrs<'_>) {
+        // NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_*. Without it, NFTA_OBJREF_SET_SREG and NFTA_OBJREF_SET_NAME: a map that
+        // leads to counters, quotas, limits.
+        let kind = number(data, 1);
+        let name = if kind.is_none() && data.find(4).is_some() {
+            self.ask(number(data, 3));
+            "counter".to_owned()
+        } else {
+            key_name(&OBJECTS, kind)
+        };
+        self.reading.words.push(format!("{name} object"));
+        self.reading.acts = true;
+        self.reading.see(Place::Object, &name);
+    }
+
+    fn load(&mut self, register: Option<u32>, len: usize, loaded: Loaded) {
+        if let Some(register) = register {
+            self.registers.load(register, len, loaded);
+        }
+    }
+
+    fn derive(&mut self, from: Option<u32>, to: Option<u32>, len: Option<u32>) {
+        let keys = from.into_iter().flat_map(|register| self.registers.key(register));
+        let varying = keys.map(Loaded::derived).find(|loaded| *loaded != Loaded::Plain);
+        let len = usize::try_from(len.unwrap_or(4)).unwrap_or(4);
+        self.load(to, len, varying.unwrap_or(Loaded::Plain));
+    }
+
+    /// A register, and those that follow it, decide something.
+    fn ask(&mut self, register: Option<u32>) {
+        let keys = register.into_iter().flat_map(|register| self.registers.key(register));
+        let varying: Vec<_> = keys.filter_map(Loaded::varies).collect();
+        for found in varying {
+            self.judge(found);
+        }
+    }
+
+    fn judge(&mut self, (what, reason): (&'static str, &'static str)) {
+        self.reading.words.push(what.into());
+        self.reading.judges(what, reason);
+    }
+}
+
+pub(super) fn number(attrs: Attrs<'_>, kind: u16) -> Option<u32> {
+    attrs.find(kind).and_then(Attr::be32)
+}
+
+/// What nft calls a number; of one that it does not know, the number.
+fn key_name(names: &[&str], key: Option<u32>) -> String {
+    let Some(key) = key else {
+        return "?".into();
+    };
+    let name = usize::try_from(key).ok().and_then(|key| names.get(key));
+    name.filter(|name| !name.is_empty())
+        .map_or_else(|| format!("key {key}"), ToString::to_string)
+}

@@ -1,0 +1,147 @@
+//! What a rule makes of what its registers hold: masks, comparisons, verdicts.
+
+use super::super::super::field::{Bytes, Header, Outcome};
+use super::super::super::reading::Reading;
+use super::super::super::table::Place;
+use super::super::super::xt::{is_other_protocol, is_unreplied};
+use super::super::registers::Loaded;
+use super::{Rule, number};
+use crate::observe::wire::{Attr, Attrs, u32_at};
+use crate::world::Verdict;
+
+impl Rule {
+    /// `register = register & mask ^ flip`.
+    pub(super) fn mask(&mut self, data: Attrs<'_>) {
+        // NFTA_BITWISE_SREG, _DREG, _LEN, _MASK and _XOR with NFTA_DATA_VALUE in them, _OP: 0 is this one; NFTA_BITWISE_SREG2.
+        let value = |kind| data.find(kind).and_then(|value| value.nested().find(1));
+        let (source, target, len) = (number(data, 1), number(data, 2), number(data, 3));
+        let is_mask = number(data, 6).unwrap_or(0) == 0;
+        let flip = value(5).map_or(&[][..], |flip| flip.payload);
+        let flipped = flip.iter().any(|byte| *byte != 0);
+        let before = source.and_then(|register| self.registers.get(register));
+        let after = match (before, value(4).map(|mask| mask.payload)) {
+            (Some(Loaded::Bytes(bytes)), Some(mask))
+                if is_mask && mask.len() == bytes.kept.len() && flip.len() == mask.len() =>
+            {
+                let kept = bytes.kept.iter().zip(mask).map(|(kept, mask)| kept & mask);
+                let old = bytes.flip.iter().zip(mask).map(|(old, mask)| old & mask);
+                Loaded::Bytes(Bytes {
+                    kept: kept.collect(),
+                    flip: old.zip(flip).map(|(old, flip)| old ^ flip).collect(),
+                    ..bytes.clone()
+                })
+            }
+            (Some(Loaded::State(old)), Some(mask)) if is_mask && !flipped => {
+                u32_at(mask, 0).map_or(Loaded::Plain, |mask| Loaded::State(old & mask))
+            }
+            _ => {
+                let second = number(data, 8).and_then(|register| self.registers.get(register));
+                let mut both = source
+                    .into_iter()
+                    .flat_map(|register| self.registers.key(register))
+                    .chain(second);
+                both.find_map(Loaded::varies)
+                    .map_or(Loaded::Plain, |(what, reason)| Loaded::Judging(what, reason))
+            }
+        };
+        self.load(target, usize::try_from(len.unwrap_or(4)).unwrap_or(4), after);
+    }
+
+    pub(super) fn compare(&mut self, data: Attrs<'_>) {
+        // NFTA_CMP_SREG, NFTA_CMP_OP (NFT_CMP_EQ 0, NFT_CMP_NEQ 1), NFTA_CMP_DATA with NFTA_DATA_VALUE in it
+        let value = data.find(3).and_then(|value| value.nested().find(1));
+        let (Some(register), Some(value)) = (number(data, 1), value) else {
+            return;
+        };
+        let Some(loaded) = self.registers.get(register).cloned() else {
+            return;
+        };
+        let is_zero = value.payload.iter().all(|byte| *byte == 0);
+        match (number(data, 2), &loaded) {
+            (Some(op @ (0 | 1)), Loaded::Bytes(bytes)) => match bytes.compare(value.payload, op == 0) {
+                Outcome::Repeatable => {}
+                Outcome::Never => self.reading.common.always_slow = true,
+                Outcome::Varies(what, reason) => self.judge((what, reason)),
+            },
+            (Some(0), _) => self.equals(&loaded, value),
+            // `ct state new` asks whether anything is left under a mask.
+            (Some(1), Loaded::State(mask)) if is_zero => self.reading.common.always_slow |= is_unreplied(*mask),
+            _ => {}
+        }
+        if !matches!(loaded, Loaded::Bytes(_)) || !matches!(number(data, 2), Some(0 | 1)) {
+            loaded.varies().into_iter().for_each(|found| self.judge(found));
+        }
+    }
+
+    fn equals(&mut self, loaded: &Loaded, value: Attr<'_>) {
+        // Without a terminating zero it is the beginning of a name, for `eth*`.
+        let name = Some(value.text()).filter(|_| value.payload.contains(&0));
+        let by_index = || nix::net::if_::if_indextoname(value.u32()?).ok()?.into_string().ok();
+        let Reading { common, words, .. } = &mut self.reading;
+        match loaded {
+            Loaded::IncomingName => {
+                words.push(format!("iifname {}", value.text()));
+                common.iif = name;
+            }
+            Loaded::OutgoingName => {
+                words.push(format!("oifname {}", value.text()));
+                common.oif = name;
+            }
+            Loaded::IncomingIndex => {
+                common.iif = by_index();
+                words.extend(common.iif.iter().map(|name| format!("iif {name}")));
+            }
+            Loaded::OutgoingIndex => {
+                common.oif = by_index();
+                words.extend(common.oif.iter().map(|name| format!("oif {name}")));
+            }
+            Loaded::NetfilterProtocol | Loaded::EtherType => match value.payload {
+                [2, ..] | [0x08, 0x00, ..] => self.network = Header::Ip4,
+                [10, ..] | [0x86, 0xdd, ..] => self.network = Header::Ip6,
+                // Neither IPv4 nor IPv6: ARP, a VLAN tag.
+                _ => common.always_slow = true,
+            },
+            Loaded::Protocol => {
+                common.always_slow |= value.u8().is_some_and(is_other_protocol);
+                self.transport = match value.u8() {
+                    Some(6) => Header::Tcp,
+                    Some(17) => Header::Udp,
+                    _ => Header::Transport,
+                };
+            }
+            Loaded::State(mask) => {
+                common.always_slow |= value.u32().is_some_and(|states| is_unreplied(mask & states));
+            }
+            Loaded::Plain | Loaded::Judging(..) | Loaded::Bytes(_) => {}
+        }
+    }
+
+    pub(super) fn immediate(&mut self, data: Attrs<'_>) {
+        // NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE and NFTA_VERDICT_CHAIN
+        let content = data.find(2).map_or(Attrs(&[]), Attr::nested);
+        let Some(verdict) = content.find(2) else {
+            let len = content.find(1).map_or(4, |value| value.payload.len());
+            self.load(number(data, 1), len, Loaded::Plain);
+            return;
+        };
+        let verdict = verdict.nested();
+        let chain = verdict.find(2).map(Attr::text).unwrap_or_default();
+        let (kind, word) = match verdict.find(1).and_then(Attr::be32).map(u32::cast_signed) {
+            Some(0) => (Verdict::Drop, "drop".into()),
+            Some(1) => (Verdict::Accept, "accept".into()),
+            Some(-3) => (Verdict::Jump, format!("jump {chain}")),
+            Some(-4) => (Verdict::Jump, format!("goto {chain}")),
+            Some(-5) => (Verdict::Return, "return".into()),
+            // NF_QUEUE, with the queue's number in the upper half.
+            Some(code) if code & 0xff == 3 => {
+                self.reading.see(Place::Expression, "queue");
+                (Verdict::Queue, "queue".into())
+            }
+            // NFT_CONTINUE
+            Some(-1) => return,
+            other => (Verdict::None, format!("verdict {}", other.unwrap_or_default())),
+        };
+        self.reading.decide(kind, word);
+        self.reading.jump = (kind == Verdict::Jump).then_some(chain);
+    }
+}

@@ -1,0 +1,247 @@
+//! Matches and targets of iptables and ebtables that are judged by what they ask for, or that only packets pass which
+//! take the slow path in any case: those that open or close a TCP connection, and those of a conversation that conntrack
+//! has not seen a reply of.
+
+use super::table::Place;
+use crate::observe::wire::{u16_at, u32_at};
+
+/// FIN, SYN, RST: the data path leaves every packet with one of them to the kernel.
+const OPENS_OR_CLOSES: u8 = 0x07;
+/// And every one without it.
+const ACK: u8 = 0x10;
+/// IANA protocol numbers.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// The bits of TOS and traffic class that are no part of the flow.
+const ECN: u8 = 3;
+
+/// Whether a protocol is none of those on the fast path.
+pub fn is_other_protocol(number: u8) -> bool {
+    number != TCP && number != UDP
+}
+
+/// Whether `ct state` of these (`NF_CT_STATE_BIT`: RELATED 4, NEW 8) is that of packets before the first reply.
+pub fn is_unreplied(states: u32) -> bool {
+    states != 0 && states & !(4 | 8) == 0
+}
+
+/// What a match or target that depends on its parameters is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The same for every packet of a flow.
+    Repeatable,
+    /// Only packets pass it that always take the slow path.
+    SlowOnly,
+    /// It judges by the packet, or it is not understood.
+    Judges,
+}
+
+/// Judges one of those that depend. `info` is its own structure, as the kernel has it.
+pub fn ask(place: Place, name: &str, revision: u8, info: &[u8]) -> Answer {
+    let answer = match (place, name) {
+        (Place::Match, "tcp") => tcp(info),
+        (Place::Match, "state") => u32_at(info, 0).map(|states| slow_if(is_unreplied(states))),
+        (Place::Match, "conntrack") => conntrack(revision, info),
+        (Place::Match, "set") => set(revision, info),
+        (Place::Match, "tos") => (revision == 1).then(|| tos(info)).flatten(),
+        (Place::Target, "TOS") => (revision == 1).then(|| tos_target(info)).flatten(),
+        (Place::Match, "ip") => bridged_ip(info, 17),
+        (Place::Match, "ip6") => bridged_ip(info, 65),
+        _ => None,
+    };
+    answer.unwrap_or(Answer::Judges)
+}
+
+const fn slow_if(is_slow: bool) -> Answer {
+    if is_slow { Answer::SlowOnly } else { Answer::Repeatable }
+}
+
+const fn judges_if(judges: bool) -> Answer {
+    if judges { Answer::Judges } else { Answer::Repeatable }
+}
+
+/// `struct xt_tcp`: ports (8 bytes), option, mask and value of the flags, inversions (`XT_TCP_INV_FLAGS` is 4).
+fn tcp(info: &[u8]) -> Option<Answer> {
+    let (option, mask, value, inversions) = (*info.get(8)?, *info.get(9)?, *info.get(10)?, *info.get(11)?);
+    let known = OPENS_OR_CLOSES | ACK;
+    let is_inverted = inversions & 4 != 0;
+    let contradicts = mask & known & (value ^ ACK) != 0 || value & !mask != 0;
+    let flags = if !contradicts && mask & !known != 0 {
+        Answer::Judges
+    } else {
+        // Fast packets all have what is asked for, or none of them has.
+        slow_if(contradicts != is_inverted)
+    };
+    Some(if flags == Answer::Repeatable {
+        judges_if(option != 0)
+    } else {
+        flags
+    })
+}
+
+/// `struct xt_conntrack_mtinfo1` to `3`: eight addresses, expiry, protocol, ports, and then what is asked for.
+fn conntrack(revision: u8, info: &[u8]) -> Option<Answer> {
+    const STATE: u16 = 1;
+    const EXPIRES: u16 = 1 << 7;
+    const ASKED: usize = 8 * 16 + 8 + 2 + 4 * 2;
+    let (asked, inverted) = (u16_at(info, ASKED)?, u16_at(info, ASKED + 2)?);
+    let states = match revision {
+        1 => u32::from(*info.get(ASKED + 4)?),
+        2 | 3 => u32::from(u16_at(info, ASKED + 4)?),
+        _ => return None,
+    };
+    if asked & STATE != 0 && inverted & STATE == 0 && is_unreplied(states) {
+        return Some(Answer::SlowOnly);
+    }
+    Some(judges_if(asked & EXPIRES != 0))
+}
+
+/// `struct xt_set_info_match_v1`, `v3`, `v4`: four bytes that name the set, then how to compare its counters
+/// (`IPSET_COUNTER_NONE` is 0).
+fn set(revision: u8, info: &[u8]) -> Option<Answer> {
+    let operators = match revision {
+        1 | 2 => return Some(Answer::Repeatable),
+        3 => [8, 24],
+        4 => [16, 32],
+        _ => return None,
+    };
+    let [packets, bytes] = operators.map(|place| info.get(place).copied());
+    Some(judges_if(packets? != 0 || bytes? != 0))
+}
+
+/// `struct xt_tos_match_info`: mask, value, inversion.
+fn tos(info: &[u8]) -> Option<Answer> {
+    Some(judges_if(info.first()? & ECN != 0))
+}
+
+/// `struct xt_tos_target_info`: value, mask.
+fn tos_target(info: &[u8]) -> Option<Answer> {
+    Some(judges_if((info.first()? | info.get(1)?) & ECN != 0))
+}
+
+/// `struct ebt_ip_info`, `struct ebt_ip6_info`: the protocol, and behind it what is asked for (`EBT_IP_TOS` and `EBT_IP6_TCLASS` are 4) and
+/// what of it is inverted.
+fn bridged_ip(info: &[u8], protocol: usize) -> Option<Answer> {
+    const TOS: u8 = 4;
+    const PROTOCOL: u8 = 8;
+    let (number, asked, inverted) = (*info.get(protocol)?, *info.get(protocol + 1)?, *info.get(protocol + 2)?);
+    if asked & !inverted & PROTOCOL != 0 && is_other_protocol(number) {
+        return Some(Answer::SlowOnly);
+    }
+    Some(judges_if(asked & TOS != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_match(name: &str, revision: u8, info: &[u8]) -> Answer {
+        ask(Place::Match, name, revision, info)
+    }
+
+    #[test]
+    fn tcp_flags() {
+        let of = |option, mask, value, inversions| {
+            of_match(
+                "tcp",
+                0,
+                &[0, 0, 255, 255, 0, 0, 255, 255, option, mask, value, inversions],
+            )
+        };
+        let (repeatable, slow, judges) = (Answer::Repeatable, Answer::SlowOnly, Answer::Judges);
+        for (option, mask, value, inversions, expected, what) in [
+            (0, 0x17, 0x02, 0, slow, "--syn"),
+            (0, 0x17, 0x02, 4, repeatable, "! --syn"),
+            (0, 0x17, 0x10, 0, repeatable, "an acknowledgement"),
+            (0, 0x17, 0x10, 4, slow, "all but acknowledgements"),
+            (0, 0, 0, 0, repeatable, "ports only"),
+            (0, 0x08, 0x08, 0, judges, "PSH"),
+            (0, 0x08, 0, 0, judges, "no PSH"),
+            (0, 0x08, 0x08, 4, judges, "! PSH"),
+            (0, 0x18, 0x18, 0, judges, "PSH,ACK"),
+            (0, 0x20, 0x20, 0, judges, "URG"),
+            (0, 0x3f, 0, 0, slow, "ALL NONE"),
+            (0, 0x3f, 0x29, 0, slow, "ALL FIN,PSH,URG"),
+            (0, 0x06, 0x06, 0, slow, "SYN,RST SYN,RST"),
+            (5, 0, 0, 0, judges, "an option"),
+            (5, 0x17, 0x02, 0, slow, "an option of SYNs"),
+        ] {
+            assert_eq!(of(option, mask, value, inversions), expected, "{what}");
+        }
+        assert_eq!(of_match("tcp", 0, &[0; 3]), judges, "cut short");
+    }
+
+    #[test]
+    fn states() {
+        let mut info = [0; 160];
+        let mut with = |asked: u8, inverted: u8, states: u8| {
+            (info[146], info[148], info[150]) = (asked, inverted, states);
+            of_match("conntrack", 3, &info)
+        };
+        for (asked, inverted, states, expected, what) in [
+            (1, 0, 8, Answer::SlowOnly, "NEW"),
+            (1, 0, 12, Answer::SlowOnly, "NEW,RELATED"),
+            (1, 0, 2, Answer::Repeatable, "ESTABLISHED"),
+            (1, 0, 10, Answer::Repeatable, "ESTABLISHED,NEW"),
+            (1, 1, 8, Answer::Repeatable, "! NEW"),
+            (0, 0, 8, Answer::Repeatable, "not about the state"),
+            (1, 0, 1, Answer::Repeatable, "INVALID"),
+            (0x80, 0, 0, Answer::Judges, "--ctexpire"),
+        ] {
+            assert_eq!(with(asked, inverted, states), expected, "{what}");
+        }
+        assert_eq!(
+            of_match("conntrack", 4, &[0; 200]),
+            Answer::Judges,
+            "a revision to come"
+        );
+        assert_eq!(of_match("state", 0, &8u32.to_ne_bytes()), Answer::SlowOnly);
+        assert_eq!(of_match("state", 0, &1u32.to_ne_bytes()), Answer::Repeatable, "INVALID");
+    }
+
+    #[test]
+    fn the_bits_that_a_mask_keeps() {
+        assert_eq!(of_match("tos", 1, &[0xfc, 0x10, 0]), Answer::Repeatable);
+        assert_eq!(of_match("tos", 1, &[0xff, 0x10, 0]), Answer::Judges);
+        assert_eq!(of_match("tos", 0, &[0x10, 0]), Answer::Judges);
+        let target = |value, mask| ask(Place::Target, "TOS", 1, &[value, mask]);
+        assert_eq!(target(0x10, 0xfc), Answer::Repeatable);
+        assert_eq!(target(0x10, 0xff), Answer::Judges);
+        assert_eq!(target(0x01, 0), Answer::Judges);
+    }
+
+    #[test]
+    fn counters_of_sets() {
+        let with = |revision, place: usize| {
+            let mut info = [0; 48];
+            info[place] = 1;
+            of_match("set", revision, &info)
+        };
+        assert_eq!(with(1, 0), Answer::Repeatable);
+        assert_eq!(
+            (with(3, 0), with(3, 8), with(3, 24)),
+            (Answer::Repeatable, Answer::Judges, Answer::Judges)
+        );
+        assert_eq!(
+            (with(4, 0), with(4, 16), with(4, 32)),
+            (Answer::Repeatable, Answer::Judges, Answer::Judges)
+        );
+        assert_eq!(with(5, 0), Answer::Judges, "a revision to come");
+    }
+
+    #[test]
+    fn bridged_headers() {
+        for (name, place) in [("ip", 17), ("ip6", 65)] {
+            let with = |protocol, asked, inverted| {
+                let mut info = [0; 80];
+                (info[place], info[place + 1], info[place + 2]) = (protocol, asked, inverted);
+                of_match(name, 0, &info)
+            };
+            assert_eq!(with(0, 4, 0), Answer::Judges, "TOS");
+            assert_eq!(with(0, 4, 4), Answer::Judges, "! TOS");
+            assert_eq!(with(6, 8 | 16, 0), Answer::Repeatable, "ports of TCP");
+            assert_eq!(with(1, 8, 0), Answer::SlowOnly, "ICMP");
+            assert_eq!(with(1, 8, 8), Answer::Repeatable, "! ICMP");
+        }
+    }
+}
