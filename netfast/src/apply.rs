@@ -265,8 +265,21 @@ impl Datapath {
         &self.realized
     }
 
-    /// What the plan must know of the BPF subsystem. Nobody announces programs of others, so interfaces are looked at
-    /// when they appear, and all of them when `all` is set.
+    /// Looks again at the programs on an interface; whether others than before are among them that are not ours. One
+    /// that is not known yet is looked at when it is.
+    pub fn has_other_programs(&mut self, ifindex: u32, name: Option<&str>) -> bool {
+        if self.mode == Mode::Clsact || !self.facts.foreign.contains_key(&ifindex) {
+            return false;
+        }
+        let Some(programs) = name.and_then(|name| probe::attached(name).ok()) else {
+            return false;
+        };
+        let found = foreign(&programs);
+        self.facts.foreign.insert(ifindex, found.clone()) != Some(found)
+    }
+
+    /// What the plan must know of the BPF subsystem. Interfaces are looked at when they appear, and all of them when `all`
+    /// is set; what happens to their programs afterwards is polled for, see [`Self::has_other_programs`].
     pub fn facts(&mut self, world: &World, all: bool) -> &Facts {
         let devices = self.realized.devices.iter();
         self.facts.endpoints = devices

@@ -54,6 +54,35 @@ pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     owned(fd)
 }
 
+/// Where tcx programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcxHook {
+    /// Where packets come in from an interface.
+    Ingress,
+    /// Where they go out to it.
+    Egress,
+}
+
+impl TcxHook {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+}
+
+/// How often the programs on a tcx hook of an interface of this namespace have changed since it has had some
+/// (`bpf_mprog_query`, kernel/bpf/mprog.c). It is 1 while there are none.
+pub fn tcx_revision(ifindex: u32, hook: TcxHook) -> io::Result<u64> {
+    let mut attributes = empty();
+    attributes.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attributes.query.attach_type = match hook {
+        TcxHook::Ingress => bpf_attach_type::BPF_TCX_INGRESS as u32,
+        TcxHook::Egress => bpf_attach_type::BPF_TCX_EGRESS as u32,
+    };
+    // SAFETY: no pointer is given: only numbers are asked for.
+    unsafe { call(bpf_cmd::BPF_PROG_QUERY, &mut attributes) }?;
+    // SAFETY: every variant of the union is integers; the kernel has written the revision here.
+    Ok(unsafe { attributes.query.revision })
+}
+
 /// How many elements are asked for at once.
 const BATCH: usize = 4096;
 

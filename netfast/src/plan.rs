@@ -306,7 +306,7 @@ impl Build<'_> {
         if link.peer_elsewhere() {
             flags |= Device::PEER_ELSEWHERE;
         }
-        if tc::must_pass_egress(self.world, self.facts, link.ifindex) {
+        if tc::must_pass_egress(self.world, self.facts, link, mac) {
             flags |= Device::QUEUED;
         }
         if endpoint.any_source || (endpoint.address4.is_none() && endpoint.address6.is_none()) {

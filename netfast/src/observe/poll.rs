@@ -1,4 +1,5 @@
-//! What the kernel does not announce is polled: iptables-legacy tables, listeners on NFQUEUE, sysctls.
+//! What the kernel does not announce is polled: iptables-legacy tables, listeners on NFQUEUE, sysctls, and what is
+//! attached to interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::change::{Change, Hints};
+use super::programs::{self, Attached};
 use super::{legacy, nfqueue, sysctl};
 use crate::world::Sysctls;
 
@@ -15,6 +17,7 @@ pub struct Stamp {
     legacy: Option<BTreeMap<String, u64>>,
     queues: Option<BTreeSet<u16>>,
     sysctls: Sysctls,
+    attached: Option<BTreeMap<u32, Attached>>,
 }
 
 impl Stamp {
@@ -25,10 +28,34 @@ impl Stamp {
             legacy: legacy::tables().map(|tables| legacy::hashes(&tables)).ok(),
             queues: nfqueue::bound().ok(),
             sysctls: sysctl::read(),
+            attached: programs::look().ok(),
         }
     }
 
     fn changes(&self, before: &Self) -> impl Iterator<Item = Change> {
+        self.of_tables(before).chain(self.of_interfaces(before))
+    }
+
+    /// One that is new is announced, but what is attached to it may have come after it was looked at.
+    fn of_interfaces(&self, before: &Self) -> impl Iterator<Item = Change> {
+        let (now, before) = (self.attached.as_ref(), before.attached.as_ref());
+        let pairs = now.zip(before).into_iter().flat_map(|(now, before)| {
+            let known = |ifindex| before.get(ifindex).copied().unwrap_or_default();
+            now.iter().map(move |(ifindex, now)| (*ifindex, *now, known(ifindex)))
+        });
+        pairs.flat_map(|(device, now, before)| {
+            let quiet = (now.xdp, now.peer) != (before.xdp, before.peer);
+            let programs = now.tcx != before.tcx;
+            [
+                quiet.then_some(Change::Device { device }),
+                programs.then_some(Change::Programs { device }),
+            ]
+            .into_iter()
+            .flatten()
+        })
+    }
+
+    fn of_tables(&self, before: &Self) -> impl Iterator<Item = Change> + use<> {
         let ruleset = self.legacy != before.legacy;
         let queues = self.queues != before.queues;
         let sysctls = self.sysctls.of_verdicts() != before.sysctls.of_verdicts();
@@ -56,7 +83,9 @@ pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
             return;
         };
         now.changes(&before).for_each(|change| hints.send(change));
-        before = now;
+        // What could not be read this time is compared with what was read last.
+        let attached = now.attached.or(before.attached);
+        before = Stamp { attached, ..now };
     }
 }
 
@@ -74,6 +103,7 @@ mod tests {
                 conntrack_tcp_be_liberal: Some(false),
                 ..Sysctls::default()
             },
+            attached: None,
         };
         let changes = |edit: fn(&mut Sysctls)| {
             let mut now = before.clone();

@@ -7,6 +7,7 @@
 mod changes;
 mod closing;
 mod hostile;
+mod judges;
 mod lab;
 mod paths;
 mod rates;

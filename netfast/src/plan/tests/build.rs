@@ -148,6 +148,12 @@ pub fn add(world: &mut World, container: Container, bridge: u32) {
                 ..port
             },
         );
+        let peer = Peer {
+            mtu: 1500,
+            mac: Some(mac),
+            ..Peer::default()
+        };
+        world.peers.insert(index, peer);
         world.fdb.insert(FdbEntry {
             bridge: Some(bridge),
             ifindex: index,
