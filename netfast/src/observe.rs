@@ -96,7 +96,8 @@ impl Observer {
         let rules = nftables::open()?;
         let ipsec = netlink::xfrm::open();
         let memory = netlink::watch::Memory::read;
-        let (known, stamp) = spawn_blocking(move || ((memory(), memory()), poll::Stamp::read())).await?;
+        let (known, stamp) =
+            spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(&programs::Links::new()))).await?;
         let (known, known_neighbours) = (known.0?, known.1?);
         let runtime = match config.docker_host {
             Some(host) => {
@@ -268,7 +269,7 @@ struct Kernel {
     near: netlink::Snapshot,
     peers: Option<BTreeMap<u32, Peer>>,
     routing: Option<netlink::Routing>,
-    ruleset: Option<Ruleset>,
+    ruleset: Option<(Ruleset, BTreeSet<u32>)>,
     sysctls: Sysctls,
 }
 
@@ -284,7 +285,10 @@ impl Kernel {
             peers: parts.peers.then(|| netlink::peers(&near.links)).transpose()?,
             near,
             routing: parts.routes.then(netlink::routing).transpose()?,
-            ruleset: parts.ruleset.then(|| rules::read().unwrap_or_else(unreadable)),
+            ruleset: parts.ruleset.then(|| {
+                let programs = programs::on_netfilter(&programs::links(&programs::Links::new()));
+                (rules::read().unwrap_or_else(unreadable), programs)
+            }),
             sysctls: sysctl::read(),
         })
     }
@@ -312,8 +316,9 @@ impl Kernel {
             world.routes = routing.routes;
             world.policy_rules = routing.policy_rules;
         }
-        if let Some(ruleset) = self.ruleset {
+        if let Some((ruleset, programs)) = self.ruleset {
             world.ruleset = ruleset;
+            world.netfilter_programs = programs;
         }
     }
 }

@@ -59,6 +59,9 @@ pub struct World {
     pub sysctls: Sysctls,
     /// What is known of the packet filter's rules.
     pub ruleset: Ruleset,
+    /// BPF links to netfilter hooks by their numbers, those of other namespaces included: the kernel does not tell which
+    /// these are.
+    pub netfilter_programs: BTreeSet<u32>,
 }
 
 impl World {

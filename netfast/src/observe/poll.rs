@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::change::{Change, Hints};
-use super::programs::{self, Attached};
+use super::programs::{self, Attached, Links};
 use super::{legacy, nfqueue, sysctl};
 use crate::world::Sysctls;
 
@@ -18,17 +18,19 @@ pub struct Stamp {
     queues: Option<BTreeSet<u16>>,
     sysctls: Sysctls,
     attached: Option<BTreeMap<u32, Attached>>,
+    links: Links,
 }
 
 impl Stamp {
     /// Reads what there is, in the calling thread's namespace. It blocks for microseconds, or for some milliseconds
-    /// when iptables-legacy has thousands of rules.
-    pub fn read() -> Self {
+    /// when iptables-legacy has thousands of rules. BPF links that are known are not looked at again.
+    pub fn read(known: &Links) -> Self {
         Self {
             legacy: legacy::tables().map(|tables| legacy::hashes(&tables)).ok(),
             queues: nfqueue::bound().ok(),
             sysctls: sysctl::read(),
             attached: programs::look().ok(),
+            links: programs::links(known),
         }
     }
 
@@ -56,7 +58,8 @@ impl Stamp {
     }
 
     fn of_tables(&self, before: &Self) -> impl Iterator<Item = Change> + use<> {
-        let ruleset = self.legacy != before.legacy;
+        let ruleset = self.legacy != before.legacy
+            || programs::on_netfilter(&self.links) != programs::on_netfilter(&before.links);
         let queues = self.queues != before.queues;
         let sysctls = self.sysctls.of_verdicts() != before.sysctls.of_verdicts();
         let tuning = self.sysctls != before.sysctls && !sysctls;
@@ -78,8 +81,9 @@ pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
+        let known = before.links.clone();
         // An error means that the tokio runtime is shutting down.
-        let Ok(now) = tokio::task::spawn_blocking(Stamp::read).await else {
+        let Ok(now) = tokio::task::spawn_blocking(move || Stamp::read(&known)).await else {
             return;
         };
         now.changes(&before).for_each(|change| hints.send(change));
@@ -104,6 +108,7 @@ mod tests {
                 ..Sysctls::default()
             },
             attached: None,
+            links: Links::new(),
         };
         let changes = |edit: fn(&mut Sysctls)| {
             let mut now = before.clone();

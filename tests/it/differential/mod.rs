@@ -18,6 +18,7 @@ mod fence;
 mod generated;
 mod headers;
 mod icmp;
+mod programs;
 mod queue;
 mod routes;
 mod rules;

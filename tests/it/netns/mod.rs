@@ -7,8 +7,8 @@
 mod changes;
 mod closing;
 mod hostile;
-mod judges;
-mod lab;
+pub mod judges;
+pub mod lab;
 mod paths;
 mod rates;
 mod staleness;

@@ -403,6 +403,41 @@ mod tests {
         assert_eq!(neighbour(m, 29, STALE, Some(2)), of(2), "a usable one goes");
     }
 
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn what_a_bridge_and_its_ports_announce_names_the_device() {
+        let mut memory = Memory::default();
+        let about = |kind: u16, family: u8, name: &str| {
+            let mut header = [0; 16];
+            header[0] = family;
+            header[4] = 7;
+            Request::new(kind, 0, &header).attr(3, name.as_bytes())
+        };
+        let changed = Some(Change::Device { device: 7 });
+        let m = &mut memory;
+        assert_eq!(note(m, &about(link::RTM_NEWLINK, AF_BRIDGE, "v1")), changed);
+        assert_eq!(note(m, &about(link::RTM_NEWLINK, AF_BRIDGE, "v1")), None, "again");
+        assert_eq!(note(m, &about(link::RTM_DELLINK, AF_BRIDGE, "v1")), changed);
+        assert_eq!(note(m, &about(RTM_NEWVLAN, AF_BRIDGE, "")), changed);
+        assert_eq!(note(m, &about(RTM_DELVLAN, AF_BRIDGE, "")), changed);
+        assert_eq!(note(m, &about(RTM_NEWNEXTHOP, 0, "")), Some(Change::Routes));
+        assert_eq!(
+            note(m, &about(link::RTM_NEWLINK, 0, "v1")),
+            Some(Change::Links),
+            "it is new"
+        );
+        assert_eq!(note(m, &about(link::RTM_NEWLINK, 0, "v1")), None, "again");
+        assert_eq!(
+            note(m, &about(link::RTM_NEWLINK, 0, "v2")),
+            Some(Change::Links),
+            "a name"
+        );
+        assert_eq!(
+            note(m, &about(link::RTM_NEWLINK, 0, "v2").attr(4, &1400_u32.to_ne_bytes())),
+            changed
+        );
+    }
+
     fn station(memory: &mut Memory, kind: u16, port: u8) -> Option<Change> {
         let mut header = [0; 12];
         header[0] = AF_BRIDGE;

@@ -3,7 +3,7 @@
 
 mod by_flow;
 mod by_packet;
-mod program;
+pub mod program;
 mod recovery;
 
 use std::{

@@ -62,6 +62,30 @@ impl Judge {
         }
     }
 
+    /// On the forwarding hook of netfilter, for IPv4, of a namespace. It lets everything through.
+    pub fn on_forward(ns: &NsHandle) -> Self {
+        // `NFPROTO_IPV4`, `NF_INET_FORWARD`, and a priority that nobody else has.
+        const IPV4: u32 = 2;
+        const FORWARD: u32 = 2;
+        const PRIORITY: i32 = -77;
+        let attach_type = bpf_attach_type::BPF_NETFILTER as u32;
+        // `NF_ACCEPT`.
+        let accept = [instruction(0xb7, 0, 0, 1), instruction(0x95, 0, 0, 0)];
+        let program = load_code(bpf_prog_type::BPF_PROG_TYPE_NETFILTER, attach_type, &accept);
+        let mut attributes = empty();
+        // SAFETY: all of it was just zeroed.
+        let what = unsafe { &mut attributes.link_create };
+        what.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+        what.attach_type = attach_type;
+        what.__bindgen_anon_3.netfilter.pf = IPV4;
+        what.__bindgen_anon_3.netfilter.hooknum = FORWARD;
+        what.__bindgen_anon_3.netfilter.priority = PRIORITY;
+        let attach = || call(bpf_cmd::BPF_LINK_CREATE, &mut attributes).expect("attached");
+        Self {
+            _link: owned(ns.run(attach).expect("entered")),
+        }
+    }
+
     /// On what the programs in a cgroup receive.
     pub fn on_cgroup(directory: &Path) -> Self {
         let attach_type = bpf_attach_type::BPF_CGROUP_INET_INGRESS as u32;
@@ -144,14 +168,6 @@ impl Kind {
 
 /// Loads `if the datagram begins with UNWANTED { drop } else { pass }`.
 fn load(kind: &Kind, attach_type: u32) -> OwnedFd {
-    // Opcodes of linux/bpf.h; registers are the destination in the lower half byte, the source in the upper.
-    let instruction = |code: u8, registers: u8, off: i16, imm: i32| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(registers & 0xf, registers >> 4),
-        off,
-        imm,
-    };
     // IPv4 header without options, UDP header.
     let first_byte = kind.link_layer + 28;
     let code = [
@@ -167,11 +183,26 @@ fn load(kind: &Kind, attach_type: u32) -> OwnedFd {
         instruction(0xb7, 0x00, 0, kind.pass),
         instruction(0x95, 0, 0, 0),
     ];
+    load_code(kind.program, attach_type, &code)
+}
+
+/// Opcodes of linux/bpf.h; `registers` are the destination in the lower half byte, the source in the upper.
+fn instruction(code: u8, registers: u8, off: i16, imm: i32) -> bpf_insn {
+    bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(registers & 0xf, registers >> 4),
+        off,
+        imm,
+    }
+}
+
+fn load_code(kind: bpf_prog_type, attach_type: u32, code: &[bpf_insn]) -> OwnedFd {
     let license = c"GPL";
     let mut attributes = empty();
     // SAFETY: all of it was just zeroed.
     let what = unsafe { &mut attributes.__bindgen_anon_3 };
-    what.prog_type = kind.program as u32;
+    what.prog_type = kind as u32;
     what.expected_attach_type = attach_type;
     what.insns = code.as_ptr() as u64;
     what.insn_cnt = u32::try_from(code.len()).expect("few");
