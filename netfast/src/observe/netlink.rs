@@ -71,7 +71,8 @@ pub fn snapshot() -> Result<Snapshot, NetlinkError> {
 
 /// Asks about the other ends of veths anew, likewise: a question each, a few microseconds.
 pub fn peers(links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
-    link::peers(&mut Asker::route()?, links)
+    let ends: Vec<link::End> = links.values().filter_map(link::end).collect();
+    link::peers(&mut Asker::route()?, &ends)
 }
 
 /// Lists routes and policy routing rules anew, likewise.

@@ -48,16 +48,19 @@ pub fn on_netfilter(links: &Links) -> BTreeSet<u32> {
 pub fn look() -> Result<BTreeMap<u32, Attached>, NetlinkError> {
     let mut asker = Asker::route()?;
     let links = link::list_quiet(&mut asker)?;
+    let ends: Vec<link::End> = links
+        .iter()
+        .filter_map(|(ifindex, quiet)| quiet.peer.map(|(netns, peer)| (*ifindex, netns, peer)))
+        .collect();
+    let peers = link::peers(&mut asker, &ends)?;
     let mut found = BTreeMap::new();
     let mut has_tcx = true;
     for (ifindex, quiet) in links {
         let mut attached = Attached {
             xdp: quiet.xdp,
+            peer: peers.get(&ifindex).copied(),
             ..Attached::default()
         };
-        if let Some((netns, peer)) = quiet.peer {
-            attached.peer = link::peer(&mut asker, netns, peer)?;
-        }
         if quiet.is_ethernet && has_tcx {
             for (hook, revision) in TcxHook::BOTH.into_iter().zip(&mut attached.tcx) {
                 match bpf::tcx_revision(ifindex, hook) {

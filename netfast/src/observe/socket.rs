@@ -28,6 +28,8 @@ const BUFFER: usize = 64 * 1024;
 const WATCH_QUEUE: usize = 4 * 1024 * 1024;
 /// How often a dump that was disturbed is taken anew.
 const DUMP_TRIES: usize = 10;
+/// How many questions are asked at once: their answers must fit the socket's queue.
+const BATCH: usize = 32;
 /// How long the kernel may take to answer, in seconds. It answers at once or not at all.
 const ANSWER_TIMEOUT: i64 = 10;
 
@@ -169,6 +171,42 @@ impl Asker {
             what,
             missing: "the answer",
         })
+    }
+
+    /// Asks for one thing each, many at a time. `parse` is called for each answer; `None` where the kernel refused.
+    pub fn ask_all<T: Clone>(
+        &mut self,
+        requests: &[Request],
+        parse: impl Fn(Message<'_>) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, NetlinkError> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH) {
+            let first = self.seq.wrapping_add(1);
+            let bytes: Vec<u8> = batch
+                .iter()
+                .zip(0..)
+                .flat_map(|(request, at)| request.finish(first.wrapping_add(at)))
+                .collect();
+            self.seq = first.wrapping_add(u32::try_from(batch.len()).unwrap_or_default());
+            send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(io_error("send"))?;
+            let mut found = vec![None; batch.len()];
+            let mut waiting = batch.len();
+            while waiting > 0 {
+                let len = receive(self.fd.as_fd(), &mut self.buffer)?;
+                for message in Messages(&self.buffer[..len]) {
+                    if let Some(answer) = found.get_mut(message.seq.wrapping_sub(first) as usize) {
+                        waiting = waiting.saturating_sub(1);
+                        *answer = if message.kind == NLMSG_ERROR {
+                            None
+                        } else {
+                            parse(message)
+                        };
+                    }
+                }
+            }
+            answers.extend(found);
+        }
+        Ok(answers)
     }
 
     fn send(&mut self, request: &Request) -> Result<(), NetlinkError> {

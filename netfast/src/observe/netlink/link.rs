@@ -109,50 +109,53 @@ fn parse_quiet(message: Message<'_>) -> Option<(u32, Quiet)> {
     Some((ifindex(message)?, quiet))
 }
 
-/// Asks about the other end of a veth, in the namespace with this identifier. `None` if there is nothing to be learned:
-/// the namespace has no identifier (-1), or the end is gone.
-pub fn peer(asker: &mut Asker, netns: i32, ifindex: u32) -> Result<Option<Peer>, NetlinkError> {
-    if netns < 0 {
-        return Ok(None);
-    }
-    let mut header = [0; IFINFOMSG];
-    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    let request = Request::new(RTM_GETLINK, REQUEST, &header)
-        .attr(IFLA_TARGET_NETNSID, &netns.to_ne_bytes())
-        .attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-    let answer = asker.ask("the other end of a veth", &request, |message| {
-        let mut peer = Peer::default();
-        for attr in Attrs::after(message.payload, IFINFOMSG) {
-            match attr.kind {
-                IFLA_ADDRESS => peer.mac = attr.mac(),
-                IFLA_MTU => peer.mtu = attr.u32()?,
-                IFLA_XDP => peer.xdp = xdp(attr.nested()),
-                _ => {}
-            }
-        }
-        Some(peer)
-    });
-    match answer {
-        // Gone meanwhile, or its namespace is; or one that this process may not ask about.
-        Err(error) if error.refused().is_some() => Ok(None),
-        answer => answer.map(Some),
-    }
+/// The other end of a veth: the index of the end here, the identifier of the other end's namespace, and its index there.
+pub type End = (u32, i32, u32);
+
+/// Asks about the other ends of veths, each in its own namespace. One is missing if there is nothing to be learned: its
+/// namespace has no identifier (-1), it is gone, or this process may not ask there.
+pub fn peers(asker: &mut Asker, ends: &[End]) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
+    let requests: Vec<Request> = ends
+        .iter()
+        .map(|(_, netns, ifindex)| peer_request(*netns, *ifindex))
+        .collect();
+    let answers = asker.ask_all(&requests, parse_peer)?;
+    let found = ends.iter().zip(answers);
+    Ok(found.filter_map(|((here, ..), peer)| Some((*here, peer?))).collect())
 }
 
-/// Asks about the other ends of all veths that end in other namespaces.
-pub fn peers(asker: &mut Asker, links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
-    let mut peers = BTreeMap::new();
-    for link in links.values() {
-        if let LinkKind::Veth {
-            peer_ifindex: Some(ifindex),
-            peer_netns: Some(netns),
-        } = link.kind
-            && let Some(found) = peer(asker, netns, ifindex)?
-        {
-            peers.insert(link.ifindex, found);
+fn peer_request(netns: i32, ifindex: u32) -> Request {
+    let mut header = [0; IFINFOMSG];
+    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    Request::new(RTM_GETLINK, REQUEST, &header)
+        .attr(IFLA_TARGET_NETNSID, &netns.to_ne_bytes())
+        .attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
+}
+
+fn parse_peer(message: Message<'_>) -> Option<Peer> {
+    let mut peer = Peer::default();
+    for attr in Attrs::after(message.payload, IFINFOMSG) {
+        match attr.kind {
+            IFLA_ADDRESS => peer.mac = attr.mac(),
+            IFLA_MTU => peer.mtu = attr.u32()?,
+            IFLA_XDP => peer.xdp = xdp(attr.nested()),
+            _ => {}
         }
     }
-    Ok(peers)
+    Some(peer)
+}
+
+/// The other end of a link, if it is a veth that ends in another namespace.
+pub fn end(link: &Link) -> Option<End> {
+    if let LinkKind::Veth {
+        peer_ifindex: Some(ifindex),
+        peer_netns: Some(netns),
+    } = link.kind
+    {
+        Some((link.ifindex, netns, ifindex))
+    } else {
+        None
+    }
 }
 
 /// The address family of a link message: `AF_BRIDGE` for one about a bridge's port.

@@ -29,7 +29,7 @@ use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
 use crate::observe::change::{Change, Hints};
 use crate::observe::socket::{Asker, NetlinkError, Watcher};
 use crate::observe::wire::Message;
-use crate::world::{Address, FdbEntry, FdbState, Link, LinkKind, Mac, NeighbourKey, Peer};
+use crate::world::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 
 const RTM_DELQDISC: u16 = tc::RTM_NEWQDISC + 1;
 const RTM_DELTFILTER: u16 = tc::RTM_NEWTFILTER + 1;
@@ -271,14 +271,8 @@ impl Memory {
             return None;
         }
         let device = link::ifindex(message)?;
-        let LinkKind::Veth {
-            peer_ifindex: Some(ifindex),
-            peer_netns: Some(netns),
-        } = self.links.get(&device)?.kind
-        else {
-            return None;
-        };
-        let peer = link::peer(asker, netns, ifindex).ok()?;
+        let end = link::end(self.links.get(&device)?)?;
+        let peer = link::peers(asker, &[end]).ok()?.remove(&device);
         let before = self.peers.insert(device, peer);
         // What was not known may be no news; then the look costs a trip down the slow path.
         (before != Some(peer)).then_some(Change::Device { device })
