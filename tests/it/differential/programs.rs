@@ -1,6 +1,8 @@
 //! BPF programs on netfilter's hooks. The kernel does not say in whose namespace they are, so all networks of all hosts of
 //! this machine are slow meanwhile: in this ring no other test is running.
 
+use std::{thread, time::Duration};
+
 use netfast_tests::{
     cmd,
     require::{Need, needs},
@@ -24,7 +26,7 @@ fn a_program_on_a_netfilter_hook_sees_every_packet() {
     warm(&lab, &socket);
     let judge = Judge::on_forward(lab.topo.host());
     // Polled for every second.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    thread::sleep(Duration::from_millis(2500));
     let before = lab.fast();
     for _ in 0..50 {
         assert!(ask(&socket), "it lets everything through");

@@ -1,9 +1,15 @@
 //! Programs and filters that judge by what is in a packet: no verdict about one packet of a flow is good for the next.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use netfast_tests::{
     cmd, leftovers,
+    netns::NsHandle,
     require::{Need, needs},
     topo::Container,
 };
@@ -71,9 +77,15 @@ fn native_xdp_in_the_container_is_noticed_at_once() {
     let (_echo, socket) = Way::Bridge.open(&lab, 40_102);
     until_answered(&socket, "the first answer");
     warm(&lab, &socket);
-    let _judge = Judge::on(&lab.topo.container(0, 0).ns, "eth0", Place::XdpNative);
-    let last = last_answer(&socket, UNWANTED, std::time::Instant::now());
-    assert!(last < std::time::Duration::from_millis(500), "{last:?}");
+    // More often than the poll could be lucky.
+    for _ in 0..4 {
+        let judge = Judge::on(&lab.topo.container(0, 0).ns, "eth0", Place::XdpNative);
+        let last = last_answer(&socket, UNWANTED, Instant::now());
+        assert!(last < Duration::from_millis(400), "{last:?}");
+        drop(judge);
+        until_answered(&socket, "an answer without the judge");
+        warm(&lab, &socket);
+    }
 }
 
 #[test]
@@ -302,7 +314,7 @@ fn a_queueing_discipline_on_the_veth() {
     let add = format!("tc qdisc add dev {veth} root tbf rate 1gbit burst 100k latency 50ms");
     let _held = held(&lab, &add, &format!("tc qdisc del dev {veth} root"));
     // The daemon reads it at once.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     let (fast, before, number) = (lab.fast(), sent(&lab, veth), 200);
     for _ in 0..number {
         assert_eq!(
@@ -327,14 +339,14 @@ fn stopped_at_the_other_end(length: usize, on: &str, off: &str) {
     until_answered(&socket, "the first answer");
     warm(&lab, &socket);
     let arrives = |patience: u64| {
-        let patience = std::time::Duration::from_millis(patience);
+        let patience = Duration::from_millis(patience);
         socket.set_read_timeout(Some(patience)).expect("an option");
         let mut bytes = vec![WANTED; length];
         let _refused = socket.send(&bytes);
         socket.recv(&mut bytes).is_ok_and(|got| got == length)
     };
     assert!(arrives(200), "nothing stops it yet");
-    let known = |ns: &netfast_tests::netns::NsHandle, container: &Container| {
+    let known = |ns: &NsHandle, container: &Container| {
         let line = format!(
             "ip neigh replace {} lladdr {} dev eth0 nud permanent",
             container.ip, container.mac
@@ -345,8 +357,8 @@ fn stopped_at_the_other_end(length: usize, on: &str, off: &str) {
     known(&lab.topo.container(0, 1).ns, a);
     known(&a.ns, lab.topo.container(0, 1));
     a.ns.sh(on).expect("done");
-    let begin = std::time::Instant::now();
-    let mut last = std::time::Duration::ZERO;
+    let begin = Instant::now();
+    let mut last = Duration::ZERO;
     while begin.elapsed() < super::BOUND * 2 {
         if arrives(10) {
             last = begin.elapsed();
