@@ -264,11 +264,8 @@ impl Build<'_> {
             Path::slow(Why::BridgeDown)
         } else if let Some(text) = tc::foreign_on_bridge(self.world, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
-        } else if let Some(id) = self.world.netfilter_programs.first() {
-            Path::slow_since(
-                Why::ForeignPrograms,
-                format!("a BPF program on a netfilter hook (link {id}) must see every packet"),
-            )
+        } else if let Some(text) = tc::on_the_way(self.world) {
+            Path::slow_since(Why::ForeignPrograms, text)
         } else if let Some(kind) = tc::shaper(self.world, link.ifindex) {
             Path::slow_since(
                 Why::BridgeShaped,

@@ -78,6 +78,19 @@ pub fn foreign_on_bridge(world: &World, facts: &Facts, link: &Link) -> Option<St
     Some(format!("the {what} on {} must see every packet", link.name))
 }
 
+/// BPF programs that see what is forwarded, wherever it comes from and goes: on netfilter's hooks and of routes.
+pub fn on_the_way(world: &World) -> Option<String> {
+    let hook = world
+        .netfilter_programs
+        .first()
+        .map(|id| format!("a BPF program on a netfilter hook (link {id})"));
+    let of_route = || {
+        let route = world.routes.iter().find(|route| route.has_programs)?;
+        Some(format!("the BPF program of the route to {}", route.dst))
+    };
+    Some(format!("{} must see every packet", hook.or_else(of_route)?))
+}
+
 /// Whether packets to an interface must pass its egress and its cable, where a queueing discipline, a program or a limit
 /// waits for them.
 pub fn must_pass_egress(world: &World, facts: &Facts, link: &Link, mac: Mac) -> bool {

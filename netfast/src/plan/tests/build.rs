@@ -77,6 +77,7 @@ pub fn route(oif: u32, dst: &str) -> Route {
         source: None,
         mtu: None,
         multipath: false,
+        has_programs: false,
     }
 }
 

@@ -181,8 +181,15 @@ fn programs_of_others_on_tcx() {
 }
 
 #[test]
-fn programs_on_netfilter_s_hooks() {
+fn programs_on_netfilter_s_hooks_and_of_routes() {
     let slow = Some(Why::ForeignPrograms);
+    let desired = after(|world, _, _| {
+        world.routes.insert(Route {
+            has_programs: true,
+            ..route(UPLINK, "10.9.0.0/16")
+        });
+    });
+    check(&desired, slow, slow);
     let desired = after(|world, _, _| {
         world.netfilter_programs.insert(7);
     });

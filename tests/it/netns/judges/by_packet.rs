@@ -7,10 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netfast::apply::flows::FlowTables;
+use netfast_common::{
+    flow::{Exit, Flow, FlowKey},
+    net::Ip4,
+};
 use netfast_tests::{
     cmd, leftovers,
     netns::NsHandle,
     require::{Need, needs},
+    site::LAN_IP,
     topo::Container,
 };
 
@@ -189,7 +195,7 @@ fn filter(way: Way, at: At, add: &str, qdisc: &str) {
         return;
     }
     judged(way, |lab| {
-        let (pinned, device) = (Pinned::new(), at.device(lab));
+        let (pinned, device) = (Pinned::of_filter(), at.device(lab));
         let program = format!("bpf da pinned {}", pinned.path());
         let on = add.replace("DEV", &device).replace("PROGRAM", &program);
         let undo = held(lab, &on, &format!("tc qdisc del dev {device} {qdisc}"));
@@ -238,6 +244,19 @@ fn a_filter_in_a_shared_block_of_the_bridge() {
 fn a_filter_in_a_shared_block_of_the_uplink() {
     let add = "tc qdisc add dev DEV ingress_block 25 clsact; tc filter add block 25 PROGRAM";
     filter(Way::Published, At::Uplink, add, "clsact");
+}
+
+#[test]
+fn a_program_of_a_route() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    judged(Way::Out, |lab| {
+        let (pinned, to) = (Pinned::of_route(), LAN_IP);
+        let on = format!("ip route add {to}/32 encap bpf xmit pinned {} dev eth0", pinned.path());
+        let both: (Undo, Pinned) = (held(lab, &on, &format!("ip route del {to}/32")), pinned);
+        Box::new(both) as Held
+    });
 }
 
 /// A cgroup of our own; what programs in it receive is judged.
@@ -381,4 +400,24 @@ fn a_mac_address_in_the_container_that_is_changed() {
         "ip link set eth0 address 02:42:00:00:00:99",
         "ip link set eth0 address 02:42:ac:1e:00:02",
     );
+}
+
+/// Where nobody judges, packets go straight into the container.
+#[test]
+fn nobody_judges() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    let (_echo, socket) = Way::Bridge.open(&lab, 40_106);
+    until_answered(&socket, "the first answer");
+    warm(&lab, &socket);
+    let mut exits = Vec::new();
+    let each = |_: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable: bool| exits.extend(usable.then_some(flow.exit));
+    FlowTables::open(lab.netfast.pin_dir())
+        .expect("the maps are pinned")
+        .for_each(each)
+        .expect("the flows");
+    assert!(exits.len() >= 2, "{exits:?}");
+    assert!(exits.iter().all(|exit| *exit == Exit::Peer as u8), "{exits:?}");
 }

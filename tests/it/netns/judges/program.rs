@@ -98,16 +98,26 @@ impl Judge {
     }
 }
 
-/// A pin of such a program, for `tc filter add … bpf da pinned PATH`.
+/// A pin of such a program, for `tc filter add … bpf da pinned PATH` and the like.
 pub struct Pinned(PathBuf);
 
 impl Pinned {
-    pub fn new() -> Self {
+    /// Of a filter.
+    pub fn of_filter() -> Self {
+        Self::new(&Kind::TC)
+    }
+
+    /// Of a route, `encap bpf xmit pinned PATH`.
+    pub fn of_route() -> Self {
+        Self::new(&Kind::ROUTE)
+    }
+
+    fn new(kind: &Kind) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         ensure_bpffs().expect("bpffs");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pin = PathBuf::from(BPFFS).join(format!("{}-judge{number}", leftovers::tag()));
-        let program = load(&Kind::TC, 0);
+        let program = load(kind, 0);
         let path = std::ffi::CString::new(pin.to_str().expect("UTF-8")).expect("no zero");
         let mut attributes = empty();
         // SAFETY: all of it was just zeroed.
@@ -118,7 +128,7 @@ impl Pinned {
         Self(pin)
     }
 
-    /// As an argument of tc.
+    /// As an argument of tc or ip.
     pub fn path(&self) -> std::path::Display<'_> {
         self.0.display()
     }
@@ -155,6 +165,14 @@ impl Kind {
         data: (76, 80),
         link_layer: 14,
         pass: -1,
+        drop: 2,
+    };
+    // BPF_OK and BPF_DROP.
+    const ROUTE: Self = Self {
+        program: bpf_prog_type::BPF_PROG_TYPE_LWT_XMIT,
+        data: (76, 80),
+        link_layer: 0,
+        pass: 0,
         drop: 2,
     };
     const CGROUP: Self = Self {
