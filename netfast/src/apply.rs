@@ -26,6 +26,7 @@ mod bpf_log;
 pub mod clsact;
 pub mod conntrack;
 mod executor;
+mod facts;
 pub mod flows;
 pub mod hand_over;
 mod mend;
@@ -43,14 +44,13 @@ pub mod ways;
 
 pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
+pub use facts::foreign;
 pub use object::OBJECT;
 pub use remove::{Remains, answers, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Hook, Realized, RealizedDevice},
-    plan::{Facts, Foreign, Loopback},
-    probe,
-    world::{LinkKind, World},
+    plan::{Facts, Loopback},
 };
 use pins::{LinkPin, Pins, PinsError};
 
@@ -261,32 +261,6 @@ impl Datapath {
         &self.realized
     }
 
-    /// What the plan must know of the BPF subsystem. Nobody announces programs of others, so interfaces are looked at
-    /// when they appear, and all of them when `all` is set.
-    pub fn facts(&mut self, world: &World, all: bool) -> &Facts {
-        let devices = self.realized.devices.iter();
-        self.facts.endpoints = devices
-            .filter(|(_, entry)| entry.device.is_endpoint())
-            .map(|(ifindex, entry)| (*ifindex, entry.device))
-            .collect();
-        if self.mode == Mode::Clsact {
-            return &self.facts;
-        }
-        self.facts
-            .foreign
-            .retain(|ifindex, _| world.links.contains_key(ifindex));
-        for link in world.links.values().filter(|link| link.is_ethernet()) {
-            let concerns = link.master.is_some() || !matches!(link.kind, LinkKind::Dummy | LinkKind::Loopback);
-            if concerns && (all || !self.facts.foreign.contains_key(&link.ifindex)) {
-                // One that went away meanwhile is not in the next snapshot.
-                if let Ok(programs) = probe::attached(&link.name) {
-                    self.facts.foreign.insert(link.ifindex, foreign(&programs));
-                }
-            }
-        }
-        &self.facts
-    }
-
     /// Passes on what the programs of this debugging build say, in the asynchronous runtime that this is called in.
     #[cfg(feature = "bpf-log")]
     pub fn follow_programs(&mut self) -> Result<(), ApplyError> {
@@ -337,31 +311,6 @@ impl Datapath {
     pub fn slot(&self, ifindex: u32) -> Option<u16> {
         Some(self.realized.devices.get(&ifindex)?.device.slot)
     }
-}
-
-/// Which of the programs on an interface are somebody else's, and where.
-pub fn foreign(programs: &[probe::Attached]) -> Foreign {
-    let mut found = Foreign::default();
-    let mut after_ours = false;
-    for program in programs {
-        let name = if program.name.is_empty() {
-            format!("(id {})", program.id)
-        } else {
-            program.name.clone()
-        };
-        match (program.hook, program.is_ours()) {
-            (probe::Hook::Ingress, true) => after_ours = true,
-            (probe::Hook::Ingress, false) => {
-                if after_ours {
-                    found.ingress_after.push(name.clone());
-                }
-                found.ingress.push(name);
-            }
-            (probe::Hook::Egress, true) => {}
-            (probe::Hook::Egress, false) => found.egress.push(name),
-        }
-    }
-    found
 }
 
 /// A map of the loaded object as its type.

@@ -12,7 +12,7 @@ use aya::{
     Pod,
     maps::{HashMap, IterableMap, MapData},
 };
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_prog_type};
 
 /// `BPF_ALU64 | BPF_MOV | BPF_K` of linux/bpf.h.
 const MOV_R0_IMMEDIATE: u8 = 0xb7;
@@ -52,6 +52,65 @@ pub fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: no pointer is given.
     let fd = unsafe { call(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attributes) }?;
     owned(fd)
+}
+
+/// Where tcx programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcxHook {
+    /// Where packets come in from an interface.
+    Ingress,
+    /// Where they go out to it.
+    Egress,
+}
+
+impl TcxHook {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+}
+
+/// How often the programs on a tcx hook of an interface of this namespace have changed since it has had some
+/// (`bpf_mprog_query`, kernel/bpf/mprog.c). It is 1 while there are none.
+pub fn tcx_revision(ifindex: u32, hook: TcxHook) -> io::Result<u64> {
+    let mut attributes = empty();
+    attributes.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attributes.query.attach_type = match hook {
+        TcxHook::Ingress => bpf_attach_type::BPF_TCX_INGRESS as u32,
+        TcxHook::Egress => bpf_attach_type::BPF_TCX_EGRESS as u32,
+    };
+    // SAFETY: no pointer is given: only numbers are asked for.
+    unsafe { call(bpf_cmd::BPF_PROG_QUERY, &mut attributes) }?;
+    // SAFETY: every variant of the union is integers; the kernel has written the revision here.
+    Ok(unsafe { attributes.query.revision })
+}
+
+/// The number of the link that comes after this one among all of the machine, `None` after the last.
+pub fn next_link(id: u32) -> io::Result<Option<u32>> {
+    let mut attributes = empty();
+    attributes.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+    // SAFETY: no pointer is given.
+    match unsafe { call(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attributes) } {
+        // SAFETY: every variant of the union is integers; the kernel has written the number here.
+        Ok(_) => Ok(Some(unsafe { attributes.__bindgen_anon_6.next_id })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a link is one to a netfilter hook (`BPF_LINK_TYPE_NETFILTER`, Linux 6.4).
+pub fn is_netfilter_link(id: u32) -> io::Result<bool> {
+    let mut attributes = empty();
+    attributes.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+    // SAFETY: no pointer is given.
+    let link = owned(unsafe { call(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attributes) }?)?;
+    // SAFETY: a struct of integers, for which zero is valid.
+    let mut info: bpf_link_info = unsafe { mem::zeroed() };
+    let mut attributes = empty();
+    attributes.info.bpf_fd = link.as_raw_fd().cast_unsigned();
+    attributes.info.info_len = u32::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    attributes.info.info = ptr::from_mut(&mut info) as u64;
+    // SAFETY: `info` points to as many bytes as are told, which live until the call returns.
+    unsafe { call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(info.type_ == bpf_link_type::BPF_LINK_TYPE_NETFILTER as u32)
 }
 
 /// How many elements are asked for at once.

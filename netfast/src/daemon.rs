@@ -267,6 +267,9 @@ impl Daemon {
                         return Err(DaemonError::NoObservers);
                     };
                     self.heed(hint, &mut changes);
+                    if changes.is_empty() {
+                        continue;
+                    }
                     // Somebody may still be given who has ended.
                     let urgent = changes.contains(&Change::Containers) && self.sync.datapath().has_vips();
                     let (gather, spacing) = if urgent { (HASTE, HASTE_SPACING) } else { (GATHER, spacing) };
@@ -311,11 +314,22 @@ impl Daemon {
             let some = match change {
                 Change::Neighbours { device, mac } => self.sync.datapath().outdate_neighbour(device, mac),
                 Change::Stations { port } => self.sync.datapath().outdate(port),
+                Change::Device { device } => self.sync.datapath().outdate_device(device),
+                Change::Programs { device } => {
+                    let name = self.world.links.get(&device).map(|link| link.name.as_str());
+                    if !self.sync.datapath().has_other_programs(device, name) {
+                        // Ours, most likely.
+                        next = self.hints.try_recv().ok();
+                        continue;
+                    }
+                    self.sync.datapath().outdate_device(device)
+                }
                 Change::Links
                 | Change::Addresses
                 | Change::Fdb
                 | Change::Routes
                 | Change::PolicyRules
+                | Change::Ipsec
                 | Change::Tc
                 | Change::Sysctls
                 | Change::Tuning

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::world::{Container, ContainerId, Link, LinkKind, Ruleset, Sysctls, World};
+use crate::world::{Container, ContainerId, Link, LinkKind, Peer, Ruleset, Sysctls, World};
 
 mod change;
 pub(crate) mod docker;
@@ -25,6 +25,7 @@ mod netns;
 mod nfqueue;
 pub(crate) mod nftables;
 mod poll;
+mod programs;
 pub mod rules;
 pub(crate) mod socket;
 pub mod sysctl;
@@ -43,7 +44,7 @@ pub struct ObserverConfig {
     /// The container runtime's address, `unix:///PATH`, `tcp://HOST:PORT` or `http://HOST:PORT`;
     /// `None` for none.
     pub docker_host: Option<String>,
-    /// How often iptables-legacy, NFQUEUE listeners and sysctls are polled.
+    /// How often iptables-legacy, NFQUEUE listeners, sysctls and what is attached to links are polled.
     pub poll_interval: Duration,
     /// How often the runtime is asked for everything, and containers' namespaces are looked into, even without an
     /// event.
@@ -94,8 +95,10 @@ impl Observer {
         let kernel = netlink::watch::open()?;
         let neighbours = netlink::watch::open_neighbours()?;
         let rules = nftables::open()?;
+        let ipsec = netlink::xfrm::open();
         let memory = netlink::watch::Memory::read;
-        let (known, stamp) = spawn_blocking(move || ((memory(), memory()), poll::Stamp::read())).await?;
+        let (known, stamp) =
+            spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(&programs::Links::new()))).await?;
         let (known, known_neighbours) = (known.0?, known.1?);
         let runtime = match config.docker_host {
             Some(host) => {
@@ -106,6 +109,9 @@ impl Observer {
             None => None,
         };
         tasks.spawn(nftables::run(rules, hints.clone()));
+        if let Some(ipsec) = ipsec {
+            tasks.spawn(netlink::xfrm::run(ipsec, hints.clone()));
+        }
         tasks.spawn(poll::run(stamp, config.poll_interval, hints.clone()));
         tasks.spawn(netlink::watch::run_neighbours(
             neighbours,
@@ -227,27 +233,33 @@ impl Inside {
 /// rules. All else is a fraction of a millisecond and read every time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
+    peers: bool,
     routes: bool,
     ruleset: bool,
 }
 
 impl Parts {
     const ALL: Self = Self {
+        peers: true,
         routes: true,
         ruleset: true,
     };
 
     fn of(changes: &BTreeSet<Change>) -> Self {
         let any = |wanted: &[Change]| wanted.iter().any(|change| changes.contains(change));
+        let device = changes.iter().any(|change| matches!(change, Change::Device { .. }));
         Self {
+            // One that is new may be a veth.
+            peers: device || any(&[Change::Links, Change::Overflow]),
             // Links take routes with them when they go down, without a word about each IPv4 route.
-            routes: any(&[
-                Change::Routes,
-                Change::PolicyRules,
-                Change::Addresses,
-                Change::Links,
-                Change::Overflow,
-            ]),
+            routes: device
+                || any(&[
+                    Change::Routes,
+                    Change::PolicyRules,
+                    Change::Addresses,
+                    Change::Links,
+                    Change::Overflow,
+                ]),
             ruleset: any(&[Change::Ruleset, Change::Queues, Change::Overflow]),
         }
     }
@@ -256,8 +268,9 @@ impl Parts {
 /// What is read of the kernel at once.
 struct Kernel {
     near: netlink::Snapshot,
+    peers: Option<BTreeMap<u32, Peer>>,
     routing: Option<netlink::Routing>,
-    ruleset: Option<Ruleset>,
+    ruleset: Option<(Ruleset, BTreeSet<u32>)>,
     sysctls: Sysctls,
 }
 
@@ -268,10 +281,15 @@ impl Kernel {
             unreadable: Some(error.to_string()),
             ..Ruleset::default()
         };
+        let near = netlink::snapshot()?;
         Ok(Self {
-            near: netlink::snapshot()?,
+            peers: parts.peers.then(|| netlink::peers(&near.links)).transpose()?,
+            near,
             routing: parts.routes.then(netlink::routing).transpose()?,
-            ruleset: parts.ruleset.then(|| rules::read().unwrap_or_else(unreadable)),
+            ruleset: parts.ruleset.then(|| {
+                let programs = programs::on_netfilter(&programs::links(&programs::Links::new()));
+                (rules::read().unwrap_or_else(unreadable), programs)
+            }),
             sysctls: sysctl::read(),
         })
     }
@@ -292,12 +310,16 @@ impl Kernel {
         world.qdiscs = qdiscs;
         world.tc_filters = tc_filters;
         world.sysctls = self.sysctls;
+        if let Some(peers) = self.peers {
+            world.peers = peers;
+        }
         if let Some(routing) = self.routing {
             world.routes = routing.routes;
             world.policy_rules = routing.policy_rules;
         }
-        if let Some(ruleset) = self.ruleset {
+        if let Some((ruleset, programs)) = self.ruleset {
             world.ruleset = ruleset;
+            world.netfilter_programs = programs;
         }
     }
 }
@@ -337,20 +359,25 @@ mod tests {
         assert_eq!(
             of(&[Change::Containers, Change::Stations { port: 3 }]),
             Parts {
+                peers: false,
                 routes: false,
                 ruleset: false
             }
         );
-        assert_eq!(
-            of(&[Change::Links]),
-            Parts {
-                routes: true,
-                ruleset: false
-            }
-        );
+        for change in [Change::Links, Change::Device { device: 3 }] {
+            assert_eq!(
+                of(&[change]),
+                Parts {
+                    peers: true,
+                    routes: true,
+                    ruleset: false
+                }
+            );
+        }
         assert_eq!(
             of(&[Change::Queues]),
             Parts {
+                peers: false,
                 routes: false,
                 ruleset: true
             }

@@ -237,6 +237,8 @@ impl Build<'_> {
             Path::slow(Why::BridgeDown)
         } else if let Some(text) = tc::foreign_on_bridge(self.world, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
+        } else if let Some(text) = tc::on_the_way(self.world) {
+            Path::slow_since(Why::ForeignPrograms, text)
         } else if let Some(kind) = tc::shaper(self.world, link.ifindex) {
             Path::slow_since(
                 Why::BridgeShaped,
@@ -279,7 +281,7 @@ impl Build<'_> {
         if link.peer_elsewhere() {
             flags |= Device::PEER_ELSEWHERE;
         }
-        if tc::must_pass_egress(self.world, self.facts, link.ifindex) {
+        if tc::must_pass_egress(self.world, self.facts, link, mac) {
             flags |= Device::QUEUED;
         }
         if endpoint.any_source || (endpoint.address4.is_none() && endpoint.address6.is_none()) {

@@ -19,7 +19,7 @@ pub use address::{
     Address, AddressScope, FdbEntry, FdbState, IpNet, Mac, MacParseError, Neighbour, NeighbourKey, NeighbourState,
     OUR_PROTOCOL, PolicyRules, Route, RouteType,
 };
-pub use link::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, PortState, Qdisc, TcFilter, Xdp};
+pub use link::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Qdisc, TcFilter, Xdp};
 pub use ruleset::{NftChain, RuleFinding, RuleSource, Ruleset, Severity, Sysctls, Verdict, Way};
 pub use runtime::{
     Attachment, Container, ContainerId, ContainerInterface, ContainerState, Health, IpamPool, NetnsId, Network,
@@ -38,6 +38,9 @@ pub struct World {
     pub containers: BTreeMap<ContainerId, Container>,
     /// Links by interface index.
     pub links: BTreeMap<u32, Link>,
+    /// The other ends of veths that end in other namespaces, by the index of the end here. One is missing where the
+    /// kernel cannot be asked about it.
+    pub peers: BTreeMap<u32, Peer>,
     /// Addresses of the links.
     pub addresses: BTreeSet<Address>,
     /// The neighbour tables (ARP and ND) of all links.
@@ -56,6 +59,9 @@ pub struct World {
     pub sysctls: Sysctls,
     /// What is known of the packet filter's rules.
     pub ruleset: Ruleset,
+    /// BPF links to netfilter hooks by their numbers, those of other namespaces included: the kernel does not tell which
+    /// these are.
+    pub netfilter_programs: BTreeSet<u32>,
 }
 
 impl World {

@@ -150,6 +150,21 @@ impl Datapath {
         }
     }
 
+    /// A device changed: makes every flow a miss that enters or leaves by it. Packets between endpoints and the outside
+    /// pass their bridge, too.
+    pub fn outdate_device(&mut self, ifindex: u32) -> Result<(), ApplyError> {
+        self.outdate(ifindex)?;
+        let kind = self
+            .realized
+            .devices
+            .get(&ifindex)
+            .and_then(|entry| entry.device.kind());
+        match kind {
+            Some(Kind::Bridge) => self.outdate_neighbour(ifindex, None),
+            Some(Kind::Uplink | Kind::Endpoint) | None => Ok(()),
+        }
+    }
+
     /// A neighbour behind a device is not who it was: makes every flow a miss that may have been learned through it.
     /// Behind a bridge those are the flows of the endpoint whose MAC address it had, since nothing is learned that
     /// leaves for another; without that address, those of all its endpoints.

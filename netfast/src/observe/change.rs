@@ -18,8 +18,19 @@ const MOST_NAMED: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// A link came, went or changed in something that [`Link`] tells.
+    /// A link came, went or changed in something that [`Link`](crate::world::Link) tells.
     Links,
+    /// A link that was there changed in something that packets through it depend on: what it is to its bridge, an XDP
+    /// program on it or on the other end of its cable, ...
+    Device {
+        /// Its index.
+        device: u32,
+    },
+    /// Programs may have been attached to a link's tcx hooks, or detached.
+    Programs {
+        /// Its index.
+        device: u32,
+    },
     /// An address came or went (IPv6 link-local ones do not count).
     Addresses,
     /// A neighbour that could be used has another link-layer address, failed or is gone. State flips do not count.
@@ -29,17 +40,19 @@ pub enum Change {
         /// The link-layer address that it had; `None` if too many neighbours changed at once to name them.
         mac: Option<Mac>,
     },
-    /// A station came to or went from a forwarding table.
+    /// A station came to a forwarding table.
     Fdb,
-    /// A station moved from one port of a bridge to another.
+    /// A station moved from one port of a bridge to another or was forgotten, or its entry is of another sort.
     Stations {
-        /// The index of the port that it left.
+        /// The index of the port that it was behind.
         port: u32,
     },
     /// A route changed (cached exceptions and IPv6 link-local ones do not count).
     Routes,
     /// A policy routing rule changed.
     PolicyRules,
+    /// An `IPsec` policy or association changed.
+    Ipsec,
     /// A queueing discipline or a classic filter changed.
     Tc,
     /// A kernel switch changed that the kernel's verdicts depend on.
@@ -67,6 +80,7 @@ impl Change {
             Self::Addresses
             | Self::Routes
             | Self::PolicyRules
+            | Self::Ipsec
             | Self::Tc
             | Self::Sysctls
             | Self::Ruleset
@@ -77,6 +91,9 @@ impl Change {
             Self::Neighbours { .. }
             | Self::Stations { .. }
             | Self::Links
+            // So must a container's own end of its cable.
+            | Self::Device { .. }
+            | Self::Programs { .. }
             | Self::Fdb
             | Self::Tuning
             | Self::Containers

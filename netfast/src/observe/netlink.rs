@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::socket::{Asker, NetlinkError};
-use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, PolicyRules, Qdisc, Route, TcFilter};
+use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, Peer, PolicyRules, Qdisc, Route, TcFilter};
 
 pub(crate) mod address;
 pub(crate) mod link;
@@ -17,6 +17,7 @@ pub(crate) mod netconf;
 pub(crate) mod route;
 pub(crate) mod tc;
 pub(crate) mod watch;
+pub(crate) mod xfrm;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -66,6 +67,12 @@ pub fn snapshot() -> Result<Snapshot, NetlinkError> {
         tc_filters: tc::filters(&mut asker, &qdiscs)?,
         qdiscs,
     })
+}
+
+/// Asks about the other ends of veths anew, likewise: a question each, a few microseconds.
+pub fn peers(links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
+    let ends: Vec<link::End> = links.values().filter_map(link::end).collect();
+    link::peers(&mut Asker::route()?, &ends)
 }
 
 /// Lists routes and policy routing rules anew, likewise.

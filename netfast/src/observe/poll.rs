@@ -1,4 +1,5 @@
-//! What the kernel does not announce is polled: iptables-legacy tables, listeners on NFQUEUE, sysctls.
+//! What the kernel does not announce is polled: iptables-legacy tables, listeners on NFQUEUE, sysctls, and what is
+//! attached to interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::change::{Change, Hints};
+use super::programs::{self, Attached, Links};
 use super::{nfqueue, rules, sysctl};
 use crate::world::Sysctls;
 
@@ -15,21 +17,49 @@ pub struct Stamp {
     legacy: Option<BTreeMap<String, u64>>,
     queues: Option<BTreeSet<u16>>,
     sysctls: Sysctls,
+    attached: Option<BTreeMap<u32, Attached>>,
+    links: Links,
 }
 
 impl Stamp {
     /// Reads what there is, in the calling thread's namespace. It blocks for microseconds, or for some milliseconds
-    /// when iptables-legacy has thousands of rules.
-    pub fn read() -> Self {
+    /// when iptables-legacy has thousands of rules. BPF links that are known are not looked at again.
+    pub fn read(known: &Links) -> Self {
         Self {
             legacy: rules::stamps().ok(),
             queues: nfqueue::bound().ok(),
             sysctls: sysctl::read(),
+            attached: programs::look().ok(),
+            links: programs::links(known),
         }
     }
 
     fn changes(&self, before: &Self) -> impl Iterator<Item = Change> {
-        let ruleset = self.legacy != before.legacy;
+        self.of_tables(before).chain(self.of_interfaces(before))
+    }
+
+    /// One that is new is announced, but what is attached to it may have come after it was looked at.
+    fn of_interfaces(&self, before: &Self) -> impl Iterator<Item = Change> {
+        let (now, before) = (self.attached.as_ref(), before.attached.as_ref());
+        let pairs = now.zip(before).into_iter().flat_map(|(now, before)| {
+            let known = |ifindex| before.get(ifindex).copied().unwrap_or_default();
+            now.iter().map(move |(ifindex, now)| (*ifindex, *now, known(ifindex)))
+        });
+        pairs.flat_map(|(device, now, before)| {
+            let quiet = (now.xdp, now.peer) != (before.xdp, before.peer);
+            let programs = now.tcx != before.tcx;
+            [
+                quiet.then_some(Change::Device { device }),
+                programs.then_some(Change::Programs { device }),
+            ]
+            .into_iter()
+            .flatten()
+        })
+    }
+
+    fn of_tables(&self, before: &Self) -> impl Iterator<Item = Change> + use<> {
+        let ruleset = self.legacy != before.legacy
+            || programs::on_netfilter(&self.links) != programs::on_netfilter(&before.links);
         let queues = self.queues != before.queues;
         let sysctls = self.sysctls.of_verdicts() != before.sysctls.of_verdicts();
         let tuning = self.sysctls != before.sysctls && !sysctls;
@@ -51,12 +81,15 @@ pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
+        let known = before.links.clone();
         // An error means that the tokio runtime is shutting down.
-        let Ok(now) = tokio::task::spawn_blocking(Stamp::read).await else {
+        let Ok(now) = tokio::task::spawn_blocking(move || Stamp::read(&known)).await else {
             return;
         };
         now.changes(&before).for_each(|change| hints.send(change));
-        before = now;
+        // What could not be read this time is compared with what was read last.
+        let attached = now.attached.or(before.attached);
+        before = Stamp { attached, ..now };
     }
 }
 
@@ -74,6 +107,8 @@ mod tests {
                 conntrack_tcp_be_liberal: Some(false),
                 ..Sysctls::default()
             },
+            attached: None,
+            links: Links::new(),
         };
         let changes = |edit: fn(&mut Sysctls)| {
             let mut now = before.clone();

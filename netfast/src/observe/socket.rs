@@ -3,13 +3,11 @@
 //! A socket belongs to the network namespace that the thread was in which made it, for ever.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::ptr;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
-    sockopt,
-};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -30,6 +28,8 @@ const BUFFER: usize = 64 * 1024;
 const WATCH_QUEUE: usize = 4 * 1024 * 1024;
 /// How often a dump that was disturbed is taken anew.
 const DUMP_TRIES: usize = 10;
+/// How many questions are asked at once: their answers must fit the socket's queue.
+const BATCH: usize = 32;
 /// How long the kernel may take to answer, in seconds. It answers at once or not at all.
 const ANSWER_TIMEOUT: i64 = 10;
 
@@ -88,9 +88,13 @@ fn io_error(what: &'static str) -> impl FnOnce(Errno) -> NetlinkError {
     }
 }
 
-fn open(protocol: SockProtocol, flags: SockFlag, groups: u32) -> Result<OwnedFd, NetlinkError> {
-    let flags = flags | SockFlag::SOCK_CLOEXEC;
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(io_error("socket"))?;
+/// By number: nix does not know all protocols.
+fn open(protocol: i32, flags: i32, groups: u32) -> Result<OwnedFd, NetlinkError> {
+    // SAFETY: no pointer is given.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags, protocol) };
+    let fd = Errno::result(fd).map_err(io_error("socket"))?;
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(io_error("bind"))?;
     Ok(fd)
 }
@@ -105,16 +109,16 @@ pub struct Asker {
 impl Asker {
     /// A socket for rtnetlink.
     pub fn route() -> Result<Self, NetlinkError> {
-        Self::new(SockProtocol::NetlinkRoute)
+        Self::new(libc::NETLINK_ROUTE)
     }
 
     /// A socket for nfnetlink.
     pub fn netfilter() -> Result<Self, NetlinkError> {
-        Self::new(SockProtocol::NetlinkNetFilter)
+        Self::new(libc::NETLINK_NETFILTER)
     }
 
-    fn new(protocol: SockProtocol) -> Result<Self, NetlinkError> {
-        let fd = open(protocol, SockFlag::empty(), 0)?;
+    fn new(protocol: i32) -> Result<Self, NetlinkError> {
+        let fd = open(protocol, 0, 0)?;
         let timeout = TimeVal::seconds(ANSWER_TIMEOUT);
         setsockopt(&fd, sockopt::ReceiveTimeout, &timeout).map_err(io_error("timeout"))?;
         Ok(Self {
@@ -167,6 +171,42 @@ impl Asker {
             what,
             missing: "the answer",
         })
+    }
+
+    /// Asks for one thing each, many at a time. `parse` is called for each answer; `None` where the kernel refused.
+    pub fn ask_all<T: Clone>(
+        &mut self,
+        requests: &[Request],
+        parse: impl Fn(Message<'_>) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, NetlinkError> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH) {
+            let first = self.seq.wrapping_add(1);
+            let bytes: Vec<u8> = batch
+                .iter()
+                .zip(0..)
+                .flat_map(|(request, at)| request.finish(first.wrapping_add(at)))
+                .collect();
+            self.seq = first.wrapping_add(u32::try_from(batch.len()).unwrap_or_default());
+            send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(io_error("send"))?;
+            let mut found = vec![None; batch.len()];
+            let mut waiting = batch.len();
+            while waiting > 0 {
+                let len = receive(self.fd.as_fd(), &mut self.buffer)?;
+                for message in Messages(&self.buffer[..len]) {
+                    if let Some(answer) = found.get_mut(message.seq.wrapping_sub(first) as usize) {
+                        waiting = waiting.saturating_sub(1);
+                        *answer = if message.kind == NLMSG_ERROR {
+                            None
+                        } else {
+                            parse(message)
+                        };
+                    }
+                }
+            }
+            answers.extend(found);
+        }
+        Ok(answers)
     }
 
     fn send(&mut self, request: &Request) -> Result<(), NetlinkError> {
@@ -233,17 +273,38 @@ pub struct Watcher {
 impl Watcher {
     /// A socket in the multicast groups of rtnetlink that `groups` names, as a mask with bit `group - 1`.
     pub fn route(groups: u32) -> Result<Self, NetlinkError> {
-        Self::new(SockProtocol::NetlinkRoute, groups)
+        Self::new(libc::NETLINK_ROUTE, groups)
     }
 
     /// The same for nfnetlink.
     pub fn netfilter(groups: u32) -> Result<Self, NetlinkError> {
-        Self::new(SockProtocol::NetlinkNetFilter, groups)
+        Self::new(libc::NETLINK_NETFILTER, groups)
+    }
+
+    /// The same for `IPsec`.
+    pub fn xfrm(groups: u32) -> Result<Self, NetlinkError> {
+        Self::new(libc::NETLINK_XFRM, groups)
+    }
+
+    /// Joins a group that has no bit in the mask; false if the kernel does not know it.
+    pub fn join(&self, group: u32) -> bool {
+        let size = libc::socklen_t::try_from(size_of_val(&group)).unwrap_or_default();
+        // SAFETY: pointer and size are those of `group`, which outlives the call.
+        let done = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_ADD_MEMBERSHIP,
+                ptr::from_ref(&group).cast(),
+                size,
+            )
+        };
+        done == 0
     }
 
     /// Must be called within a tokio runtime.
-    fn new(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
-        let fd = open(protocol, SockFlag::SOCK_NONBLOCK, groups)?;
+    fn new(protocol: i32, groups: u32) -> Result<Self, NetlinkError> {
+        let fd = open(protocol, libc::SOCK_NONBLOCK, groups)?;
         // SO_RCVBUFFORCE needs CAP_NET_ADMIN, as the daemon does; without it the default queue must do, and an
         // overflow is a resync.
         if setsockopt(&fd, sockopt::RcvBufForce, &WATCH_QUEUE).is_err() {

@@ -69,10 +69,7 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
     let path = if !network.is_fast() {
         network.clone()
     } else if macs.len() > 1 {
-        Path::slow_since(
-            Why::SeveralMacs,
-            format!("{} MAC addresses are behind its veth", macs.len()),
-        )
+        Path::slow_since(Why::SeveralMacs, several(&macs, bridge))
     } else {
         let endpoint = Endpoint {
             veth: veth.ifindex,
@@ -94,6 +91,28 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
         path,
         ..EndpointReport::default()
     }
+}
+
+/// Which addresses are behind a veth, and until when at most.
+fn several(macs: &BTreeSet<Mac>, bridge: &Link) -> String {
+    /// A container can invent any number.
+    const MOST: usize = 4;
+    let mut named: Vec<String> = macs.iter().take(MOST).map(ToString::to_string).collect();
+    if macs.len() > MOST {
+        named.push("...".into());
+    }
+    let forgotten = if let LinkKind::Bridge(info) = bridge.kind
+        && info.ageing_time != 0
+    {
+        format!(", {} s after it last heard from it", info.ageing_time.div_ceil(100))
+    } else {
+        String::new()
+    };
+    format!(
+        "{} MAC addresses are behind its veth ({}): it is fast again once the bridge has forgotten all but one{forgotten}",
+        macs.len(),
+        named.join(", ")
+    )
 }
 
 /// The addresses in an entry of the devices map.

@@ -2,7 +2,7 @@
 
 use crate::{
     plan::Facts,
-    world::{Link, World},
+    world::{Link, Mac, Peer, World},
 };
 
 /// `tcm_parent` of filters on the ingress of clsact or of the ingress qdisc (`TC_H_MIN_INGRESS` in `linux/pkt_sched.h`).
@@ -69,19 +69,44 @@ pub fn foreign_on_ingress(world: &World, facts: &Facts, link: &Link) -> Option<S
 pub fn foreign_on_bridge(world: &World, facts: &Facts, link: &Link) -> Option<String> {
     let foreign = facts.foreign.get(&link.ifindex);
     let program = foreign.and_then(|foreign| foreign.ingress.first().or(foreign.egress.first()));
+    let xdp = link.xdp.is_attached().then(|| "XDP program".to_owned());
     let what = program
         .map(|name| format!("program {name}"))
+        .or(xdp)
         .or_else(|| classic_filter(world, link.ifindex, false))
         .or_else(|| classic_filter(world, link.ifindex, true))?;
     Some(format!("the {what} on {} must see every packet", link.name))
 }
 
-/// Whether packets to an interface must pass its egress, where a queueing discipline or a program waits for them.
-pub fn must_pass_egress(world: &World, facts: &Facts, ifindex: u32) -> bool {
-    shaper(world, ifindex).is_some()
-        || classic_filter(world, ifindex, true).is_some()
+/// BPF programs that see what is forwarded, wherever it comes from and goes: on netfilter's hooks and of routes.
+pub fn on_the_way(world: &World) -> Option<String> {
+    let hook = world
+        .netfilter_programs
+        .first()
+        .map(|id| format!("a BPF program on a netfilter hook (link {id})"));
+    let of_route = || {
+        let route = world.routes.iter().find(|route| route.has_programs)?;
+        Some(format!("the BPF program of the route to {}", route.dst))
+    };
+    Some(format!("{} must see every packet", hook.or_else(of_route)?))
+}
+
+/// Whether packets to an interface must pass its egress and its cable, where a queueing discipline, a program or a limit
+/// waits for them.
+pub fn must_pass_egress(world: &World, facts: &Facts, link: &Link, mac: Mac) -> bool {
+    shaper(world, link.ifindex).is_some()
+        || classic_filter(world, link.ifindex, true).is_some()
         || facts
             .foreign
-            .get(&ifindex)
+            .get(&link.ifindex)
             .is_some_and(|foreign| !foreign.egress.is_empty())
+        || judged_at_the_other_end(world, link, mac)
+}
+
+/// Whether the way into the other end of a veth judges packets to a MAC address: a native XDP program there, an MTU that is
+/// smaller than here (`____dev_forward_skb`, include/linux/netdevice.h), or another address (`eth_type_trans`). Of an end
+/// that cannot be asked about, it is not known.
+fn judged_at_the_other_end(world: &World, link: &Link, mac: Mac) -> bool {
+    let is_plain = |peer: &Peer| peer.xdp.native.is_none() && peer.mtu >= link.mtu && peer.mac == Some(mac);
+    link.peer_elsewhere() && !world.peers.get(&link.ifindex).is_some_and(is_plain)
 }

@@ -9,7 +9,7 @@ use crate::{
     world::{
         Address, AddressScope, Attachment, BridgeInfo, Container, ContainerId, ContainerInterface, FdbEntry, FdbState,
         IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId, NetworkMode, Offload,
-        OperState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way, Xdp,
+        OperState, Peer, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way, Xdp,
     },
 };
 

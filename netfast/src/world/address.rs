@@ -292,6 +292,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// Whether the route has more hops than this one.
     pub multipath: bool,
+    /// Whether BPF programs see what is routed by it (`encap bpf`).
+    pub has_programs: bool,
 }
 
 /// The policy routing rules (`ip rule`) as a count and a hash.

@@ -237,6 +237,17 @@ impl Xdp {
     }
 }
 
+/// The other end of a veth, in the namespace of its owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its MTU in bytes: a packet to it that is longer is dropped between the ends.
+    pub mtu: u32,
+    /// Its own MAC address.
+    pub mac: Option<Mac>,
+    /// The XDP programs on it.
+    pub xdp: Xdp,
+}
+
 /// A queueing discipline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Qdisc {

@@ -20,6 +20,7 @@ mod headers;
 mod helper;
 mod icmp;
 mod judged;
+mod programs;
 mod queue;
 mod routes;
 mod rules;

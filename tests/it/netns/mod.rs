@@ -7,7 +7,8 @@
 mod changes;
 mod closing;
 mod hostile;
-mod lab;
+pub mod judges;
+pub mod lab;
 mod own_rules;
 mod paths;
 mod rates;

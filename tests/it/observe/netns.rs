@@ -132,7 +132,8 @@ fn hints_come_when_something_matters_and_only_then() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let (host, _inside) = bridge_with_two_ports();
+    let (host, inside) = bridge_with_two_ports();
+    let there = inside.handle();
     host.sh("ip neigh add 10.1.0.7 lladdr 02:00:00:00:00:07 dev br0 nud reachable")
         .expect("a neighbour");
     let ns = host.handle();
@@ -147,10 +148,11 @@ fn hints_come_when_something_matters_and_only_then() {
             device: index("br0"),
             mac: Some(Mac([2, 0, 0, 0, 0, number])),
         };
+        let changed = |name: &str| Change::Device { device: index(name) };
         let steps: &[(&str, Option<Change>)] = &[
-            ("ip link set v1 mtu 1400", Some(Links)),
+            ("ip link set v1 mtu 1400", Some(changed("v1"))),
             ("ip link set v1 mtu 1400", None),
-            ("bridge link set dev v1 isolated on", Some(Links)),
+            ("bridge link set dev v1 isolated on", Some(changed("v1"))),
             ("ip addr add 10.7.0.1/24 dev br0", Some(Addresses)),
             (
                 "ip addr change 10.7.0.1/24 dev br0 valid_lft 1000 preferred_lft 1000",
@@ -158,7 +160,12 @@ fn hints_come_when_something_matters_and_only_then() {
             ),
             ("ip addr add fe80::77/64 dev br0 nodad", None),
             ("ip route add 10.2.0.0/16 via 10.1.0.9", Some(Routes)),
+            ("ip nexthop add id 5 via 10.1.0.9 dev br0", Some(Routes)),
             ("ip rule add from 10.5.0.0/16 table 99", Some(PolicyRules)),
+            (
+                "ip xfrm policy add src 10.5.0.0/16 dst 10.6.0.0/16 dir fwd action block",
+                Some(Change::Ipsec),
+            ),
             (
                 "ip neigh change 10.1.0.7 lladdr 02:00:00:00:00:07 dev br0 nud stale",
                 None,
@@ -177,10 +184,23 @@ fn hints_come_when_something_matters_and_only_then() {
                 "bridge fdb replace 02:00:00:00:00:07 dev v2 master static",
                 Some(Change::Stations { port: index("v1") }),
             ),
+            (
+                "bridge fdb del 02:00:00:00:00:07 dev v2 master",
+                Some(Change::Stations { port: index("v2") }),
+            ),
             ("tc qdisc add dev br0 clsact", Some(Tc)),
             ("sysctl -qw net.ipv4.conf.br0.forwarding=1", Some(Sysctls)),
             ("sysctl -qw net.ipv4.conf.all.route_localnet=1", Some(Sysctls)),
         ];
+        let inside = [
+            ("ip link set eth1 mtu 1300", changed("v1")),
+            ("ip link set eth2 address 02:00:00:00:01:99", changed("v2")),
+        ];
+        for (line, expected) in inside {
+            there.sh(line).unwrap_or_else(|error| panic!("{error:#}"));
+            let hints = watch.hints(Some(expected)).await;
+            assert!(hints.contains(&expected), "{line}: {hints:?}");
+        }
         for (line, expected) in steps {
             ns.sh(line).unwrap_or_else(|error| panic!("{error:#}"));
             let hints = watch.hints(*expected).await;

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::AF_UNSPEC;
-use crate::observe::socket::{Asker, DUMP, NetlinkError};
+use crate::observe::socket::{Asker, DUMP, NetlinkError, REQUEST};
 use crate::observe::wire::{Attr, Attrs, Message, Request, u16_at, u32_at};
-use crate::world::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, PortState, Xdp};
+use crate::world::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Xdp};
 
 pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
+
+/// `linux/if_arp.h`.
+const ARPHRD_ETHER: u16 = 1;
 
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 1 << 3;
@@ -30,6 +33,7 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_GSO_MAX_SEGS: u16 = 40;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_XDP: u16 = 43;
+const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_GRO_MAX_SIZE: u16 = 58;
 const IFLA_TSO_MAX_SIZE: u16 = 59;
 const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
@@ -44,10 +48,7 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 /// Lists all links of the socket's namespace.
 pub fn list(asker: &mut Asker) -> Result<BTreeMap<u32, Link>, NetlinkError> {
-    let mut header = [0; IFINFOMSG];
-    header[0] = AF_UNSPEC;
-    let request = Request::new(RTM_GETLINK, DUMP, &header).attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-    asker.dump("links", &request, |links: &mut BTreeMap<_, _>, message| {
+    asker.dump("links", &dump_request(), |links: &mut BTreeMap<_, _>, message| {
         if message.kind == RTM_NEWLINK {
             let link = parse(message).ok_or(NetlinkError::Malformed {
                 what: "a link",
@@ -57,6 +58,104 @@ pub fn list(asker: &mut Asker) -> Result<BTreeMap<u32, Link>, NetlinkError> {
         }
         Ok(())
     })
+}
+
+fn dump_request() -> Request {
+    let mut header = [0; IFINFOMSG];
+    header[0] = AF_UNSPEC;
+    Request::new(RTM_GETLINK, DUMP, &header).attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
+}
+
+/// What may be attached to a link without a word from the kernel: XDP programs by a BPF link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quiet {
+    /// The XDP programs on it.
+    pub xdp: Xdp,
+    /// The other end of a veth: its namespace's identifier here, and its index there.
+    pub peer: Option<(i32, u32)>,
+    /// Whether tcx programs on it concern anybody.
+    pub is_ethernet: bool,
+}
+
+/// Lists the links with what changes quietly, to be compared with the next time: without names, and so without a piece
+/// of memory for each.
+pub fn list_quiet(asker: &mut Asker) -> Result<BTreeMap<u32, Quiet>, NetlinkError> {
+    asker.dump("links", &dump_request(), |links: &mut BTreeMap<_, _>, message| {
+        if message.kind == RTM_NEWLINK
+            && let Some((ifindex, quiet)) = parse_quiet(message)
+        {
+            links.insert(ifindex, quiet);
+        }
+        Ok(())
+    })
+}
+
+fn parse_quiet(message: Message<'_>) -> Option<(u32, Quiet)> {
+    let is_loopback = u32_at(message.payload, 8)? & IFF_LOOPBACK != 0;
+    let mut quiet = Quiet {
+        is_ethernet: u16_at(message.payload, 2)? == ARPHRD_ETHER && !is_loopback,
+        ..Quiet::default()
+    };
+    let (mut lower, mut peer_netns) = (None, None);
+    for attr in Attrs::after(message.payload, IFINFOMSG) {
+        match attr.kind {
+            IFLA_LINK => lower = attr.u32().filter(|index| *index != 0),
+            IFLA_LINK_NETNSID => peer_netns = attr.i32(),
+            IFLA_XDP => quiet.xdp = xdp(attr.nested()),
+            _ => {}
+        }
+    }
+    quiet.peer = peer_netns.zip(lower);
+    Some((ifindex(message)?, quiet))
+}
+
+/// The other end of a veth: the index of the end here, the identifier of the other end's namespace, and its index there.
+pub type End = (u32, i32, u32);
+
+/// Asks about the other ends of veths, each in its own namespace. One is missing if there is nothing to be learned: its
+/// namespace has no identifier (-1), it is gone, or this process may not ask there.
+pub fn peers(asker: &mut Asker, ends: &[End]) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
+    let requests: Vec<Request> = ends
+        .iter()
+        .map(|(_, netns, ifindex)| peer_request(*netns, *ifindex))
+        .collect();
+    let answers = asker.ask_all(&requests, parse_peer)?;
+    let found = ends.iter().zip(answers);
+    Ok(found.filter_map(|((here, ..), peer)| Some((*here, peer?))).collect())
+}
+
+fn peer_request(netns: i32, ifindex: u32) -> Request {
+    let mut header = [0; IFINFOMSG];
+    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    Request::new(RTM_GETLINK, REQUEST, &header)
+        .attr(IFLA_TARGET_NETNSID, &netns.to_ne_bytes())
+        .attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
+}
+
+fn parse_peer(message: Message<'_>) -> Option<Peer> {
+    let mut peer = Peer::default();
+    for attr in Attrs::after(message.payload, IFINFOMSG) {
+        match attr.kind {
+            IFLA_ADDRESS => peer.mac = attr.mac(),
+            IFLA_MTU => peer.mtu = attr.u32()?,
+            IFLA_XDP => peer.xdp = xdp(attr.nested()),
+            _ => {}
+        }
+    }
+    Some(peer)
+}
+
+/// The other end of a link, if it is a veth that ends in another namespace.
+pub fn end(link: &Link) -> Option<End> {
+    if let LinkKind::Veth {
+        peer_ifindex: Some(ifindex),
+        peer_netns: Some(netns),
+    } = link.kind
+    {
+        Some((link.ifindex, netns, ifindex))
+    } else {
+        None
+    }
 }
 
 /// The address family of a link message: `AF_BRIDGE` for one about a bridge's port.

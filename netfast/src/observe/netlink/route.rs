@@ -33,7 +33,10 @@ const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_ENCAP_TYPE: u16 = 21;
 const RTAX_MTU: u16 = 2;
+/// `LWTUNNEL_ENCAP_BPF` of linux/lwtunnel.h.
+const ENCAP_BPF: u16 = 6;
 
 /// Lists the IPv4 and IPv6 routes of all tables.
 pub fn list(asker: &mut Asker) -> Result<BTreeSet<Route>, NetlinkError> {
@@ -127,6 +130,7 @@ pub fn parse(message: Message<'_>) -> Option<Vec<Route>> {
             .and_then(|metrics| metrics.nested().find(RTAX_MTU))
             .and_then(Attr::u32),
         multipath: false,
+        has_programs: has_programs(attrs),
     };
     let Some(multipath) = attrs.find(RTA_MULTIPATH) else {
         return Some(vec![route]);
@@ -137,15 +141,21 @@ pub fn parse(message: Message<'_>) -> Option<Vec<Route>> {
         let len = usize::from(len);
         let Some(attrs) = rest.get(RTNEXTHOP..len) else { break };
         let (gateway, _) = hop(Attrs(attrs));
+        let has_programs = has_programs(Attrs(attrs));
         routes.push(Route {
             gateway,
             oif: Some(oif),
             multipath: true,
+            has_programs,
             ..route.clone()
         });
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(routes)
+}
+
+fn has_programs(attrs: Attrs<'_>) -> bool {
+    attrs.find(RTA_ENCAP_TYPE).and_then(Attr::u16) == Some(ENCAP_BPF)
 }
 
 fn hop(attrs: Attrs<'_>) -> (Option<IpAddr>, Option<u32>) {

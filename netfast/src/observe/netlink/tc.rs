@@ -18,6 +18,9 @@ const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
 
+/// In the place of the interface: the filter is in a block, which several queueing disciplines may share, and the block's
+/// number is in the place of the parent (`tcf_fill_node`, `net/sched/cls_api.c`).
+const MAGIC_BLOCK: u32 = 0xffff_ffff;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Disciplines without filters, the defaults of all kinds of devices among them.
@@ -81,7 +84,10 @@ fn filters_of(asker: &mut Asker, ifindex: u32, parent: u32) -> Result<Vec<TcFilt
     let request = Request::new(RTM_GETTFILTER, DUMP, &header);
     unsupported_is_empty(
         asker.dump("tc filters", &request, |filters: &mut Vec<TcFilter>, message| {
-            if let (RTM_NEWTFILTER, Some(filter)) = (message.kind, parse_filter(message)) {
+            if let (RTM_NEWTFILTER, Some(mut filter)) = (message.kind, parse_filter(message)) {
+                if u32_at(message.payload, 4) == Some(MAGIC_BLOCK) {
+                    filter.parent = parent;
+                }
                 // The kernel lists each filter once as a table and then with each of its handles.
                 if !filters.contains(&filter) {
                     if filter.name.is_some() {

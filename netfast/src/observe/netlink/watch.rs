@@ -4,15 +4,17 @@
 //! announced a dozen times while a container starts, a router advertisement renews an address. A hint costs the whole
 //! host's flows one trip down the slow path, so each notification is held against a memory of what was known:
 //!
-//! - links, addresses: a hint if what netfast reads of them differs from before;
+//! - links, addresses: a hint if what netfast reads of them differs from before. A veth that is announced without news
+//!   may have got an XDP program on its other end, which changes its features: that end is asked about;
 //! - neighbours: a hint if one that could be used has another link-layer address, failed or is gone. A new one is no
 //!   hint: no flow can have been learned over it. Those of multicast addresses, which come with each link, do not count;
-//! - forwarding entries: [`Change::Stations`] if a station moved to another port, [`Change::Fdb`] if it came or went.
+//! - forwarding entries: [`Change::Stations`] if a station moved to another port, was forgotten or has become the
+//!   bridge's own, [`Change::Fdb`] if it came;
 //!   Of each port only so many are remembered: a container can invent any number;
 //! - routes: a hint, unless it is a cached exception (path MTU) or about IPv6 link-local or multicast destinations,
 //!   which each new veth brings and over which nothing is forwarded;
 //! - forwarding switches (netconf): a hint if one of a known link has another value;
-//! - policy rules, traffic control: always a hint.
+//! - VLANs of a bridge or a port of it, next-hop objects, policy rules, traffic control: always a hint.
 //!
 //! Neighbours and forwarding entries have a socket of their own: what a container does to them may make it overflow, and
 //! then only they are read anew.
@@ -27,13 +29,17 @@ use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
 use crate::observe::change::{Change, Hints};
 use crate::observe::socket::{Asker, NetlinkError, Watcher};
 use crate::observe::wire::Message;
-use crate::world::{Address, FdbEntry, Link, Mac, NeighbourKey};
+use crate::world::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 
 const RTM_DELQDISC: u16 = tc::RTM_NEWQDISC + 1;
 const RTM_DELTFILTER: u16 = tc::RTM_NEWTFILTER + 1;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
+const RTM_NEWVLAN: u16 = 112;
+const RTM_DELVLAN: u16 = 113;
 
 /// The multicast groups, `RTNLGRP_*` of linux/rtnetlink.h.
-const GROUPS: [u32; 10] = [
+const GROUPS: [u32; 11] = [
     1,  // LINK
     4,  // TC
     5,  // IPV4_IFADDR
@@ -44,7 +50,10 @@ const GROUPS: [u32; 10] = [
     19, // IPV6_RULE
     24, // IPV4_NETCONF
     25, // IPV6_NETCONF
+    32, // NEXTHOP
 ];
+/// VLANs of bridges, which have no bit in the mask (`RTNLGRP_BRVLAN`; Linux 5.6).
+const BRVLAN: u32 = 33;
 
 /// The group of neighbours, which the FDB's entries come with too.
 const NEIGH: u32 = 3;
@@ -59,7 +68,11 @@ const PAUSE_FACTOR: u32 = 4;
 /// Opens the socket. Notifications are kept from now on: open it before the first snapshot, so that nothing that
 /// happens between the two is missed.
 pub fn open() -> Result<Watcher, NetlinkError> {
-    Watcher::route(GROUPS.iter().fold(0, |mask, group| mask | 1 << (group - 1)))
+    let watcher = Watcher::route(GROUPS.iter().fold(0, |mask, group| mask | 1 << (group - 1)))?;
+    if !watcher.join(BRVLAN) {
+        tracing::debug!("this kernel does not announce VLANs of bridges apart from their ports");
+    }
+    Ok(watcher)
 }
 
 /// Opens the socket for neighbours and forwarding entries.
@@ -87,9 +100,12 @@ pub async fn run_neighbours(mut watcher: Watcher, mut memory: Memory, hints: Hin
 
 /// Leaves a hint for each change that matters, for ever.
 pub async fn run(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
+    // Without it what is announced in silence is found by the poll.
+    let mut asker = Asker::route().ok();
     loop {
         let received = watcher.receive(|message| {
-            if let Some(change) = memory.note(message) {
+            let change = memory.note(message);
+            if let Some(change) = change.or_else(|| memory.note_other_end(message, asker.as_mut()?)) {
                 hints.send(change);
             }
         });
@@ -109,13 +125,16 @@ pub async fn run(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
 #[derive(Debug, Default)]
 pub struct Memory {
     links: HashMap<u32, Link>,
+    /// The other ends of veths, as far as they have been asked about.
+    peers: HashMap<u32, Option<Peer>>,
     /// A hash of the last notification about each bridge port.
     ports: HashMap<u32, u64>,
     addresses: BTreeSet<Address>,
     /// The neighbours that can be used.
     neighbours: HashMap<NeighbourKey, Option<Mac>>,
-    /// The port of each station, by bridge (or the device, for its own table), VLAN and address.
-    stations: HashMap<(u32, Option<u16>, Mac), u32>,
+    /// The port of each station, by bridge (or the device, for its own table), VLAN and address; and whether packets to
+    /// it are the bridge's own.
+    stations: HashMap<(u32, Option<u16>, Mac), (u32, bool)>,
     /// How many of them each port has.
     crowds: HashMap<u32, usize>,
     /// The forwarding switches of each link.
@@ -125,7 +144,11 @@ pub struct Memory {
 impl Memory {
     /// Reads what is known before the first notification. It blocks for about a millisecond.
     pub fn read() -> Result<Self, NetlinkError> {
-        Ok(Self::new(&super::snapshot()?, netconf::list(&mut Asker::route()?)?))
+        let known = super::snapshot()?;
+        let mut memory = Self::new(&known, netconf::list(&mut Asker::route()?)?);
+        let peers = super::peers(&known.links)?;
+        memory.peers = peers.into_iter().map(|(device, peer)| (device, Some(peer))).collect();
+        Ok(memory)
     }
 
     fn new(known: &Snapshot, switches: HashMap<netconf::Key, netconf::Switches>) -> Self {
@@ -139,6 +162,7 @@ impl Memory {
                 .iter()
                 .map(|(ifindex, link)| (*ifindex, link.clone()))
                 .collect(),
+            peers: HashMap::new(),
             ports: HashMap::new(),
             addresses: known.addresses.clone(),
             neighbours: usable.map(|(key, neighbour)| (*key, neighbour.mac)).collect(),
@@ -160,11 +184,11 @@ impl Memory {
                 mac: *mac,
             })
         });
-        let moved = self.stations.iter().filter_map(|(station, port)| {
+        let moved = self.stations.iter().filter_map(|(station, place)| {
             let there = now.stations.get(station);
             there
-                .is_none_or(|there| there != port)
-                .then_some(Change::Stations { port: *port })
+                .is_none_or(|there| there != place)
+                .then_some(Change::Stations { port: place.0 })
         });
         let fdb = (self.stations != now.stations).then_some(Change::Fdb);
         neighbours.chain(moved).chain(fdb)
@@ -173,7 +197,9 @@ impl Memory {
     /// Takes a notification in, and says what it changes.
     pub fn note(&mut self, message: Message<'_>) -> Option<Change> {
         match message.kind {
-            link::RTM_NEWLINK | link::RTM_DELLINK => self.note_link(message).then_some(Change::Links),
+            link::RTM_NEWLINK | link::RTM_DELLINK => self.note_link(message),
+            RTM_NEWVLAN | RTM_DELVLAN => link::ifindex(message).map(|device| Change::Device { device }),
+            RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::Routes),
             address::RTM_NEWADDR | address::RTM_DELADDR => self.note_address(message).then_some(Change::Addresses),
             neighbour::RTM_NEWNEIGH | RTM_DELNEIGH => match neighbour::parse(message)? {
                 Entry::Neighbour(key, _) if key.ip.is_multicast() => None,
@@ -202,26 +228,58 @@ impl Memory {
         }
     }
 
-    fn note_link(&mut self, message: Message<'_>) -> bool {
-        let Some(ifindex) = link::ifindex(message) else {
-            return true;
+    fn note_link(&mut self, message: Message<'_>) -> Option<Change> {
+        let Some(device) = link::ifindex(message) else {
+            return Some(Change::Links);
         };
         if link::family(message) == Some(AF_BRIDGE) {
-            // About a bridge's port: other attributes, and it may be all that tells of a changed port.
+            // About a bridge or a port of it: other attributes, and it may be all that tells of a change, as of its VLANs.
             let mut hasher = DefaultHasher::new();
             (message.kind, message.payload).hash(&mut hasher);
             let hash = hasher.finish();
-            return self.ports.insert(ifindex, hash) != Some(hash);
+            let is_news = self.ports.insert(device, hash) != Some(hash);
+            return is_news.then_some(Change::Device { device });
         }
         if message.kind == link::RTM_DELLINK {
-            self.ports.remove(&ifindex);
-            return self.links.remove(&ifindex).is_some();
+            self.ports.remove(&device);
+            self.peers.remove(&device);
+            return self.links.remove(&device).map(|_| Change::Links);
         }
-        let Some(link) = link::parse(message) else { return true };
-        self.links.get(&ifindex) != Some(&link) && {
-            self.links.insert(ifindex, link);
-            true
+        let Some(link) = link::parse(message) else {
+            return Some(Change::Links);
+        };
+        let Some(before) = self.links.insert(device, link.clone()) else {
+            return Some(Change::Links);
+        };
+        if before == link {
+            return None;
         }
+        // Packets do not depend on these.
+        let like_before = Link {
+            name: before.name.clone(),
+            operstate: before.operstate,
+            offload: before.offload,
+            tx_queues: before.tx_queues,
+            ..link
+        };
+        Some(if like_before == before {
+            Change::Links
+        } else {
+            Change::Device { device }
+        })
+    }
+
+    /// Looks at the other end of a veth that is announced without news of its own.
+    fn note_other_end(&mut self, message: Message<'_>, asker: &mut Asker) -> Option<Change> {
+        if message.kind != link::RTM_NEWLINK || link::family(message) == Some(AF_BRIDGE) {
+            return None;
+        }
+        let device = link::ifindex(message)?;
+        let end = link::end(self.links.get(&device)?)?;
+        let peer = link::peers(asker, &[end]).ok()?.remove(&device);
+        let before = self.peers.insert(device, peer);
+        // What was not known may be no news; then the look costs a trip down the slow path.
+        (before != Some(peer)).then_some(Change::Device { device })
     }
 
     fn note_address(&mut self, message: Message<'_>) -> bool {
@@ -260,11 +318,12 @@ impl Memory {
 
     fn note_station(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
         let key = station(entry);
+        let place = (entry.ifindex, entry.state == FdbState::Local);
         let before = self.stations.get(&key).copied();
-        if !deleted && before == Some(entry.ifindex) {
+        if !deleted && before == Some(place) {
             return None;
         }
-        if let Some(port) = before {
+        if let Some((port, _)) = before {
             self.stations.remove(&key);
             if let Some(crowd) = self.crowds.get_mut(&port) {
                 *crowd -= 1;
@@ -276,12 +335,11 @@ impl Memory {
             came = *crowd < MOST_STATIONS;
             if came {
                 *crowd += 1;
-                self.stations.insert(key, entry.ifindex);
+                self.stations.insert(key, place);
             }
         }
         match before {
-            Some(port) if !deleted => Some(Change::Stations { port }),
-            Some(_) => Some(Change::Fdb),
+            Some((port, _)) => Some(Change::Stations { port }),
             None => came.then_some(Change::Fdb),
         }
     }
@@ -292,194 +350,4 @@ fn station(entry: &FdbEntry) -> (u32, Option<u16>, Mac) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::wire::{Messages, Request};
-    use crate::world::FdbState;
-
-    const REACHABLE: u16 = 2;
-    const STALE: u16 = 4;
-    const FAILED: u16 = 32;
-
-    fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
-        let bytes = request.finish(0);
-        memory.note(Messages(&bytes).next().expect("one message"))
-    }
-
-    fn neighbour(memory: &mut Memory, kind: u16, state: u16, mac: Option<u8>) -> Option<Change> {
-        let mut header = [0; 12];
-        header[0] = 2;
-        header[4] = 3;
-        header[8] = state.to_le_bytes()[0];
-        let mut request = Request::new(kind, 0, &header).attr(1, &[172, 17, 0, 2]);
-        if let Some(mac) = mac {
-            request = request.attr(2, &[2, 0, 0, 0, 0, mac]);
-        }
-        note(memory, &request)
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_neighbour_matters_when_it_can_no_longer_be_used_as_before() {
-        let mut memory = Memory::default();
-        let m = &mut memory;
-        assert_eq!(neighbour(m, 28, 1, None), None, "asked for");
-        assert_eq!(
-            neighbour(m, 28, REACHABLE, Some(1)),
-            None,
-            "new: no flow can have used it"
-        );
-        assert_eq!(neighbour(m, 28, STALE, Some(1)), None, "a mere state flip");
-        assert_eq!(neighbour(m, 28, REACHABLE, Some(1)), None, "and back");
-        let of = |mac| {
-            let mac = Some(Mac([2, 0, 0, 0, 0, mac]));
-            Some(Change::Neighbours { device: 3, mac })
-        };
-        assert_eq!(neighbour(m, 28, REACHABLE, Some(2)), of(1), "another station");
-        assert_eq!(neighbour(m, 28, FAILED, Some(2)), of(2), "no answer");
-        assert_eq!(neighbour(m, 28, FAILED, None), None, "still no answer");
-        assert_eq!(neighbour(m, 29, FAILED, None), None, "an unusable one goes");
-        assert_eq!(neighbour(m, 28, REACHABLE, Some(2)), None, "back again");
-        assert_eq!(neighbour(m, 29, STALE, Some(2)), of(2), "a usable one goes");
-    }
-
-    fn station(memory: &mut Memory, kind: u16, port: u8) -> Option<Change> {
-        let mut header = [0; 12];
-        header[0] = AF_BRIDGE;
-        header[4] = port;
-        header[8] = REACHABLE.to_le_bytes()[0];
-        note(
-            memory,
-            &Request::new(kind, 0, &header)
-                .attr(2, &[2, 0, 0, 0, 0, 1])
-                .attr(9, &7u32.to_ne_bytes()),
-        )
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_station_comes_moves_and_goes() {
-        let mut memory = Memory::default();
-        assert_eq!(station(&mut memory, 28, 3), Some(Change::Fdb));
-        assert_eq!(station(&mut memory, 28, 3), None);
-        assert_eq!(station(&mut memory, 28, 4), Some(Change::Stations { port: 3 }));
-        assert_eq!(station(&mut memory, 29, 4), Some(Change::Fdb));
-        assert_eq!(station(&mut memory, 29, 4), None);
-        assert!(memory.crowds.values().all(|crowd| *crowd == 0));
-    }
-
-    fn entry(port: u32, number: usize) -> FdbEntry {
-        let [a, b] = u16::try_from(number).expect("small").to_be_bytes();
-        FdbEntry {
-            bridge: Some(7),
-            ifindex: port,
-            mac: Mac([2, 0, 0, 0, a, b]),
-            vlan: None,
-            remote: None,
-            state: FdbState::Learned,
-        }
-    }
-
-    #[test]
-    fn a_port_with_invented_stations_is_remembered_in_part() {
-        let mut memory = Memory::default();
-        assert_eq!(memory.note_station(&entry(3, 0), false), Some(Change::Fdb));
-        let hints = (1..5000).filter_map(|number| memory.note_station(&entry(4, number), false));
-        assert_eq!(hints.count(), MOST_STATIONS);
-        assert_eq!(memory.stations.len(), MOST_STATIONS + 1);
-        // One that is remembered moves all the same, to wherever.
-        assert_eq!(
-            memory.note_station(&entry(4, 0), false),
-            Some(Change::Stations { port: 3 })
-        );
-        assert_eq!(
-            memory.note_station(&entry(3, 0), false),
-            Some(Change::Fdb),
-            "it is back"
-        );
-        assert_eq!(memory.note_station(&entry(4, 4999), true), None, "never heard of");
-    }
-
-    #[test]
-    fn what_was_missed_is_found_by_comparing() {
-        let key = NeighbourKey {
-            ifindex: 7,
-            ip: [10, 0, 0, 1].into(),
-        };
-        let mac = |number| Some(Mac([2, 0, 0, 0, 0, number]));
-        let (mut before, mut now) = (Memory::default(), Memory::default());
-        before.neighbours.insert(key, mac(1));
-        now.neighbours.insert(key, mac(1));
-        before.note_station(&entry(3, 0), false);
-        now.note_station(&entry(3, 0), false);
-        assert_eq!(before.changes(&now).count(), 0);
-        now.neighbours.insert(key, mac(2));
-        now.note_station(&entry(4, 0), false);
-        let found: Vec<_> = before.changes(&now).collect();
-        let neighbours = Change::Neighbours { device: 7, mac: mac(1) };
-        assert_eq!(found, [neighbours, Change::Stations { port: 3 }, Change::Fdb]);
-    }
-
-    #[test]
-    fn routes_that_forward_nothing_do_not_matter() {
-        let route = |family: u8, len: u8, dst: &[u8], flags: u32| {
-            let mut header = vec![family, len, 0, 0, 254, 2, 0, 1];
-            header.extend_from_slice(&flags.to_ne_bytes());
-            Request::new(24, 0, &header).attr(1, dst)
-        };
-        let mut memory = Memory::default();
-        let ula = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let multicast = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(
-            note(&mut memory, &route(2, 24, &[10, 0, 0, 0], 0)),
-            Some(Change::Routes)
-        );
-        assert_eq!(
-            note(&mut memory, &route(2, 32, &[10, 0, 0, 1], 0x200)),
-            None,
-            "a path MTU exception"
-        );
-        assert_eq!(note(&mut memory, &route(10, 64, &ula, 0)), Some(Change::Routes));
-        assert_eq!(note(&mut memory, &route(10, 64, &link_local, 0)), None);
-        assert_eq!(note(&mut memory, &route(10, 8, &multicast, 0)), None);
-    }
-
-    #[test]
-    fn an_address_matters_once() {
-        let address = |kind: u16, ip: &[u8]| {
-            let header = [if ip.len() == 4 { 2 } else { 10 }, 24, 0, 0, 3, 0, 0, 0];
-            Request::new(kind, 0, &header).attr(1, ip)
-        };
-        let mut memory = Memory::default();
-        assert_eq!(note(&mut memory, &address(20, &[10, 0, 0, 1])), Some(Change::Addresses));
-        assert_eq!(note(&mut memory, &address(20, &[10, 0, 0, 1])), None, "renewed");
-        assert_eq!(note(&mut memory, &address(21, &[10, 0, 0, 1])), Some(Change::Addresses));
-        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        assert_eq!(note(&mut memory, &address(20, &link_local)), None);
-    }
-
-    #[test]
-    fn a_switch_matters_when_it_is_flipped() {
-        let forwarding = |kind: u16, ifindex: i32, value: i32| {
-            Request::new(kind, 0, &[2, 0, 0, 0])
-                .attr(1, &ifindex.to_ne_bytes())
-                .attr(2, &value.to_ne_bytes())
-        };
-        let mut memory = Memory::default();
-        assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "a link comes");
-        assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "and says so again");
-        assert_eq!(note(&mut memory, &forwarding(80, 7, 0)), Some(Change::Sysctls));
-        assert_eq!(note(&mut memory, &forwarding(81, 7, 0)), None, "it goes");
-    }
-
-    #[test]
-    fn malformed_notifications_do_no_harm() {
-        let mut memory = Memory::default();
-        for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 36, 44, 80] {
-            for len in 0..20 {
-                note(&mut memory, &Request::new(kind, 0, &vec![7; len]));
-            }
-        }
-    }
-}
+mod tests;

@@ -77,6 +77,7 @@ pub fn route(oif: u32, dst: &str) -> Route {
         source: None,
         mtu: None,
         multipath: false,
+        has_programs: false,
     }
 }
 
@@ -148,6 +149,12 @@ pub fn add(world: &mut World, container: Container, bridge: u32) {
                 ..port
             },
         );
+        let peer = Peer {
+            mtu: 1500,
+            mac: Some(mac),
+            ..Peer::default()
+        };
+        world.peers.insert(index, peer);
         world.fdb.insert(FdbEntry {
             bridge: Some(bridge),
             ifindex: index,

@@ -180,6 +180,55 @@ fn programs_of_others_on_tcx() {
     assert!(on(UPLINK, egress).devices.contains_key(&UPLINK));
 }
 
+#[test]
+fn programs_on_netfilter_s_hooks_and_of_routes() {
+    let slow = Some(Why::ForeignPrograms);
+    let desired = after(|world, _, _| {
+        world.routes.insert(Route {
+            has_programs: true,
+            ..route(UPLINK, "10.9.0.0/16")
+        });
+    });
+    check(&desired, slow, slow);
+    let desired = after(|world, _, _| {
+        world.netfilter_programs.insert(7);
+    });
+    check(&desired, slow, slow);
+}
+
+/// What would stop a packet on its way into a container is passed by only where it is known not to be there.
+#[test]
+fn judges_at_the_other_end_of_a_veth() {
+    let queued = |change: &dyn Fn(&mut World)| {
+        let desired = after(|world, _, _| change(world));
+        check(&desired, None, None);
+        desired.devices[&VETH_WEB].flags & Device::QUEUED != 0
+    };
+    let peer = |change: fn(&mut Peer)| {
+        queued(&move |world: &mut World| change(world.peers.get_mut(&VETH_WEB).expect("its other end")))
+    };
+    assert!(!queued(&|_| {}));
+    assert!(peer(|peer| peer.xdp.native = Some(3)));
+    assert!(!peer(|peer| peer.xdp.generic = Some(3)), "it runs behind the redirect");
+    assert!(peer(|peer| peer.mtu = 1499));
+    assert!(!peer(|peer| peer.mtu = 9000));
+    assert!(peer(|peer| peer.mac = Some(mac(77))));
+    let unknown = |world: &mut World| {
+        world.peers.remove(&VETH_WEB).expect("its other end");
+    };
+    assert!(queued(&unknown));
+}
+
+#[test]
+fn xdp_on_a_bridge_device() {
+    let desired = after(|world, _, _| world.links.get_mut(&BRIDGE).expect("bridge").xdp.generic = Some(3));
+    check(&desired, Some(Why::ForeignPrograms), None);
+    let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").xdp.native = Some(3));
+    check(&desired, None, None);
+    let desired = after(|world, _, _| world.links.get_mut(&UPLINK).expect("uplink").xdp.native = Some(3));
+    assert!(desired.devices.contains_key(&UPLINK), "it runs before netfast");
+}
+
 fn finding(chain: &str, severity: Severity) -> RuleFinding {
     RuleFinding {
         source: RuleSource::Nft,

@@ -1,0 +1,237 @@
+//! What is a hint, and what is not.
+
+use super::*;
+use crate::observe::wire::{Messages, Request};
+use crate::world::FdbState;
+
+const REACHABLE: u16 = 2;
+const STALE: u16 = 4;
+const FAILED: u16 = 32;
+
+fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
+    let bytes = request.finish(0);
+    memory.note(Messages(&bytes).next().expect("one message"))
+}
+
+fn neighbour(memory: &mut Memory, kind: u16, state: u16, mac: Option<u8>) -> Option<Change> {
+    let mut header = [0; 12];
+    header[0] = 2;
+    header[4] = 3;
+    header[8] = state.to_le_bytes()[0];
+    let mut request = Request::new(kind, 0, &header).attr(1, &[172, 17, 0, 2]);
+    if let Some(mac) = mac {
+        request = request.attr(2, &[2, 0, 0, 0, 0, mac]);
+    }
+    note(memory, &request)
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn a_neighbour_matters_when_it_can_no_longer_be_used_as_before() {
+    let mut memory = Memory::default();
+    let m = &mut memory;
+    assert_eq!(neighbour(m, 28, 1, None), None, "asked for");
+    assert_eq!(
+        neighbour(m, 28, REACHABLE, Some(1)),
+        None,
+        "new: no flow can have used it"
+    );
+    assert_eq!(neighbour(m, 28, STALE, Some(1)), None, "a mere state flip");
+    assert_eq!(neighbour(m, 28, REACHABLE, Some(1)), None, "and back");
+    let of = |mac| {
+        let mac = Some(Mac([2, 0, 0, 0, 0, mac]));
+        Some(Change::Neighbours { device: 3, mac })
+    };
+    assert_eq!(neighbour(m, 28, REACHABLE, Some(2)), of(1), "another station");
+    assert_eq!(neighbour(m, 28, FAILED, Some(2)), of(2), "no answer");
+    assert_eq!(neighbour(m, 28, FAILED, None), None, "still no answer");
+    assert_eq!(neighbour(m, 29, FAILED, None), None, "an unusable one goes");
+    assert_eq!(neighbour(m, 28, REACHABLE, Some(2)), None, "back again");
+    assert_eq!(neighbour(m, 29, STALE, Some(2)), of(2), "a usable one goes");
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn what_a_bridge_and_its_ports_announce_names_the_device() {
+    let mut memory = Memory::default();
+    let about = |kind: u16, family: u8, name: &str| {
+        let mut header = [0; 16];
+        header[0] = family;
+        header[4] = 7;
+        Request::new(kind, 0, &header).attr(3, name.as_bytes())
+    };
+    let changed = Some(Change::Device { device: 7 });
+    let m = &mut memory;
+    assert_eq!(note(m, &about(link::RTM_NEWLINK, AF_BRIDGE, "v1")), changed);
+    assert_eq!(note(m, &about(link::RTM_NEWLINK, AF_BRIDGE, "v1")), None, "again");
+    assert_eq!(note(m, &about(link::RTM_DELLINK, AF_BRIDGE, "v1")), changed);
+    assert_eq!(note(m, &about(RTM_NEWVLAN, AF_BRIDGE, "")), changed);
+    assert_eq!(note(m, &about(RTM_DELVLAN, AF_BRIDGE, "")), changed);
+    assert_eq!(note(m, &about(RTM_NEWNEXTHOP, 0, "")), Some(Change::Routes));
+    assert_eq!(
+        note(m, &about(link::RTM_NEWLINK, 0, "v1")),
+        Some(Change::Links),
+        "it is new"
+    );
+    assert_eq!(note(m, &about(link::RTM_NEWLINK, 0, "v1")), None, "again");
+    assert_eq!(
+        note(m, &about(link::RTM_NEWLINK, 0, "v2")),
+        Some(Change::Links),
+        "a name"
+    );
+    assert_eq!(
+        note(m, &about(link::RTM_NEWLINK, 0, "v2").attr(4, &1400_u32.to_ne_bytes())),
+        changed
+    );
+}
+
+fn station(memory: &mut Memory, kind: u16, port: u8) -> Option<Change> {
+    let mut header = [0; 12];
+    header[0] = AF_BRIDGE;
+    header[4] = port;
+    header[8] = REACHABLE.to_le_bytes()[0];
+    note(
+        memory,
+        &Request::new(kind, 0, &header)
+            .attr(2, &[2, 0, 0, 0, 0, 1])
+            .attr(9, &7u32.to_ne_bytes()),
+    )
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn a_station_comes_moves_and_goes() {
+    let mut memory = Memory::default();
+    assert_eq!(station(&mut memory, 28, 3), Some(Change::Fdb));
+    assert_eq!(station(&mut memory, 28, 3), None);
+    assert_eq!(station(&mut memory, 28, 4), Some(Change::Stations { port: 3 }));
+    // The bridge's own: what was sent to the port is now handed to the host.
+    let own = FdbEntry {
+        bridge: Some(7),
+        ifindex: 4,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        vlan: None,
+        remote: None,
+        state: FdbState::Local,
+    };
+    assert_eq!(memory.note_station(&own, false), Some(Change::Stations { port: 4 }));
+    assert_eq!(memory.note_station(&own, false), None);
+    assert_eq!(station(&mut memory, 29, 4), Some(Change::Stations { port: 4 }));
+    assert_eq!(station(&mut memory, 29, 4), None);
+    assert!(memory.crowds.values().all(|crowd| *crowd == 0));
+}
+
+fn entry(port: u32, number: usize) -> FdbEntry {
+    let [a, b] = u16::try_from(number).expect("small").to_be_bytes();
+    FdbEntry {
+        bridge: Some(7),
+        ifindex: port,
+        mac: Mac([2, 0, 0, 0, a, b]),
+        vlan: None,
+        remote: None,
+        state: FdbState::Learned,
+    }
+}
+
+#[test]
+fn a_port_with_invented_stations_is_remembered_in_part() {
+    let mut memory = Memory::default();
+    assert_eq!(memory.note_station(&entry(3, 0), false), Some(Change::Fdb));
+    let hints = (1..5000).filter_map(|number| memory.note_station(&entry(4, number), false));
+    assert_eq!(hints.count(), MOST_STATIONS);
+    assert_eq!(memory.stations.len(), MOST_STATIONS + 1);
+    // One that is remembered moves all the same, to wherever.
+    assert_eq!(
+        memory.note_station(&entry(4, 0), false),
+        Some(Change::Stations { port: 3 })
+    );
+    assert_eq!(
+        memory.note_station(&entry(3, 0), false),
+        Some(Change::Fdb),
+        "it is back"
+    );
+    assert_eq!(memory.note_station(&entry(4, 4999), true), None, "never heard of");
+}
+
+#[test]
+fn what_was_missed_is_found_by_comparing() {
+    let key = NeighbourKey {
+        ifindex: 7,
+        ip: [10, 0, 0, 1].into(),
+    };
+    let mac = |number| Some(Mac([2, 0, 0, 0, 0, number]));
+    let (mut before, mut now) = (Memory::default(), Memory::default());
+    before.neighbours.insert(key, mac(1));
+    now.neighbours.insert(key, mac(1));
+    before.note_station(&entry(3, 0), false);
+    now.note_station(&entry(3, 0), false);
+    assert_eq!(before.changes(&now).count(), 0);
+    now.neighbours.insert(key, mac(2));
+    now.note_station(&entry(4, 0), false);
+    let found: Vec<_> = before.changes(&now).collect();
+    let neighbours = Change::Neighbours { device: 7, mac: mac(1) };
+    assert_eq!(found, [neighbours, Change::Stations { port: 3 }, Change::Fdb]);
+}
+
+#[test]
+fn routes_that_forward_nothing_do_not_matter() {
+    let route = |family: u8, len: u8, dst: &[u8], flags: u32| {
+        let mut header = vec![family, len, 0, 0, 254, 2, 0, 1];
+        header.extend_from_slice(&flags.to_ne_bytes());
+        Request::new(24, 0, &header).attr(1, dst)
+    };
+    let mut memory = Memory::default();
+    let ula = [0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let multicast = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(
+        note(&mut memory, &route(2, 24, &[10, 0, 0, 0], 0)),
+        Some(Change::Routes)
+    );
+    assert_eq!(
+        note(&mut memory, &route(2, 32, &[10, 0, 0, 1], 0x200)),
+        None,
+        "a path MTU exception"
+    );
+    assert_eq!(note(&mut memory, &route(10, 64, &ula, 0)), Some(Change::Routes));
+    assert_eq!(note(&mut memory, &route(10, 64, &link_local, 0)), None);
+    assert_eq!(note(&mut memory, &route(10, 8, &multicast, 0)), None);
+}
+
+#[test]
+fn an_address_matters_once() {
+    let address = |kind: u16, ip: &[u8]| {
+        let header = [if ip.len() == 4 { 2 } else { 10 }, 24, 0, 0, 3, 0, 0, 0];
+        Request::new(kind, 0, &header).attr(1, ip)
+    };
+    let mut memory = Memory::default();
+    assert_eq!(note(&mut memory, &address(20, &[10, 0, 0, 1])), Some(Change::Addresses));
+    assert_eq!(note(&mut memory, &address(20, &[10, 0, 0, 1])), None, "renewed");
+    assert_eq!(note(&mut memory, &address(21, &[10, 0, 0, 1])), Some(Change::Addresses));
+    let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    assert_eq!(note(&mut memory, &address(20, &link_local)), None);
+}
+
+#[test]
+fn a_switch_matters_when_it_is_flipped() {
+    let forwarding = |kind: u16, ifindex: i32, value: i32| {
+        Request::new(kind, 0, &[2, 0, 0, 0])
+            .attr(1, &ifindex.to_ne_bytes())
+            .attr(2, &value.to_ne_bytes())
+    };
+    let mut memory = Memory::default();
+    assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "a link comes");
+    assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "and says so again");
+    assert_eq!(note(&mut memory, &forwarding(80, 7, 0)), Some(Change::Sysctls));
+    assert_eq!(note(&mut memory, &forwarding(81, 7, 0)), None, "it goes");
+}
+
+#[test]
+fn malformed_notifications_do_no_harm() {
+    let mut memory = Memory::default();
+    for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 36, 44, 80] {
+        for len in 0..20 {
+            note(&mut memory, &Request::new(kind, 0, &vec![7; len]));
+        }
+    }
+}
