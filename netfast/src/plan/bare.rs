@@ -91,6 +91,7 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
         mac: mac.map(|mac| mac.to_string()),
         veth: Some(veth.name.clone()),
         ifindex: Some(veth.ifindex),
+        isolated: veth.port.is_some_and(|port| port.isolated),
         path,
         ..EndpointReport::default()
     }

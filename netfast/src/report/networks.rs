@@ -38,6 +38,8 @@ pub struct Network {
     /// Which path its packets take, and why.
     #[serde(flatten)]
     pub path: PathState,
+    /// Which path the packets between its containers and the host take, and why.
+    pub host: PathState,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -95,6 +97,7 @@ impl From<&NetworkReport> for Network {
             bridge: report.bridge.clone(),
             bridge_ifindex: report.bridge_ifindex,
             path: PathState::from(&report.path),
+            host: PathState::from(&report.host),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
     }
@@ -126,6 +129,8 @@ impl From<&EndpointReport> for Endpoint {
             mac,
             veth,
             ifindex,
+            isolated: _,
+            published: _,
             path: _,
         } = report.clone();
         Self {
@@ -189,7 +194,7 @@ impl Networks {
                 network.subnets().into(),
                 format!("{fast}/{}", network.endpoints.len()).into(),
                 network.path.cell(),
-                network.path.reason.clone().unwrap_or_default().into(),
+                network.reason().into(),
             ]);
         }
         table.render(style)
@@ -206,6 +211,15 @@ impl Network {
     fn subnets(&self) -> String {
         let subnets: Vec<_> = self.pools.iter().filter_map(|pool| pool.subnet.as_deref()).collect();
         subnets.join(" ")
+    }
+
+    /// Why its packets are slow, or only those from and to the host.
+    fn reason(&self) -> String {
+        match (&self.path.reason, &self.host.reason) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(reason)) => format!("slow from and to the host: {reason}"),
+            (None, None) => String::new(),
+        }
     }
 
     fn render(&self, style: Style) -> String {
@@ -231,8 +245,8 @@ impl Network {
             facts.row(["bridge".into(), format!("{bridge} ({found})").into()]);
         }
         facts.row(["path".into(), self.path.cell()]);
-        if let Some(reason) = &self.path.reason {
-            facts.row(["reason".into(), reason.clone().into()]);
+        if !self.reason().is_empty() {
+            facts.row(["reason".into(), self.reason().into()]);
         }
         text.push_str(&facts.render(style));
         text.push('\n');
@@ -328,6 +342,7 @@ mod tests {
                     bridge: Some("br-6f1e5a0b9c8d".into()),
                     bridge_ifindex: Some(5),
                     path: PathState::fast(),
+                    host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
                     endpoints: vec![
                         endpoint("web", 2, PathState::fast()),
                         endpoint(
@@ -343,6 +358,7 @@ mod tests {
                     driver: "host".into(),
                     scope: "local".into(),
                     path: slow(),
+                    host: slow(),
                     endpoints: vec![Endpoint {
                         container: "monitor".into(),
                         path: slow(),

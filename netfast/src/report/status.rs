@@ -118,6 +118,8 @@ pub struct Network {
     /// Which path its packets take, and why.
     #[serde(flatten)]
     pub path: PathState,
+    /// Which path the packets between its containers and the host take, and why.
+    pub host: PathState,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -183,6 +185,9 @@ pub struct Device {
     pub attached: bool,
     /// Why not.
     pub error: Option<String>,
+    /// Which path its packets take, and why: of a bridge device, the host's own; of an uplink, those of containers.
+    #[serde(flatten)]
+    pub path: PathState,
     /// Its packets; `None` if netfast is not attached to it. Of a bridge device, those of the host itself.
     pub traffic: Option<Traffic>,
 }

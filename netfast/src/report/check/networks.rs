@@ -92,6 +92,13 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
             Level::Slow,
             Some("If such rules may see one packet per second of a flow: allow_rate_rules = true."),
         ),
+        Why::Accounting => (
+            Level::Slow,
+            Some(
+                "sysctl -w net.netfilter.nf_conntrack_acct=0, or, if its counters may lag (netfast's metrics do not): \
+                 allow_accounting = true.",
+            ),
+        ),
         Why::ForeignPrograms => (
             Level::Slow,
             Some("Remove it, or have it run on the device's egress or, with tcx, before netfast's programs."),

@@ -124,7 +124,7 @@ fn programs() -> BTreeMap<u32, Vec<Attached>> {
 
 fn check_of(world: &World) -> Check {
     let mut check = Check::default();
-    check.lines.extend(host(&world.sysctls));
+    check.lines.extend(host(&world.sysctls, false));
     check.lines.push(runtime(&world.runtime));
     check
         .lines

@@ -251,6 +251,10 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
             "Narrow the rule to what it is for, or, if it may judge one packet per second of a flow, set \
              allow_rate_rules.",
         ),
+        Why::Accounting => Some(
+            "`sysctl -w net.netfilter.nf_conntrack_acct=0`, or, if nobody bills by conntrack's counters, set \
+             `allow_accounting`; netfast's metrics count every packet.",
+        ),
         Why::NoNamespace => Some("The daemon needs CAP_SYS_ADMIN and CAP_SYS_PTRACE for that: `netfast check`."),
         Why::NoVeth => Some("It may just be starting; else it is not connected by a veth: `docker network inspect`."),
         Why::VethDown => Some("`ip link set VETH up` on the host, or look who set it down."),
@@ -291,6 +295,7 @@ mod tests {
         let keys = [
             "disabled_networks",
             "allow_rate_rules",
+            "allow_accounting",
             "uplinks",
             "flows",
             "revalidate_ms",

@@ -9,7 +9,11 @@ use netfast_common::{
 };
 
 use super::{Daemon, Device, Endpoint, Network, Runtime, Status, Totals, Traffic};
-use crate::{report::path::PathState, state::State};
+use crate::{
+    plan::report::{Path, Why},
+    report::path::PathState,
+    state::{DeviceReport, State},
+};
 
 /// What the pinned tables say; counters are summed over the CPUs.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +100,7 @@ fn networks(state: &State, tables: &Tables) -> Vec<Network> {
         driver: report.driver.clone(),
         bridge: report.bridge.clone(),
         path: PathState::from(&report.path),
+        host: PathState::from(&report.host),
         endpoints: report.endpoints.iter().map(endpoint_of).collect(),
     };
     state.networks.iter().map(network_of).collect()
@@ -109,9 +114,27 @@ fn devices(state: &State, tables: &Tables) -> Vec<Device> {
         kind: device.kind.clone(),
         attached: device.attached,
         error: device.error.as_ref().map(|slow| slow.text.clone()),
+        path: path_of_device(*ifindex, device, state, tables),
         traffic: tables.of_device(*ifindex),
     });
     report.collect()
+}
+
+/// What the programs were told of a bridge device or an uplink, with the plan's cause where it is not to be fast.
+fn path_of_device(ifindex: u32, device: &DeviceReport, state: &State, tables: &Tables) -> PathState {
+    if let Some(error) = &device.error {
+        return PathState::from(&Path::Slow(error.clone()));
+    }
+    let mut networks = state.networks.iter();
+    let planned = networks.find(|network| network.bridge_ifindex == Some(ifindex) && !network.host.is_fast());
+    let told = tables.devices.get(&ifindex);
+    if let Some(network) = planned {
+        PathState::from(&network.host)
+    } else if device.attached && told.is_some_and(|told| told.has(device::Device::ACCELERATED)) {
+        PathState::fast()
+    } else {
+        PathState::from(&Path::slow_since(Why::NotAttached, "netfast is not attached to it yet"))
+    }
 }
 
 impl Tables {
@@ -132,6 +155,11 @@ impl Tables {
             .into(),
             attached: true,
             error: None,
+            path: if device.has(device::Device::ACCELERATED) {
+                PathState::fast()
+            } else {
+                PathState::slow("unknown-device", "its flows are not used")
+            },
             traffic: self.of_device(*ifindex),
         });
         report.collect()
@@ -145,8 +173,8 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        plan::report::{EndpointReport, NetworkReport, Path, Slow, Why},
-        state::{DeviceReport, RuntimeReport},
+        plan::report::{EndpointReport, NetworkReport, Slow},
+        state::RuntimeReport,
     };
 
     fn state() -> State {
@@ -277,6 +305,34 @@ mod tests {
         };
         assert_eq!(bridge.traffic.map(|traffic| traffic.in_fast_packets), Some(30));
         assert_eq!(bridge.error.as_deref(), Some("no memory"));
+        assert_eq!(bridge.path.why.as_deref(), Some("not-attached"));
+    }
+
+    /// ufw's rules once kept the host's own packets slow, while its bridge was shown as attached and no more.
+    #[test]
+    fn a_bridge_whose_own_packets_are_slow_is_not_shown_as_fast() {
+        let (mut state, mut tables) = (state(), tables());
+        state.devices.get_mut(&5).expect("docker0").error = None;
+        state.networks[0].bridge_ifindex = Some(5);
+        let path = |state: &State, tables: &Tables| {
+            let status = Status::gather(Some(state), tables, true, 4_000, |_| None);
+            (status.devices[0].path.why.clone(), status.networks[0].host.why.clone())
+        };
+        let not_told = path(&state, &tables);
+        assert_eq!(not_told, (Some("not-attached".into()), None));
+        tables
+            .devices
+            .insert(5, device::Device::new(Kind::Bridge, device::Device::ACCELERATED, 1));
+        assert_eq!(path(&state, &tables), (None, None));
+        state.networks[0].host = Path::slow_since(Why::RateRules, "ufw's limit");
+        let ruled = path(&state, &tables);
+        assert_eq!(ruled, (Some("rate-rules".into()), Some("rate-rules".into())));
+        let status = Status::gather(Some(&state), &tables, true, 4_000, |_| None);
+        let text = status.render(crate::report::Style::default());
+        assert!(
+            text.contains("attached; slow from and to the host: ufw's limit"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -238,7 +238,13 @@ fn devices(devices: &[Device]) -> Table {
         row.extend(traffic_cells(device.traffic));
         row.push(match (&device.error, device.attached) {
             (Some(error), _) => Cell::painted(error.clone(), Paint::Yellow),
-            (None, true) => "attached".into(),
+            (None, true) => match &device.path.reason {
+                None => "attached".into(),
+                Some(reason) if device.kind == "bridge" => {
+                    Cell::painted(format!("attached; slow from and to the host: {reason}"), Paint::Yellow)
+                }
+                Some(reason) => Cell::painted(format!("attached; slow: {reason}"), Paint::Yellow),
+            },
             (None, false) => Cell::painted("not attached", Paint::Yellow),
         });
         table.row(row);
