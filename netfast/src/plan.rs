@@ -376,6 +376,11 @@ pub fn report_failure(networks: &mut [NetworkReport], ifindex: u32, text: &str) 
     }
 }
 
+/// Whether a veth that is up has no carrier: its other end is down.
+fn is_cut_off(veth: &Link) -> bool {
+    veth.up && !veth.lower_up
+}
+
 /// Puts endpoints that are still to be attached on the slow path in the reports.
 pub fn report_waiting(networks: &mut [NetworkReport], is_attached: impl Fn(u32) -> bool) {
     let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);

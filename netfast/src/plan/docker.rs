@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     plan::{
-        Build, Endpoint,
+        Build, Endpoint, is_cut_off,
         report::{EndpointReport, NetworkReport, Path, PoolReport, Published, Why},
         vip,
     },
@@ -174,6 +174,7 @@ fn endpoint(
         veth: link.map(|link| link.name.clone()),
         ifindex,
         isolated: link.and_then(|link| link.port).is_some_and(|port| port.isolated),
+        is_cut_off: link.is_some_and(is_cut_off),
         published: published.collect(),
         path,
     }

@@ -171,6 +171,9 @@ pub struct EndpointReport {
     /// Its port of the bridge is isolated: nothing passes between it and another such port.
     #[serde(default)]
     pub isolated: bool,
+    /// The container's side of its veth is down: nothing passes.
+    #[serde(default)]
+    pub is_cut_off: bool,
     /// Its published ports.
     #[serde(default)]
     pub published: Vec<Published>,

@@ -130,6 +130,7 @@ impl From<&EndpointReport> for Endpoint {
             veth,
             ifindex,
             isolated: _,
+            is_cut_off: _,
             published: _,
             path: _,
         } = report.clone();

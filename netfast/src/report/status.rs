@@ -136,6 +136,21 @@ pub struct Endpoint {
     pub path: PathState,
     /// Its packets; `None` if netfast is not attached to it.
     pub traffic: Option<Traffic>,
+    /// Packets of its interface in the container, by whatever path; `None` if it cannot be asked.
+    pub interface: Option<Interface>,
+}
+
+/// What the kernel counts inside a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Packets sent; GSO packets count as one.
+    pub sent_packets: u64,
+    /// Bytes of them, with the Ethernet header.
+    pub sent_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Bytes of them, with the Ethernet header.
+    pub received_bytes: u64,
 }
 
 /// Packets of one interface, seen from the host.

@@ -6,9 +6,11 @@
 
 mod changes;
 mod closing;
+mod counting;
 mod hostile;
 mod lab;
 mod paths;
 mod rates;
+mod says;
 mod staleness;
 mod trace;

@@ -50,6 +50,10 @@ fn network(network: &NetworkReport) -> Vec<Line> {
         (fast, all) => format!("{fast} of {all} endpoints are accelerated"),
     };
     let mut lines = vec![Line::new(Area::Networks, Level::Ok, network.name.clone(), of)];
+    if let Path::Slow(slow) = &network.host {
+        let subject = format!("{}: from and to the host", network.name);
+        lines.push(line(subject, slow.text.clone(), slow));
+    }
     for endpoint in &network.endpoints {
         if let Path::Slow(slow) = &endpoint.path {
             let subject = format!("{}: {}", network.name, endpoint.container);

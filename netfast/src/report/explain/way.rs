@@ -11,6 +11,7 @@ use super::{Destination, Facts, Flows, Route, Step, addresses};
 use crate::plan::report::{EndpointReport, NetworkReport, Path, Published};
 
 const ABOUT: &str = "destination";
+const CUT_OFF: &str = "the container's own side of its veth is down: nothing passes";
 const OUT: &str = "the kernel routes it out of an interface that netfast is attached to";
 const HOST: &str = "the host itself: the way over the bridge is shortened, its own rules see every packet";
 const SAME: &str = "a container on the same network; netfast is attached to its interface, too";
@@ -36,6 +37,9 @@ pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
     );
     if endpoint.path.is_fast() && !facts.is_accelerated(endpoint.ifindex) {
         return Step::reason(step.about, Reason::UnknownDevice, "netfast is not attached to it yet");
+    }
+    if endpoint.path.is_fast() && endpoint.is_cut_off {
+        return Step::reason(step.about, Reason::OtherPacket, CUT_OFF);
     }
     step
 }
@@ -116,11 +120,12 @@ fn slow(peer: From<'_>, facts: &Facts<'_>) -> Option<Step> {
     if !peer.endpoint.path.is_fast() {
         return Some(Step::planned(name(peer), &peer.endpoint.path, ""));
     }
-    let attached = facts.is_accelerated(peer.endpoint.ifindex);
-    (!attached).then(|| {
+    if !facts.is_accelerated(peer.endpoint.ifindex) {
         let text = "netfast is not attached to its interface yet";
-        Step::reason(name(peer), Reason::EgressUnknown, text)
-    })
+        return Some(Step::reason(name(peer), Reason::EgressUnknown, text));
+    }
+    let cut_off = peer.endpoint.is_cut_off;
+    cut_off.then(|| Step::reason(name(peer), Reason::OtherPacket, CUT_OFF))
 }
 
 /// To a container on the same network.

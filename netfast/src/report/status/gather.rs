@@ -8,7 +8,7 @@ use netfast_common::{
     reason::Count,
 };
 
-use super::{Daemon, Device, Endpoint, Network, Runtime, Status, Totals, Traffic};
+use super::{Daemon, Device, Endpoint, Interface, Network, Runtime, Status, Totals, Traffic};
 use crate::{
     plan::report::{Path, Why},
     report::path::PathState,
@@ -26,6 +26,8 @@ pub struct Tables {
     pub devices: BTreeMap<u32, device::Device>,
     /// Packets by slot of a device.
     pub traffic: BTreeMap<u16, Traffic>,
+    /// Counters of the interfaces in containers, by the index of the host's side of the veth.
+    pub interfaces: BTreeMap<u32, Interface>,
     /// How many flows there are, those that wait for their reverse included.
     pub flows: u64,
 }
@@ -94,6 +96,9 @@ fn networks(state: &State, tables: &Tables) -> Vec<Network> {
             .ifindex
             .filter(|_| report.path.is_fast())
             .and_then(|ifindex| tables.of_device(ifindex)),
+        interface: report
+            .ifindex
+            .and_then(|ifindex| tables.interfaces.get(&ifindex).copied()),
     };
     let network_of = |report: &crate::plan::report::NetworkReport| Network {
         name: report.name.clone(),
@@ -275,6 +280,14 @@ mod tests {
                 (2, Traffic::default()),
             ]
             .into(),
+            interfaces: [(
+                13,
+                Interface {
+                    received_packets: 7,
+                    ..Interface::default()
+                },
+            )]
+            .into(),
             flows: 4,
         }
     }
@@ -300,6 +313,8 @@ mod tests {
         };
         assert_eq!(web.traffic.map(|traffic| traffic.in_fast_packets), Some(60));
         assert_eq!(off.traffic, None, "what is on the slow path has no counters");
+        let received = |endpoint: &Endpoint| endpoint.interface.map(|of| of.received_packets);
+        assert_eq!((received(web), received(off)), (None, Some(7)), "on whatever path");
         let [bridge] = status.devices.as_slice() else {
             panic!("{:?}", status.devices)
         };

@@ -23,6 +23,12 @@ fn endpoint(container: &str, path: PathState, traffic: Option<Traffic>) -> Endpo
         veth: Some(format!("veth-{container}")),
         path,
         traffic,
+        interface: Some(Interface {
+            sent_packets: 9_000_000,
+            sent_bytes: 9_000_000 * 1462,
+            received_packets: 4_500_000,
+            received_bytes: 4_500_000 * 80,
+        }),
     }
 }
 

@@ -164,7 +164,10 @@ fn title(network: &Network, style: Style) -> String {
         Some(bridge) => format!(", {bridge}"),
         None => String::new(),
     };
-    let path = network.path.paint().on(network.path.path, style);
+    let path = match (network.path.is_fast(), network.host.is_fast()) {
+        (true, false) => Paint::Yellow.on("fast, but slow from and to the host", style),
+        _ => network.path.paint().on(network.path.path, style),
+    };
     format!("NETWORK {} ({}{device}): {path}", network.name, network.driver)
 }
 

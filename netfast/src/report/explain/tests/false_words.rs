@@ -238,3 +238,10 @@ fn another_network_is_asked_for_by_its_route() {
     endpoint_of(&mut state, "bridge", "new").addresses = vec!["192.0.2.9/24".into()];
     assert_eq!(said(&state, 0, "database", "192.0.2.9").1, ["other-packet"]);
 }
+
+#[test]
+fn a_container_whose_side_of_the_veth_is_down_is_not_fast() {
+    let state = with(|state| endpoint_of(state, "backend", "web").is_cut_off = true);
+    assert_eq!(said(&state, 0, "database", "web").0, Verdict::Slow);
+    assert_eq!(said(&state, 0, "web", "database").0, Verdict::Slow);
+}
