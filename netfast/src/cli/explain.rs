@@ -181,7 +181,6 @@ impl Known {
 
     /// The flows that enter or leave by an interface, to the destination or back from it.
     fn flows(&self, ifindex: u32, to: Option<&Destination>) -> Flows {
-        let is = |ip: Ip4, port: Port| to.is_none_or(|to| to.is(address(ip), port.number()));
         let mut sum = Flows::default();
         for Learned {
             key,
@@ -191,6 +190,7 @@ impl Known {
             asked,
         } in &self.flows
         {
+            let is = |ip: Ip4, port: Port| to.is_none_or(|to| to.is(address(ip), port.number(), key.protocol));
             let leaves = key.ifindex == ifindex && key.origin == Origin::Wire as u8;
             let is_meant = if leaves {
                 is(key.destination, key.destination_port)

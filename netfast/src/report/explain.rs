@@ -19,7 +19,7 @@ mod text;
 mod way;
 
 pub use alias::AliasName;
-pub use destination::{Destination, NoDestination};
+pub use destination::{Destination, NoDestination, Transport};
 use way::From;
 
 /// The whole answer.
@@ -60,6 +60,9 @@ pub struct Way {
     pub network: String,
     /// Whether they go fast.
     pub verdict: Verdict,
+    /// The source address that its packets must have for that: what is sent from another one is slow (`spoofed`). `None`:
+    /// any.
+    pub source: Option<IpAddr>,
     /// What was looked at, from the container outwards.
     pub steps: Vec<Step>,
     /// Flows of this container, or of it with the destination, that there are now.
@@ -306,6 +309,7 @@ fn way(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Way {
     Way {
         network: network.name.clone(),
         verdict,
+        source: facts.only_source(endpoint),
         steps,
         flows,
     }
@@ -352,9 +356,12 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
                     "now",
                     "the kernel lets conversations through, and they are on the fast path",
                 ));
-                Verdict::Fast
-            } else {
-                verdict
+            }
+            match (is_live, to.port) {
+                // They speak for those that are opened to the same port.
+                (true, Some(_)) => Verdict::Fast,
+                (true, None) => Verdict::KernelDecides,
+                (false, _) => verdict,
             }
         }
     };

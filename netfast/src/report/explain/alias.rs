@@ -103,7 +103,7 @@ pub(super) fn steps(from: From<'_>, name: &AliasName, facts: &Facts<'_>) -> (Vec
             endpoint.container_id == member.container_id && own.any(|ip| member.addresses.contains(&ip))
         };
         if let Some(endpoint) = from.network.endpoints.iter().find(is_its) {
-            members.push(way::within(from, From { endpoint, ..from }, facts));
+            members.push(way::within(from, From { endpoint, ..from }, None, facts));
         }
     }
     let verdict = Verdict::of_all(members.iter().map(|step| Verdict::of(&step.path)));

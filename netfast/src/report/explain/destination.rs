@@ -20,8 +20,30 @@ pub struct Destination {
     pub ip: IpAddr,
     /// The port, if one was given.
     pub port: Option<u16>,
+    /// The transport, if one was given.
+    pub transport: Option<Transport>,
     /// The alias that it is, if it is one.
     pub alias: Option<AliasName>,
+}
+
+/// A transport that can be fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// IANA's number.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
 }
 
 impl fmt::Display for Destination {
@@ -41,7 +63,7 @@ impl fmt::Display for Destination {
 pub struct NoDestination(String);
 
 impl Destination {
-    /// Understands `DEST[:PORT]`; of a container, the address on a network that it shares with `from`, or any. A virtual
+    /// Understands `DEST[:PORT[/tcp|/udp]]`; of a container, the address on a network that it shares with `from`, or any. A virtual
     /// address is its alias.
     pub fn parse(
         text: &str,
@@ -49,7 +71,12 @@ impl Destination {
         networks: &[NetworkReport],
         aliases: &[AliasReport],
     ) -> Result<Self, NoDestination> {
-        let (host, port) = split(text);
+        let (place, transport) = match text.rsplit_once('/') {
+            Some((place, "tcp")) => (place, Some(Transport::Tcp)),
+            Some((place, "udp")) => (place, Some(Transport::Udp)),
+            _ => (text, None),
+        };
+        let (host, port) = split(place);
         let (alias, ip) = match host.parse() {
             Ok(ip) => (alias::with_address(ip, from, networks, aliases), ip),
             Err(_) => match alias::find(host, from, networks, aliases) {
@@ -64,13 +91,16 @@ impl Destination {
             name: text.into(),
             ip,
             port,
+            transport,
             alias,
         })
     }
 
-    /// Whether an address with a port is it.
-    pub fn is(&self, address: IpAddr, port: u16) -> bool {
-        self.ip == address && self.port.is_none_or(|wanted| wanted == port)
+    /// Whether an address with a port is it, by a protocol of IANA's number.
+    pub fn is(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
+        self.ip == address
+            && self.port.is_none_or(|wanted| wanted == port)
+            && self.transport.is_none_or(|wanted| wanted.number() == protocol)
     }
 }
 

@@ -3,7 +3,7 @@
 //! What the plan has decided and what the programs were told is certain. Where the kernel routes is asked; whether rules
 //! let packets through is not known to netfast, and said to be so.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netfast_common::{device::Device, reason::Reason};
 
@@ -30,11 +30,12 @@ pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
     let From { network, endpoint } = from;
     let veth = endpoint.veth.as_deref().unwrap_or("no veth");
     let about = format!("{} ({veth})", network.name);
-    let step = Step::planned(
-        about,
-        &endpoint.path,
-        "netfast is attached to the container's interface",
-    );
+    let source = facts.only_source(endpoint);
+    let source = source.map_or_else(String::new, |ip| {
+        format!("; what it sends from {ip} may be fast, from others not")
+    });
+    let text = format!("netfast is attached to the container's interface{source}");
+    let step = Step::planned(about, &endpoint.path, &text);
     if endpoint.path.is_fast() && !facts.is_accelerated(endpoint.ifindex) {
         return Step::reason(step.about, Reason::UnknownDevice, "netfast is not attached to it yet");
     }
@@ -63,7 +64,7 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
     if let Some(peer) = owner(from, ip, facts)
         && peer.network.bridge_ifindex == from.network.bridge_ifindex
     {
-        return within(from, peer, facts);
+        return within(from, peer, Some(ip), facts);
     }
     let Some(bridge) = from.network.bridge_ifindex else {
         return unknown("its network has no bridge device");
@@ -76,7 +77,7 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
     match (facts.route)(bridge, source, ip) {
         Route::Host => to_host(from, to, facts),
         Route::Out(ifindex, device) => match owner(from, ip, facts) {
-            Some(peer) if peer.network.bridge_ifindex == Some(ifindex) => routed(from, peer, facts),
+            Some(peer) if peer.network.bridge_ifindex == Some(ifindex) => routed(from, peer, ip, facts),
             _ => out(from, (ifindex, &device), (source, ip), facts),
         },
         Route::Many => Step::reason(ABOUT, Reason::NotUnicast, "a broadcast address of the network"),
@@ -116,7 +117,7 @@ fn name(peer: From<'_>) -> String {
 }
 
 /// What keeps packets to a container slow for certain.
-fn slow(peer: From<'_>, facts: &Facts<'_>) -> Option<Step> {
+fn slow(peer: From<'_>, ip: Option<IpAddr>, facts: &Facts<'_>) -> Option<Step> {
     if !peer.endpoint.path.is_fast() {
         return Some(Step::planned(name(peer), &peer.endpoint.path, ""));
     }
@@ -124,13 +125,19 @@ fn slow(peer: From<'_>, facts: &Facts<'_>) -> Option<Step> {
         let text = "netfast is not attached to its interface yet";
         return Some(Step::reason(name(peer), Reason::EgressUnknown, text));
     }
-    let cut_off = peer.endpoint.is_cut_off;
-    cut_off.then(|| Step::reason(name(peer), Reason::OtherPacket, CUT_OFF))
+    if peer.endpoint.is_cut_off {
+        return Some(Step::reason(name(peer), Reason::OtherPacket, CUT_OFF));
+    }
+    let known = facts.only_source(peer.endpoint)?;
+    (ip.is_some_and(|ip| ip != known)).then(|| {
+        let text = format!("netfast knows it by the address {known}: what it sends from another one is slow");
+        Step::reason(name(peer), Reason::Spoofed, text)
+    })
 }
 
 /// To a container on the same network.
-pub(super) fn within(from: From<'_>, peer: From<'_>, facts: &Facts<'_>) -> Step {
-    if let Some(step) = slow(peer, facts) {
+pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: &Facts<'_>) -> Step {
+    if let Some(step) = slow(peer, ip, facts) {
         return step;
     }
     let about = name(peer);
@@ -148,8 +155,8 @@ pub(super) fn within(from: From<'_>, peer: From<'_>, facts: &Facts<'_>) -> Step 
 }
 
 /// To a container on another network.
-fn routed(from: From<'_>, peer: From<'_>, facts: &Facts<'_>) -> Step {
-    if let Some(step) = slow(peer, facts) {
+fn routed(from: From<'_>, peer: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
+    if let Some(step) = slow(peer, Some(ip), facts) {
         return step;
     }
     let about = name(peer);
@@ -231,7 +238,7 @@ fn published(from: From<'_>, owner: From<'_>, facts: &Facts<'_>) -> Step {
              docker-proxy both ways over the host are fast",
         );
     }
-    let Some(step) = slow(owner, facts) else {
+    let Some(step) = slow(owner, None, facts) else {
         let text =
             format!("the host's rules send the packets to {name} (DNAT), or docker-proxy does; either way is fast");
         return Step::decided(about, None, text);
@@ -239,7 +246,7 @@ fn published(from: From<'_>, owner: From<'_>, facts: &Facts<'_>) -> Step {
     let why = step.path.reason.unwrap_or_default();
     Step::decided(
         about,
-        Some(Reason::EgressUnknown),
+        Some(Reason::NoFlow),
         format!("by DNAT the packets go to {name}, and stay slow ({why}); by docker-proxy they go to the host"),
     )
 }
@@ -287,12 +294,20 @@ fn to_network(about: String, network: &NetworkReport, facts: &Facts<'_>) -> Step
     }
     Step::decided(
         about,
-        Some(Reason::EgressUnknown),
-        "the kernel routes it to a network of containers, and it is not known yet which of them has this address",
+        Some(Reason::NoFlow),
+        "the kernel routes it to a network of containers, and it is not known yet which of them has this address: fast, if \
+         that one is",
     )
 }
 
 impl Facts<'_> {
+    /// The only address that an endpoint's packets may have as their source to be fast, as the programs were told.
+    pub(super) fn only_source(&self, endpoint: &EndpointReport) -> Option<IpAddr> {
+        let device = self.devices.get(&endpoint.ifindex?)?;
+        let address = Ipv4Addr::from(device.address4.bytes());
+        (!device.has(Device::ANY_SOURCE) && !address.is_unspecified()).then_some(address.into())
+    }
+
     /// Whether the programs are attached to an interface, and told that its flows may be learned and used.
     pub(super) fn is_accelerated(&self, ifindex: Option<u32>) -> bool {
         let Some(ifindex) = ifindex else { return false };

@@ -1,5 +1,7 @@
 //! What `explain` once said and packets contradicted, each with what it says now.
 
+use netfast_common::net::Ip4;
+
 use super::*;
 use crate::plan::report::{Deciders, Published};
 
@@ -102,10 +104,7 @@ fn a_container_s_own_published_port_is_slow_because_of_the_same_device() {
     assert!(text.contains("its own published port"), "{text}");
     // Of somebody who is slow, and of somebody who is fast.
     let (_, causes, text) = said(&state, 0, "web", "172.17.0.1:8081");
-    assert!(
-        causes == ["egress-unknown"] && text.contains("netfast.enable=false"),
-        "{text}"
-    );
+    assert!(causes == ["no-flow"] && text.contains("netfast.enable=false"), "{text}");
     assert_eq!(said(&state, 0, "web", "172.17.0.1:8082").1, Vec::<String>::new());
 }
 
@@ -181,13 +180,18 @@ fn a_container_whose_address_is_not_known_has_routes_all_the_same() {
 #[test]
 fn flows_that_there_are_go_before_predictions_and_not_before_the_plan() {
     let state = with(bare);
-    assert_eq!(said(&state, 2, "web", "172.17.3.3").0, Verdict::Fast);
+    assert_eq!(said(&state, 2, "web", "172.17.3.3:80").0, Verdict::Fast);
+    let odd = said(&state, 2, "web", "192.0.2.1:80/udp");
     assert_eq!(
-        said(&state, 2, "web", "192.0.2.1").0,
+        odd.0,
         Verdict::Fast,
-        "the question was another than the packets'"
+        "the question was another than the packets': {}",
+        odd.2
     );
-    assert_eq!(said(&with(ruled), 2, "database", "web").0, Verdict::Fast);
+    assert_eq!(said(&with(ruled), 2, "database", "web:80").0, Verdict::Fast);
+    // They speak for their own port: without one, another conversation may be dropped.
+    assert_eq!(said(&state, 2, "web", "192.0.2.1").0, Verdict::KernelDecides);
+    assert_eq!(said(&with(ruled), 2, "database", "web").0, Verdict::KernelDecides);
     assert_eq!(said(&with(ruled), 2, "web", "legacy").0, Verdict::Slow);
     let off = explain_with(&with(ruled), Control::default(), 2, "database", Some("web"));
     assert_eq!(off.verdict, Verdict::Slow);
@@ -244,4 +248,52 @@ fn a_container_whose_side_of_the_veth_is_down_is_not_fast() {
     let state = with(|state| endpoint_of(state, "backend", "web").is_cut_off = true);
     assert_eq!(said(&state, 0, "database", "web").0, Verdict::Slow);
     assert_eq!(said(&state, 0, "web", "database").0, Verdict::Slow);
+}
+
+#[test]
+fn a_destination_may_name_its_transport() {
+    let state = state();
+    let parse = |text: &str| Destination::parse(text, "web", &state.networks, &[]).expect("a destination");
+    let ip = IpAddr::from([203, 0, 113, 9]);
+    let udp = parse("203.0.113.9:443/udp");
+    assert_eq!((udp.ip, udp.port, udp.transport), (ip, Some(443), Some(Transport::Udp)));
+    assert!(udp.is(ip, 443, 17) && !udp.is(ip, 443, 6) && !udp.is(ip, 80, 17));
+    let any = parse("database:5432");
+    assert!(any.is(any.ip, 5432, 6) && any.is(any.ip, 5432, 17));
+}
+
+#[test]
+fn what_is_sent_from_another_address_is_not_fast() {
+    let state = state();
+    let mut devices = told(&state);
+    for (ifindex, last) in [(13, 2), (14, 3)] {
+        let device = devices.get_mut(&ifindex).expect("an endpoint");
+        device.address4 = Ip4::from_bytes([172, 30, 0, last]);
+    }
+    let explained = |to: &str| {
+        let facts = Facts {
+            state: &state,
+            running: true,
+            control: on(),
+            devices: &devices,
+            route: &route,
+            stand_in: &|_| None,
+            behind: &|ip| (ip == IpAddr::from([172, 30, 0, 99])).then_some(14),
+            flows: &|_, _| Flows::default(),
+        };
+        let to = Destination::parse(to, "web", &state.networks, &[]).expect("an address");
+        Explanation::of("web", Some(to), &facts).expect("it is there")
+    };
+    let known = explained("172.30.0.3");
+    assert_eq!(
+        (known.verdict, known.ways[0].source),
+        (Verdict::Fast, Some([172, 30, 0, 2].into()))
+    );
+    assert!(
+        known
+            .render(Style::default())
+            .contains("from 172.30.0.2 may be fast, from others not")
+    );
+    let other = explained("172.30.0.99");
+    assert_eq!((other.verdict, why(&other)), (Verdict::Slow, vec!["spoofed"]));
 }
