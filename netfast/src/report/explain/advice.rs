@@ -213,8 +213,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::SameDevice => (
             ByNature,
-            "It left by the interface that it came in by (hairpin): a container that reaches itself by a published \
-             port.",
+            "It left by the interface that it came in by (hairpin): a container that reaches itself by a published port. Where \
+             it comes in it counts as no-flow, since there never is one.",
         ),
         Reason::NoEndpoint => (
             ByNature,
@@ -226,7 +226,9 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Passing => (
             Expected,
-            "The packet was seen half-way, where a bridge hands it to the host; it is judged where it leaves.",
+            "The packet was seen half-way, where a bridge hands it to the host; it is judged where it leaves. If there are as \
+             many as of no-flow: with bridge-nf-call-iptables on, what a container answers to the host by a published port is \
+             translated within the bridge, and never learned.",
         ),
         Reason::NotWorthIt => (
             Expected,
