@@ -3,7 +3,7 @@
 //! - [`host`]: one host that becomes each world in turn;
 //! - [`talk`]: conversations, and the fast path's part of them.
 
-use std::{env, net::SocketAddr};
+use std::{env, net::SocketAddr, thread};
 
 use netfast_tests::{
     require::{Need, needs},
@@ -22,6 +22,8 @@ use talk::{Outcome, Server};
 
 /// The worlds that every run of the tests plays.
 const FIXED: u64 = 20;
+/// Hosts that play many worlds at the same time.
+const MOST_HOSTS: u64 = 4;
 /// Which worlds, `FROM+COUNT`, instead of the fixed ones: set by `cargo xtask test netns --worlds`.
 const WORLDS: &str = "NETFAST_WORLDS";
 /// More is fast, less than the rest of it is slow.
@@ -41,19 +43,36 @@ fn worlds() {
         let (from, count) = text.split_once('+').expect("FROM+COUNT");
         (from.parse().expect("a seed"), count.parse().expect("a number"))
     });
+    // Mostly it is waited until netfast has heard of a world, so that several hosts do not disturb each other.
+    let hosts = (count / FIXED).clamp(1, MOST_HOSTS);
+    let mut table = Table::default();
+    thread::scope(|scope| {
+        let played: Vec<_> = (0..hosts)
+            .map(|host| scope.spawn(move || play_worlds((from..from + count).filter(|seed| seed % hosts == host))))
+            .collect();
+        for one in played {
+            table.add(one.join().expect("a host's worlds"));
+        }
+    });
+    println!("{table:#?}");
+    assert!(table.contradictions.is_empty(), "{}", table.contradictions.join("\n"));
+}
+
+/// Plays these worlds on one host, one after the other.
+fn play_worlds(seeds: impl Iterator<Item = u64>) -> Table {
     let lab = host::start();
     let _servers = servers(&lab);
     let mut table = Table::default();
-    for seed in from..from + count {
+    for seed in seeds {
         let world = World::of(seed);
         host::enter(&lab, &world);
         for talk in &world.talks {
             play(&lab, seed, &world, talk, &mut table);
         }
         host::leave(&lab, &world);
+        table.worlds += 1;
     }
-    println!("{table:#?}");
-    assert!(table.contradictions.is_empty(), "{}", table.contradictions.join("\n"));
+    table
 }
 
 /// Each world in which a word was false once, by the traits and the talk that showed it.
@@ -143,6 +162,7 @@ fn words_that_were_false_once() {
 /// What came of all talks.
 #[derive(Debug, Default)]
 struct Table {
+    worlds: u64,
     fast: u64,
     slow: u64,
     kernel_decides_and_fast: u64,
@@ -152,6 +172,20 @@ struct Table {
     /// Told once, and not again.
     unconfirmed: u64,
     contradictions: Vec<String>,
+}
+
+impl Table {
+    fn add(&mut self, other: Self) {
+        self.worlds += other.worlds;
+        self.fast += other.fast;
+        self.slow += other.slow;
+        self.kernel_decides_and_fast += other.kernel_decides_and_fast;
+        self.kernel_decides_and_slow += other.kernel_decides_and_slow;
+        self.kernel_decides_and_nothing += other.kernel_decides_and_nothing;
+        self.inside += other.inside;
+        self.unconfirmed += other.unconfirmed;
+        self.contradictions.extend(other.contradictions);
+    }
 }
 
 fn servers(lab: &Lab) -> Vec<Server> {
