@@ -190,11 +190,15 @@ impl Table {
 
 fn servers(lab: &Lab) -> Vec<Server> {
     let containers = lab.topo.bridges.iter().flat_map(|bridge| &bridge.containers);
-    let mut servers: Vec<Server> = containers.map(|container| Server::start(&container.ns, PORT)).collect();
-    servers.push(Server::start(lab.topo.lan(), PORT));
-    servers.push(Server::start(lab.topo.host(), PORT));
+    let mut servers: Vec<Server> = containers
+        .map(|container| Server::start(&container.ns, container.ip, PORT))
+        .collect();
+    servers.push(Server::start(lab.topo.lan(), LAN_IP, PORT));
+    let host = lab.topo.host();
+    let gateways = lab.topo.bridges.iter().map(|bridge| bridge.gateway);
+    servers.extend(gateways.chain([HOST_IP]).map(|ip| Server::start(host, ip, PORT)));
     // Where no rule translates, as docker-proxy.
-    servers.extend(PUBLISHED.map(|(port, _)| Server::start(lab.topo.host(), port)));
+    servers.extend(PUBLISHED.map(|(port, _)| Server::start(host, HOST_IP, port)));
     servers
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -40,16 +40,14 @@ pub struct Server {
     _datagrams: Echo,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    port: u16,
+    at: SocketAddrV4,
     ns: NsHandle,
 }
 
 impl Server {
-    pub fn start(ns: &NsHandle, port: u16) -> Self {
-        let listener = ns
-            .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
-            .expect("entered")
-            .expect("a free port");
+    pub fn start(ns: &NsHandle, ip: Ipv4Addr, port: u16) -> Self {
+        let at = SocketAddrV4::new(ip, port);
+        let listener = ns.run(|| TcpListener::bind(at)).expect("entered").expect("a free port");
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let stop = Arc::clone(&stop);
@@ -64,10 +62,10 @@ impl Server {
             })
         };
         Self {
-            _datagrams: Echo::start(ns, port),
+            _datagrams: Echo::at(ns, ip, port),
             stop,
             thread: Some(thread),
-            port,
+            at,
             ns: ns.clone(),
         }
     }
@@ -76,9 +74,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let port = self.port;
-        // What it waits for.
-        let _woken = self.ns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
+        let at = self.at;
+        // What it waits for; to the host's own addresses by its loopback.
+        let _woken = self.ns.run(|| TcpStream::connect(at));
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
