@@ -4,7 +4,7 @@
 
 /// Raised with every change of a map's key, value, meaning or type, or of a program's name.
 /// `cargo xtask lint` compares the shared files with the hash recorded for this number.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, at most 15 bytes, which is where the kernel cuts them (`BPF_OBJ_NAME_LEN`).
 /// The prefix is how netfast knows its own.
@@ -23,6 +23,12 @@ pub mod map {
     pub const FLOWS4: &str = "netfast_flows4";
     /// IPv4 flows whose reverse has not been learned yet.
     pub const FRESH4: &str = "netfast_fresh4";
+    /// Ring buffer of [`vet::Request`](crate::vet::Request): IPv4 flows that wait to be vetted.
+    pub const VET4: &str = "netfast_vet4";
+    /// [`FlowKey`](crate::flow::FlowKey) to [`vet::Answer`](crate::vet::Answer).
+    pub const VETTED4: &str = "netfast_vetted4";
+    /// Bytes of a packet that each CPU sums up.
+    pub const SUMMED: &str = "netfast_summed";
     /// Packets of flows that are not known yet, `u32`.
     pub const SEEN: &str = "netfast_seen";
     /// The IPv4 candidate of each CPU.
@@ -91,6 +97,10 @@ pub mod program {
 pub const DEFAULT_FLOWS: u32 = 256 * 1024;
 /// Flows that wait for their reverse, by default. Small on purpose: what floods here evicts only its like.
 pub const DEFAULT_FRESH: u32 = 16 * 1024;
+/// Bytes of the ring buffer of flows that wait to be vetted; a power of two. What does not fit is asked again.
+pub const VET_BYTES: u32 = 256 * 1024;
+/// Answers to them that were not looked at yet.
+pub const VETTED: u32 = 16 * 1024;
 /// Counters of packets of flows that are not known yet; a power of two.
 pub const SEEN: u32 = 64 * 1024;
 /// Packets of each direction that the kernel carries before netfast learns a TCP connection, by default: an HTTP request

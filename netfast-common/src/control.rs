@@ -9,7 +9,7 @@ pub struct Control {
     /// Flows learned under another epoch are misses. Changed whenever something changed that the kernel's verdicts
     /// may depend on.
     pub epoch: u32,
-    /// `USE` and `LEARN`; zero means that every packet takes the slow path.
+    /// `USE`, `LEARN` and `VET`; zero means that every packet takes the slow path.
     pub switches: u32,
     /// Time a flow may be used before one packet must ask the kernel again, in nanoseconds.
     pub revalidate_ns: u64,
@@ -55,6 +55,15 @@ impl Control {
     pub const USE: u32 = 1;
     /// Candidates may be left, so flows may be learned.
     pub const LEARN: u32 = 2;
+
+    /// Flows are vetted by the daemon before they are used, see [`vet`](crate::vet).
+    pub const VET: u32 = 4;
+
+    /// Whether a flow must be vetted before it is used.
+    #[inline(always)]
+    pub const fn vets(&self) -> bool {
+        self.switches & Self::VET != 0
+    }
 
     /// Whether flows may be used.
     #[inline(always)]

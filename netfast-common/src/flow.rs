@@ -81,9 +81,10 @@ pub struct Flow<A> {
     pub tag: u32,
     /// The epoch it was learned in.
     pub epoch: u32,
-    /// When it was learned last, `CLOCK_MONOTONIC` coarse, nanoseconds.
+    /// When it was learned last, `CLOCK_MONOTONIC` coarse, nanoseconds; 0: the kernel must be asked, or the daemon, before
+    /// it is used.
     pub learned_ns: u64,
-    /// When it was used last, the same clock.
+    /// When it was used last, the same clock; of a flow that is not vetted: when that was asked for last.
     pub used_ns: u64,
     /// When it was learned first, the same clock.
     pub created_ns: u64,
@@ -144,6 +145,12 @@ impl<A> Flow<A> {
     pub const REWRITTEN: u8 = 2;
     /// Addresses or ports differ: the transport checksum must be corrected.
     pub const TRANSLATED: u8 = 4;
+    /// The daemon has looked at its conntrack entry, see [`vet`](crate::vet).
+    pub const VETTED: u8 = 8;
+    /// A conntrack helper works on it: it is never used.
+    pub const HELPED: u8 = 16;
+    /// Those of the flags that say what is done to a packet.
+    pub const MAPPING: u8 = Self::ROUTED | Self::REWRITTEN | Self::TRANSLATED;
 }
 
 impl<A: Address> Flow<A> {

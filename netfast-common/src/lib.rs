@@ -20,6 +20,7 @@ pub mod net;
 pub mod reason;
 pub mod trace;
 mod verdicts;
+pub mod vet;
 pub mod vip;
 
 /// Refuses at compile time a type whose size is more than the sum of its fields.

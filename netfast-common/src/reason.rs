@@ -57,6 +57,9 @@ crate::verdicts! {
     27 RewriteFailed "rewrite-failed" "the kernel refused to make the packet writable";
     28 LearnOff "learn-off" "learning is switched off";
     29 Young "young" "one of the first packets of its direction: most connections are too short to be worth learning";
+    30 Unvetted "unvetted" "the daemon has not looked at its conntrack entry yet";
+    31 CtHelper "ct-helper" "a conntrack helper, its expectations or an adjustment of sequence numbers works on the connection";
+    32 BadChecksum "bad-checksum" "the TCP or UDP checksum is wrong";
     // What became of a candidate, counted at the hook where it would leave.
     40 Learned "learned" "a flow was learned and waits for its reverse";
     41 Paired "paired" "a flow was learned, its reverse is known: both may be used";
@@ -75,6 +78,8 @@ crate::verdicts! {
     54 TableFull "table-full" "the flow table refused the flow";
     55 Passing "passing" "seen between its ends, on its way through the kernel";
     56 NotWorthIt "not-worth-it" "a TCP packet without payload, and nothing of the other direction: the connection may never send any";
+    57 Vetting "vetting" "a known flow was learned again, and waits until the daemon has looked at its conntrack entry";
+    58 Helped "helped" "a conntrack helper works on the connection: nothing is learned of it";
 }
 
 impl Reason {

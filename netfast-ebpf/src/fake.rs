@@ -21,6 +21,7 @@ pub use self::{
     plain::{Plain, plain},
 };
 use crate::{
+    checksum::Part,
     dns::{self, Buffer, Step},
     family::V4,
     parse::{Packet, parse},
@@ -292,6 +293,27 @@ impl Skb for FakeSkb {
     fn set_priority(&self, priority: u32) {
         self.priority.set(priority);
     }
+    fn is_verified(&self) -> bool {
+        false
+    }
+    fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
+        crate::checksum::examine(self, field, pseudo, offset, length)
+    }
+    fn sum_parts(&self, offset: u32, parts: u32) -> u32 {
+        crate::checksum::sum_parts(self, offset, parts)
+    }
+    fn sum_rest(&self, offset: u32, length: u32) -> u32 {
+        crate::checksum::sum_rest(self, offset, length)
+    }
+    fn load_part(&self, offset: u32, length: u32, to: &mut Part) -> bool {
+        let bytes = self.bytes.borrow();
+        let (start, length) = (offset as usize, length as usize);
+        let Some(part) = bytes.get(start..start + length) else {
+            return false;
+        };
+        to[..length].copy_from_slice(part);
+        true
+    }
     fn mtu(&self) -> Option<u32> {
         (self.mtu != 0).then_some(self.mtu)
     }
@@ -324,6 +346,14 @@ impl FakeSkb {
         assert_eq!(before, None, "a packet is sent once");
         TC_ACT_REDIRECT
     }
+}
+
+/// `bpf_csum_diff` with nothing to take away.
+pub fn sum(bytes: &mut Part) -> u32 {
+    let words = bytes
+        .chunks_exact(4)
+        .map(|word| u32::from_ne_bytes(word.try_into().expect("four")));
+    csum::fold32(words.map(u64::from).sum())
 }
 
 /// `TC_ACT_REDIRECT`: what both redirects answer when all is well.

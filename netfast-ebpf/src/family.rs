@@ -7,11 +7,12 @@ use netfast_common::{
     flow::{Flow, FlowKey},
     net::{Address, Ip4, MacPair},
     reason::Reason,
+    vet::Answer,
 };
 
 use crate::{
     candidate::Candidate,
-    kernel::{LruHashMap, PerCpuArray},
+    kernel::{LruHashMap, PerCpuArray, RingBuf},
     maps,
     parse::{Frame, Network, Packet},
     skb::Header,
@@ -56,6 +57,10 @@ pub trait Family {
     fn flows() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Flows that wait for their reverse.
     fn fresh() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
+    /// Flows that wait to be vetted by the daemon.
+    fn to_vet() -> &'static RingBuf;
+    /// What it found.
+    fn vetted() -> &'static LruHashMap<FlowKey<Self::Address>, Answer>;
     /// The candidate of each CPU.
     fn candidates() -> &'static PerCpuArray<Candidate<Self::Address>>;
 }
@@ -323,6 +328,14 @@ impl Family for V4 {
     #[inline(always)]
     fn fresh() -> &'static LruHashMap<FlowKey<Ip4>, Flow<Ip4>> {
         &maps::FRESH4
+    }
+    #[inline(always)]
+    fn to_vet() -> &'static RingBuf {
+        &maps::VET4
+    }
+    #[inline(always)]
+    fn vetted() -> &'static LruHashMap<FlowKey<Ip4>, Answer> {
+        &maps::VETTED4
     }
     #[inline(always)]
     fn candidates() -> &'static PerCpuArray<Candidate<Ip4>> {

@@ -8,7 +8,7 @@ use netfast_common::{
 };
 
 use crate::{
-    candidate,
+    candidate, checksum,
     family::Family,
     gate,
     kernel::coarse_ns,
@@ -117,8 +117,11 @@ fn examine<F: Family, S: Skb>(skb: &S, entry: Entry, control: &Control) -> Resul
         return Err(Reason::Marked);
     }
     // Network cards pad short frames, and the kernel cuts that off; a veth does not.
-    if packet.network.is_padded && entry != Entry::Uplink {
+    if packet.network.is_padded && (entry != Entry::Uplink || skb.gso_size() != 0) {
         return Err(Reason::Malformed);
+    }
+    if !checksum::is_sound::<F, S>(skb, &packet) {
+        return Err(Reason::BadChecksum);
     }
     Ok((packet, key))
 }
@@ -136,6 +139,10 @@ fn hit<F: Family, S: Skb>(
     }
     let hit = lookup::find::<F, S>(skb, packet, key, control, now)?;
     trace::fast(skb, control, now, hit.out_ifindex);
+    // As ip_rcv does, whatever becomes of the packet then.
+    if packet.network.is_padded && !rewrite::trim(skb, packet) {
+        return Err(Reason::RewriteFailed);
+    }
     rewrite::rewrite::<F, S>(skb, packet, &hit)?;
     Ok(hit)
 }

@@ -5,9 +5,9 @@
 pub use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 
 #[cfg(target_arch = "bpf")]
-pub use self::bpf::{coarse_ns, ns, random};
+pub use self::bpf::{coarse_ns, ns, random, sum};
 #[cfg(not(target_arch = "bpf"))]
-pub use crate::fake::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random};
+pub use crate::fake::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, sum};
 
 /// The address of the current stack, as a number to be stored: the verifier lets no program calculate with it.
 #[inline(always)]
@@ -24,7 +24,9 @@ pub fn stack(anchor: *mut u8) -> u64 {
 
 #[cfg(target_arch = "bpf")]
 mod bpf {
-    use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+    use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+
+    use crate::checksum::{PART, Part};
 
     /// `CLOCK_MONOTONIC` coarse, in nanoseconds: enough for a revalidation interval, and cheap.
     #[inline(always)]
@@ -38,6 +40,17 @@ mod bpf {
     pub fn ns() -> u64 {
         // SAFETY: takes and returns a number.
         unsafe { bpf_ktime_get_ns() }
+    }
+
+    /// The one's complement sum of bytes, in wire order.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a __wsum, or an error where there are too many bytes"
+    )]
+    pub fn sum(bytes: &mut Part) -> u32 {
+        // SAFETY: the place has that many bytes, a multiple of four; with nothing to take away it is the sum.
+        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_mut_ptr().cast(), PART, 0) as u32 }
     }
 
     /// A number by chance.

@@ -12,6 +12,7 @@
 
 pub mod atomic;
 pub mod candidate;
+pub mod checksum;
 pub mod dns;
 #[cfg(not(target_arch = "bpf"))]
 pub mod fake;
@@ -31,4 +32,5 @@ pub mod seen;
 pub mod skb;
 pub mod trace;
 pub mod verdict;
+pub mod vet;
 pub mod vip;

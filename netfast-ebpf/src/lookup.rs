@@ -6,7 +6,7 @@ use netfast_common::{
     reason::Reason,
 };
 
-use crate::{family::Family, maps, parse::Packet, skb::Skb};
+use crate::{family::Family, maps, parse::Packet, skb::Skb, vet};
 
 /// A pause after which nothing of a flow can be waiting in a queue any more, in nanoseconds: two steps of the coarse
 /// clock at HZ=250.
@@ -115,7 +115,7 @@ pub fn find<F: Family, S: Skb>(
     let pause = now.wrapping_sub(flow.used_ns);
     // A slow packet can be overtaken by the fast ones behind it; after a pause there are none, so ask early then.
     if age > control.revalidate_ns || (pause > CALM_NS && age > control.revalidate_ns / 2) {
-        return Err(Reason::Revalidate);
+        return Err(vet::why_due(flow, control));
     }
     // Through the peer a packet overtakes those of its flow that wait in the backlog queue. So a flow that sent GSO
     // packets keeps to the queue, which costs little by the byte, until a pause has emptied it.

@@ -13,11 +13,13 @@ use netfast_common::{
     net::Ip4,
     reason::{self, Count},
     trace::{self, Filter, Tally},
+    vet::Answer,
     vip::{self, Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
 };
 
 use crate::{
     candidate::Candidate,
+    checksum::Part,
     dns::Scratch,
     kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     vip::work::Work,
@@ -51,6 +53,18 @@ pub static FLOWS4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_en
 /// IPv4 flows that wait for their reverse.
 #[map(name = "netfast_fresh4")]
 pub static FRESH4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FRESH, 0);
+
+/// IPv4 flows that wait to be vetted by the daemon.
+#[map(name = "netfast_vet4")]
+pub static VET4: RingBuf = RingBuf::with_byte_size(abi::VET_BYTES, 0);
+
+/// What it found.
+#[map(name = "netfast_vetted4")]
+pub static VETTED4: LruHashMap<FlowKey<Ip4>, Answer> = LruHashMap::with_max_entries(abi::VETTED, 0);
+
+/// Part of a packet that each CPU sums up.
+#[map(name = "netfast_summed")]
+pub static SUMMED: PerCpuArray<Part> = PerCpuArray::with_max_entries(1, 0);
 
 /// Packets of each flow that is not known yet, see [`crate::seen`].
 #[map(name = "netfast_seen")]

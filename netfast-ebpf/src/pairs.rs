@@ -8,7 +8,7 @@ use netfast_common::{
     reason::Reason,
 };
 
-use crate::family::Family;
+use crate::{family::Family, vet};
 
 /// Stores a flow that was just learned.
 #[inline(always)]
@@ -17,6 +17,9 @@ pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         // SAFETY: the element lives as long as the program runs; its tags tell readers if it is another's by now.
         let known = unsafe { &mut *known };
         if is_same_mapping(known, flow) && known.tag == flow.tag {
+            if let Err(reason) = vet::pass::<F>(key, known, flow.learned_ns) {
+                return reason;
+            }
             refresh(known, flow);
             return Reason::Refreshed;
         }
@@ -28,6 +31,7 @@ pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         && reverse.is_reverse_of(key)
     {
         return if F::flows().insert(key, flow, 0).is_ok() {
+            vet::await_it::<F>(key);
             Reason::Paired
         } else {
             Reason::TableFull
@@ -46,6 +50,8 @@ pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, flow, 0).is_err() {
             return Reason::TableFull;
         }
+        vet::await_it::<F>(key);
+        vet::await_it::<F>(&reverse_key);
         let _ = F::fresh().remove(reverse_key);
         let _ = F::fresh().remove(key);
         return Reason::Paired;
@@ -108,7 +114,7 @@ fn is_same_mapping<A: netfast_common::net::Address>(known: &Flow<A>, new: &Flow<
         && known.in_macs == new.in_macs
         && known.out_macs == new.out_macs
         && known.exit == new.exit
-        && known.flags == new.flags
+        && (known.flags ^ new.flags) & Flow::<A>::MAPPING == 0
         && known.in_slot == new.in_slot
         && known.out_slot == new.out_slot
 }

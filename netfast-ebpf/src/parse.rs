@@ -97,6 +97,8 @@ pub struct Packet<A> {
     /// TCP: sequence number, acknowledgement, and the word of offset, flags and window; UDP: the length field and
     /// zeros. All in wire order.
     pub transport: [u32; 3],
+    /// Transport checksum, in wire order; with UDP 0 is none (RFC 768).
+    pub checksum: u16,
     /// Bytes from the start of the frame to the transport's payload.
     pub payload_offset: u32,
     /// Bytes of the transport's payload.
@@ -116,16 +118,16 @@ impl<A: Address> Packet<A> {
 #[inline(always)]
 pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
     let (frame, macs, network) = link::<F, S>(skb, TCP_HEADER)?;
-    let (transport, header) = match network.protocol {
+    let (transport, header, checksum) = match network.protocol {
         TCP => {
             let words: [u32; 3] = frame.at(F::TRANSPORT + 4)?;
             // The rest of the fixed header (checksum, urgent pointer) must be there too.
-            let _: u32 = frame.at(F::TRANSPORT + 16)?;
+            let [checksum, _]: [u16; 2] = frame.at(F::TRANSPORT + 16)?;
             let header = u32::from(words[2].to_ne_bytes()[0] >> 4) * 4;
             if header < TCP_HEADER || header > network.payload {
                 return Err(Reason::Malformed);
             }
-            (words, header)
+            (words, header, checksum)
         }
         UDP => {
             let words: [u32; 1] = frame.at(F::TRANSPORT + 4)?;
@@ -137,6 +139,7 @@ pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
             (
                 ([u32::from(u16::from_ne_bytes([field[0], field[1]])), 0, 0]),
                 UDP_HEADER,
+                u16::from_ne_bytes([field[2], field[3]]),
             )
         }
         _ => return Err(Reason::OtherProtocol),
@@ -147,6 +150,7 @@ pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
         source_port: Port::from_wire(ports[0]),
         destination_port: Port::from_wire(ports[1]),
         transport,
+        checksum,
         payload_offset: F::TRANSPORT + header,
         payload: network.payload - header,
         network,

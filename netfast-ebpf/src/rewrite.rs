@@ -5,7 +5,7 @@ use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
 use netfast_common::{alias::MESSAGE, csum, flow::Flow, net::Ip4, reason::Reason};
 
 use crate::{
-    family::{self, Family, V4},
+    family::{self, ETHERNET, Family, V4},
     lookup::Hit,
     parse::{Packet, TCP},
     skb::Skb,
@@ -52,6 +52,13 @@ pub fn rewrite<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hi
         done &= skb.correct_checksum(offset, port_difference, flags);
     }
     if done { Ok(()) } else { Err(Reason::RewriteFailed) }
+}
+
+/// Cuts off what follows the IP packet in its frame, as the kernel does (`ip_rcv_core`, `net/ipv4/ip_input.c`). `false` leaves
+/// it as it was.
+#[inline(always)]
+pub fn trim<A, S: Skb>(skb: &S, packet: &Packet<A>) -> bool {
+    skb.resize(ETHERNET + packet.network.length)
 }
 
 /// A DNS message that takes another's place in a packet.

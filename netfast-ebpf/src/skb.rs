@@ -2,7 +2,10 @@
 
 use netfast_common::{alias::MESSAGE, trace::CAPTURE, vip::Syn};
 
-use crate::dns::{Buffer, Step};
+use crate::{
+    checksum::Part,
+    dns::{Buffer, Step},
+};
 
 /// What the programs read of a packet and ask of the kernel. A trait, so that host tests can run the programs' own
 /// code on a packet of their making.
@@ -43,6 +46,16 @@ pub trait Skb {
     fn set_mark(&self, mark: u32);
     /// Sets `skb->priority`.
     fn set_priority(&self, priority: u32);
+    /// Whether the device has found the transport checksum to be right (`CHECKSUM_UNNECESSARY`).
+    fn is_verified(&self) -> bool;
+    /// Runs [`checksum::examine`](crate::checksum::examine) out of line.
+    fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool;
+    /// Runs [`checksum::sum_parts`](crate::checksum::sum_parts) out of line.
+    fn sum_parts(&self, offset: u32, parts: u32) -> u32;
+    /// Runs [`checksum::sum_rest`](crate::checksum::sum_rest) out of line.
+    fn sum_rest(&self, offset: u32, length: u32) -> u32;
+    /// Copies `length` bytes, more than none and no more than there is room, out of the packet.
+    fn load_part(&self, offset: u32, length: u32, to: &mut Part) -> bool;
     /// MTU of the interface whose hook runs, in bytes.
     fn mtu(&self) -> Option<u32>;
     /// Whether the kernel's routes would deliver a packet that came in by `ifindex` to the host itself.
@@ -82,7 +95,7 @@ pub trait Skb {
 }
 
 #[cfg(target_arch = "bpf")]
-pub use self::kernel::{vip_another, vip_choose};
+pub use self::global::{vip_another, vip_choose};
 #[cfg(not(target_arch = "bpf"))]
 pub use crate::vip::{choose::choose as vip_choose, retry::another as vip_another};
 
@@ -110,19 +123,27 @@ pub struct RouteQuery {
 }
 
 #[cfg(target_arch = "bpf")]
+mod global;
+
+#[cfg(target_arch = "bpf")]
 mod kernel {
     use aya_ebpf::{
-        bindings::{__sk_buff, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup},
+        bindings::{__sk_buff, BPF_CSUM_LEVEL_QUERY, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup},
         helpers::generated::{
-            bpf_check_mtu, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace, bpf_redirect,
+            bpf_check_mtu, bpf_csum_level, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace, bpf_redirect,
             bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
             bpf_skb_store_bytes,
         },
         programs::TcContext,
     };
 
-    use super::{Buffer, CAPTURE, Header, Headers, MESSAGE, RouteQuery, Skb, Step};
-    use crate::{dns, family::AF_INET, maps};
+    use super::global::{
+        netfast_dns_place, netfast_dns_question, netfast_dns_record, netfast_dns_shorten, netfast_dns_sum,
+        netfast_dns_virtual, netfast_rest, netfast_show, netfast_sound, netfast_sum, netfast_vip_icmp,
+        netfast_vip_member, netfast_vip_retry, netfast_vip_talk, netfast_wanted,
+    };
+    use super::{Buffer, CAPTURE, Header, Headers, MESSAGE, Part, RouteQuery, Skb, Step};
+    use crate::{checksum::PART, family::AF_INET};
 
     /// `if_packet.h`: addressed to this host.
     const PACKET_HOST: u32 = 0;
@@ -130,103 +151,6 @@ mod kernel {
     #[inline(always)]
     fn raw(context: &TcContext) -> *mut __sk_buff {
         context.skb.skb
-    }
-
-    /// A global function, which the verifier looks at once and not on each path that calls it: that would cost forty
-    /// times as much. Its first argument is the context by the name of its type; it must return a number.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_show(skb: *mut __sk_buff, reason: u32, out_ifindex: u32) -> u32 {
-        crate::trace::show(&TcContext::new(skb), reason, out_ifindex);
-        0
-    }
-
-    /// As above.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_wanted(skb: *mut __sk_buff, reason: u32, out_ifindex: u32) -> u32 {
-        crate::trace::is_wanted(&TcContext::new(skb), reason, out_ifindex).into()
-    }
-
-    /// As above, for each step of [`dns`]: they loop over bytes. An argument that a function does not use would be left
-    /// out by its callers' compiler, and missed by the verifier.
-    macro_rules! dns_steps {
-        ($($name:ident($($index:ident: u32)?) $step:expr;)+) => {
-            $(
-                #[inline(never)]
-                #[unsafe(no_mangle)]
-                extern "C" fn $name($($index: u32)?) -> u32 {
-                    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
-                        return u32::MAX;
-                    };
-                    // SAFETY: this CPU's element; hooks run with softirqs off, and the caller holds no reference to it.
-                    dns::run($step, unsafe { &mut *scratch })
-                }
-            )+
-        };
-    }
-
-    dns_steps! {
-        netfast_dns_question() Step::Question;
-        netfast_dns_record(index: u32) Step::Record(index);
-        netfast_dns_place(index: u32) Step::Place(index);
-        netfast_dns_virtual() Step::Virtual;
-        netfast_dns_shorten() Step::Shorten;
-        netfast_dns_sum() Step::Sum;
-    }
-
-    /// As above: once, and not for each way that its result leads to.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_vip_member(opens: u32, flags: u32) -> u32 {
-        crate::vip::member(opens, flags)
-    }
-
-    /// As above.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_vip_talk(skb: *mut __sk_buff, way: u32) -> u32 {
-        crate::vip::talk(&TcContext::new(skb), way)
-    }
-
-    /// As above.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_vip_icmp(skb: *mut __sk_buff, way: u32) -> u32 {
-        crate::vip::icmp::message(&TcContext::new(skb), way)
-    }
-
-    /// As above.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_vip_choose() -> u32 {
-        crate::vip::choose::choose()
-    }
-
-    /// Runs [`choose`](crate::vip::choose::choose) out of line.
-    #[inline(always)]
-    pub fn vip_choose() -> u32 {
-        netfast_vip_choose()
-    }
-
-    /// As above.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_vip_another() -> u32 {
-        crate::vip::retry::another()
-    }
-
-    /// Runs [`another`](crate::vip::retry::another) out of line.
-    #[inline(always)]
-    pub fn vip_another() -> u32 {
-        netfast_vip_another()
-    }
-
-    /// As above.
-    #[inline(never)]
-    #[unsafe(no_mangle)]
-    extern "C" fn netfast_vip_retry(skb: *mut __sk_buff) -> u32 {
-        crate::vip::retry::refused(&TcContext::new(skb))
     }
 
     /// A length of 1 to `MOST` bytes, a power of two, as it is; others are made such. The compiler would check one copy of the
@@ -338,6 +262,30 @@ mod kernel {
         fn set_priority(&self, priority: u32) {
             // SAFETY: a valid context; tc programs may write this field.
             unsafe { (*raw(self)).priority = priority }
+        }
+        #[inline(always)]
+        fn is_verified(&self) -> bool {
+            // SAFETY: a valid context. It answers the number of checksums that were found right, or an error where none
+            // was looked at (kernel 5.8, 7cdec54f9713).
+            unsafe { bpf_csum_level(raw(self), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+        }
+        #[inline(always)]
+        fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
+            netfast_sound(raw(self), field, pseudo, offset, length) != 0
+        }
+        #[inline(always)]
+        fn sum_parts(&self, offset: u32, parts: u32) -> u32 {
+            netfast_sum(raw(self), offset, parts)
+        }
+        #[inline(always)]
+        fn sum_rest(&self, offset: u32, length: u32) -> u32 {
+            netfast_rest(raw(self), offset, length)
+        }
+        #[inline(always)]
+        fn load_part(&self, offset: u32, length: u32, to: &mut Part) -> bool {
+            let length = bounded::<PART>(length);
+            // SAFETY: `to` has at least that many bytes; the helper checks the packet's side.
+            unsafe { bpf_skb_load_bytes(raw(self).cast(), offset, to.as_mut_ptr().cast(), length) == 0 }
         }
         #[inline(always)]
         fn mtu(&self) -> Option<u32> {

@@ -47,7 +47,7 @@ pub fn slow<F: Family, S: Skb>(skb: &S, entry: Entry, reason: Reason) -> i32 {
             if parse::is_from_another::<F, S>(skb, device) {
                 traffic.in_spoofed_packets += 1;
             }
-            if matches!(reason, Reason::Malformed | Reason::BadIpChecksum) {
+            if matches!(reason, Reason::Malformed | Reason::BadIpChecksum | Reason::BadChecksum) {
                 traffic.in_malformed_packets += 1;
             }
         }

@@ -34,9 +34,9 @@ mod object;
 pub mod pins;
 pub mod read;
 mod remove;
-pub mod sysctl;
 pub mod trace;
 pub mod trial;
+pub mod vet;
 mod vip_links;
 pub mod vips;
 pub mod ways;
@@ -48,7 +48,7 @@ pub use remove::{Remains, answers, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Hook, Realized, RealizedDevice},
-    plan::{Facts, Foreign, Loopback, Sysctl},
+    plan::{Facts, Foreign, Loopback},
     probe,
     world::{LinkKind, World},
 };
@@ -68,6 +68,8 @@ pub struct Datapath {
     aliases: aliases::AliasMaps,
     vips: vips::VipMaps,
     queue_watch_error: Option<String>,
+    /// Vets flows for as long as this lives.
+    _vetter: vet::Vetter,
     table_bytes: u64,
     /// Interfaces that a clsact qdisc was added to, with their names.
     added_clsact: BTreeMap<u32, String>,
@@ -110,6 +112,8 @@ impl Datapath {
             realized: Realized::default(),
             facts: Facts::default(),
             queue_watch_error: None,
+            _vetter: vet::Vetter::start(take(&mut ebpf, map::VET4)?, take(&mut ebpf, map::VETTED4)?)
+                .map_err(ApplyError::Vet)?,
             table_bytes: object::table_bytes(flows, DEFAULT_FRESH),
             added_clsact: BTreeMap::new(),
             place: mount::Place::of(pins.root()),
@@ -252,16 +256,8 @@ impl Datapath {
         attach::pin(link, self.pins.link(LinkPin::Queued)).map_err(ApplyError::QueueWatch)
     }
 
-    /// What is netfast's on the host; sysctls are read anew.
-    pub fn realized(&mut self) -> &Realized {
-        let found = Sysctl::ALL.into_iter().filter_map(|sysctl| {
-            let value = sysctl::read(sysctl).unwrap_or_else(|error| {
-                warn!("cannot read {}: {error}", sysctl.name());
-                None
-            })?;
-            Some((sysctl, value))
-        });
-        self.realized.sysctls = found.collect::<BTreeMap<_, _>>();
+    /// What is netfast's on the host.
+    pub fn realized(&self) -> &Realized {
         &self.realized
     }
 
@@ -462,16 +458,9 @@ pub enum ApplyError {
     /// The pins cannot be made.
     #[error(transparent)]
     Pins(#[from] PinsError),
-    /// A sysctl cannot be set.
-    #[error("cannot set {name} = {value}")]
-    Sysctl {
-        /// Its name.
-        name: &'static str,
-        /// The value.
-        value: u32,
-        /// Why.
-        source: io::Error,
-    },
+    /// Flows cannot be vetted.
+    #[error("conntrack cannot be asked about flows")]
+    Vet(#[source] vet::VetError),
     /// A map cannot be pinned.
     #[error("cannot pin {}", path.display())]
     Pin {

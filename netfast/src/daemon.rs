@@ -15,12 +15,11 @@ pub mod detach;
 pub mod health;
 pub mod instance;
 pub mod lock;
+pub mod older;
 mod retry;
 mod service;
 mod signals;
 mod sync;
-
-pub use sync::saved_sysctls;
 
 use crate::{
     apply::{self, ApplyError, Datapath, Mode},

@@ -4,10 +4,9 @@
 //!
 //! 1. What must not be used any more stops first: a new epoch, switches that go off.
 //! 2. Devices that go away: their entry, then a new generation of their slot (their flows die), then their programs.
-//! 3. Sysctls, before any flow may be used.
-//! 4. Devices that come or change: the entry and a new generation, then the programs.
-//! 5. Switches that go on.
-//! 6. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
+//! 3. Devices that come or change: the entry and a new generation, then the programs.
+//! 4. Switches that go on.
+//! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
 //!
 //! Who is given for a virtual address changes before all that takes time, since a member that has ended must not be given.
@@ -15,9 +14,9 @@
 //! Only the slot of the device concerned gets a new generation, so containers that come and go do not disturb the
 //! flows of others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use netfast_common::{abi::MAX_DEVICES, control::Control};
+use netfast_common::abi::MAX_DEVICES;
 
 mod action;
 mod realized;
@@ -26,21 +25,15 @@ mod vips;
 pub use action::{Action, Hook};
 pub use realized::{Realized, RealizedDevice};
 
-use crate::plan::{Desired, DeviceSpec, Sysctl};
+use crate::plan::{Desired, DeviceSpec};
 
 /// What to do, in this order, to get from `realized` to `desired`.
 pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     let mut actions = Vec::new();
     epoch(desired, realized, &mut actions);
     vips::first(desired, realized, &mut actions);
-    let sysctls_right = desired
-        .sysctls
-        .iter()
-        .all(|(sysctl, wanted)| realized.sysctls.get(sysctl).is_none_or(|found| found == wanted));
     let (now, wanted) = (realized.control, desired.control(realized.control.epoch));
-    // What is used under a wrong sysctl breaks connections at their close: better slow until it is right.
-    let safe = if sysctls_right { u32::MAX } else { !Control::USE };
-    let kept = now.switches & wanted.switches & safe;
+    let kept = now.switches & wanted.switches;
     // Going off, or another pace: first. Going on: last.
     if (kept, wanted.pace()) != (now.switches, now.pace()) {
         actions.push(Action::SetSwitches {
@@ -50,13 +43,6 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
         });
     }
     let gone = removals(desired, realized, &mut actions);
-    if !sysctls_right {
-        for (&sysctl, &to) in &desired.sysctls {
-            if let Some(&from) = realized.sysctls.get(&sysctl).filter(|&&from| from != to) {
-                actions.push(Action::SetSysctl { sysctl, from, to });
-            }
-        }
-    }
     additions(desired, realized, &gone, &mut actions);
     if wanted.switches != kept {
         actions.push(Action::SetSwitches {
@@ -204,7 +190,7 @@ fn free_slots(taken: &BTreeSet<u16>) -> impl Iterator<Item = u16> + '_ {
 }
 
 /// Everything that takes netfast's marks from the host, in order: the way back from any state.
-pub fn teardown(realized: &Realized, restore: &BTreeMap<Sysctl, u32>) -> Vec<Action> {
+pub fn teardown(realized: &Realized) -> Vec<Action> {
     let mut actions = vec![Action::SetSwitches {
         from: realized.control.switches,
         to: 0,
@@ -221,11 +207,6 @@ pub fn teardown(realized: &Realized, restore: &BTreeMap<Sysctl, u32>) -> Vec<Act
     }
     actions.extend(realized.loopbacks.iter().map(|at| Action::DetachLoopback(*at)));
     vips::go(&Desired::default(), realized, &mut actions);
-    for (&sysctl, &to) in restore {
-        if let Some(&from) = realized.sysctls.get(&sysctl).filter(|&&from| from != to) {
-            actions.push(Action::SetSysctl { sysctl, from, to });
-        }
-    }
     actions
 }
 

@@ -63,8 +63,6 @@ pub struct Desired {
     pub networks: Vec<NetworkReport>,
     /// What learned flows depend on, besides their devices.
     pub inputs: EpochInputs,
-    /// Sysctls as they should be, where they exist.
-    pub sysctls: BTreeMap<Sysctl, u32>,
     /// Why nothing may be learned, if nothing may.
     pub learning_off: Option<String>,
     /// When a flow is learned, and when it must ask again.
@@ -83,31 +81,7 @@ impl Desired {
             epoch,
             ..Control::default()
         };
-        control.with(Control::USE | learn, self.pace)
-    }
-}
-
-/// A sysctl that netfast sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Sysctl {
-    /// The fast path hides most segments of a connection from conntrack, whose window check would find the FIN out of
-    /// window, call it INVALID, and leave it without NAT: the connection would hang at its close.
-    ///
-    /// `nf_conntrack_tcp_ignore_invalid_rst` stays as it is: a RST is invalid when it lies *before* what the other
-    /// side has acknowledged (`nf_conntrack_tcp_packet`), and what conntrack has missed only makes that bound older.
-    /// A RST that does not match exactly leaves the entry for 10 s more (`nf_conntrack_tcp_timeout_close`).
-    ConntrackBeLiberal,
-}
-
-impl Sysctl {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::ConntrackBeLiberal];
-
-    /// Its name, with dots.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ConntrackBeLiberal => "net.netfilter.nf_conntrack_tcp_be_liberal",
-        }
+        control.with(Control::USE | Control::VET | learn, self.pace)
     }
 }
 
@@ -203,7 +177,6 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
         aliases: aliases::aliases(world, config, facts, &networks, &devices),
         networks,
         inputs,
-        sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
         learning_off: learning_off(world, facts),
         pace: Pace {
             revalidate_ns: config.revalidate_ms * 1_000_000,

@@ -58,7 +58,8 @@ pub struct State {
     pub networks: Vec<NetworkReport>,
     /// Devices that netfast is attached to, or wants to be, by ifindex.
     pub devices: BTreeMap<u32, DeviceReport>,
-    /// Sysctls that were changed.
+    /// Sysctls that a version before 0.2 has changed, and that are still to be restored.
+    #[serde(default)]
     pub sysctls: Vec<SavedSysctl>,
     /// Interfaces that netfast added a clsact qdisc to, by ifindex with the name.
     pub clsact: BTreeMap<u32, String>,

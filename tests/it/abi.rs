@@ -13,12 +13,13 @@ use netfast_common::{
     net::Ip4,
     reason::Count,
     trace::{Filter, Tally},
+    vet::Answer,
     vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
 };
-use netfast_ebpf::{candidate::Candidate, dns::Scratch, vip::work::Work};
+use netfast_ebpf::{candidate::Candidate, checksum::Part, dns::Scratch, vip::work::Work};
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 26] = [
+const MAPS: [(&str, usize, usize); 29] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, 4, size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -26,6 +27,9 @@ const MAPS: [(&str, usize, usize); 26] = [
     (map::REASONS, 4, size_of::<Count>()),
     (map::FLOWS4, size_of::<FlowKey<Ip4>>(), size_of::<Flow<Ip4>>()),
     (map::FRESH4, size_of::<FlowKey<Ip4>>(), size_of::<Flow<Ip4>>()),
+    (map::VET4, 0, 0),
+    (map::VETTED4, size_of::<FlowKey<Ip4>>(), size_of::<Answer>()),
+    (map::SUMMED, 4, size_of::<Part>()),
     (map::SEEN, 4, 4),
     (map::CANDIDATE4, 4, size_of::<Candidate<Ip4>>()),
     (map::FILTER, 4, size_of::<Filter>()),

@@ -16,6 +16,7 @@ mod trace;
 mod twin;
 mod using;
 mod verifier;
+mod vetting;
 mod vip;
 mod way;
 mod world;

@@ -239,6 +239,11 @@ impl NetfastProc {
         &self.pin_dir
     }
 
+    /// The directory of its ABI's pins, `v` and a number; the highest, while there are several.
+    pub fn abi_dir(&self) -> PathBuf {
+        abi_dir(&self.pin_dir)
+    }
+
     /// Its run directory.
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
@@ -351,4 +356,12 @@ pub fn ensure_bpffs() -> Result<()> {
 fn mount_bpffs(at: &Path) -> Result<()> {
     mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("cannot mount bpffs on {}", at.display()))
+}
+
+/// The directory of the highest ABI's pins in a pin directory.
+pub fn abi_dir(pin_dir: &Path) -> PathBuf {
+    let entries = fs::read_dir(pin_dir).into_iter().flatten().flatten();
+    let number = |name: &OsStr| name.to_str()?.strip_prefix('v')?.parse::<u32>().ok();
+    let found = entries.filter_map(|entry| number(&entry.file_name())).max();
+    pin_dir.join(format!("v{}", found.unwrap_or_default()))
 }

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::root;
 
 /// Where the constant is, and the other files that say how maps and their values are laid out.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "netfast-common/src/abi.rs",
     "netfast-common/src/alias.rs",
     "netfast-common/src/control.rs",
@@ -22,6 +22,7 @@ const FILES: [&str; 10] = [
     "netfast-common/src/net.rs",
     "netfast-common/src/reason.rs",
     "netfast-common/src/trace.rs",
+    "netfast-common/src/vet.rs",
     "netfast-common/src/vip.rs",
     "netfast-ebpf/src/maps.rs",
 ];

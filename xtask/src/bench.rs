@@ -57,6 +57,9 @@ pub struct Args {
     /// TCP's congestion control of bulk transfers, by the kernel's name for it; cubic, if the kernel has it.
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
+    /// Measure another build of netfast beside this one: the program that `cargo build --release` made of another commit.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "without_netfast")]
+    before: Option<PathBuf>,
     /// Write all samples to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -114,11 +117,20 @@ pub fn run(args: &Args) -> Result<()> {
     if args.without_netfast {
         variants.pop();
     }
+    if let Some(program) = &args.before {
+        ensure!(
+            program.is_file(),
+            "--before {}: there is no such program",
+            program.display()
+        );
+        variants.insert(2, Variant::Before);
+    }
     let plan = Plan {
         paths: args.paths.clone(),
         variants,
         metrics: args.metrics.clone(),
         rounds: args.rounds,
+        before: args.before.clone(),
     };
     let samples = plan.run(
         &lab,

@@ -57,6 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
         variants: vec![Variant::Kernel, Variant::Netfast],
         metrics: vec![Metric::Tcp1, Metric::Tcp4, Metric::Udp, Metric::Rr],
         rounds: args.rounds,
+        before: None,
     };
     let samples = plan.run(&lab, &Tools::new(traffic, args.seconds)?)?;
     let docker = lab.has_docker();

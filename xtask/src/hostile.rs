@@ -108,7 +108,7 @@ impl Scene<'_> {
     fn measure(&self, variant: Variant, attacks: &[Kind], figures: &mut Figures) -> Result<()> {
         let netfast = match variant {
             Variant::Netfast => Some(NetfastProc::start(self.topo.host(), Options::no_runtime())?),
-            Variant::Kernel | Variant::Direct => None,
+            Variant::Kernel | Variant::Direct | Variant::Before => None,
         };
         let standing = self.standing()?;
         // All of them on the fast path.

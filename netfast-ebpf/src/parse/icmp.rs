@@ -120,6 +120,7 @@ fn header<S: Skb>(skb: &S) -> Result<(Frame, Packet<Ip4>, u8), Reason> {
         source_port: Port::default(),
         destination_port: Port::default(),
         transport: [0; 3],
+        checksum: 0,
         payload_offset: QUOTED,
         payload: network.payload - HEADER,
         network,

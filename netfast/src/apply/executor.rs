@@ -1,4 +1,4 @@
-//! Does the actions of a diff, one after the other: all that is done to maps, hooks and sysctls happens here.
+//! Does the actions of a diff, one after the other: all that is done to maps and hooks happens here.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,6 @@ use crate::{
         attach::{self, Place},
         clsact, map_error, object,
         pins::LinkPin,
-        sysctl,
         ways::{self, WayError},
     },
     diff::{Action, Hook, RealizedDevice},
@@ -185,11 +184,6 @@ impl Datapath {
             Action::SetSwitches { to, pace, .. } => self.set_control(self.realized.control.with(*to, *pace)),
             // Nothing on the host depends on them.
             Action::NoteInputs(_) | Action::NoteIdentity { .. } => Ok(()),
-            Action::SetSysctl { sysctl, to, .. } => sysctl::write(*sysctl, *to).map_err(|source| ApplyError::Sysctl {
-                name: sysctl.name(),
-                value: *to,
-                source,
-            }),
             Action::AddDevice { ifindex, device, .. } => {
                 self.clear_traffic(device.slot)?;
                 self.set_device(*ifindex, *device)
@@ -357,7 +351,7 @@ fn comes_anew(action: &Action) -> bool {
 
 /// Whether an operator wants to read of it; the rest follows from the containers' coming and going.
 fn is_news(action: &Action) -> bool {
-    matches!(action, Action::SetSwitches { .. } | Action::SetSysctl { .. })
+    matches!(action, Action::SetSwitches { .. })
 }
 
 /// Whether an action lets flows be used or learned that were not.

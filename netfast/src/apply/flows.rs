@@ -33,7 +33,7 @@ impl FlowTables {
         })
     }
 
-    /// Shows every flow, with whether it may be used (or waits for its reverse). Flows that come or go meanwhile may be
+    /// Shows every flow, with whether it may be used (or waits for its reverse, or to be vetted). Flows that come or go meanwhile may be
     /// missed; elements that were given to another flow while they were read are left out.
     pub fn for_each(&self, mut each: impl FnMut(&FlowKey<Ip4>, &Flow<Ip4>, bool)) -> io::Result<()> {
         let mut whole = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable| {
@@ -41,7 +41,7 @@ impl FlowTables {
                 each(key, flow, usable);
             }
         };
-        bpf::for_each(&self.in_use, |key, flow| whole(key, flow, true))?;
+        bpf::for_each(&self.in_use, |key, flow| whole(key, flow, flow.learned_ns != 0))?;
         bpf::for_each(&self.fresh, |key, flow| whole(key, flow, false))
     }
 }

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::{
     apply::{
-        conntrack::{BE_LIBERAL, CT_NEW, IPV4, NLA_F_NESTED, NLM_F_ACK, attr},
+        conntrack::{BE_LIBERAL, CT_NEW, IPV4, NLA_F_NESTED, NLM_F_ACK, Tuple, attr},
         pins::Pins,
         read,
         ways::{self, WayError},
@@ -40,13 +40,6 @@ const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_NAT_DST: u16 = 13;
-const CTA_TUPLE_IP: u16 = 1;
-const CTA_TUPLE_PROTO: u16 = 2;
-const CTA_IP_V4_SRC: u16 = 1;
-const CTA_IP_V4_DST: u16 = 2;
-const CTA_PROTO_NUM: u16 = 1;
-const CTA_PROTO_SRC_PORT: u16 = 2;
-const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_NAT_V4_MINIP: u16 = 1;
 const CTA_NAT_V4_MAXIP: u16 = 2;
 const CTA_PROTOINFO_TCP: u16 = 1;
@@ -234,30 +227,18 @@ fn create(connection: &Connection) -> Request {
 
 /// The connection as the client sees it; `back`: what comes back, before anything is translated.
 fn tuple(connection: &Connection, back: bool) -> Vec<u8> {
-    let Connection {
-        client,
-        client_port,
-        vip,
-        port,
+    let (from, to) = (
+        (connection.client, connection.client_port),
+        (connection.vip, connection.port),
+    );
+    let (source, destination) = if back { (to, from) } else { (from, to) };
+    let protocol = connection.protocol;
+    Tuple {
+        source,
+        destination,
         protocol,
-        ..
-    } = *connection;
-    let (from, to) = ((client, client_port), (vip, port));
-    let (from, to) = if back { (to, from) } else { (from, to) };
-    let ip = [
-        attr(CTA_IP_V4_SRC, &from.0.octets()),
-        attr(CTA_IP_V4_DST, &to.0.octets()),
-    ];
-    let proto = [
-        attr(CTA_PROTO_NUM, &[protocol]),
-        attr(CTA_PROTO_SRC_PORT, &from.1.to_be_bytes()),
-        attr(CTA_PROTO_DST_PORT, &to.1.to_be_bytes()),
-    ];
-    [
-        attr(CTA_TUPLE_IP | NLA_F_NESTED, &ip.concat()),
-        attr(CTA_TUPLE_PROTO | NLA_F_NESTED, &proto.concat()),
-    ]
-    .concat()
+    }
+    .attributes()
 }
 
 #[cfg(test)]

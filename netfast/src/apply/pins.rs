@@ -27,7 +27,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use crate::{diff::Hook, plan::Loopback};
 
 /// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 25] = [
+pub const MAPS: [&str; 28] = [
     map::CONTROL,
     map::DEVICES,
     map::GENERATIONS,
@@ -35,6 +35,9 @@ pub const MAPS: [&str; 25] = [
     map::REASONS,
     map::FLOWS4,
     map::FRESH4,
+    map::VET4,
+    map::VETTED4,
+    map::SUMMED,
     map::CANDIDATE4,
     map::FILTER,
     map::TALLY,

@@ -82,8 +82,7 @@ impl From<DetachError> for CliError {
             | DetachError::Clsact { .. }
             | DetachError::Way { .. }
             | DetachError::Pool(_)
-            | DetachError::Connections(_)
-            | DetachError::Sysctl { .. }
+            | DetachError::Older(_)
             | DetachError::State(_) => (Exit::Failed, again),
         };
         Self::new(exit, error).remedy(remedy)

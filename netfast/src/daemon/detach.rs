@@ -20,16 +20,14 @@ use crate::{
     apply::{
         self, AttachError, Remains, hand_over,
         pins::Pins,
-        sysctl,
         ways::{self, WayError},
     },
     daemon::{
         instance::{self, InstanceError},
         lock::{self, Lock, LockError},
-        saved_sysctls,
+        older::{self, OlderError},
     },
     observe::NetlinkError,
-    plan::Sysctl,
     state::{State, StateError},
 };
 
@@ -109,7 +107,8 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     remove_ways(state.as_ref(), &mut done)?;
     if let Some(state) = &state {
         done.clsact = remove_clsact(state)?;
-        restore(state, &mut done)?;
+        let restored = older::restore(&state.sysctls)?;
+        (done.connections, done.sysctls) = (restored.connections, restored.sysctls);
     }
     if lock.is_some() {
         State::remove(run_dir)?;
@@ -230,30 +229,6 @@ fn remove_clsact(state: &State) -> Result<Vec<String>, DetachError> {
     Ok(removed)
 }
 
-/// Restores sysctls that still are what netfast made them; what somebody else has set since is theirs.
-fn restore(state: &State, done: &mut Detached) -> Result<(), DetachError> {
-    for (sysctl, found) in saved_sysctls(state) {
-        let set = state.sysctls.iter().find(|saved| saved.name == sysctl.name());
-        let set = set.and_then(|saved| saved.set.parse().ok());
-        let failed = |source| DetachError::Sysctl {
-            name: sysctl.name(),
-            source,
-        };
-        let now = sysctl::read(sysctl).map_err(failed)?;
-        if now.is_none() || now == Some(found) || now != set {
-            continue;
-        }
-        match sysctl {
-            Sysctl::ConntrackBeLiberal => {
-                done.connections = apply::conntrack::mark_liberal().map_err(DetachError::Connections)?;
-            }
-        }
-        sysctl::write(sysctl, found).map_err(failed)?;
-        done.sysctls.push((sysctl.name().into(), found));
-    }
-    Ok(())
-}
-
 /// Why the host cannot be left as it was found. Doing it again goes on where this ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DetachError {
@@ -315,17 +290,9 @@ pub enum DetachError {
     /// The host's route for virtual addresses cannot be removed.
     #[error("cannot remove the route for virtual addresses")]
     Pool(#[source] WayError),
-    /// Conntrack cannot be told to go on with the connections; the sysctl stays as it is.
-    #[error("cannot let living connections go on, so net.netfilter.nf_conntrack_tcp_be_liberal stays at 1")]
-    Connections(#[source] NetlinkError),
-    /// A sysctl cannot be restored.
-    #[error("cannot restore {name}")]
-    Sysctl {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    /// What an older version has changed cannot be restored.
+    #[error(transparent)]
+    Older(#[from] OlderError),
     /// The state cannot be removed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -338,7 +305,7 @@ impl DetachError {
         match self {
             Self::CannotStop { source, .. }
             | Self::Pins { source, .. }
-            | Self::Sysctl { source, .. }
+            | Self::Older(OlderError::Sysctl { source, .. })
             | Self::Lock(LockError::Io { source, .. })
             | Self::State(StateError::Io { source, .. }) => denied(source),
             Self::OtherNamespace(_)
@@ -349,7 +316,7 @@ impl DetachError {
             | Self::Clsact { .. }
             | Self::Way { .. }
             | Self::Pool(_)
-            | Self::Connections(_)
+            | Self::Older(OlderError::Connections(_))
             | Self::State(StateError::Malformed { .. }) => false,
         }
     }

@@ -10,14 +10,15 @@ use netfast_common::{
     abi::{ABI_VERSION, MAX_DEVICES},
     device::Kind,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     apply::{Datapath, Failure, Outcome},
     config::Config,
+    daemon::older,
     diff::{Action, diff},
     plan::{
-        Client, Desired, Sysctl, Vips, Way, plan,
+        Client, Desired, Vips, Way, plan,
         report::{Slow, Why},
         report_failure, report_waiting,
     },
@@ -30,8 +31,8 @@ pub struct Sync {
     datapath: Datapath,
     run_dir: PathBuf,
     started: SystemTime,
-    /// Sysctls as they were found.
-    saved: BTreeMap<Sysctl, u32>,
+    /// Sysctls that an older version has set, and that are still to be restored.
+    older: Vec<SavedSysctl>,
     /// clsact qdiscs that were added.
     clsact: BTreeMap<u32, String>,
     /// Failures that the log has.
@@ -69,11 +70,11 @@ pub struct Pass {
 impl Sync {
     /// Takes over what an earlier daemon wrote down about the host.
     pub fn new(mut datapath: Datapath, run_dir: &Path, before: Option<State>) -> Self {
-        let (mut saved, mut clsact) = (BTreeMap::new(), BTreeMap::new());
+        let (mut older, mut clsact) = (Vec::new(), BTreeMap::new());
         let before = before.filter(State::is_of_this_boot);
         let first = before.is_none();
         if let Some(before) = before {
-            saved = saved_sysctls(&before);
+            older = before.sysctls;
             clsact = before.clsact;
             datapath.remember_vips(before.vips.given, &before.vips.ways.into_iter().collect());
         }
@@ -81,7 +82,7 @@ impl Sync {
             datapath,
             run_dir: run_dir.into(),
             started: SystemTime::now(),
-            saved,
+            older,
             clsact,
             told: BTreeSet::new(),
             written: None,
@@ -119,6 +120,7 @@ impl Sync {
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
         self.clsact.retain(|ifindex, _| world.links.contains_key(ifindex));
+        self.restore_older(&outcome);
         let in_sync = !outcome.unfinished && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
         let state = self.state(desired, world, config, &outcome.failures, in_sync);
         let devices = || state.devices.values();
@@ -150,6 +152,25 @@ impl Sync {
         Ok(pass)
     }
 
+    /// Once all programs are this version's, what an older one did to the host goes. What fails is left to detach.
+    fn restore_older(&mut self, outcome: &Outcome) {
+        if self.older.is_empty() || outcome.unfinished {
+            return;
+        }
+        match older::restore(&self.older) {
+            Ok(restored) => {
+                for (name, value) in restored.sysctls {
+                    info!("restored {name} = {value}, which an older version had changed");
+                }
+            }
+            Err(error) => {
+                warn!("{:#}", anyhow::Error::new(error));
+                return;
+            }
+        }
+        self.older.clear();
+    }
+
     /// Takes back the first pass.
     pub fn undo(&mut self, done: &[Action]) {
         let outcome = self.datapath.undo(done);
@@ -177,8 +198,8 @@ impl Sync {
         Some(text)
     }
 
-    /// What a sysctl was must be on disk before it is changed: a daemon that is killed in between could not restore it.
-    /// The same with ways to virtual addresses, which only the state tells of, and with the addresses themselves.
+    /// Ways to virtual addresses, which only the state tells of, must be on disk before they are made: a daemon that is
+    /// killed in between could not remove them. The same with the addresses themselves.
     fn save(
         &mut self,
         actions: &[Action],
@@ -186,16 +207,7 @@ impl Sync {
         world: &World,
         config: &Config,
     ) -> Result<(), StateError> {
-        let mut new = false;
-        for action in actions {
-            if let Action::SetSysctl { sysctl, from, .. } = action
-                && !self.saved.contains_key(sysctl)
-            {
-                self.saved.insert(*sysctl, *from);
-                new = true;
-            }
-        }
-        new |= actions
+        let new = actions
             .iter()
             .any(|action| matches!(action, Action::SetWay { to: Some(_), .. }));
         if new {
@@ -285,15 +297,7 @@ impl Sync {
             runtime: runtime_report(&world.runtime),
             networks,
             devices,
-            sysctls: self
-                .saved
-                .iter()
-                .map(|(sysctl, found)| SavedSysctl {
-                    name: sysctl.name().into(),
-                    found: found.to_string(),
-                    set: desired.sysctls.get(sysctl).unwrap_or(found).to_string(),
-                })
-                .collect(),
+            sysctls: self.older.clone(),
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),
             aliases: desired.aliases.reports,
@@ -318,15 +322,6 @@ impl Sync {
         }
         ways.into_iter().collect()
     }
-}
-
-/// The sysctls that a state says were changed, as they were found.
-pub fn saved_sysctls(state: &State) -> BTreeMap<Sysctl, u32> {
-    let saved = state.sysctls.iter().filter_map(|saved| {
-        let sysctl = Sysctl::ALL.into_iter().find(|sysctl| sysctl.name() == saved.name)?;
-        Some((sysctl, saved.found.parse().ok()?))
-    });
-    saved.collect()
 }
 
 const fn kind_name(kind: Kind) -> &'static str {

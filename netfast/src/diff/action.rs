@@ -9,7 +9,7 @@ use netfast_common::{
 
 use crate::{
     config::VipPool,
-    plan::{AliasTable, Cause, Client, EpochInputs, Identity, Loopback, Sysctl, VipTable, Way},
+    plan::{AliasTable, Cause, Client, EpochInputs, Identity, Loopback, VipTable, Way},
 };
 
 /// One of a device's two hooks.
@@ -54,15 +54,6 @@ pub enum Action {
         to: u32,
         /// When flows are learned and ask again.
         pace: Pace,
-    },
-    /// Sets a sysctl.
-    SetSysctl {
-        /// Which.
-        sysctl: Sysctl,
-        /// What it was.
-        from: u32,
-        /// What it shall be.
-        to: u32,
     },
     /// Writes the entry of a device that had none; its slot gets a new generation and empty counters.
     AddDevice {
@@ -195,11 +186,6 @@ impl Action {
                 to: *from,
                 pace: *pace,
             }),
-            Self::SetSysctl { sysctl, from, to } => Some(Self::SetSysctl {
-                sysctl: *sysctl,
-                from: *to,
-                to: *from,
-            }),
             Self::AddDevice { ifindex, device, .. } => Some(Self::RemoveDevice {
                 ifindex: *ifindex,
                 device: *device,
@@ -277,7 +263,6 @@ impl Action {
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
             | Self::SetSwitches { .. }
-            | Self::SetSysctl { .. }
             | Self::SetVips { .. }
             | Self::SetWay { .. }
             | Self::SetPool { .. }
@@ -301,12 +286,11 @@ impl fmt::Display for Action {
             Self::SetSwitches { to, pace, .. } => {
                 write!(
                     f,
-                    "switches {to:#04b}, learning after {} packets, revalidation every {} ms",
+                    "switches {to:#05b}, learning after {} packets, revalidation every {} ms",
                     pace.learn_after,
                     pace.revalidate_ns / 1_000_000
                 )
             }
-            Self::SetSysctl { sysctl, from, to } => write!(f, "{} = {to} (was {from})", sysctl.name()),
             Self::AddDevice { ifindex, device, .. } => {
                 write!(f, "add device {ifindex} in slot {}", device.slot)
             }

@@ -10,7 +10,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Action, Hook},
-    plan::{AliasTable, Client, EpochInputs, Identity, Loopback, Sysctl, VipTable, Way},
+    plan::{AliasTable, Client, EpochInputs, Identity, Loopback, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -24,8 +24,6 @@ pub struct Realized {
     pub devices: BTreeMap<u32, RealizedDevice>,
     /// The programs that are attached, by the kind of device that they were attached for.
     pub links: BTreeMap<(u32, Hook), Kind>,
-    /// Sysctls that exist, as they are.
-    pub sysctls: BTreeMap<Sysctl, u32>,
     /// The alias maps.
     pub aliases: AliasTable,
     /// Loopback interfaces that the program at resolvers' answers is attached to.
@@ -59,9 +57,6 @@ impl Realized {
             }
             Action::NoteInputs(inputs) => self.inputs = Some(inputs.as_ref().clone()),
             Action::SetSwitches { to, pace, .. } => self.control = self.control.with(*to, *pace),
-            Action::SetSysctl { sysctl, to, .. } => {
-                self.sysctls.insert(*sysctl, *to);
-            }
             Action::AddDevice {
                 ifindex,
                 device,

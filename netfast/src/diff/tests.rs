@@ -38,7 +38,6 @@ impl Host {
             Action::NewEpoch { .. }
             | Action::NoteInputs(_)
             | Action::SetSwitches { .. }
-            | Action::SetSysctl { .. }
             | Action::NoteIdentity { .. }
             | Action::Attach { .. }
             | Action::Detach { .. }
@@ -162,7 +161,6 @@ prop_compose! {
         Desired {
             inputs: EpochInputs::of(&world, &devices),
             devices,
-            sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
             learning_off,
             pace: Pace { revalidate_ns, learn_after },
             aliases,
@@ -171,15 +169,8 @@ prop_compose! {
     }
 }
 
-/// A host whose conntrack is loaded, with the sysctl off, or is not.
 fn host() -> impl Strategy<Value = Host> {
-    any::<bool>().prop_map(|conntrack| {
-        let mut host = Host::default();
-        if conntrack {
-            host.realized.sysctls.insert(Sysctl::ConntrackBeLiberal, 0);
-        }
-        host
-    })
+    Just(Host::default())
 }
 
 proptest! {
@@ -243,17 +234,6 @@ proptest! {
         // A slot that nobody had gets one when it is given out.
         for slot in host.slots().values().filter(|slot| !generations.contains_key(slot)) {
             prop_assert_eq!(host.generations[slot], 1);
-        }
-    }
-
-    #[test]
-    fn flows_are_never_used_under_a_sysctl_that_breaks_them(mut host in host(), steps in proptest::collection::vec(desired(), 1..4)) {
-        for desired in &steps {
-            for action in diff(desired, &host.realized) {
-                host.act(&action);
-                let set = host.realized.sysctls.get(&Sysctl::ConntrackBeLiberal);
-                prop_assert!(!host.realized.control.may_use() || set.is_none_or(|value| *value == 1), "after {}", action);
-            }
         }
     }
 
@@ -342,7 +322,6 @@ proptest! {
         }
         prop_assert_eq!(&host.realized.devices, &before.devices);
         prop_assert_eq!(&host.realized.links, &before.links);
-        prop_assert_eq!(&host.realized.sysctls, &before.sysctls);
         prop_assert_eq!(host.realized.control.switches, 0);
         prop_assert_eq!(&host.realized.vips, &before.vips);
         prop_assert!(host.realized.ways.is_empty() && host.realized.vip_links.is_empty() && host.realized.pool.is_none());
@@ -362,46 +341,25 @@ fn the_order_of_a_start() {
     };
     let desired = Desired {
         devices: BTreeMap::from([(7, endpoint)]),
-        sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
         pace: Pace {
             revalidate_ns: 1_000_000_000,
             learn_after: 3,
         },
         ..Desired::default()
     };
-    let mut realized = Realized::default();
-    realized.sysctls.insert(Sysctl::ConntrackBeLiberal, 0);
-    let said: Vec<String> = diff(&desired, &realized).iter().map(ToString::to_string).collect();
+    let said: Vec<String> = diff(&desired, &Realized::default())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(
         said,
         [
             "new epoch: start",
-            "switches 0b00, learning after 3 packets, revalidation every 1000 ms",
-            "net.netfilter.nf_conntrack_tcp_be_liberal = 1 (was 0)",
+            "switches 0b000, learning after 3 packets, revalidation every 1000 ms",
             "add device 7 in slot 0",
             "attach to veth1 in",
             "attach to veth1 out",
-            "switches 0b11, learning after 3 packets, revalidation every 1000 ms",
-        ]
-    );
-}
-
-#[test]
-fn a_sysctl_that_somebody_turns_back_is_set_again_with_flows_out_of_use_meanwhile() {
-    let desired = Desired {
-        sysctls: BTreeMap::from([(Sysctl::ConntrackBeLiberal, 1)]),
-        ..Desired::default()
-    };
-    let mut host = Host::default();
-    host.reach(&desired);
-    host.realized.sysctls.insert(Sysctl::ConntrackBeLiberal, 0);
-    let said: Vec<String> = diff(&desired, &host.realized).iter().map(ToString::to_string).collect();
-    assert_eq!(
-        said,
-        [
-            "switches 0b10, learning after 0 packets, revalidation every 0 ms",
-            "net.netfilter.nf_conntrack_tcp_be_liberal = 1 (was 0)",
-            "switches 0b11, learning after 0 packets, revalidation every 0 ms",
+            "switches 0b111, learning after 3 packets, revalidation every 1000 ms",
         ]
     );
 }

@@ -72,9 +72,6 @@ fn text(desired: &Desired) -> String {
     }
     let control = desired.control(0);
     writeln!(text, "use {} learn {}", control.may_use(), control.may_learn()).expect("text");
-    for (sysctl, value) in &desired.sysctls {
-        writeln!(text, "{} = {value}", sysctl.name()).expect("text");
-    }
     text
 }
 
@@ -208,7 +205,7 @@ fn epochs_end_for_what_verdicts_depend_on_and_for_nothing_else() {
         world.links.remove(&VETH_WEB);
     });
     check("forwarding", "sysctls", &|world| world.sysctls.ip_forward = Some(false));
-    check("what netfast sets itself", "", &|world| {
+    check("what no verdict on a flow depends on", "", &|world| {
         world.sysctls.conntrack_tcp_be_liberal = Some(true);
     });
     check("a bridge calls iptables", "bridges", &|world| {

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use netfast::apply::read::Tables;
 use netfast_tests::{
     cmd::{self, Background},
-    netfast_proc::Totals,
+    netfast_proc::{Totals, abi_dir},
     programs as tools,
     require::{Need, needs},
     site::LAN_IP,
@@ -353,7 +353,7 @@ fn a_bpffs_that_is_mounted_anew_under_the_unit_makes_it_start_again() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
     journal_has(&machine, "was mounted anew");
     assert_eq!(programs(host), attached, "attached once");
-    assert!(machine.path(PINS).join("v1/links").is_dir());
+    assert!(abi_dir(&machine.path(PINS)).join("links").is_dir());
     machine.run(&["netfast", "status"]).expect("it can be seen again");
     machine.run(&["systemctl", "stop", UNIT]).expect("it stops");
     machine.run(&["netfast", "detach"]).expect("detach");

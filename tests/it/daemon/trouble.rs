@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Takes the places that are left in the table of devices, as interfaces that are not there; returns them.
 fn fill(netfast: &NetfastProc) -> (HashMap<MapData, u32, Device>, Vec<u32>) {
-    let pin = netfast.pin_dir().join("v1/maps/netfast_devices");
+    let pin = netfast.abi_dir().join("maps/netfast_devices");
     let map = Map::from_map_data(MapData::from_pin(pin).expect("pinned")).expect("a map");
     let mut devices: HashMap<_, u32, Device> = map.try_into().expect("a table of devices");
     let mut taken = Vec::new();
@@ -112,7 +112,7 @@ fn an_epoch_that_cannot_be_raised_makes_no_verdict_older_than_a_second() {
         .expect("a client");
     must_be_fast(&netfast, "before");
 
-    let control = netfast.pin_dir().join("v1/maps/netfast_control");
+    let control = netfast.abi_dir().join("maps/netfast_control");
     cmd::run(Command::new("bpftool").args(["map", "freeze", "pinned"]).arg(&control)).expect("frozen");
     host.sh(&format!("iptables -I FORWARD -s {} -j DROP", one.ip))
         .expect("a rule");

@@ -152,6 +152,9 @@ fn packet(bytes: &[u8], is_partial: bool) -> String {
     if sum(&[header]) != 0xffff {
         line.push_str(" BAD IP CHECKSUM");
     }
+    if length < bytes.len() {
+        let _ = write!(line, " and {} bytes behind it", bytes.len() - length);
+    }
     let quoted = length > bytes.len();
     let rest = &rest[..rest.len().min(length.saturating_sub(header.len()))];
     let protocol = ip.protocol().0;

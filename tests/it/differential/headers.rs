@@ -12,7 +12,7 @@ use netfast_tests::{
 use super::{
     conversation::Conversation,
     describe::Frame,
-    runner::{CHECKSUMS, Case, Inherent, check, check_oracle},
+    runner::{Case, check, check_oracle},
     wire::{Checksum, DF, ICMP, Packet, TCP, UDP},
     world::{PATIENCE, World},
 };
@@ -69,14 +69,9 @@ fn odd(title: &str, reason: Option<Reason>, world: &mut World, make: impl Fn(Pac
 }
 
 fn check_odd(script: fn(&mut World)) {
-    check_with(None, script);
-}
-
-fn check_with(inherent: Option<Inherent>, script: fn(&mut World)) {
     check(&Case {
         topology: topology(),
         script,
-        inherent,
         ..Case::default()
     });
 }
@@ -167,21 +162,73 @@ fn bad_ip_checksum() {
     });
 }
 
+/// conntrack calls it INVALID and does not translate it.
 #[test]
 fn bad_transport_checksum() {
-    check_with(Some(CHECKSUMS), |world| {
-        odd("transport checksum off by one", None, world, |packet| {
-            vec![packet.with(|packet| packet.transport_checksum = Checksum::Wrong)]
+    check_odd(|world| {
+        odd(
+            "transport checksum off by one",
+            Some(Reason::BadChecksum),
+            world,
+            |packet| vec![packet.with(|packet| packet.transport_checksum = Checksum::Wrong)],
+        );
+        odd("of a long packet", Some(Reason::BadChecksum), world, |packet| {
+            vec![
+                packet
+                    .data(&[b'x'; 1400])
+                    .with(|packet| packet.transport_checksum = Checksum::Wrong),
+            ]
         });
     });
 }
 
 #[test]
+fn bad_transport_checksum_where_invalid_packets_are_dropped() {
+    check(&Case {
+        topology: topology(),
+        prepare: |world| world.iptables("-I FORWARD -m conntrack --ctstate INVALID -j DROP"),
+        script: |world| {
+            odd("wrong and dropped", Some(Reason::BadChecksum), world, |packet| {
+                vec![packet.with(|packet| packet.transport_checksum = Checksum::Wrong)]
+            });
+        },
+        ..Case::default()
+    });
+}
+
+#[test]
+fn bad_transport_checksum_where_conntrack_does_not_look() {
+    check(&Case {
+        topology: topology(),
+        prepare: |world| drop(world.sh("sysctl -qw net.netfilter.nf_conntrack_checksum=0")),
+        script: |world| {
+            odd("wrong and translated", Some(Reason::BadChecksum), world, |packet| {
+                vec![packet.with(|packet| packet.transport_checksum = Checksum::Wrong)]
+            });
+        },
+        ..Case::default()
+    });
+}
+
+/// None with UDP, wrong with TCP.
+#[test]
 fn zero_transport_checksum() {
-    check_with(Some(CHECKSUMS), |world| {
+    check_odd(|world| {
         odd("a checksum of zero", None, world, |packet| {
             vec![packet.with(|packet| packet.transport_checksum = Checksum::Zero)]
         });
+    });
+}
+
+/// The kernel cuts off what is behind the IP packet where it routes, and so does netfast.
+#[test]
+fn bytes_behind_the_packet() {
+    check_odd(|world| {
+        for length in [1, 6, 200] {
+            odd(&format!("{length} bytes behind it"), None, world, move |packet| {
+                vec![packet.with(|packet| packet.trailer = vec![0xa5; length])]
+            });
+        }
     });
 }
 

@@ -43,23 +43,13 @@ impl Default for Case {
     }
 }
 
-/// The daemon sets `nf_conntrack_tcp_be_liberal`, so conntrack no longer calls segments outside of its window INVALID.
+/// The daemon tells conntrack of each connection that netfast carries not to judge its windows, so it no longer calls
+/// segments outside of them INVALID. Without netfast the sysctl does the same to all.
 pub const LIBERAL: Inherent = Inherent {
-    why: "netfast sets nf_conntrack_tcp_be_liberal, without which conntrack would break connections whose segments it \
-          does not see",
+    why: "conntrack is told of each connection that netfast carries not to judge its windows, without which it would \
+          break those whose segments it does not see",
     without_netfast: |world| {
         world.sh("sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1");
-    },
-    reading: |line| line,
-};
-
-/// conntrack checks the checksums of what it sees, and leaves packets alone whose checksum is wrong: they are not even
-/// translated. With netfast it does not see them, so they are translated, and as wrong as they were: whoever they are
-/// for drops them.
-pub const CHECKSUMS: Inherent = Inherent {
-    why: "netfast does not sum up the packets' payload: a wrong checksum stays wrong, and the receiver drops the packet",
-    without_netfast: |world| {
-        world.sh("sysctl -qw net.netfilter.nf_conntrack_checksum=0");
     },
     reading: |line| line,
 };

@@ -72,6 +72,8 @@ pub struct Packet {
     pub ip_checksum: Checksum,
     pub transport_checksum: Checksum,
     pub vlan: Option<u16>,
+    /// Bytes behind the IP packet, which a network card pads short frames with.
+    pub trailer: Vec<u8>,
     /// Instead of the sender's and of its next hop's.
     pub source_mac: Option<[u8; 6]>,
     pub destination_mac: Option<[u8; 6]>,
@@ -93,6 +95,7 @@ impl Packet {
             ip_checksum: Checksum::Right,
             transport_checksum: Checksum::Right,
             vlan: None,
+            trailer: Vec::new(),
             source_mac: None,
             destination_mac: None,
         }
@@ -188,6 +191,7 @@ impl Packet {
         }
         bytes.extend([0x08, 0x00]);
         bytes.extend(self.ip_bytes());
+        bytes.extend(&self.trailer);
         bytes
     }
 

@@ -128,9 +128,13 @@ impl World {
         self.meet()?;
         self.sh("conntrack -F 2>&1");
         if self.mode == Mode::On {
-            let options = Options {
+            let mut config = config.unwrap_or_default();
+            if !config.contains("learn_after") {
                 // To learn at once is the harder thing to get right.
-                config: Some(format!("learn_after = 0\n{}", config.unwrap_or_default())),
+                config.push_str("learn_after = 0\n");
+            }
+            let options = Options {
+                config: Some(config),
                 ..Options::no_runtime()
             };
             self.netfast = Some(NetfastProc::start(self.topo.host(), options)?);

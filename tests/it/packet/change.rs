@@ -1,6 +1,6 @@
 //! What is there before a packet comes, and what the packet changes in the maps.
 
-use netfast_common::{control::Control, device::Device, flow::Flow, net::Ip4};
+use netfast_common::{control::Control, device::Device, flow::Flow, net::Ip4, vet::Answer};
 
 use super::{
     harness::{Lab, now_ns},
@@ -32,6 +32,8 @@ pub enum Given {
     Generation(Dev, u32),
     /// A flow is in a table: learned 60 ms ago, used 1 ms ago, for packets up to 1500 bytes, then changed.
     Flow(In, Way, Edit<Flow<Ip4>>),
+    /// The daemon has answered a question about a flow that was asked at this time.
+    Answered(Way, u64, u32),
     /// The candidate was left this many nanoseconds earlier.
     CandidateAged(u64),
     /// The candidate was left on another stack.
@@ -133,6 +135,14 @@ impl Given {
                     In::Fresh => lab.fresh.insert(key, flow, 0),
                 }
                 .expect("a flow");
+            }
+            Self::Answered(way, asked_ns, verdict) => {
+                let answer = Answer {
+                    asked_ns: *asked_ns,
+                    verdict: *verdict,
+                    ..Answer::default()
+                };
+                lab.vetted.insert(way.key(lab), answer, 0).expect("an answer");
             }
             Self::CandidateAged(by) => lab.edit_candidates(|candidate| {
                 let left = u64::from_ne_bytes(candidate[..8].try_into().expect("eight bytes"));

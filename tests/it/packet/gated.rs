@@ -90,6 +90,22 @@ const ODD: &[(&str, Reason, Change1)] = &[
     ("SCTP", Reason::OtherProtocol, |p| p.protocol = 132),
     ("no TCP flags", Reason::TcpFlags, |p| p.flags = 0),
     ("PSH without ACK", Reason::TcpFlags, |p| p.flags = flag::PSH),
+    ("a wrong TCP checksum", Reason::BadChecksum, |p| {
+        p.checksum = Some(0x1234);
+    }),
+    ("a TCP checksum of zero", Reason::BadChecksum, |p| p.checksum = Some(0)),
+    (
+        "a wrong TCP checksum of a packet without payload",
+        Reason::BadChecksum,
+        |p| {
+            p.payload.clear();
+            p.checksum = Some(0x1234);
+        },
+    ),
+    ("a wrong TCP checksum of a long packet", Reason::BadChecksum, |p| {
+        p.payload = vec![7; 1460];
+        p.checksum = Some(0x1234);
+    }),
 ];
 
 /// What ends a connection, or begins another with the same addresses.
@@ -141,6 +157,13 @@ pub(super) fn rows() -> Vec<Row> {
         let step = enters(&way, &packet).slow(Reason::Malformed);
         rows.push(row(format!("a UDP length {what}"), vec![in_use(&way)], vec![step]));
     }
+    let way = there.udp();
+    let wrong = way.packet().with(|packet| packet.checksum = Some(0x1234));
+    rows.push(row(
+        "a wrong UDP checksum",
+        vec![in_use(&way)],
+        vec![enters(&way, &wrong).slow(Reason::BadChecksum)],
+    ));
     for (what, reason, flags) in ENDS {
         for (there, back) in [(there, back), (back, there), masquerade()] {
             let last = there.packet().with(|packet| packet.flags = *flags);

@@ -18,6 +18,7 @@ use netfast_common::{
     net::Ip4,
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
+    vet::Answer,
     vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
 };
 use netfast_ebpf::candidate::Candidate;
@@ -170,6 +171,10 @@ pub struct Lab {
     seen: Array<MapData, u32>,
     /// Whether anything may have been counted there.
     has_seen: bool,
+    /// Flows that wait to be vetted.
+    pub vet: RingBuf<MapData>,
+    /// What the daemon found of them.
+    pub vetted: HashMap<MapData, FlowKey<Ip4>, Answer>,
     /// What a tracer wants to see.
     pub filter: Array<MapData, Filter>,
     /// What became of it.
@@ -241,6 +246,8 @@ impl Lab {
             candidates: take(&mut ebpf, map::CANDIDATE4),
             seen: take(&mut ebpf, map::SEEN),
             has_seen: false,
+            vet: take(&mut ebpf, map::VET4),
+            vetted: take(&mut ebpf, map::VETTED4),
             filter: take(&mut ebpf, map::FILTER),
             tally: take(&mut ebpf, map::TALLY),
             traced: take(&mut ebpf, map::TRACED),
@@ -280,6 +287,8 @@ impl Lab {
         }
         clear(&mut self.flows);
         clear(&mut self.fresh);
+        clear(&mut self.vetted);
+        while self.vet.next().is_some() {}
         self.edit_candidates(|candidate| candidate.fill(0));
         self.forget_seen();
     }

@@ -169,7 +169,7 @@ impl Step {
         if spoofed || at(6..12) != self.dev.mac() {
             changes.push(Change::Spoofed(self.dev));
         }
-        if matches!(reason, Reason::Malformed | Reason::BadIpChecksum) {
+        if matches!(reason, Reason::Malformed | Reason::BadIpChecksum | Reason::BadChecksum) {
             changes.push(Change::Malformed(self.dev));
         }
         changes
@@ -178,8 +178,9 @@ impl Step {
     /// It takes the fast path of this way.
     pub fn fast(mut self, way: &Way, out: &Packet) -> Self {
         self.verdict = REDIRECT;
-        self.out = out.bytes();
-        let bytes = self.out.len() - ETHERNET - out.trailer.len();
+        // What follows the IP packet is cut off.
+        self.out = out.clone().with(|out| out.trailer.clear()).bytes();
+        let bytes = self.out.len() - ETHERNET;
         self.changes.extend([
             Change::Count(FAST, bytes),
             Change::InFast(way.enters, bytes),
@@ -281,7 +282,8 @@ impl Step {
 /// Whether a packet that takes the slow path for this reason leaves a candidate.
 fn leaves_candidate(reason: Reason) -> bool {
     use Reason::{
-        DscpChanged, MacChanged, NoFlow, Replaced, Revalidate, StaleEpoch, StaleGeneration, TooBig, Unreplied,
+        CtHelper, DscpChanged, MacChanged, NoFlow, Replaced, Revalidate, StaleEpoch, StaleGeneration, TooBig,
+        Unreplied, Unvetted,
     };
     [
         NoFlow,
@@ -293,6 +295,8 @@ fn leaves_candidate(reason: Reason) -> bool {
         TooBig,
         Revalidate,
         Replaced,
+        Unvetted,
+        CtHelper,
     ]
     .contains(&reason)
 }

@@ -28,7 +28,7 @@ use netfast_tests::require::{Need, needs};
 use super::harness::Hook;
 
 /// Instructions that the verifier may walk through for one program; its own limit is a million.
-const MOST_INSTRUCTIONS: u32 = 20_000;
+const MOST_INSTRUCTIONS: u32 = 25_000;
 /// As above, for the one that reads DNS messages: it loops over each byte of a name, of a message and over each record.
 const MOST_INSTRUCTIONS_OF_ANSWER: u32 = 200_000;
 /// As above, for those that see virtual addresses: six global functions, each of them with a way for every way of a

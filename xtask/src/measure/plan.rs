@@ -1,6 +1,7 @@
 //! The order of measurements, and netfast's start and stop between them.
 
 use std::{
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +28,8 @@ pub struct Plan {
     pub metrics: Vec<Metric>,
     /// How often.
     pub rounds: usize,
+    /// The other build of netfast, where that is one of the variants.
+    pub before: Option<PathBuf>,
 }
 
 impl Plan {
@@ -71,8 +74,16 @@ impl Plan {
         } else {
             lab.ends(path)?
         };
+        let other = self.before.as_deref().filter(|_| variant == Variant::Before);
         let netfast = match variant {
-            Variant::Netfast => Some(NetfastProc::start(lab.host_ns(), lab.netfast_options())?),
+            Variant::Netfast | Variant::Before => {
+                let mut netfast = NetfastProc::prepare(lab.host_ns(), lab.netfast_options())?;
+                if let Some(program) = other {
+                    netfast.use_program(program);
+                }
+                netfast.launch()?;
+                Some(netfast)
+            }
             Variant::Direct | Variant::Kernel => None,
         };
         let before = netfast

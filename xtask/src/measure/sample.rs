@@ -12,6 +12,8 @@ pub enum Variant {
     Direct,
     /// The kernel, netfast off.
     Kernel,
+    /// Another build of netfast.
+    Before,
     /// netfast.
     Netfast,
 }
@@ -22,6 +24,7 @@ impl Variant {
         match self {
             Self::Direct => "direct pair",
             Self::Kernel => "kernel",
+            Self::Before => "before",
             Self::Netfast => "netfast",
         }
     }

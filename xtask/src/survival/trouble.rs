@@ -78,7 +78,7 @@ pub fn full_table(bed: &mut Bed, traffic: &Path) -> Result<()> {
 
 /// Fills the table of devices, so that the entry of one more endpoint cannot be written; then makes room again.
 pub fn map_write(bed: &Bed) -> Result<()> {
-    let pin = bed.netfast.pin_dir().join("v1/maps/netfast_devices");
+    let pin = bed.netfast.abi_dir().join("maps/netfast_devices");
     let shown = cmd::run(
         Command::new("bpftool")
             .args(["--json", "map", "show", "pinned"])
@@ -115,7 +115,7 @@ pub fn unattachable(bed: &Bed) -> Result<()> {
         .lines()
         .filter_map(|line| line.split(':').next()?.parse::<u32>().ok());
     let last = numbers.max().context("no links")?;
-    let dir = bed.netfast.pin_dir().join("v1/links");
+    let dir = bed.netfast.abi_dir().join("links");
     let names: Vec<_> = (last + 1..=last + NEXT)
         .map(|ifindex| dir.join(format!("{ifindex}-in")))
         .collect();
@@ -132,7 +132,7 @@ pub fn unattachable(bed: &Bed) -> Result<()> {
 
 /// Unmounts and mounts the file system that the pins are in.
 pub fn bpffs_remount(bed: &Bed) -> Result<()> {
-    let links = bed.netfast.pin_dir().join("v1/links");
+    let links = bed.netfast.abi_dir().join("links");
     let count = || fs::read_dir(&links).map_or(0, Iterator::count);
     let before = count();
     bed.netfast.remount_bpffs()?;

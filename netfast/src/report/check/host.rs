@@ -36,12 +36,15 @@ pub fn host(sysctls: &Sysctls, allow_accounting: bool) -> Vec<Line> {
         ),
     }
     match sysctls.conntrack_tcp_be_liberal {
-        Some(true) => line(Level::Ok, "nf_conntrack_tcp_be_liberal", "on, as netfast needs it"),
+        Some(true) => line(
+            Level::Note,
+            "nf_conntrack_tcp_be_liberal",
+            "on: conntrack calls no segment outside of a connection's window INVALID; netfast needs it no longer",
+        ),
         Some(false) => line(
             Level::Ok,
             "nf_conntrack_tcp_be_liberal",
-            "off: netfast switches it on while it is attached, and back when it is detached, because conntrack sees \
-             few of a connection's segments",
+            "off: netfast tells conntrack of each connection that it carries, and of no other",
         ),
         None => line(Level::Ok, "nf_conntrack", "not loaded: nothing tracks connections yet"),
     }

@@ -54,6 +54,29 @@ pub const fn of_reason(reason: Reason) -> Advice {
             Suspicious,
             "The kernel will drop them. If there are many, look at the sender and at the network card.",
         ),
+        Reason::BadChecksum => (
+            Suspicious,
+            "Conntrack calls them invalid and the receiver drops them. If there are many, `netfast trace reason \
+             bad-checksum` shows who sends them; look at that program, network card or cable.",
+        ),
+        Reason::Unvetted => (
+            Expected,
+            "Some packets of each connection, for a millisecond or so: conntrack is told that it will not see all of its \
+             segments. If it lasts, no daemon runs (`netfast status`): connections that were fast stay so, new ones wait.",
+        ),
+        Reason::CtHelper => (
+            ByNature,
+            "A conntrack helper (FTP, SIP, …) reads such a connection's payload, and translates what it finds there, until it \
+             ends, also when the rule that gave it the helper is gone.",
+        ),
+        Reason::Vetting => (
+            Expected,
+            "The daemon is asked before a flow is used. It answers within a millisecond or so.",
+        ),
+        Reason::Helped => (
+            ByNature,
+            "Such connections (FTP, SIP, …) are the kernel's until they end.",
+        ),
         Reason::IpOptions => (
             ByNature,
             "Options ask every router for something, so every packet with them is routed by the kernel.",

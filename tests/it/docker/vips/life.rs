@@ -361,7 +361,7 @@ fn programs_and_ways_are_there_in_order_and_are_made_again() {
     assert_eq!(bed.web("shop").expect("it is listed")["vip"], vip);
 
     // Programs whose pins somebody removes come back in the same order, whichever of them is gone.
-    let links = bed.netfast.pin_dir().join("v1/links");
+    let links = bed.netfast.abi_dir().join("links");
     let index = bed
         .host
         .host()

@@ -1,0 +1,174 @@
+//! Vets flows: the programs ask, conntrack answers ([`netfast_common::vet`]).
+//!
+//! On a thread of its own, since a connection that waits for it is slow for as long. While no daemon runs nobody answers:
+//! flows that are vetted go on, new ones take the kernel's path.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap, MapData, RingBuf};
+use netfast_common::{
+    flow::FlowKey,
+    net::Ip4,
+    vet::{Answer, Request},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::{debug, warn};
+
+use crate::{
+    apply::conntrack::{self, Entry, Tuple},
+    observe::{NetlinkError, socket::Asker},
+};
+
+/// The thread looks this often whether it shall end.
+const LOOK: Duration = Duration::from_millis(500);
+/// A failure is told again after this time.
+const QUIET: Duration = Duration::from_mins(1);
+/// IANA protocol number.
+const TCP: u8 = 6;
+
+/// Why flows cannot be vetted.
+#[derive(Debug, thiserror::Error)]
+pub enum VetError {
+    /// Conntrack's netlink interface (`nf_conntrack_netlink`) is missing.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// No thread.
+    #[error("no thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Vets flows until it is dropped.
+pub struct Vetter {
+    end: Arc<AtomicBool>,
+}
+
+impl Vetter {
+    /// Begins, in the network namespace of the calling thread.
+    pub fn start(
+        requests: RingBuf<MapData>,
+        answers: HashMap<MapData, FlowKey<Ip4>, Answer>,
+    ) -> Result<Self, VetError> {
+        let asker = Asker::netfilter()?;
+        let end = Arc::new(AtomicBool::new(false));
+        let mut work = Work {
+            requests,
+            answers,
+            asker,
+            told: None,
+        };
+        let is_over = Arc::clone(&end);
+        let run = move || {
+            while !is_over.load(Ordering::Relaxed) {
+                work.wait();
+                work.answer_all();
+            }
+        };
+        let named = thread::Builder::new().name("netfast-vet".into());
+        named.spawn(run).map_err(VetError::Thread)?;
+        Ok(Self { end })
+    }
+}
+
+impl Drop for Vetter {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Work {
+    requests: RingBuf<MapData>,
+    answers: HashMap<MapData, FlowKey<Ip4>, Answer>,
+    asker: Asker,
+    /// When a failure was told last.
+    told: Option<Instant>,
+}
+
+impl Work {
+    fn wait(&self) {
+        // SAFETY: the ring buffer is open as long as it lives.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.requests.as_raw_fd()) };
+        let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::NONE);
+        if poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout).is_err() {
+            // An interrupted call: whoever asks too often is not to keep a CPU busy.
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn answer_all(&mut self) {
+        while let Some(request) = self.next() {
+            match self.judge(&request) {
+                Ok(verdict) => {
+                    debug!("vetted {:?}: {verdict}", tuple(&request.key));
+                    self.answer(&request, verdict);
+                }
+                // It is asked again.
+                Err(error) => self.complain(&format!("conntrack cannot be asked about a flow: {error}")),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Request<Ip4>> {
+        loop {
+            let item = self.requests.next()?;
+            if let Some(request) = Request::read(&item) {
+                return Some(request);
+            }
+        }
+    }
+
+    /// Where netfast itself translates, conntrack knows only the other direction. A connection that it does not know at all
+    /// passes no hook of its, or is not tracked by somebody's wish.
+    fn judge(&mut self, request: &Request<Ip4>) -> Result<u32, NetlinkError> {
+        for tuple in [tuple(&request.key), tuple(&request.reverse)] {
+            match conntrack::entry(&mut self.asker, &tuple)? {
+                Entry::None => {}
+                Entry::Helped => return Ok(Answer::HELPED),
+                Entry::Plain => {
+                    if tuple.protocol == TCP {
+                        conntrack::be_liberal(&mut self.asker, &tuple)?;
+                    }
+                    return Ok(Answer::CLEAR);
+                }
+            }
+        }
+        Ok(Answer::CLEAR)
+    }
+
+    fn answer(&mut self, request: &Request<Ip4>, verdict: u32) {
+        let answer = Answer {
+            asked_ns: request.asked_ns,
+            verdict,
+            ..Answer::default()
+        };
+        for key in [request.key, request.reverse] {
+            if let Err(error) = self.answers.insert(key, answer, 0) {
+                self.complain(&format!("a flow cannot be let pass: {error}"));
+            }
+        }
+    }
+
+    fn complain(&mut self, text: &str) {
+        if self.told.is_none_or(|told| told.elapsed() > QUIET) {
+            warn!("{text}");
+            self.told = Some(Instant::now());
+        }
+    }
+}
+
+fn tuple(key: &FlowKey<Ip4>) -> Tuple {
+    Tuple {
+        source: (Ipv4Addr::from(key.source.bytes()), key.source_port.number()),
+        destination: (Ipv4Addr::from(key.destination.bytes()), key.destination_port.number()),
+        protocol: key.protocol,
+    }
+}
