@@ -135,7 +135,7 @@ struct Known {
 struct Learned {
     key: FlowKey<Ip4>,
     flow: Flow<Ip4>,
-    /// It has its reverse.
+    /// It has its reverse, and the daemon has looked at its conntrack entry.
     is_paired: bool,
     /// Nothing has changed since that it depends on.
     is_fresh: bool,
@@ -164,7 +164,9 @@ impl Known {
                 flows.push(Learned {
                     key: *key,
                     flow: *flow,
-                    is_paired,
+                    is_paired: is_paired
+                        && flow.flags & Flow::<Ip4>::VETTED != 0
+                        && flow.flags & Flow::<Ip4>::HELPED == 0,
                     is_fresh: flow.epoch == control.epoch
                         && is_fresh(flow.in_slot, flow.in_generation)
                         && is_fresh(flow.out_slot, flow.out_generation),

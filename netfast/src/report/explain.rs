@@ -164,7 +164,7 @@ impl Explanation {
             .into_iter()
             .map(|(network, endpoint)| way(From { network, endpoint }, destination.as_ref(), facts))
             .collect();
-        let verdict = if host.iter().any(|step| !step.path.is_fast()) {
+        let verdict = if !facts.control.may_use() || !facts.control.may_learn() {
             Verdict::Slow
         } else {
             Verdict::of_all(ways.iter().map(|way| way.verdict)).unwrap_or(Verdict::Slow)
@@ -261,9 +261,11 @@ impl Step {
 fn host_steps(facts: &Facts<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if !facts.running {
-        steps.push(Step::fast(
+        steps.push(Step::reason(
             "daemon",
-            "it does not run: what is attached works on, but what follows is as it was when it ended",
+            Reason::Unvetted,
+            "it does not run: what is attached works on, and conversations that are fast stay so, but new ones are slow; what \
+             follows is as it was when it ended",
         ));
     } else if !facts.state.in_sync {
         steps.push(Step::fast(
@@ -304,7 +306,9 @@ fn way(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Way {
         let step = Step::fast("destination", "it is the container itself: the packets do not leave it");
         (vec![step], Verdict::Inside)
     } else {
-        outwards(from, to, &flows, facts)
+        let (steps, verdict) = outwards(from, to, &flows, facts);
+        let may_learn = facts.running || flows.live > 0;
+        (steps, if may_learn { verdict } else { Verdict::Slow })
     };
     Way {
         network: network.name.clone(),

@@ -167,7 +167,7 @@ fn doing(lab: &Lab, one: Trait) -> Vec<(&NetNs, String)> {
             let ip = lab.topo.container(bridge, place).ip;
             vec![(host, format!("ip rule add from {ip} prohibit"))]
         }
-        Trait::NoDefault(bridge, place) => vec![(inside(bridge, place), "ip route del default".into())],
+        Trait::NoDefault(bridge, place) => vec![(inside(bridge, place), "ip route del default || true".into())],
         Trait::Down(bridge, place) => vec![(inside(bridge, place), "ip link set eth0 down".into())],
         Trait::VethDown(bridge, place) => vec![(host, format!("ip link set {} down", veth(bridge, place)))],
         Trait::TwoMacs(bridge, place) => {
@@ -206,7 +206,7 @@ fn undoing(lab: &Lab, one: Trait) -> Vec<(&NetNs, String)> {
     let host = lab.topo.host();
     let inside = |bridge, place| &lab.topo.container(bridge, place).ns;
     let veth = |bridge, place| lab.topo.container(bridge, place).veth.clone();
-    let default = |bridge: usize| format!("ip route add default via {}", lab.topo.bridges[bridge].gateway);
+    let default = |bridge: usize| format!("ip route replace default via {}", lab.topo.bridges[bridge].gateway);
     let one_line = |line: String| vec![(host, line)];
     match one {
         Trait::BrNetfilter => one_line("sysctl -qw net.bridge.bridge-nf-call-iptables=0".into()),
@@ -216,7 +216,7 @@ fn undoing(lab: &Lab, one: Trait) -> Vec<(&NetNs, String)> {
         Trait::UplinkFilter => one_line("tc qdisc del dev eth0 clsact".into()),
         Trait::Shaped(bridge, place) => one_line(format!("tc qdisc del dev {} root", veth(bridge, place))),
         Trait::BridgeShaped(bridge) => one_line(format!("tc qdisc del dev br-{bridge} root")),
-        Trait::UplinkDown => one_line(format!("ip link set eth0 up && ip route add default via {LAN_IP}")),
+        Trait::UplinkDown => one_line(format!("ip link set eth0 up && ip route replace default via {LAN_IP}")),
         Trait::RouteBack => vec![(lab.topo.lan(), "ip route del 172.30.0.0/16".into())],
         Trait::NoForward => one_line("sysctl -qw net.ipv4.ip_forward=1".into()),
         Trait::Blackhole => one_line(format!("ip route del blackhole {LAN_IP}")),

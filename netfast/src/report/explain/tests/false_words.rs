@@ -297,3 +297,29 @@ fn what_is_sent_from_another_address_is_not_fast() {
     let other = explained("172.30.0.99");
     assert_eq!((other.verdict, why(&other)), (Verdict::Slow, vec!["spoofed"]));
 }
+
+#[test]
+fn without_a_daemon_new_conversations_are_not_fast() {
+    let state = state();
+    let devices = told(&state);
+    let explained = |live| {
+        let facts = Facts {
+            state: &state,
+            running: false,
+            control: on(),
+            devices: &devices,
+            route: &route,
+            stand_in: &|_| None,
+            behind: &|_| None,
+            flows: &|_, _| Flows {
+                live,
+                ..Flows::default()
+            },
+        };
+        let to = Destination::parse("database:5432", "web", &state.networks, &[]).expect("a container");
+        Explanation::of("web", Some(to), &facts).expect("it is there")
+    };
+    let dead = explained(0);
+    assert_eq!((dead.verdict, why(&dead)), (Verdict::Slow, vec!["unvetted"]));
+    assert_eq!(explained(2).verdict, Verdict::Fast, "those that there are go on");
+}
