@@ -23,7 +23,7 @@ use talk::{Outcome, Server};
 /// The worlds that every run of the tests plays.
 const FIXED: u64 = 20;
 /// Hosts that play many worlds at the same time.
-const MOST_HOSTS: u64 = 4;
+const MOST_HOSTS: u64 = 2;
 /// Which worlds, `FROM+COUNT`, instead of the fixed ones: set by `cargo xtask test netns --worlds`.
 const WORLDS: &str = "NETFAST_WORLDS";
 /// More is fast, less than the rest of it is slow.
@@ -65,6 +65,7 @@ fn play_worlds(seeds: impl Iterator<Item = u64>) -> Table {
     let mut table = Table::default();
     for seed in seeds {
         let world = World::of(seed);
+        println!("world {seed}: {world}");
         host::enter(&lab, &world);
         for talk in &world.talks {
             play(&lab, seed, &world, talk, &mut table);

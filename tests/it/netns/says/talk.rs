@@ -23,7 +23,7 @@ const WARM: usize = 60;
 const COUNTED: usize = 120;
 /// The first answer may wait for a neighbour to be found.
 const FIRST: Duration = Duration::from_millis(400);
-/// So many questions in vain, and nobody answers.
+/// So many questions in vain, one after the other, and nobody answers any more.
 const TRIES: usize = 3;
 
 /// No packets that could be fast, whatever is said of them.
@@ -143,35 +143,29 @@ pub fn talk(lab: &Lab, ns: &NsHandle, to: SocketAddr, is_tcp: bool, length: usiz
         Ok(conversation) => conversation,
         Err(error) => {
             outcome.count(&before, &counts(lab), 0);
-            if error.kind() != io::ErrorKind::TimedOut && error.kind() != io::ErrorKind::WouldBlock {
-                outcome.is_refused = Some(error.to_string());
-            }
+            outcome.is_refused = Some(error)
+                .filter(|error| !is_silence(error))
+                .map(|error| error.to_string());
             return outcome;
         }
     };
-    let mut answered = 0;
-    for number in 0..WARM {
-        match conversation.ask(length) {
-            Ok(()) => answered += 1,
-            Err(error) if error.kind() != io::ErrorKind::TimedOut && error.kind() != io::ErrorKind::WouldBlock => {
-                outcome.is_refused = Some(error.to_string());
-            }
-            Err(_) => {}
-        }
-        if answered == 0 && number + 1 == TRIES {
-            break;
-        }
-    }
+    let (answered, error) = conversation.ask_all(WARM, length);
+    outcome.is_refused = error.filter(|error| !is_silence(error)).map(|error| error.to_string());
     if answered == 0 {
         outcome.count(&before, &counts(lab), 0);
         return outcome;
     }
     let before = counts(lab);
-    let answered = (0..COUNTED).filter(|_| conversation.ask(length).is_ok()).count();
+    let (answered, _) = conversation.ask_all(COUNTED, length);
     outcome.is_answered = answered > COUNTED / 2;
     outcome.count(&before, &counts(lab), 2 * answered as u64);
     outcome.conversation = Some(conversation);
     outcome
+}
+
+/// Whether nobody answers, and not: the sender could not send.
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 fn open(ns: &NsHandle, to: SocketAddr, is_tcp: bool) -> io::Result<Conversation> {
@@ -191,6 +185,27 @@ fn open(ns: &NsHandle, to: SocketAddr, is_tcp: bool) -> io::Result<Conversation>
 }
 
 impl Conversation {
+    /// Asks so often, until nobody answers any more; how many were answered, and the last error.
+    fn ask_all(&mut self, questions: usize, length: usize) -> (usize, Option<io::Error>) {
+        let (mut answered, mut in_vain, mut last) = (0, 0, None);
+        for _ in 0..questions {
+            match self.ask(length) {
+                Ok(()) => {
+                    answered += 1;
+                    in_vain = 0;
+                }
+                Err(error) => {
+                    last = Some(error);
+                    in_vain += 1;
+                }
+            }
+            if in_vain == TRIES {
+                break;
+            }
+        }
+        (answered, last)
+    }
+
     /// Asks, and awaits the echo.
     fn ask(&mut self, length: usize) -> io::Result<()> {
         let question = vec![b'q'; length];
