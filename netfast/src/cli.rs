@@ -312,7 +312,7 @@ pub struct ExplainArgs {
     #[arg(value_name = "CONTAINER", required_unless_present = "reason")]
     pub container: Option<String>,
     /// Where to: an address or a container, with a port or without ([IPV6]:PORT)
-    #[arg(value_name = "DEST[:PORT]", requires = "container")]
+    #[arg(value_name = "DEST[:PORT[/tcp|/udp]]", requires = "container")]
     pub destination: Option<String>,
     /// Explain a reason by its name instead; "all" for all of them
     #[arg(long, value_name = "NAME", conflicts_with = "container")]

@@ -90,6 +90,8 @@ pub struct Config {
     pub disabled_networks: BTreeSet<String>,
     /// Accelerate in spite of packet-filter rules that judge by rate, quota or chance.
     pub allow_rate_rules: bool,
+    /// Accelerate in spite of conntrack's accounting, which counts the packets on the slow path only.
+    pub allow_accounting: bool,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// What is done with answers for aliases.
@@ -111,6 +113,7 @@ impl Default for Config {
             learn_after: abi::DEFAULT_LEARN_AFTER,
             disabled_networks: BTreeSet::new(),
             allow_rate_rules: false,
+            allow_accounting: false,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
@@ -160,6 +163,8 @@ pub struct RawConfig {
     pub disabled_networks: Option<Vec<String>>,
     /// See [`Config::allow_rate_rules`].
     pub allow_rate_rules: Option<bool>,
+    /// See [`Config::allow_accounting`].
+    pub allow_accounting: Option<bool>,
     /// See [`Config::metrics`].
     pub metrics: Option<String>,
     /// See [`Config::alias_mode`].
@@ -196,6 +201,7 @@ impl RawConfig {
             learn_after: typed.learn_after.or(self.learn_after),
             disabled_networks: typed.disabled_networks.or(self.disabled_networks),
             allow_rate_rules: typed.allow_rate_rules.or(self.allow_rate_rules),
+            allow_accounting: typed.allow_accounting.or(self.allow_accounting),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
@@ -276,6 +282,7 @@ impl RawConfig {
             learn_after,
             disabled_networks: self.disabled_networks.unwrap_or_default().into_iter().collect(),
             allow_rate_rules: self.allow_rate_rules.unwrap_or(default.allow_rate_rules),
+            allow_accounting: self.allow_accounting.unwrap_or(default.allow_accounting),
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,
@@ -351,7 +358,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 12);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 13);
     }
 
     #[test]

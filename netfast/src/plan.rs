@@ -17,6 +17,7 @@ use crate::{
 
 mod aliases;
 mod bare;
+mod deciders;
 mod docker;
 mod inputs;
 pub mod report;
@@ -164,11 +165,11 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
         devices: BTreeMap::new(),
         vips: aliases::networks_with_vips(world, config),
     };
-    let networks = match config.runtime {
+    let mut networks = match config.runtime {
         Runtime::Docker => docker::networks(&mut build),
         Runtime::None => bare::networks(&mut build),
     };
-    build.add_bridges(&networks);
+    build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
     let devices = build.devices;
     let inputs = EpochInputs::of(world, &devices);
@@ -249,6 +250,8 @@ impl Build<'_> {
                 Why::RateRules,
                 format!("this rule must see every packet (see allow_rate_rules): {rule}"),
             )
+        } else if self.world.sysctls.conntrack_acct == Some(true) && !self.config.allow_accounting {
+            Path::slow(Why::Accounting)
         } else {
             Path::Fast
         };
@@ -300,18 +303,27 @@ impl Build<'_> {
         path
     }
 
-    /// The bridges that have endpoints on the fast path.
-    fn add_bridges(&mut self, networks: &[NetworkReport]) {
-        let bridges: BTreeSet<u32> = networks
-            .iter()
-            .filter(|network| network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()))
-            .filter_map(|network| network.bridge_ifindex)
-            .collect();
-        for link in bridges.iter().filter_map(|ifindex| self.world.links.get(ifindex)) {
+    /// The bridges that have endpoints on the fast path, and what that means for the host's own packets.
+    fn add_bridges(&mut self, networks: &mut [NetworkReport]) {
+        for network in networks {
+            network.host = network.path.clone();
+            let link = network
+                .bridge_ifindex
+                .and_then(|ifindex| self.world.links.get(&ifindex));
+            let Some(link) = link else { continue };
+            let runtime = self.world.networks.get(&NetworkId(network.id.clone()));
+            network.deciders = deciders::of_bridge(self.world, link, runtime);
+            if !network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()) {
+                continue;
+            }
             let mut bridge = plain(link, Kind::Bridge);
-            if self.rules.concerning_host(self.world, link).is_some() {
+            if let Some(rule) = self.rules.concerning_host(self.world, link) {
                 // Its own packets and those for it stay slow. What it forwards still has to be seen passing.
                 bridge.flags &= !Device::ACCELERATED;
+                network.host = Path::slow_since(
+                    Why::RateRules,
+                    format!("this rule must see every packet from and to the host (see allow_rate_rules): {rule}"),
+                );
             }
             self.devices.insert(link.ifindex, bridge);
         }
@@ -336,6 +348,21 @@ pub fn report_failure(networks: &mut [NetworkReport], ifindex: u32, text: &str) 
     let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
     for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.ifindex == Some(ifindex)) {
         endpoint.path = Path::slow_since(Why::NotAttached, text);
+    }
+}
+
+/// Whether a veth that is up has no carrier: its other end is down.
+fn is_cut_off(veth: &Link) -> bool {
+    veth.up && !veth.lower_up
+}
+
+/// Puts endpoints that are still to be attached on the slow path in the reports.
+pub fn report_waiting(networks: &mut [NetworkReport], is_attached: impl Fn(u32) -> bool) {
+    let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
+    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.path.is_fast()) {
+        if !endpoint.ifindex.is_some_and(&is_attached) {
+            endpoint.path = Path::slow_since(Why::NotAttached, "netfast is not attached to it yet");
+        }
     }
 }
 

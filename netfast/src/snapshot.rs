@@ -1,12 +1,13 @@
 //! One look at an instance: what its daemon left in the state file, and what the pinned tables say.
 
-use std::{io, time::SystemTime};
+use std::{collections::BTreeMap, io, time::SystemTime};
 
 use crate::{
     apply::{
         flows::FlowTables,
         read::{ReadError, Tables},
     },
+    observe::netlink::counters,
     report::{
         aliases::{Aliases, Counted},
         status::{self, Status},
@@ -32,6 +33,7 @@ pub fn status(
         counts: tables.reasons()?,
         traffic: traffic.collect::<Result<_, ReadError>>()?,
         devices,
+        interfaces: interfaces(state),
         flows: 0,
     };
     flows
@@ -39,6 +41,20 @@ pub fn status(
         .map_err(SnapshotError::Flows)?;
     let now = unix_ms(SystemTime::now());
     Ok(Status::gather(state, &said, running, now, interface_name))
+}
+
+/// What the kernel counts in the containers; nothing where it does not tell, which is no reason to tell nothing else.
+fn interfaces(state: Option<&State>) -> BTreeMap<u32, status::Interface> {
+    let networks = state.map(|state| state.networks.as_slice()).unwrap_or_default();
+    let endpoints = networks.iter().flat_map(|network| &network.endpoints);
+    let found = counters::of_other_ends(endpoints.filter_map(|endpoint| endpoint.ifindex)).unwrap_or_default();
+    let report = |of: counters::Counters| status::Interface {
+        sent_packets: of.sent_packets,
+        sent_bytes: of.sent_bytes,
+        received_packets: of.received_packets,
+        received_bytes: of.received_bytes,
+    };
+    found.into_iter().map(|(ifindex, of)| (ifindex, report(of))).collect()
 }
 
 /// Puts the report of `netfast aliases` together, at this moment; it walks the flow table, too.

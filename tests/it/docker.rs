@@ -10,5 +10,6 @@ mod life;
 mod networks;
 mod paths;
 mod policy;
+mod says;
 mod switches;
 mod vips;

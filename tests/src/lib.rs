@@ -31,3 +31,4 @@ pub mod site;
 pub mod systemd;
 pub mod topo;
 pub mod traffic;
+pub mod worlds;

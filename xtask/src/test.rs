@@ -31,7 +31,11 @@ pub struct Args {
     /// Differential: so many generated cases, instead of all tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with = "only")]
     seeds: Option<u64>,
-    /// Packet, differential: the first seed of `--cases` and `--seeds`.
+    /// Namespaces: so many generated worlds in which what `explain` says is compared with what packets do, instead of all
+    /// tests of the ring.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["only", "seeds", "seed", "cases"])]
+    worlds: Option<u64>,
+    /// Packet, differential, namespaces: the first seed of `--cases`, `--seeds` and `--worlds`.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
     /// Differential: the generated case of this seed, told whole.
@@ -71,6 +75,9 @@ const PACKAGE: [&str; 1] = ["package"];
 /// The test that plays seeds.
 const SEEDS: &str = "differential::generated::seeds";
 
+/// The test that plays worlds.
+const WORLDS: &str = "netns::says::worlds";
+
 /// The tests that play scripts on the kernel and on the host.
 const CASES: [&str; 3] = [
     "packet::twin::the_kernel_and_the_host_build_agree",
@@ -92,6 +99,10 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(
         !is_of_seeds || args.ring == Ring::Differential,
         "--seeds and --seed are about the ring differential"
+    );
+    ensure!(
+        args.worlds.is_none() || args.ring == Ring::Netns,
+        "--worlds is about the ring netns"
     );
     setup::ensure(if args.ring == Ring::Unit {
         Scope::Build
@@ -169,6 +180,13 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
             .args(["--exact", "--nocapture"])
             .args(CASES)
             .env("NETFAST_CASES", format!("{}+{count}", args.from));
+        return show(&mut command);
+    }
+    if let Some(count) = args.worlds {
+        let mut command = it(&built);
+        command
+            .args(["--exact", WORLDS, "--nocapture"])
+            .env("NETFAST_WORLDS", format!("{}+{count}", args.from));
         return show(&mut command);
     }
     if ring == Ring::Package {
@@ -261,6 +279,7 @@ mod tests {
             ("daemon::docker::restart", Ring::Docker),
             ("docker::paths::published", Ring::Docker),
             (SEEDS, Ring::Differential),
+            (WORLDS, Ring::Netns),
             (CASES[0], Ring::Packet),
             (CASES[2], Ring::Packet),
             ("lab::topo_forwards", Ring::Docker),

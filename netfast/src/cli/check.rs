@@ -104,7 +104,7 @@ async fn observe(config: &Config, check: &mut Check) -> Result<World, ObserveErr
 
 /// Judges what was observed.
 fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) {
-    check.lines.extend(check::host(&world.sysctls));
+    check.lines.extend(check::host(&world.sysctls, config.allow_accounting));
     let programs: BTreeMap<u32, Vec<Attached>> = world
         .links
         .values()

@@ -1,18 +1,27 @@
 //! `netfast explain`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use netfast_common::{
-    flow::{Flow, FlowKey},
-    net::Ip4,
+    control::Control,
+    device::Device,
+    flow::{Exit, Flow, FlowKey, Origin},
+    net::{Ip4, Port},
 };
 
 use crate::{
-    cli::{CliError, Exit, ExplainArgs, instance::Instance, output},
+    cli::{
+        CliError, Exit as Ends, ExplainArgs,
+        instance::{self, Instance},
+        output,
+    },
     observe::netlink,
-    plan::report::{EndpointReport, NetworkReport},
-    report::explain::{Destination, Explanation, Facts, Flows, Route, addresses, reasons::Reasons},
+    report::explain::{Destination, Explanation, Facts, Flows, Route, reasons::Reasons},
     snapshot,
     world::RouteType,
 };
@@ -21,7 +30,7 @@ use crate::{
 pub fn run(args: &ExplainArgs) -> Result<(), CliError> {
     if let Some(name) = &args.reason {
         let Some(reasons) = Reasons::named(name) else {
-            return Err(CliError::message(Exit::Failed, format!("there is no reason {name:?}"))
+            return Err(CliError::message(Ends::Failed, format!("there is no reason {name:?}"))
                 .remedy("`netfast explain --reason all` lists them."));
         };
         return output::print_report(args.report.json, &reasons, |style| reasons.render(style));
@@ -36,39 +45,34 @@ pub fn run(args: &ExplainArgs) -> Result<(), CliError> {
         .map(|text| Destination::parse(text, container, &state.networks, &state.aliases))
         .transpose()
         .map_err(|error| {
-            CliError::new(Exit::Failed, error)
+            CliError::new(Ends::Failed, error)
                 .remedy("Give an address, or a container that `netfast networks NAME` lists; names are not looked up.")
         })?;
-    let mut known = Vec::new();
-    instance
-        .flows
-        .for_each(|key, flow, usable| known.push((*key, *flow, usable)))
-        .context("cannot read the flow table")?;
+    let known = Known::read(&instance)?;
+    let heard = Heard::read();
     let facts = Facts {
         state,
         running: instance.running,
-        control: instance.tables.control().context("cannot read the switches")?,
+        control: known.control,
+        devices: &known.devices,
         route: &route,
-        flows: &|ifindex, to| flows(&known, ifindex, to),
+        stand_in: &|bridge| heard.stand_in(bridge),
+        behind: &|ip| heard.behind(ip),
+        flows: &|ifindex, to| known.flows(ifindex, to),
     };
     let Some(explanation) = Explanation::of(container, destination, &facts) else {
         let message = format!("no container {container:?} has an endpoint");
-        return Err(CliError::message(Exit::Failed, message).remedy("`netfast status` lists them."));
+        return Err(CliError::message(Ends::Failed, message).remedy("`netfast status` lists them."));
     };
     output::print_report(args.report.json, &explanation, |style| explanation.render(style))
 }
 
 /// Asks the kernel.
-fn route(network: &NetworkReport, endpoint: &EndpointReport, to: IpAddr) -> Route {
-    let (Some(bridge), Some(from)) = (
-        network.bridge_ifindex,
-        addresses(endpoint).find(|ip| ip.is_ipv4() == to.is_ipv4()),
-    ) else {
-        return Route::None("the container has no address or no bridge".into());
-    };
-    match netlink::route(bridge, from, to) {
+fn route(iif: u32, from: IpAddr, to: IpAddr) -> Route {
+    match netlink::route(iif, from, to) {
         Ok(route) => match (route.kind, route.oif) {
             (RouteType::Local, _) => Route::Host,
+            (RouteType::Broadcast | RouteType::Multicast, _) => Route::Many,
             (RouteType::Unicast, Some(oif)) => {
                 let name = snapshot::interface_name(oif).unwrap_or_else(|| format!("#{oif}"));
                 Route::Out(oif, name)
@@ -79,25 +83,141 @@ fn route(network: &NetworkReport, endpoint: &EndpointReport, to: IpAddr) -> Rout
     }
 }
 
-/// The flows that enter or leave by an interface, to the destination or back from it.
-fn flows(known: &[(FlowKey<Ip4>, Flow<Ip4>, bool)], ifindex: u32, to: Option<&Destination>) -> Flows {
-    let is = |ip: Ip4, port: netfast_common::net::Port| {
-        to.is_none_or(|to| to.is(Ipv4Addr::from(ip.bytes()).into(), port.number()))
-    };
-    let mut sum = Flows::default();
-    for (key, flow, usable) in known {
-        let leaves = key.ifindex == ifindex && is(key.destination, key.destination_port);
-        let comes = flow.out_ifindex == ifindex && is(flow.source, flow.source_port);
-        if !leaves && !comes {
-            continue;
-        }
-        if *usable {
-            sum.usable += 1;
-        } else {
-            sum.waiting += 1;
-        }
-        sum.packets += flow.packets;
-        sum.bytes += flow.bytes;
+/// What the kernel has heard of who is where; nothing, if it does not tell.
+#[derive(Default)]
+struct Heard(netlink::Snapshot);
+
+impl Heard {
+    fn read() -> Self {
+        netlink::snapshot().map(Self).unwrap_or_default()
     }
-    sum
+
+    /// Another address than the host's own in the network of a bridge.
+    fn stand_in(&self, bridge: u32) -> Option<IpAddr> {
+        let is_own = |ip: Ipv4Addr| {
+            self.0
+                .addresses
+                .iter()
+                .any(|address| address.net.addr == IpAddr::V4(ip))
+        };
+        let mut of_bridge = self.0.addresses.iter().filter(|address| address.ifindex == bridge);
+        of_bridge.find_map(|address| {
+            let IpAddr::V4(own) = address.net.addr else {
+                return None;
+            };
+            // Not the last one, which is for all.
+            let all = u32::MAX.checked_shr(address.net.prefix.into()).unwrap_or(0);
+            let first = u32::from(own) & !all;
+            let mut others = (first + 1..first | all).map(Ipv4Addr::from);
+            others.find(|ip| !is_own(*ip)).map(IpAddr::V4)
+        })
+    }
+
+    /// The port of the bridge that the neighbour with this address is behind.
+    fn behind(&self, ip: IpAddr) -> Option<u32> {
+        let mut neighbours = self.0.neighbours.iter().filter(|(key, _)| key.ip == ip);
+        neighbours.find_map(|(key, neighbour)| {
+            let mac = neighbour.mac.filter(|_| neighbour.state.is_valid())?;
+            let mut stations = self.0.fdb.iter().filter(|entry| entry.bridge == Some(key.ifindex));
+            Some(stations.find(|entry| entry.mac == mac)?.ifindex)
+        })
+    }
+}
+
+/// What the programs know.
+struct Known {
+    control: Control,
+    devices: BTreeMap<u32, Device>,
+    flows: Vec<Learned>,
+}
+
+/// A flow that was learned.
+struct Learned {
+    key: FlowKey<Ip4>,
+    flow: Flow<Ip4>,
+    /// It has its reverse, and the daemon has looked at its conntrack entry.
+    is_paired: bool,
+    /// Nothing has changed since that it depends on.
+    is_fresh: bool,
+    /// When the kernel was asked last.
+    asked: Duration,
+}
+
+/// A flow that the kernel was asked about longer ago tells little of now.
+const RECENT: Duration = Duration::from_secs(10);
+
+impl Known {
+    fn read(instance: &Instance) -> Result<Self, CliError> {
+        let tables = &instance.tables;
+        let control = tables.control().context("cannot read the switches")?;
+        let devices = tables.devices().context("cannot read the devices")?;
+        let now = instance::monotonic_ns();
+        let mut flows = Vec::new();
+        let slots = devices
+            .values()
+            .map(|device| (device.slot, tables.generation(device.slot).ok()));
+        let generations: BTreeMap<u16, Option<u32>> = slots.collect();
+        let is_fresh = |slot, generation| generations.get(&slot) == Some(&Some(generation));
+        instance
+            .flows
+            .for_each(|key, flow, is_paired| {
+                flows.push(Learned {
+                    key: *key,
+                    flow: *flow,
+                    is_paired: is_paired
+                        && flow.flags & Flow::<Ip4>::VETTED != 0
+                        && flow.flags & Flow::<Ip4>::HELPED == 0,
+                    is_fresh: flow.epoch == control.epoch
+                        && is_fresh(flow.in_slot, flow.in_generation)
+                        && is_fresh(flow.out_slot, flow.out_generation),
+                    asked: Duration::from_nanos(now.saturating_sub(flow.learned_ns)),
+                });
+            })
+            .context("cannot read the flow table")?;
+        Ok(Self {
+            control,
+            devices,
+            flows,
+        })
+    }
+
+    /// The flows that enter or leave by an interface, to the destination or back from it.
+    fn flows(&self, ifindex: u32, to: Option<&Destination>) -> Flows {
+        let mut sum = Flows::default();
+        for Learned {
+            key,
+            flow,
+            is_paired,
+            is_fresh,
+            asked,
+        } in &self.flows
+        {
+            let is = |ip: Ip4, port: Port| to.is_none_or(|to| to.is(address(ip), port.number(), key.protocol));
+            let leaves = key.ifindex == ifindex && key.origin == Origin::Wire as u8;
+            let is_meant = if leaves {
+                is(key.destination, key.destination_port)
+            } else {
+                flow.out_ifindex == ifindex && flow.exit != Exit::Host as u8 && is(flow.source, flow.source_port)
+            };
+            if leaves {
+                sum.source = Some(address(key.source));
+            }
+            if !is_meant {
+                continue;
+            }
+            match (is_paired, is_fresh) {
+                (true, true) => sum.usable += 1,
+                (true, false) => sum.stale += 1,
+                (false, _) => sum.waiting += 1,
+            }
+            sum.live += u64::from(*is_paired && *is_fresh && *asked < RECENT);
+            sum.packets += flow.packets;
+            sum.bytes += flow.bytes;
+        }
+        sum
+    }
+}
+
+fn address(ip: Ip4) -> IpAddr {
+    Ipv4Addr::from(ip.bytes()).into()
 }

@@ -1,5 +1,7 @@
 //! `netfast networks`.
 
+use anyhow::Context as _;
+
 use crate::{
     cli::{CliError, Exit, NetworksArgs, instance::Instance, output},
     report::networks::Networks,
@@ -10,7 +12,8 @@ pub fn run(args: &NetworksArgs) -> Result<(), CliError> {
     let dirs = &args.report.dirs;
     let instance = Instance::open(dirs)?;
     let state = instance.known_state(dirs)?;
-    let mut networks = Networks::from(state.networks.as_slice());
+    let control = instance.tables.control().context("cannot read the switches")?;
+    let mut networks = Networks::from(state.networks.as_slice()).under(control, state.learning_off.as_deref());
     if let Some(name) = &args.name {
         networks = networks.select(name);
         if networks.networks.is_empty() {

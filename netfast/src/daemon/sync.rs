@@ -20,7 +20,7 @@ use crate::{
     plan::{
         Client, Desired, Vips, Way, plan,
         report::{Slow, Why},
-        report_failure,
+        report_failure, report_waiting,
     },
     state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
     world::{RuntimeState, World},
@@ -273,6 +273,9 @@ impl Sync {
             };
             devices.insert(ifindex, report);
         }
+        report_waiting(&mut networks, |ifindex| {
+            devices.get(&ifindex).is_some_and(|device| device.attached)
+        });
         debug_assert!(devices.len() <= MAX_DEVICES as usize, "the plan asks for no more");
         State {
             version: env!("CARGO_PKG_VERSION").into(),

@@ -17,11 +17,12 @@ use crate::{
     daemon::health::Vitals,
     report::{
         aliases::Aliases,
-        status::{ReasonCount, Status, Traffic},
+        status::{Interface, ReasonCount, Status, Traffic},
     },
 };
 
 mod aliases;
+mod sums;
 
 /// What the text looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +248,7 @@ impl Collected {
         let mut count: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         let mut slow = BTreeMap::new();
         let mut traffic: BTreeMap<(&str, &str), Traffic> = BTreeMap::new();
+        let mut inside: BTreeMap<(&str, &str), Interface> = BTreeMap::new();
         for network in &self.status.networks {
             for path in ["fast", "slow"] {
                 count.entry((&network.name, path)).or_default();
@@ -256,6 +258,10 @@ impl Collected {
                 let key = (network.name.as_str(), endpoint.container.as_str());
                 if let Some(why) = &endpoint.path.why {
                     slow.insert(key, why.as_str());
+                }
+                if let Some(more) = endpoint.interface {
+                    let sum = inside.entry(key).or_default();
+                    *sum = sum.plus(more);
                 }
                 if let Some(more) = endpoint.traffic {
                     let sum = traffic.entry(key).or_default();
@@ -297,6 +303,32 @@ impl Collected {
             "netfast_endpoint_bytes",
             "Bytes of them, network layer and up.",
             named().flat_map(|(labels, traffic)| by_path(&labels, ["sent", "received"], traffic.bytes())),
+        )?;
+        let of_interfaces = |counts: fn(&Interface) -> [u64; 2]| {
+            inside.iter().flat_map(move |((network, container), interface)| {
+                let with = |direction| {
+                    vec![
+                        ("network", *network),
+                        ("container", *container),
+                        ("direction", direction),
+                    ]
+                };
+                let [sent, received] = counts(interface);
+                [(with("sent"), sent), (with("received"), received)]
+            })
+        };
+        counters(
+            encoder,
+            "netfast_endpoint_interface_packets",
+            "Packets of the interface in the container by either path, as the kernel counts them there; GSO packets count \
+             as one.",
+            of_interfaces(|interface| [interface.sent_packets, interface.received_packets]),
+        )?;
+        counters(
+            encoder,
+            "netfast_endpoint_interface_bytes",
+            "Bytes of them, with the Ethernet header.",
+            of_interfaces(|interface| [interface.sent_bytes, interface.received_bytes]),
         )?;
         counters(
             encoder,
@@ -348,31 +380,6 @@ impl Collected {
             "Bytes of them, network layer and up.",
             named().flat_map(|(labels, traffic)| by_path(&labels, ["in", "out"], traffic.bytes())),
         )
-    }
-}
-
-impl Traffic {
-    fn plus(self, other: Self) -> Self {
-        Self {
-            in_fast_packets: self.in_fast_packets + other.in_fast_packets,
-            in_fast_bytes: self.in_fast_bytes + other.in_fast_bytes,
-            in_slow_packets: self.in_slow_packets + other.in_slow_packets,
-            in_slow_bytes: self.in_slow_bytes + other.in_slow_bytes,
-            out_fast_packets: self.out_fast_packets + other.out_fast_packets,
-            out_fast_bytes: self.out_fast_bytes + other.out_fast_bytes,
-            in_spoofed_packets: self.in_spoofed_packets + other.in_spoofed_packets,
-            in_malformed_packets: self.in_malformed_packets + other.in_malformed_packets,
-        }
-    }
-
-    /// In on the fast path, in on the slow path, out on the fast path.
-    fn packets(&self) -> [u64; 3] {
-        [self.in_fast_packets, self.in_slow_packets, self.out_fast_packets]
-    }
-
-    /// The same of bytes.
-    fn bytes(&self) -> [u64; 3] {
-        [self.in_fast_bytes, self.in_slow_bytes, self.out_fast_bytes]
     }
 }
 

@@ -11,6 +11,7 @@ use super::socket::{Asker, NetlinkError};
 use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, Peer, PolicyRules, Qdisc, Route, TcFilter};
 
 pub(crate) mod address;
+pub mod counters;
 pub(crate) mod link;
 pub(crate) mod neighbour;
 pub(crate) mod netconf;

@@ -120,6 +120,7 @@ mod tests {
             changes(|sysctls| sysctls.conntrack_tcp_be_liberal = Some(true)),
             [Change::Tuning]
         );
+        assert_eq!(changes(|sysctls| sysctls.conntrack_acct = Some(true)), [Change::Tuning]);
         assert!(!Change::Tuning.outdates_all_flows());
         assert_eq!(
             changes(|sysctls| {

@@ -16,6 +16,7 @@ pub fn read() -> Sysctls {
         bridge_nf_call_arptables: flag("bridge/bridge-nf-call-arptables"),
         conntrack_tcp_be_liberal: flag("netfilter/nf_conntrack_tcp_be_liberal"),
         conntrack_tcp_ignore_invalid_rst: flag("netfilter/nf_conntrack_tcp_ignore_invalid_rst"),
+        conntrack_acct: flag("netfilter/nf_conntrack_acct"),
         conntrack_udp_timeout: number("netfilter/nf_conntrack_udp_timeout"),
         conntrack_udp_timeout_stream: number("netfilter/nf_conntrack_udp_timeout_stream"),
         rp_filter_all: number("ipv4/conf/all/rp_filter"),

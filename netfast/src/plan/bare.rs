@@ -9,7 +9,7 @@ use netfast_common::device::Device;
 
 use crate::{
     plan::{
-        Build, Endpoint,
+        Build, Endpoint, is_cut_off,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
     world::{FdbState, Link, LinkKind, Mac, World},
@@ -88,6 +88,8 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
         mac: mac.map(|mac| mac.to_string()),
         veth: Some(veth.name.clone()),
         ifindex: Some(veth.ifindex),
+        is_cut_off: is_cut_off(veth),
+        isolated: veth.port.is_some_and(|port| port.isolated),
         path,
         ..EndpointReport::default()
     }

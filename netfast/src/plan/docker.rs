@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     plan::{
-        Build, Endpoint,
-        report::{EndpointReport, NetworkReport, Path, PoolReport, Why},
+        Build, Endpoint, is_cut_off,
+        report::{EndpointReport, NetworkReport, Path, PoolReport, Published, Why},
         vip,
     },
     world::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
@@ -70,6 +70,7 @@ fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
         bridge_ifindex,
         path,
         endpoints,
+        ..NetworkReport::default()
     }
 }
 
@@ -154,6 +155,12 @@ fn endpoint(
     let ifindex = interface.and_then(|interface| interface.host_ifindex);
     let found = ifindex.zip(interface);
     let told = attachment.ipv4.into_iter().chain(attachment.ipv6);
+    let link = ifindex.and_then(|ifindex| build.world.links.get(&ifindex));
+    let published = container.ports.iter().map(|port| Published {
+        host_ip: port.host_ip,
+        host_port: port.host_port,
+        port: port.container_port,
+    });
     EndpointReport {
         container_id: container.id.to_string(),
         container: container.name.clone(),
@@ -164,8 +171,11 @@ fn endpoint(
                 mac(build, attachment, interface, veth)
             })
             .map(|mac| mac.to_string()),
-        veth: ifindex.and_then(|ifindex| Some(build.world.links.get(&ifindex)?.name.clone())),
+        veth: link.map(|link| link.name.clone()),
         ifindex,
+        isolated: link.and_then(|link| link.port).is_some_and(|port| port.isolated),
+        is_cut_off: link.is_some_and(is_cut_off),
+        published: published.collect(),
         path,
     }
 }

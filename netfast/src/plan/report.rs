@@ -1,5 +1,7 @@
 //! What the plan says of every network and every endpoint, for people: fast, or slow and why.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Which path the packets of a network or an endpoint take.
@@ -84,6 +86,7 @@ whys! {
     BridgeShaped "its bridge device has a queueing discipline that must see every packet";
     ForeignPrograms "another program on tc must see every packet";
     RateRules "a packet-filter rule must see every packet";
+    Accounting "conntrack accounting is on: it would count one packet a second of a flow";
     NoNamespace "its network namespace could not be entered";
     NoVeth "it has no veth that ends on the network's bridge";
     VethDown "its veth is down";
@@ -114,8 +117,27 @@ pub struct NetworkReport {
     pub bridge_ifindex: Option<u32>,
     /// Which path its packets take.
     pub path: Path,
+    /// Which path the packets between its containers and the host itself take: its bridge device's.
+    #[serde(default)]
+    pub host: Path,
+    /// Who else decides about its packets.
+    #[serde(default)]
+    pub deciders: Deciders,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
+}
+
+/// Who decides about the packets of a network besides what netfast knows, in words; `None`: nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deciders {
+    /// About those that one container sends to another.
+    pub within: Option<String>,
+    /// About those that the host forwards from it or to it.
+    pub routed: Option<String>,
+    /// About those between a container and the host itself.
+    pub host: Option<String>,
+    /// Rules are asked about packets while they are within the bridge (`br_netfilter`), and may translate them there.
+    pub bridged: bool,
 }
 
 /// One address pool of a network.
@@ -146,6 +168,26 @@ pub struct EndpointReport {
     pub veth: Option<String>,
     /// The index of the host's side of the veth.
     pub ifindex: Option<u32>,
+    /// Its port of the bridge is isolated: nothing passes between it and another such port.
+    #[serde(default)]
+    pub isolated: bool,
+    /// The container's side of its veth is down: nothing passes.
+    #[serde(default)]
+    pub is_cut_off: bool,
+    /// Its published ports.
+    #[serde(default)]
+    pub published: Vec<Published>,
     /// Which path its packets take.
     pub path: Path,
+}
+
+/// A port of a container that is reached by the host's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The host's address that it is published on; unspecified for all.
+    pub host_ip: IpAddr,
+    /// The port there.
+    pub host_port: u16,
+    /// The port in the container.
+    pub port: u16,
 }

@@ -345,7 +345,7 @@ fn slots_of(affinity: bool, members: &[Candidate]) -> Vec<Backend> {
 pub(super) fn is_passing(why: Why) -> bool {
     matches!(
         why,
-        Why::RateRules | Why::ForeignPrograms | Why::BridgeShaped | Why::BridgeDown
+        Why::RateRules | Why::Accounting | Why::ForeignPrograms | Why::BridgeShaped | Why::BridgeDown
     )
 }
 

@@ -1,18 +1,13 @@
 //! `netfast explain`: will this go fast, and if not, why, in words. Pure: what it needs to know is given.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use netfast_common::{control::Control, reason::Reason};
+use netfast_common::{control::Control, device::Device, reason::Reason};
 use serde::Serialize;
 
 use crate::{
     plan::report::{EndpointReport, NetworkReport, Path, Slow},
-    report::{
-        Style,
-        path::PathState,
-        table::{Paint, Table},
-        units::{bytes, count},
-    },
+    report::path::PathState,
     state::State,
 };
 
@@ -20,9 +15,12 @@ pub mod advice;
 mod alias;
 mod destination;
 pub mod reasons;
+mod text;
+mod way;
 
 pub use alias::AliasName;
-pub use destination::{Destination, NoDestination};
+pub use destination::{Destination, NoDestination, Transport};
+use way::From;
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,13 +41,15 @@ pub struct Explanation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Yes, once the kernel has let a conversation's first packets through.
+    /// Yes, once the first packets of a conversation were seen in both directions.
     Fast,
     /// No.
     Slow,
+    /// Those that the kernel lets through do, or are slow for the cause that is named; its rules are not known to netfast.
+    KernelDecides,
     /// They do not leave the container.
     Inside,
-    /// By one network and not by another.
+    /// By one network, or to one member of an alias, and not by or to another.
     Depends,
 }
 
@@ -60,6 +60,9 @@ pub struct Way {
     pub network: String,
     /// Whether they go fast.
     pub verdict: Verdict,
+    /// The source address that its packets must have for that: what is sent from another one is slow (`spoofed`). `None`:
+    /// any.
+    pub source: Option<IpAddr>,
     /// What was looked at, from the container outwards.
     pub steps: Vec<Step>,
     /// Flows of this container, or of it with the destination, that there are now.
@@ -78,6 +81,9 @@ pub struct Step {
     pub text: String,
     /// What can be done about it.
     pub remedy: Option<String>,
+    /// It follows from what was asked of the kernel just now, not from what the plan has decided: live flows know better.
+    #[serde(skip)]
+    is_guess: bool,
 }
 
 /// Flows that there are now.
@@ -85,21 +91,30 @@ pub struct Step {
 pub struct Flows {
     /// On the fast path.
     pub usable: u64,
+    /// Those of them that the kernel was asked about within the last seconds, and has let through.
+    pub live: u64,
+    /// In the table, but outdated: their next packet asks the kernel.
+    pub stale: u64,
     /// Waiting for their reverse.
     pub waiting: u64,
     /// Packets on the fast path.
     pub packets: u64,
     /// Bytes of them, network layer and up.
     pub bytes: u64,
+    /// The address that the container sends from.
+    #[serde(skip)]
+    pub source: Option<IpAddr>,
 }
 
-/// Where the kernel would send packets that come in by a network's bridge.
+/// Where the kernel would send packets that come in by an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// To the host itself.
     Host,
     /// Out of an interface: its number and its name.
     Out(u32, String),
+    /// To all on a network.
+    Many,
     /// Nowhere, and why.
     None(String),
 }
@@ -112,8 +127,14 @@ pub struct Facts<'a> {
     pub running: bool,
     /// The switches.
     pub control: Control,
-    /// Asks the kernel where a packet goes that comes in by an endpoint of a network.
-    pub route: &'a dyn Fn(&NetworkReport, &EndpointReport, IpAddr) -> Route,
+    /// The interfaces as the programs know them.
+    pub devices: &'a BTreeMap<u32, Device>,
+    /// Asks the kernel where a packet goes that comes in by an interface, from one address to another.
+    pub route: &'a dyn Fn(u32, IpAddr, IpAddr) -> Route,
+    /// An address that a container of this bridge could have, where its own is not known.
+    pub stand_in: &'a dyn Fn(u32) -> Option<IpAddr>,
+    /// The port of a bridge that an address is behind, as far as the host has heard.
+    pub behind: &'a dyn Fn(IpAddr) -> Option<u32>,
     /// Counts the flows that an interface has, with this destination.
     pub flows: &'a dyn Fn(u32, Option<&Destination>) -> Flows,
 }
@@ -141,17 +162,12 @@ impl Explanation {
         let host = host_steps(facts);
         let ways: Vec<Way> = members
             .into_iter()
-            .map(|(network, endpoint)| way(network, endpoint, destination.as_ref(), facts))
+            .map(|(network, endpoint)| way(From { network, endpoint }, destination.as_ref(), facts))
             .collect();
-        let verdict = if host.iter().any(|step| !step.path.is_fast()) {
+        let verdict = if !facts.control.may_use() || !facts.control.may_learn() {
             Verdict::Slow
         } else {
-            let first = ways.first().map_or(Verdict::Slow, |way| way.verdict);
-            if ways.iter().all(|way| way.verdict == first) {
-                first
-            } else {
-                Verdict::Depends
-            }
+            Verdict::of_all(ways.iter().map(|way| way.verdict)).unwrap_or(Verdict::Slow)
         };
         Some(Self {
             container: name,
@@ -193,7 +209,25 @@ impl Step {
             path: PathState::fast(),
             text: text.into(),
             remedy: None,
+            is_guess: false,
         }
+    }
+
+    /// The kernel decides; or slow for this reason.
+    fn decided(about: impl Into<String>, or: Option<Reason>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            about: about.into(),
+            path: PathState::kernel_decides(or.map(Reason::name), text.clone()),
+            text,
+            remedy: None,
+            is_guess: true,
+        }
+    }
+
+    /// Flows that there are know better.
+    fn guessed(self) -> Self {
+        Self { is_guess: true, ..self }
     }
 
     /// By a reason of the data path.
@@ -204,6 +238,7 @@ impl Step {
             path: PathState::slow(reason.name(), text.clone()),
             text,
             remedy: Some(advice::of_reason(reason).text.into()),
+            is_guess: false,
         }
     }
 
@@ -216,6 +251,7 @@ impl Step {
                 path: PathState::from(path),
                 text: text.clone(),
                 remedy: advice::of_why(*why).map(Into::into),
+                is_guess: false,
             },
         }
     }
@@ -225,9 +261,11 @@ impl Step {
 fn host_steps(facts: &Facts<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if !facts.running {
-        steps.push(Step::fast(
+        steps.push(Step::reason(
             "daemon",
-            "it does not run: what is attached works on, but what follows is as it was when it ended",
+            Reason::Unvetted,
+            "it does not run: what is attached works on, and conversations that are fast stay so, but new ones are slow; what \
+             follows is as it was when it ended",
         ));
     } else if !facts.state.in_sync {
         steps.push(Step::fast(
@@ -258,139 +296,103 @@ fn host_steps(facts: &Facts<'_>) -> Vec<Step> {
     steps
 }
 
-fn way(network: &NetworkReport, endpoint: &EndpointReport, to: Option<&Destination>, facts: &Facts<'_>) -> Way {
-    let mut steps = Vec::new();
-    let inside = to.is_some_and(|to| to.ip.is_loopback() || addresses(endpoint).any(|ip| ip == to.ip));
-    if inside {
-        steps.push(Step::fast(
-            "destination",
-            "it is the container itself: the packets do not leave it",
-        ));
+fn way(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Way {
+    let From { network, endpoint } = from;
+    let flows = endpoint
+        .ifindex
+        .map(|ifindex| (facts.flows)(ifindex, to))
+        .unwrap_or_default();
+    let (steps, verdict) = if to.is_some_and(|to| is_inside(endpoint, to, facts)) {
+        let step = Step::fast("destination", "it is the container itself: the packets do not leave it");
+        (vec![step], Verdict::Inside)
     } else {
-        let veth = endpoint.veth.as_deref().unwrap_or("no veth");
-        let mut step = Step::planned(
-            format!("{} ({veth})", network.name),
-            &endpoint.path,
-            "netfast is attached to the container's interface",
-        );
-        let device = endpoint.ifindex.and_then(|ifindex| facts.state.devices.get(&ifindex));
-        if endpoint.path.is_fast() && !device.is_some_and(|device| device.attached) {
-            step = Step::reason(step.about, Reason::UnknownDevice, "netfast is not attached to it yet");
-        }
-        steps.push(step);
-        if let Some(to) = to {
-            match &to.alias {
-                Some(alias) => steps.extend(alias::steps(network, alias, facts)),
-                None => steps.push(destination::step(network, endpoint, to, facts)),
-            }
-        }
-    }
-    let verdict = match (inside, steps.iter().all(|step| step.path.is_fast())) {
-        (true, _) => Verdict::Inside,
-        (false, true) => Verdict::Fast,
-        (false, false) => Verdict::Slow,
+        let (steps, verdict) = outwards(from, to, &flows, facts);
+        let may_learn = facts.running || flows.live > 0;
+        (steps, if may_learn { verdict } else { Verdict::Slow })
     };
-    let flows = endpoint.ifindex.map(|ifindex| (facts.flows)(ifindex, to));
     Way {
         network: network.name.clone(),
         verdict,
+        source: facts.only_source(endpoint),
         steps,
-        flows: flows.unwrap_or_default(),
+        flows,
     }
+}
+
+/// Whether a destination is the container itself, by any of its addresses.
+fn is_inside(endpoint: &EndpointReport, to: &Destination, facts: &Facts<'_>) -> bool {
+    let networks = facts.state.networks.iter();
+    let mut own = networks
+        .flat_map(|network| &network.endpoints)
+        .filter(|other| other.container == endpoint.container && other.container_id == endpoint.container_id);
+    let is_heard = || endpoint.ifindex.is_some() && (facts.behind)(to.ip) == endpoint.ifindex;
+    to.ip.is_loopback() || own.any(|own| addresses(own).any(|ip| ip == to.ip)) || is_heard()
+}
+
+/// What packets meet that leave a container by one of its interfaces.
+fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Facts<'_>) -> (Vec<Step>, Verdict) {
+    let own = way::own(from, facts);
+    let is_fast = own.path.is_fast();
+    let mut steps = vec![own];
+    let verdict = match to.map(|to| (to, &to.alias)) {
+        None => {
+            let host = way::host_in_general(from.network);
+            let verdict = if host.is_some() {
+                Verdict::Depends
+            } else {
+                Verdict::Fast
+            };
+            steps.extend(host);
+            verdict
+        }
+        Some((_, Some(alias))) => {
+            let (more, verdict) = alias::steps(from, alias, facts);
+            steps.extend(more);
+            verdict
+        }
+        Some((to, None)) => {
+            let step = way::step(from, to, flows, facts);
+            let is_live = step.is_guess && flows.live > 0;
+            let verdict = Verdict::of(&step.path);
+            steps.push(step);
+            if is_live {
+                steps.push(Step::fast(
+                    "now",
+                    "the kernel lets conversations through, and they are on the fast path",
+                ));
+            }
+            match (is_live, to.port) {
+                // They speak for those that are opened to the same port.
+                (true, Some(_)) => Verdict::Fast,
+                (true, None) => Verdict::KernelDecides,
+                (false, _) => verdict,
+            }
+        }
+    };
+    (steps, if is_fast { verdict } else { Verdict::Slow })
 }
 
 impl Verdict {
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Fast => "fast, once both directions of a conversation were seen",
-            Self::Slow => "slow: every packet takes the kernel's path",
-            Self::Inside => "stays in the container",
-            Self::Depends => "depends on the network that the packets take",
+    /// By one step.
+    fn of(path: &PathState) -> Self {
+        if path.is_fast() {
+            Self::Fast
+        } else if path.is_slow() {
+            Self::Slow
+        } else {
+            Self::KernelDecides
         }
     }
 
-    const fn paint(self) -> Paint {
-        match self {
-            Self::Fast | Self::Inside => Paint::Green,
-            Self::Slow | Self::Depends => Paint::Yellow,
-        }
+    /// By one of several; `None` if there is none.
+    fn of_all(mut all: impl Iterator<Item = Self>) -> Option<Self> {
+        let first = all.next()?;
+        Some(if all.all(|verdict| verdict == first) {
+            first
+        } else {
+            Self::Depends
+        })
     }
-}
-
-/// What is slow on every fast path.
-const ALWAYS: &str = "Always on the kernel's path: the first packets of each conversation, TCP's SYN, FIN and RST, about \
-                      one packet per second and direction, and whatever is neither TCP nor UDP over IPv4 (ping).";
-
-impl Explanation {
-    /// The text.
-    pub fn render(&self, style: Style) -> String {
-        let to = self
-            .destination
-            .as_ref()
-            .map_or_else(String::new, |to| format!(" to {to}"));
-        let verdict = self.verdict.paint().on(self.verdict.words(), style);
-        let mut text = format!("{}{to}: {verdict}\n", self.container);
-        push_steps(&mut text, &self.host, style);
-        for way in &self.ways {
-            if self.ways.len() > 1 {
-                let verdict = way.verdict.paint().on(way.verdict.words(), style);
-                let _ = writeln!(text, "\nby {}: {verdict}", way.network);
-            }
-            push_steps(&mut text, &way.steps, style);
-            if way.verdict != Verdict::Inside {
-                let mut table = Table::bare(2).indent(2);
-                table.row(["now".into(), way.flows.words().into()]);
-                text.push_str(&table.render(style));
-            }
-        }
-        if self.verdict == Verdict::Fast || self.verdict == Verdict::Depends {
-            text.push('\n');
-            for line in style
-                .width
-                .map_or_else(|| vec![ALWAYS], |width| crate::report::table::wrap(ALWAYS, width))
-            {
-                text.push_str(line);
-                text.push('\n');
-            }
-        }
-        text
-    }
-}
-
-impl Flows {
-    fn words(self) -> String {
-        let Self {
-            usable,
-            waiting,
-            packets,
-            bytes: octets,
-        } = self;
-        if usable + waiting == 0 {
-            return "no flows".into();
-        }
-        let mut text = format!("flows: {} on the fast path", count(usable));
-        if usable > 0 {
-            let _ = write!(text, " ({} packets, {})", count(packets), bytes(octets));
-        }
-        if waiting > 0 {
-            let _ = write!(text, ", {} waiting for the other direction", count(waiting));
-        }
-        text
-    }
-}
-
-fn push_steps(text: &mut String, steps: &[Step], style: Style) {
-    let mut table = Table::bare(2).indent(2);
-    for step in steps {
-        table.row([
-            step.about.clone().into(),
-            crate::report::table::Cell::painted(step.text.clone(), step.path.paint()),
-        ]);
-        if let Some(remedy) = &step.remedy {
-            table.row(["".into(), remedy.clone().into()]);
-        }
-    }
-    text.push_str(&table.render(style));
 }
 
 #[cfg(test)]

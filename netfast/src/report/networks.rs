@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use netfast_common::control::Control;
 use serde::Serialize;
 
 use crate::{
@@ -12,6 +13,8 @@ use crate::{
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Networks {
+    /// What keeps every packet slow at the moment, whatever is said of networks.
+    pub notes: Vec<String>,
     /// The networks, by name.
     pub networks: Vec<Network>,
 }
@@ -38,6 +41,8 @@ pub struct Network {
     /// Which path its packets take, and why.
     #[serde(flatten)]
     pub path: PathState,
+    /// Which path the packets between its containers and the host take, and why.
+    pub host: PathState,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -78,6 +83,7 @@ pub struct Endpoint {
 impl From<&[NetworkReport]> for Networks {
     fn from(reports: &[NetworkReport]) -> Self {
         Self {
+            notes: Vec::new(),
             networks: reports.iter().map(Network::from).collect(),
         }
     }
@@ -95,6 +101,7 @@ impl From<&NetworkReport> for Network {
             bridge: report.bridge.clone(),
             bridge_ifindex: report.bridge_ifindex,
             path: PathState::from(&report.path),
+            host: PathState::from(&report.host),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
     }
@@ -126,6 +133,9 @@ impl From<&EndpointReport> for Endpoint {
             mac,
             veth,
             ifindex,
+            isolated: _,
+            is_cut_off: _,
+            published: _,
             path: _,
         } = report.clone();
         Self {
@@ -145,6 +155,24 @@ impl From<&EndpointReport> for Endpoint {
 const SHORT_ID: usize = 12;
 
 impl Networks {
+    /// Adds what the switches mean for all networks.
+    #[must_use]
+    pub fn under(mut self, control: Control, learning_off: Option<&str>) -> Self {
+        if !control.may_use() {
+            self.notes
+                .push("No flow is used at the moment: every packet takes the slow path.".into());
+        } else if !control.may_learn() {
+            let why = learning_off.unwrap_or("switched off");
+            self.notes.push(format!("No flow is learned at the moment: {why}."));
+        }
+        self
+    }
+
+    fn notes(&self) -> String {
+        let lines = self.notes.iter().map(|note| format!("{note}\n"));
+        lines.collect()
+    }
+
     /// Those that a name means: the one of this name, else those whose identifiers begin with it, as Docker resolves.
     #[must_use]
     pub fn select(self, name: &str) -> Self {
@@ -158,6 +186,7 @@ impl Networks {
             }
         };
         Self {
+            notes: self.notes,
             networks: self.networks.into_iter().filter(means).collect(),
         }
     }
@@ -189,16 +218,16 @@ impl Networks {
                 network.subnets().into(),
                 format!("{fast}/{}", network.endpoints.len()).into(),
                 network.path.cell(),
-                network.path.reason.clone().unwrap_or_default().into(),
+                network.reason().into(),
             ]);
         }
-        table.render(style)
+        self.notes() + &table.render(style)
     }
 
     /// Everything that is known of each.
     pub fn render_details(&self, style: Style) -> String {
         let texts: Vec<_> = self.networks.iter().map(|network| network.render(style)).collect();
-        texts.join("\n")
+        self.notes() + &texts.join("\n")
     }
 }
 
@@ -206,6 +235,15 @@ impl Network {
     fn subnets(&self) -> String {
         let subnets: Vec<_> = self.pools.iter().filter_map(|pool| pool.subnet.as_deref()).collect();
         subnets.join(" ")
+    }
+
+    /// Why its packets are slow, or only those from and to the host.
+    fn reason(&self) -> String {
+        match (&self.path.reason, &self.host.reason) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(reason)) => format!("slow from and to the host: {reason}"),
+            (None, None) => String::new(),
+        }
     }
 
     fn render(&self, style: Style) -> String {
@@ -231,8 +269,8 @@ impl Network {
             facts.row(["bridge".into(), format!("{bridge} ({found})").into()]);
         }
         facts.row(["path".into(), self.path.cell()]);
-        if let Some(reason) = &self.path.reason {
-            facts.row(["reason".into(), reason.clone().into()]);
+        if !self.reason().is_empty() {
+            facts.row(["reason".into(), self.reason().into()]);
         }
         text.push_str(&facts.render(style));
         text.push('\n');
@@ -313,6 +351,7 @@ mod tests {
             path,
         };
         Networks {
+            notes: Vec::new(),
             networks: vec![
                 Network {
                     id: "6f1e5a0b9c8d".repeat(5),
@@ -328,6 +367,7 @@ mod tests {
                     bridge: Some("br-6f1e5a0b9c8d".into()),
                     bridge_ifindex: Some(5),
                     path: PathState::fast(),
+                    host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
                     endpoints: vec![
                         endpoint("web", 2, PathState::fast()),
                         endpoint(
@@ -343,6 +383,7 @@ mod tests {
                     driver: "host".into(),
                     scope: "local".into(),
                     path: slow(),
+                    host: slow(),
                     endpoints: vec![Endpoint {
                         container: "monitor".into(),
                         path: slow(),
@@ -363,6 +404,28 @@ mod tests {
     fn details() {
         assert_golden("networks-details.txt", &example().render_details(Style::default()));
         assert_golden_json("networks.json", &example());
+    }
+
+    #[test]
+    fn what_keeps_all_slow_is_told_first() {
+        let of = |switches| Control {
+            switches,
+            ..Control::default()
+        };
+        let told = |switches| {
+            let networks = example().under(of(switches), Some("a program listens on NFQUEUE 0"));
+            let text = networks.render_list(Style::default());
+            text.lines().next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            told(0),
+            "No flow is used at the moment: every packet takes the slow path."
+        );
+        assert_eq!(
+            told(Control::USE),
+            "No flow is learned at the moment: a program listens on NFQUEUE 0."
+        );
+        assert!(told(Control::USE | Control::LEARN).starts_with("NETWORK ID"));
     }
 
     #[test]

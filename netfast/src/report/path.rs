@@ -7,14 +7,14 @@ use crate::{
     report::table::{Cell, Paint},
 };
 
-/// `fast`, or `slow` with the reason.
+/// `fast`, or `slow` with the reason; `explain` has a third state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PathState {
-    /// `fast` or `slow`.
+    /// `fast`, `slow` or `kernel-decides`.
     pub path: &'static str,
-    /// The cause of `slow`, for programs.
+    /// The cause of `slow`, for programs; of `kernel-decides` the one that it may come to, if that is known.
     pub why: Option<String>,
-    /// The cause of `slow`, in words.
+    /// The cause of `slow`, or who decides, in words.
     pub reason: Option<String>,
 }
 
@@ -37,6 +37,15 @@ impl PathState {
         }
     }
 
+    /// The fast path for what the kernel lets through, which netfast does not know; or else slow for this cause.
+    pub fn kernel_decides(why: Option<&str>, reason: impl Into<String>) -> Self {
+        Self {
+            path: KERNEL_DECIDES,
+            why: why.map(Into::into),
+            reason: Some(reason.into()),
+        }
+    }
+
     /// Its state as a coloured cell.
     pub fn cell(&self) -> Cell {
         Cell::painted(self.path, self.paint())
@@ -47,11 +56,19 @@ impl PathState {
         if self.is_fast() { Paint::Green } else { Paint::Yellow }
     }
 
-    /// Whether it is the fast path.
+    /// Whether it is the slow path for certain.
+    pub fn is_slow(&self) -> bool {
+        !self.is_fast() && self.path != KERNEL_DECIDES
+    }
+
+    /// Whether it is the fast path for certain.
     pub fn is_fast(&self) -> bool {
         self.path == "fast"
     }
 }
+
+/// See [`PathState::kernel_decides`].
+const KERNEL_DECIDES: &str = "kernel-decides";
 
 impl From<&Path> for PathState {
     fn from(path: &Path) -> Self {

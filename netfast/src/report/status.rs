@@ -118,6 +118,8 @@ pub struct Network {
     /// Which path its packets take, and why.
     #[serde(flatten)]
     pub path: PathState,
+    /// Which path the packets between its containers and the host take, and why.
+    pub host: PathState,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -134,6 +136,21 @@ pub struct Endpoint {
     pub path: PathState,
     /// Its packets; `None` if netfast is not attached to it.
     pub traffic: Option<Traffic>,
+    /// Packets of its interface in the container, by whatever path; `None` if it cannot be asked.
+    pub interface: Option<Interface>,
+}
+
+/// What the kernel counts inside a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Packets sent; GSO packets count as one.
+    pub sent_packets: u64,
+    /// Bytes of them, with the Ethernet header.
+    pub sent_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Bytes of them, with the Ethernet header.
+    pub received_bytes: u64,
 }
 
 /// Packets of one interface, seen from the host.
@@ -183,6 +200,9 @@ pub struct Device {
     pub attached: bool,
     /// Why not.
     pub error: Option<String>,
+    /// Which path its packets take, and why: of a bridge device, the host's own; of an uplink, those of containers.
+    #[serde(flatten)]
+    pub path: PathState,
     /// Its packets; `None` if netfast is not attached to it. Of a bridge device, those of the host itself.
     pub traffic: Option<Traffic>,
 }

@@ -157,6 +157,8 @@ pub struct Sysctls {
     pub conntrack_tcp_be_liberal: Option<bool>,
     /// `net.netfilter.nf_conntrack_tcp_ignore_invalid_rst`.
     pub conntrack_tcp_ignore_invalid_rst: Option<bool>,
+    /// `net.netfilter.nf_conntrack_acct`: each connection's packets and bytes are counted.
+    pub conntrack_acct: Option<bool>,
     /// `net.netfilter.nf_conntrack_udp_timeout`, in seconds.
     pub conntrack_udp_timeout: Option<u32>,
     /// `net.netfilter.nf_conntrack_udp_timeout_stream`, in seconds.
@@ -177,6 +179,7 @@ impl Sysctls {
         Self {
             conntrack_tcp_be_liberal: None,
             conntrack_tcp_ignore_invalid_rst: None,
+            conntrack_acct: None,
             conntrack_udp_timeout: None,
             conntrack_udp_timeout_stream: None,
             netdev_max_backlog: None,

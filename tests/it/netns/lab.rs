@@ -134,9 +134,12 @@ pub struct Echo {
 impl Echo {
     /// On a port of a namespace.
     pub fn start(ns: &NsHandle, port: u16) -> Self {
-        let socket = ns
-            .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))
-            .expect("entered");
+        Self::at(ns, Ipv4Addr::UNSPECIFIED, port)
+    }
+
+    /// On one address of a namespace, which is then also what the answers come from.
+    pub fn at(ns: &NsHandle, ip: Ipv4Addr, port: u16) -> Self {
+        let socket = ns.run(|| UdpSocket::bind((ip, port))).expect("entered");
         let socket = socket.expect("a free port");
         socket.set_read_timeout(Some(TICK)).expect("a timeout");
         let stop = Arc::new(AtomicBool::new(false));

@@ -6,11 +6,13 @@
 
 mod changes;
 mod closing;
+mod counting;
 mod hostile;
 pub mod judges;
 pub mod lab;
 mod own_rules;
 mod paths;
 mod rates;
+mod says;
 mod staleness;
 mod trace;

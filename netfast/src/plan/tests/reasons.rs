@@ -326,12 +326,36 @@ fn rules_for_the_host_s_own_packets_keep_only_those_slow() {
             });
         });
         assert_eq!((why(&desired, "web"), why(&desired, "db")), (None, None));
-        [BRIDGE, 4].map(|bridge| desired.devices[&bridge].flags & Device::ACCELERATED != 0)
+        [BRIDGE, 4].map(|bridge| {
+            let fast = desired.devices[&bridge].flags & Device::ACCELERATED != 0;
+            let mut networks = desired.networks.iter();
+            let network = networks.find(|network| network.bridge_ifindex == Some(bridge));
+            assert_eq!(
+                network.expect("a network").host.is_fast(),
+                fast,
+                "what is said is what is done"
+            );
+            fast
+        })
     };
     assert_eq!(with(None, None), [false, false]);
     assert_eq!(with(Some("docker0"), None), [false, true]);
     assert_eq!(with(None, Some("br-app")), [true, false]);
     assert_eq!(with(Some("eth0"), None), [true, true]);
+}
+
+#[test]
+fn conntrack_s_accounting_keeps_every_network_slow_unless_it_may_lag() {
+    let with = |allow| {
+        after(|world, config, _| {
+            world.sysctls.conntrack_acct = Some(true);
+            config.allow_accounting = allow;
+        })
+    };
+    check(&with(false), Some(Why::Accounting), Some(Why::Accounting));
+    check(&with(true), None, None);
+    let off = after(|world, _, _| world.sysctls.conntrack_acct = Some(false));
+    check(&off, None, None);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use crate::world::{RuntimeState, Sysctls};
 /// Seconds. A flow asks the kernel once a second; an entry that lives hardly longer might be gone by then.
 const SHORTEST: u32 = 5;
 
-/// Judges the kernel's switches.
-pub fn host(sysctls: &Sysctls) -> Vec<Line> {
+/// Judges the kernel's switches, and says what would be counted where.
+pub fn host(sysctls: &Sysctls, allow_accounting: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut line = |level, subject: &str, detail: &str| lines.push(Line::new(Area::Host, level, subject, detail));
     match sysctls.ip_forward {
@@ -48,6 +48,24 @@ pub fn host(sysctls: &Sysctls) -> Vec<Line> {
         ),
         None => line(Level::Ok, "nf_conntrack", "not loaded: nothing tracks connections yet"),
     }
+    if sysctls.conntrack_acct == Some(true) {
+        line(
+            Level::Note,
+            "nf_conntrack_acct",
+            if allow_accounting {
+                "on: conntrack counts about one packet per second of a flow on the fast path (allow_accounting)"
+            } else {
+                "on: all networks stay on the slow path, so that conntrack counts every packet"
+            },
+        );
+    }
+    line(
+        Level::Note,
+        "counters",
+        "those of bridges, of the host's side of veths (to the container) and of packet-filter rules count about one \
+         packet per second of a flow on the fast path; those inside containers (docker stats) and netfast's metrics \
+         count all",
+    );
     for (name, seconds) in [
         ("nf_conntrack_udp_timeout", sysctls.conntrack_udp_timeout),
         ("nf_conntrack_udp_timeout_stream", sysctls.conntrack_udp_timeout_stream),

@@ -50,6 +50,10 @@ fn network(network: &NetworkReport) -> Vec<Line> {
         (fast, all) => format!("{fast} of {all} endpoints are accelerated"),
     };
     let mut lines = vec![Line::new(Area::Networks, Level::Ok, network.name.clone(), of)];
+    if let Path::Slow(slow) = &network.host {
+        let subject = format!("{}: from and to the host", network.name);
+        lines.push(line(subject, slow.text.clone(), slow));
+    }
     for endpoint in &network.endpoints {
         if let Path::Slow(slow) = &endpoint.path {
             let subject = format!("{}: {}", network.name, endpoint.container);
@@ -91,6 +95,13 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         Why::RateRules => (
             Level::Slow,
             Some("If such rules may see one packet per second of a flow: allow_rate_rules = true."),
+        ),
+        Why::Accounting => (
+            Level::Slow,
+            Some(
+                "sysctl -w net.netfilter.nf_conntrack_acct=0, or, if its counters may lag (netfast's metrics do not): \
+                 allow_accounting = true.",
+            ),
         ),
         Why::ForeignPrograms => (
             Level::Slow,

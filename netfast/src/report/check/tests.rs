@@ -124,7 +124,7 @@ fn programs() -> BTreeMap<u32, Vec<Attached>> {
 
 fn check_of(world: &World) -> Check {
     let mut check = Check::default();
-    check.lines.extend(host(&world.sysctls));
+    check.lines.extend(host(&world.sysctls, false));
     check.lines.push(runtime(&world.runtime));
     check
         .lines
@@ -251,6 +251,10 @@ fn the_plan_is_told_by_network_and_endpoint() {
             network("host", host(), vec![endpoint("g", host())]),
             network("none", Path::slow(Why::NoNetwork), vec![]),
             network("unused", Path::Fast, vec![]),
+            NetworkReport {
+                host: Path::slow(Why::RateRules),
+                ..network("walled", Path::Fast, vec![endpoint("h", Path::Fast)])
+            },
         ],
         learning_off: Some("a program listens on NFQUEUE 0".into()),
         ..Desired::default()

@@ -236,8 +236,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::SameDevice => (
             ByNature,
-            "It left by the interface that it came in by (hairpin): a container that reaches itself by a published \
-             port.",
+            "It left by the interface that it came in by (hairpin): a container that reaches itself by a published port. Where \
+             it comes in it counts as no-flow, since there never is one.",
         ),
         Reason::NoEndpoint => (
             ByNature,
@@ -249,7 +249,9 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Passing => (
             Expected,
-            "The packet was seen half-way, where a bridge hands it to the host; it is judged where it leaves.",
+            "The packet was seen half-way, where a bridge hands it to the host; it is judged where it leaves. If there are as \
+             many as of no-flow: with bridge-nf-call-iptables on, what a container answers to the host by a published port is \
+             translated within the bridge, and never learned.",
         ),
         Reason::NotWorthIt => (
             Expected,
@@ -273,6 +275,10 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         Why::RateRules => Some(
             "Narrow the rule to what it is for, or, if it may judge one packet per second of a flow, set \
              allow_rate_rules.",
+        ),
+        Why::Accounting => Some(
+            "`sysctl -w net.netfilter.nf_conntrack_acct=0`, or, if nobody bills by conntrack's counters, set \
+             `allow_accounting`; netfast's metrics count every packet.",
         ),
         Why::NoNamespace => Some("The daemon needs CAP_SYS_ADMIN and CAP_SYS_PTRACE for that: `netfast check`."),
         Why::NoVeth => Some("It may just be starting; else it is not connected by a veth: `docker network inspect`."),
@@ -314,6 +320,7 @@ mod tests {
         let keys = [
             "disabled_networks",
             "allow_rate_rules",
+            "allow_accounting",
             "uplinks",
             "flows",
             "revalidate_ms",

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use netfast_common::reason::Reason;
 use serde::Serialize;
 
-use super::{Facts, Step, addresses, destination, is_named};
+use super::{
+    Facts, Step, Verdict, addresses, is_named,
+    way::{self, From},
+};
 use crate::{
     config::AliasMode,
     plan::{
@@ -31,15 +34,14 @@ pub(super) fn find(
     networks: &[NetworkReport],
     aliases: &[AliasReport],
 ) -> Option<(AliasName, IpAddr)> {
-    let is_on = |alias: &&AliasReport| {
-        let mut networks = networks.iter().filter(|network| network.name == alias.network);
-        networks.any(|network| network.endpoints.iter().any(|endpoint| is_named(endpoint, from)))
-    };
     let is_meant = |alias: &&AliasReport| {
         let full = format!("{}.{}", alias.alias, alias.network);
         alias.alias.eq_ignore_ascii_case(name) || full.eq_ignore_ascii_case(name)
     };
-    let alias = aliases.iter().filter(is_meant).find(is_on)?;
+    let alias = aliases
+        .iter()
+        .filter(is_meant)
+        .find(|alias| is_on(from, alias, networks))?;
     let given = alias.members.iter().filter(|member| member.eligible);
     let member = given.flat_map(|member| &member.addresses).min_by_key(|ip| ip.is_ipv6());
     let name = AliasName {
@@ -49,17 +51,37 @@ pub(super) fn find(
     Some((name, alias.vip.map(IpAddr::from).or(member.copied())?))
 }
 
+/// The alias that a virtual address is of, for a container on its network.
+pub(super) fn with_address(
+    ip: IpAddr,
+    from: &str,
+    networks: &[NetworkReport],
+    aliases: &[AliasReport],
+) -> Option<AliasName> {
+    let mut meant = aliases.iter().filter(|alias| alias.vip.map(IpAddr::from) == Some(ip));
+    let alias = meant.find(|alias| is_on(from, alias, networks))?;
+    Some(AliasName {
+        alias: alias.alias.clone(),
+        network: alias.network.clone(),
+    })
+}
+
+fn is_on(container: &str, alias: &AliasReport, networks: &[NetworkReport]) -> bool {
+    let mut networks = networks.iter().filter(|network| network.name == alias.network);
+    networks.any(|network| network.endpoints.iter().any(|endpoint| is_named(endpoint, container)))
+}
+
 /// What the alias means for packets that come in from an endpoint of a network.
-pub(super) fn steps(network: &NetworkReport, name: &AliasName, facts: &Facts<'_>) -> Vec<Step> {
+pub(super) fn steps(from: From<'_>, name: &AliasName, facts: &Facts<'_>) -> (Vec<Step>, Verdict) {
     let mut reports = facts.state.aliases.iter();
     let Some(alias) = reports.find(|one| one.alias == name.alias && one.network == name.network) else {
-        return Vec::new();
+        return (Vec::new(), Verdict::KernelDecides);
     };
     let about = format!("{} ({})", alias.alias, alias.network);
     let given: Vec<_> = alias.members.iter().filter(|member| member.eligible).collect();
     if given.is_empty() && alias.vip.is_some() {
         let text = "no member may be given (none runs, or none is healthy): connections are refused at once";
-        return vec![Step::reason(about, Reason::OtherPacket, text)];
+        return (vec![Step::reason(about, Reason::OtherPacket, text)], Verdict::Slow);
     }
     let count = format!("{} of {} members", given.len(), alias.members.len());
     let text = match (alias.mode, alias.vip) {
@@ -74,15 +96,18 @@ pub(super) fn steps(network: &NetworkReport, name: &AliasName, facts: &Facts<'_>
         Some(why) => format!("{text} ({why})"),
         None => text,
     };
-    let mut steps = vec![Step::fast(about, text)];
+    let mut members = Vec::new();
     for member in given {
         let is_its = |endpoint: &&EndpointReport| {
             let mut own = addresses(endpoint);
             endpoint.container_id == member.container_id && own.any(|ip| member.addresses.contains(&ip))
         };
-        if let Some(endpoint) = network.endpoints.iter().find(is_its) {
-            steps.push(destination::to_container(network, network, endpoint));
+        if let Some(endpoint) = from.network.endpoints.iter().find(is_its) {
+            members.push(way::within(from, From { endpoint, ..from }, None, facts));
         }
     }
-    steps
+    let verdict = Verdict::of_all(members.iter().map(|step| Verdict::of(&step.path)));
+    let mut steps = vec![Step::fast(about, text)];
+    steps.extend(members);
+    (steps, verdict.unwrap_or(Verdict::KernelDecides))
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use netfast_common::device::Kind;
 
 use super::*;
 use crate::{
@@ -7,9 +7,14 @@ use crate::{
         AliasReport, MemberReport,
         report::{PoolReport, Why},
     },
-    report::golden::{assert_golden, assert_golden_json},
+    report::{
+        Style,
+        golden::{assert_golden, assert_golden_json},
+    },
     state::{DeviceReport, RuntimeReport},
 };
+
+mod false_words;
 
 fn endpoint(container: &str, ifindex: u32, address: &str, path: Path) -> EndpointReport {
     EndpointReport {
@@ -112,9 +117,11 @@ fn on() -> Control {
 }
 
 /// 10/8 is behind a tunnel, 192.0.2/24 behind nothing, 172.17.0.1 the host, 172.30/16 the network; the rest outside.
-fn route(_: &NetworkReport, _: &EndpointReport, to: IpAddr) -> Route {
+fn route(_: u32, _: IpAddr, to: IpAddr) -> Route {
     let text = to.to_string();
-    if text.starts_with("10.") {
+    if text.ends_with(".255") {
+        Route::Many
+    } else if text.starts_with("10.") {
         Route::Out(9, "wg0".into())
     } else if text.starts_with("192.0.2.") {
         Route::None("Network is unreachable".into())
@@ -122,26 +129,51 @@ fn route(_: &NetworkReport, _: &EndpointReport, to: IpAddr) -> Route {
         Route::Host
     } else if text.starts_with("172.17.") {
         Route::Out(5, "docker0".into())
+    } else if text.starts_with("172.30.") {
+        Route::Out(6, "br-backend".into())
     } else {
         Route::Out(2, "eth0".into())
     }
 }
 
-fn explain_in(state: &State, control: Control, container: &str, to: Option<&str>) -> Explanation {
+/// What the programs were told of the interfaces of a state.
+fn told(state: &State) -> BTreeMap<u32, Device> {
+    let kind = |name: &str| match name {
+        "endpoint" => Kind::Endpoint,
+        "bridge" => Kind::Bridge,
+        _ => Kind::Uplink,
+    };
+    let devices = state.devices.iter();
+    devices
+        .map(|(ifindex, device)| (*ifindex, Device::new(kind(&device.kind), Device::ACCELERATED, 1)))
+        .collect()
+}
+
+/// Explains with these flows, where docker0's port 12 is what the host has heard 172.17.0.77 behind.
+fn explain_with(state: &State, control: Control, live: u64, container: &str, to: Option<&str>) -> Explanation {
     let to = to.map(|to| Destination::parse(to, container, &state.networks, &state.aliases).expect("a destination"));
     let facts = Facts {
         state,
         running: true,
         control,
+        devices: &told(state),
         route: &route,
+        stand_in: &|bridge| (bridge == 5).then(|| [172, 17, 255, 254].into()),
+        behind: &|ip| (ip == IpAddr::from([172, 17, 0, 77])).then_some(12),
         flows: &|ifindex, _| Flows {
             usable: u64::from(ifindex % 2) * 4,
+            live,
             waiting: 1,
             packets: 12_345,
             bytes: 17_876_524,
+            ..Flows::default()
         },
     };
     Explanation::of(container, to, &facts).expect("it is there")
+}
+
+fn explain_in(state: &State, control: Control, container: &str, to: Option<&str>) -> Explanation {
+    explain_with(state, control, 0, container, to)
 }
 
 fn explain(container: &str, to: &str) -> Explanation {
@@ -167,11 +199,14 @@ fn every_kind_of_destination() {
         ("database", "web", Verdict::Fast, &[]),
         ("web", "legacy", Verdict::Slow, &["disabled-by-label"]),
         ("legacy", "web", Verdict::Slow, &["disabled-by-label"]),
-        ("database", "203.0.113.9:443", Verdict::Fast, &[]),
+        ("database", "203.0.113.9:443", Verdict::KernelDecides, &[]),
         ("database", "10.1.2.3", Verdict::Slow, &["egress-unknown"]),
         ("database", "192.0.2.1", Verdict::Slow, &["other-packet"]),
         ("web", "172.17.0.1", Verdict::Fast, &[]),
         ("database", "172.30.0.1", Verdict::Slow, &["egress-unknown"]),
+        ("database", "172.30.255.255", Verdict::Slow, &["not-unicast"]),
+        ("web", "172.17.0.77", Verdict::Inside, &[]),
+        ("new", "172.17.0.77", Verdict::Slow, &["unknown-device"]),
         ("web", "172.17.3.3", Verdict::Slow, &["other-packet"]),
         ("web", "224.0.0.251", Verdict::Slow, &["not-unicast", "not-unicast"]),
         ("database", "[2001:db8::1]:443", Verdict::Slow, &["not-ip"]),
@@ -250,7 +285,7 @@ fn a_container_on_two_networks_is_asked_by_the_nearer() {
     );
     let far = explain("web", "203.0.113.9");
     assert_eq!(far.ways.len(), 2);
-    assert_eq!(far.verdict, Verdict::Fast);
+    assert_eq!(far.verdict, Verdict::KernelDecides);
     let none = explain_in(&state(), on(), "web", None);
     assert_eq!((none.ways.len(), none.destination), (2, None));
 }
@@ -265,11 +300,15 @@ fn names_are_of_containers_and_identifiers() {
         nobody.to_string(),
         "\"nobody:80\" is neither an address, nor a container with one, nor a name that several containers share"
     );
+    let devices = BTreeMap::new();
     let facts = Facts {
         state: &state,
         running: true,
         control: on(),
+        devices: &devices,
         route: &route,
+        stand_in: &|_| None,
+        behind: &|_| None,
         flows: &|_, _| Flows::default(),
     };
     assert_eq!(Explanation::of("nobody", None, &facts), None);

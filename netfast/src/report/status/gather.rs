@@ -8,8 +8,12 @@ use netfast_common::{
     reason::Count,
 };
 
-use super::{Daemon, Device, Endpoint, Network, Runtime, Status, Totals, Traffic};
-use crate::{report::path::PathState, state::State};
+use super::{Daemon, Device, Endpoint, Interface, Network, Runtime, Status, Totals, Traffic};
+use crate::{
+    plan::report::{Path, Why},
+    report::path::PathState,
+    state::{DeviceReport, State},
+};
 
 /// What the pinned tables say; counters are summed over the CPUs.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +26,8 @@ pub struct Tables {
     pub devices: BTreeMap<u32, device::Device>,
     /// Packets by slot of a device.
     pub traffic: BTreeMap<u16, Traffic>,
+    /// Counters of the interfaces in containers, by the index of the host's side of the veth.
+    pub interfaces: BTreeMap<u32, Interface>,
     /// How many flows there are, those that wait for their reverse included.
     pub flows: u64,
 }
@@ -90,12 +96,16 @@ fn networks(state: &State, tables: &Tables) -> Vec<Network> {
             .ifindex
             .filter(|_| report.path.is_fast())
             .and_then(|ifindex| tables.of_device(ifindex)),
+        interface: report
+            .ifindex
+            .and_then(|ifindex| tables.interfaces.get(&ifindex).copied()),
     };
     let network_of = |report: &crate::plan::report::NetworkReport| Network {
         name: report.name.clone(),
         driver: report.driver.clone(),
         bridge: report.bridge.clone(),
         path: PathState::from(&report.path),
+        host: PathState::from(&report.host),
         endpoints: report.endpoints.iter().map(endpoint_of).collect(),
     };
     state.networks.iter().map(network_of).collect()
@@ -109,9 +119,27 @@ fn devices(state: &State, tables: &Tables) -> Vec<Device> {
         kind: device.kind.clone(),
         attached: device.attached,
         error: device.error.as_ref().map(|slow| slow.text.clone()),
+        path: path_of_device(*ifindex, device, state, tables),
         traffic: tables.of_device(*ifindex),
     });
     report.collect()
+}
+
+/// What the programs were told of a bridge device or an uplink, with the plan's cause where it is not to be fast.
+fn path_of_device(ifindex: u32, device: &DeviceReport, state: &State, tables: &Tables) -> PathState {
+    if let Some(error) = &device.error {
+        return PathState::from(&Path::Slow(error.clone()));
+    }
+    let mut networks = state.networks.iter();
+    let planned = networks.find(|network| network.bridge_ifindex == Some(ifindex) && !network.host.is_fast());
+    let told = tables.devices.get(&ifindex);
+    if let Some(network) = planned {
+        PathState::from(&network.host)
+    } else if device.attached && told.is_some_and(|told| told.has(device::Device::ACCELERATED)) {
+        PathState::fast()
+    } else {
+        PathState::from(&Path::slow_since(Why::NotAttached, "netfast is not attached to it yet"))
+    }
 }
 
 impl Tables {
@@ -132,6 +160,11 @@ impl Tables {
             .into(),
             attached: true,
             error: None,
+            path: if device.has(device::Device::ACCELERATED) {
+                PathState::fast()
+            } else {
+                PathState::slow("unknown-device", "its flows are not used")
+            },
             traffic: self.of_device(*ifindex),
         });
         report.collect()
@@ -145,8 +178,8 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        plan::report::{EndpointReport, NetworkReport, Path, Slow, Why},
-        state::{DeviceReport, RuntimeReport},
+        plan::report::{EndpointReport, NetworkReport, Slow},
+        state::RuntimeReport,
     };
 
     fn state() -> State {
@@ -247,6 +280,14 @@ mod tests {
                 (2, Traffic::default()),
             ]
             .into(),
+            interfaces: [(
+                13,
+                Interface {
+                    received_packets: 7,
+                    ..Interface::default()
+                },
+            )]
+            .into(),
             flows: 4,
         }
     }
@@ -272,11 +313,41 @@ mod tests {
         };
         assert_eq!(web.traffic.map(|traffic| traffic.in_fast_packets), Some(60));
         assert_eq!(off.traffic, None, "what is on the slow path has no counters");
+        let received = |endpoint: &Endpoint| endpoint.interface.map(|of| of.received_packets);
+        assert_eq!((received(web), received(off)), (None, Some(7)), "on whatever path");
         let [bridge] = status.devices.as_slice() else {
             panic!("{:?}", status.devices)
         };
         assert_eq!(bridge.traffic.map(|traffic| traffic.in_fast_packets), Some(30));
         assert_eq!(bridge.error.as_deref(), Some("no memory"));
+        assert_eq!(bridge.path.why.as_deref(), Some("not-attached"));
+    }
+
+    /// ufw's rules once kept the host's own packets slow, while its bridge was shown as attached and no more.
+    #[test]
+    fn a_bridge_whose_own_packets_are_slow_is_not_shown_as_fast() {
+        let (mut state, mut tables) = (state(), tables());
+        state.devices.get_mut(&5).expect("docker0").error = None;
+        state.networks[0].bridge_ifindex = Some(5);
+        let path = |state: &State, tables: &Tables| {
+            let status = Status::gather(Some(state), tables, true, 4_000, |_| None);
+            (status.devices[0].path.why.clone(), status.networks[0].host.why.clone())
+        };
+        let not_told = path(&state, &tables);
+        assert_eq!(not_told, (Some("not-attached".into()), None));
+        tables
+            .devices
+            .insert(5, device::Device::new(Kind::Bridge, device::Device::ACCELERATED, 1));
+        assert_eq!(path(&state, &tables), (None, None));
+        state.networks[0].host = Path::slow_since(Why::RateRules, "ufw's limit");
+        let ruled = path(&state, &tables);
+        assert_eq!(ruled, (Some("rate-rules".into()), Some("rate-rules".into())));
+        let status = Status::gather(Some(&state), &tables, true, 4_000, |_| None);
+        let text = status.render(crate::report::Style::default());
+        assert!(
+            text.contains("attached; slow from and to the host: ufw's limit"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -23,6 +23,12 @@ fn endpoint(container: &str, path: PathState, traffic: Option<Traffic>) -> Endpo
         veth: Some(format!("veth-{container}")),
         path,
         traffic,
+        interface: Some(Interface {
+            sent_packets: 9_000_000,
+            sent_bytes: 9_000_000 * 1462,
+            received_packets: 4_500_000,
+            received_bytes: 4_500_000 * 80,
+        }),
     }
 }
 
@@ -93,6 +99,7 @@ fn networks() -> Vec<Network> {
             driver: "bridge".into(),
             bridge: Some("docker0".into()),
             path: PathState::fast(),
+            host: PathState::fast(),
             endpoints: vec![
                 endpoint("web", PathState::fast(), Some(traffic(8_123_456, 1_204, 4_222_111))),
                 endpoint(
@@ -119,6 +126,10 @@ fn networks() -> Vec<Network> {
                 "host-network",
                 "shares the host's own namespace: there is nothing to shorten",
             ),
+            host: PathState::slow(
+                "host-network",
+                "shares the host's own namespace: there is nothing to shorten",
+            ),
             endpoints: vec![endpoint(
                 "monitor",
                 PathState::slow(
@@ -133,6 +144,7 @@ fn networks() -> Vec<Network> {
             driver: "bridge".into(),
             bridge: Some("br-0123456789ab".into()),
             path: PathState::fast(),
+            host: PathState::fast(),
             endpoints: vec![],
         },
     ]
@@ -145,6 +157,7 @@ fn devices() -> Vec<Device> {
             kind: "bridge".into(),
             attached: true,
             error: None,
+            path: PathState::fast(),
             traffic: Some(traffic(99, 1, 7)),
         },
         Device {
@@ -152,6 +165,7 @@ fn devices() -> Vec<Device> {
             kind: "uplink".into(),
             attached: false,
             error: Some("no such interface".into()),
+            path: PathState::slow("not-attached", "no such interface"),
             traffic: None,
         },
     ]

@@ -164,7 +164,10 @@ fn title(network: &Network, style: Style) -> String {
         Some(bridge) => format!(", {bridge}"),
         None => String::new(),
     };
-    let path = network.path.paint().on(network.path.path, style);
+    let path = match (network.path.is_fast(), network.host.is_fast()) {
+        (true, false) => Paint::Yellow.on("fast, but slow from and to the host", style),
+        _ => network.path.paint().on(network.path.path, style),
+    };
     format!("NETWORK {} ({}{device}): {path}", network.name, network.driver)
 }
 
@@ -238,7 +241,13 @@ fn devices(devices: &[Device]) -> Table {
         row.extend(traffic_cells(device.traffic));
         row.push(match (&device.error, device.attached) {
             (Some(error), _) => Cell::painted(error.clone(), Paint::Yellow),
-            (None, true) => "attached".into(),
+            (None, true) => match &device.path.reason {
+                None => "attached".into(),
+                Some(reason) if device.kind == "bridge" => {
+                    Cell::painted(format!("attached; slow from and to the host: {reason}"), Paint::Yellow)
+                }
+                Some(reason) => Cell::painted(format!("attached; slow: {reason}"), Paint::Yellow),
+            },
             (None, false) => Cell::painted("not attached", Paint::Yellow),
         });
         table.row(row);

@@ -1,0 +1,321 @@
+//! What a destination is to the host, and what that means for the packets of an endpoint that go there.
+//!
+//! What the plan has decided and what the programs were told is certain. Where the kernel routes is asked; whether rules
+//! let packets through is not known to netfast, and said to be so.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netfast_common::{device::Device, reason::Reason};
+
+use super::{Destination, Facts, Flows, Route, Step, addresses};
+use crate::plan::report::{EndpointReport, NetworkReport, Path, Published};
+
+const ABOUT: &str = "destination";
+const CUT_OFF: &str = "the container's own side of its veth is down: nothing passes";
+const OUT: &str = "the kernel routes it out of an interface that netfast is attached to";
+const HOST: &str = "the host itself: the way over the bridge is shortened, its own rules see every packet";
+const SAME: &str = "a container on the same network; netfast is attached to its interface, too";
+
+/// An endpoint with its network.
+#[derive(Clone, Copy)]
+pub(super) struct From<'a> {
+    /// The network.
+    pub network: &'a NetworkReport,
+    /// The endpoint.
+    pub endpoint: &'a EndpointReport,
+}
+
+/// What the endpoint's own interface means.
+pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
+    let From { network, endpoint } = from;
+    let veth = endpoint.veth.as_deref().unwrap_or("no veth");
+    let about = format!("{} ({veth})", network.name);
+    let source = facts.only_source(endpoint);
+    let source = source.map_or_else(String::new, |ip| {
+        format!("; what it sends from {ip} may be fast, from others not")
+    });
+    let text = format!("netfast is attached to the container's interface{source}");
+    let step = Step::planned(about, &endpoint.path, &text);
+    if endpoint.path.is_fast() && !facts.is_accelerated(endpoint.ifindex) {
+        return Step::reason(step.about, Reason::UnknownDevice, "netfast is not attached to it yet");
+    }
+    if endpoint.path.is_fast() && endpoint.is_cut_off {
+        return Step::reason(step.about, Reason::OtherPacket, CUT_OFF);
+    }
+    step
+}
+
+/// What the host itself means for an endpoint, whatever is asked.
+pub(super) fn host_in_general(network: &NetworkReport) -> Option<Step> {
+    let bridge = network.bridge.as_deref()?;
+    (network.path.is_fast() && !network.host.is_fast())
+        .then(|| Step::planned(format!("from and to the host ({bridge})"), &network.host, ""))
+}
+
+/// What the destination means for packets that come in from an endpoint. `flows` are those that there are now.
+pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Facts<'_>) -> Step {
+    let ip = to.ip;
+    if ip.is_ipv6() {
+        return Step::reason(ABOUT, Reason::NotIp, "IPv6 always takes the kernel's path");
+    }
+    if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
+        return Step::reason(ABOUT, Reason::NotUnicast, "a multicast or broadcast address");
+    }
+    if let Some(peer) = owner(from, ip, facts)
+        && peer.network.bridge_ifindex == from.network.bridge_ifindex
+    {
+        return within(from, peer, Some(ip), facts);
+    }
+    let Some(bridge) = from.network.bridge_ifindex else {
+        return unknown("its network has no bridge device");
+    };
+    let own = addresses(from.endpoint).find(IpAddr::is_ipv4).or(flows.source);
+    // Routes seldom look at the source: any address of the network will do, where the container's is not known.
+    let Some(source) = own.or_else(|| (facts.stand_in)(bridge)) else {
+        return unknown("the container's address is not known yet, so the kernel cannot be asked for the route");
+    };
+    match (facts.route)(bridge, source, ip) {
+        Route::Host => to_host(from, to, facts),
+        Route::Out(ifindex, device) => match owner(from, ip, facts) {
+            Some(peer) if peer.network.bridge_ifindex == Some(ifindex) => routed(from, peer, ip, facts),
+            _ => out(from, (ifindex, &device), (source, ip), facts),
+        },
+        Route::Many => Step::reason(ABOUT, Reason::NotUnicast, "a broadcast address of the network"),
+        Route::None(why) => Step::reason(
+            ABOUT,
+            Reason::OtherPacket,
+            format!("the kernel has no route to it ({why}): it refuses the packets"),
+        )
+        .guessed(),
+    }
+}
+
+fn unknown(text: &str) -> Step {
+    Step::decided(ABOUT, None, text)
+}
+
+/// The endpoint that has an address: as reported, or as the host has heard.
+fn owner<'a>(from: From<'a>, ip: IpAddr, facts: &Facts<'a>) -> Option<From<'a>> {
+    let all = || {
+        let networks = facts.state.networks.iter();
+        networks.flat_map(|network| network.endpoints.iter().map(move |endpoint| From { network, endpoint }))
+    };
+    // A neighbour on the same network goes before somebody else's of the same address.
+    let mut known: Vec<From<'a>> = all()
+        .filter(|one| addresses(one.endpoint).any(|address| address == ip))
+        .collect();
+    known.sort_by_key(|one| one.network.bridge_ifindex != from.network.bridge_ifindex);
+    known.first().copied().or_else(|| {
+        let heard = (facts.behind)(ip)?;
+        all().find(|one| one.endpoint.ifindex == Some(heard))
+    })
+}
+
+fn name(peer: From<'_>) -> String {
+    let veth = peer.endpoint.veth.as_deref().unwrap_or("no veth");
+    format!("{} ({veth})", peer.endpoint.container)
+}
+
+/// What keeps packets to a container slow for certain.
+fn slow(peer: From<'_>, ip: Option<IpAddr>, facts: &Facts<'_>) -> Option<Step> {
+    if !peer.endpoint.path.is_fast() {
+        return Some(Step::planned(name(peer), &peer.endpoint.path, ""));
+    }
+    if !facts.is_accelerated(peer.endpoint.ifindex) {
+        let text = "netfast is not attached to its interface yet";
+        return Some(Step::reason(name(peer), Reason::EgressUnknown, text));
+    }
+    if peer.endpoint.is_cut_off {
+        return Some(Step::reason(name(peer), Reason::OtherPacket, CUT_OFF));
+    }
+    let known = facts.only_source(peer.endpoint)?;
+    (ip.is_some_and(|ip| ip != known)).then(|| {
+        let text = format!("netfast knows it by the address {known}: what it sends from another one is slow");
+        Step::reason(name(peer), Reason::Spoofed, text)
+    })
+}
+
+/// To a container on the same network.
+pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: &Facts<'_>) -> Step {
+    if let Some(step) = slow(peer, ip, facts) {
+        return step;
+    }
+    let about = name(peer);
+    if from.endpoint.isolated && peer.endpoint.isolated {
+        return Step::reason(
+            about,
+            Reason::OtherPacket,
+            "both are on isolated ports: the bridge lets nothing pass between them",
+        );
+    }
+    match &from.network.deciders.within {
+        None => Step::fast(about, SAME),
+        Some(who) => Step::decided(about, None, format!("{SAME}; whether packets pass is decided by {who}")),
+    }
+}
+
+/// To a container on another network.
+fn routed(from: From<'_>, peer: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
+    if let Some(step) = slow(peer, Some(ip), facts) {
+        return step;
+    }
+    let about = name(peer);
+    let deciders = [&from.network.deciders.routed, &peer.network.deciders.routed];
+    let name = &peer.network.name;
+    match deciders.into_iter().flatten().next() {
+        None => Step::fast(
+            about,
+            format!("a container on another network ({name}), and no rule is in the way"),
+        ),
+        Some(who) => Step::decided(
+            about,
+            None,
+            format!(
+                "a container on another network ({name}); whether packets pass is decided by {who} (Docker's usually drop \
+                 them)"
+            ),
+        ),
+    }
+}
+
+/// To the host itself, by any of its addresses.
+fn to_host(from: From<'_>, to: &Destination, facts: &Facts<'_>) -> Step {
+    let network = from.network;
+    let about = format!("host ({})", network.bridge.as_deref().unwrap_or("the bridge"));
+    if !network.host.is_fast() {
+        return Step::planned(about, &network.host, "");
+    }
+    if !facts.is_accelerated(network.bridge_ifindex) {
+        return Step::reason(
+            about,
+            Reason::EgressUnknown,
+            "the host itself, and netfast is not attached to the bridge device",
+        );
+    }
+    let Some(who) = &network.deciders.host else {
+        return Step::fast(about, HOST);
+    };
+    if let Some(owner) = publisher(to, facts) {
+        return published(from, owner, facts);
+    }
+    // A packet that br_netfilter translates back while it is within the bridge is not what its container sent.
+    let translated = if network.deciders.bridged {
+        "; what the host sends to a published port by DNAT stays slow while bridge-nf-call-iptables is on"
+    } else {
+        ""
+    };
+    Step::decided(
+        about,
+        network.deciders.bridged.then_some(Reason::NoFlow),
+        format!("{HOST}; whether packets pass, and to whom, is decided by {who}{translated}"),
+    )
+}
+
+/// The endpoint that has published this port of the host.
+fn publisher<'a>(to: &Destination, facts: &Facts<'a>) -> Option<From<'a>> {
+    let port = to.port?;
+    let is_it = |published: &Published| {
+        published.host_port == port && (published.host_ip.is_unspecified() || published.host_ip == to.ip)
+    };
+    let mut networks = facts.state.networks.iter();
+    networks.find_map(|network| {
+        let mut endpoints = network.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.published.iter().any(is_it))?;
+        Some(From { network, endpoint })
+    })
+}
+
+/// To a published port: rules translate it to the container, or docker-proxy serves it on the host.
+fn published(from: From<'_>, owner: From<'_>, facts: &Facts<'_>) -> Step {
+    let name = &owner.endpoint.container;
+    let about = format!("published port of {name}");
+    if owner.endpoint.container_id == from.endpoint.container_id && owner.endpoint.container == from.endpoint.container
+    {
+        return Step::decided(
+            about,
+            Some(Reason::SameDevice),
+            "its own published port: by DNAT the packets leave by the interface that they came in by, and stay slow; by \
+             docker-proxy both ways over the host are fast",
+        );
+    }
+    let Some(step) = slow(owner, None, facts) else {
+        let text =
+            format!("the host's rules send the packets to {name} (DNAT), or docker-proxy does; either way is fast");
+        return Step::decided(about, None, text);
+    };
+    let why = step.path.reason.unwrap_or_default();
+    Step::decided(
+        about,
+        Some(Reason::NoFlow),
+        format!("by DNAT the packets go to {name}, and stay slow ({why}); by docker-proxy they go to the host"),
+    )
+}
+
+/// Out of an interface of the host that no known container is behind.
+fn out(from: From<'_>, (ifindex, device): (u32, &str), (source, ip): (IpAddr, IpAddr), facts: &Facts<'_>) -> Step {
+    let about = format!("way out ({device})");
+    let mut networks = facts.state.networks.iter();
+    if let Some(network) = networks.find(|network| network.bridge_ifindex == Some(ifindex)) {
+        return to_network(about, network, facts);
+    }
+    let is_uplink = facts
+        .state
+        .devices
+        .get(&ifindex)
+        .is_some_and(|device| device.kind == "uplink");
+    if !is_uplink || !facts.is_accelerated(Some(ifindex)) {
+        return Step::reason(
+            about,
+            Reason::EgressUnknown,
+            "the kernel routes it out of an interface that netfast is not attached to",
+        )
+        .guessed();
+    }
+    if let Route::None(why) = (facts.route)(ifindex, ip, source) {
+        let text = format!("the kernel routes it there, and refuses its answers ({why})");
+        return Step::reason(about, Reason::Unreplied, text).guessed();
+    }
+    let text = match &from.network.deciders.routed {
+        None => format!("{OUT}: conversations that are answered go fast"),
+        Some(who) => format!("{OUT}; whether packets pass is decided by {who}"),
+    };
+    Step::decided(about, None, text)
+}
+
+/// To an address of a network that no container of it is known by.
+fn to_network(about: String, network: &NetworkReport, facts: &Facts<'_>) -> Step {
+    let is_told = facts.state.runtime.state != "none";
+    if is_told {
+        let text = "the kernel routes it to a network of containers, and no container there has this address";
+        return Step::reason(about, Reason::OtherPacket, text).guessed();
+    }
+    if let Path::Slow(_) = network.path {
+        return Step::planned(about, &network.path, "");
+    }
+    Step::decided(
+        about,
+        Some(Reason::NoFlow),
+        "the kernel routes it to a network of containers, and it is not known yet which of them has this address: fast, if \
+         that one is",
+    )
+}
+
+impl Facts<'_> {
+    /// The only address that an endpoint's packets may have as their source to be fast, as the programs were told.
+    pub(super) fn only_source(&self, endpoint: &EndpointReport) -> Option<IpAddr> {
+        let device = self.devices.get(&endpoint.ifindex?)?;
+        let address = Ipv4Addr::from(device.address4.bytes());
+        (!device.has(Device::ANY_SOURCE) && !address.is_unspecified()).then_some(address.into())
+    }
+
+    /// Whether the programs are attached to an interface, and told that its flows may be learned and used.
+    pub(super) fn is_accelerated(&self, ifindex: Option<u32>) -> bool {
+        let Some(ifindex) = ifindex else { return false };
+        let attached = self.state.devices.get(&ifindex).is_some_and(|device| device.attached);
+        let told = self
+            .devices
+            .get(&ifindex)
+            .is_some_and(|device| device.has(Device::ACCELERATED));
+        attached && told
+    }
+}
