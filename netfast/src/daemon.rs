@@ -12,6 +12,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 pub mod detach;
+mod error;
 pub mod health;
 pub mod instance;
 pub mod lock;
@@ -21,19 +22,20 @@ mod service;
 mod signals;
 mod sync;
 
+pub use error::DaemonError;
+
 use crate::{
-    apply::{self, ApplyError, Datapath, Mode},
+    apply::{self, Datapath, Mode},
     config::{AliasMode, Config, ConfigError, RawConfig, Runtime, VipPool},
     exporter::{Exporter, Source},
-    observe::{Change, ObserveError, Observer, ObserverConfig},
+    observe::{Change, Observer, ObserverConfig},
     plan::{Facts, plan},
-    probe::{self, ProbeError},
-    state::{State, StateError},
+    probe,
+    state::State,
     world::{RuntimeState, World},
 };
 use health::Health;
-use instance::InstanceError;
-use lock::{Lock, LockError};
+use lock::Lock;
 use retry::Backoff;
 use service::Service;
 use signals::{Order, Signals};
@@ -460,50 +462,4 @@ impl Daemon {
 
 fn in_words(config: &Config) -> String {
     serde_json::to_string(config).unwrap_or_else(|error| error.to_string())
-}
-
-/// Why the daemon cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The host lacks something.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-    /// Another daemon runs.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The directories are of different instances.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// Kernel or runtime cannot be observed.
-    #[error(transparent)]
-    Observe(#[from] ObserveError),
-    /// Uplinks that were named do not exist.
-    #[error("there is no interface {} in this network namespace", names.join(", "))]
-    UnknownUplinks {
-        /// Their names.
-        names: Vec<String>,
-        /// Whether they were typed on the command line.
-        typed: bool,
-    },
-    /// The pool of virtual addresses that was named is in use.
-    #[error("{0}")]
-    PoolInUse(String),
-    /// The programs cannot be loaded, or may not be used.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// The state cannot be written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// Signals cannot be handled.
-    #[error("cannot handle signals")]
-    Signals(#[source] std::io::Error),
-    /// Only this process sees its pins.
-    #[error("the BPF file system of {} was mounted anew, and this process still sees the old one", .0.display())]
-    PinsOutOfSight(PathBuf),
-    /// Nobody watches any more.
-    #[error("the tasks that watch kernel and runtime have ended")]
-    NoObservers,
 }
