@@ -68,7 +68,7 @@ fn rules_hold(iptables: Iptables, tool: &'static str) {
     }
 
     who_reaches_whom(&bed, icc);
-    drop_in_mid_flow(&bed, tool, Duration::from_secs(8));
+    drop_in_mid_flow(&mut bed, tool, Daemon::Alive, Duration::from_secs(8));
 
     // Without the daemon each flow asks the kernel by itself, once in an interval.
     bed.netfast.stop(Signal::SIGTERM).expect("netfast stops");
@@ -76,8 +76,14 @@ fn rules_hold(iptables: Iptables, tool: &'static str) {
     drop(bed.netfast);
     bed.netfast = netfast_tests::netfast_proc::NetfastProc::start(bed.host.host(), quick).expect("netfast starts");
     bed.await_fast("bridge-2", "bridge");
-    bed.netfast.stop(Signal::SIGKILL).expect("netfast is killed");
-    drop_in_mid_flow(&bed, tool, Duration::from_secs(15));
+    drop_in_mid_flow(&mut bed, tool, Daemon::Killed, Duration::from_secs(15));
+}
+
+/// What becomes of the daemon once a flow is fast.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Daemon {
+    Alive,
+    Killed,
 }
 
 /// Who may reach whom, asked twice: the second time every verdict that could be learned has been.
@@ -148,7 +154,7 @@ fn is_fast(bed: &Bed, what: &str, client: &NsHandle, to: SocketAddrV4) {
 
 /// A rule in DOCKER-USER against a flow that is on the fast path; it must hold within the bound, and the way be free
 /// again when the rule is gone.
-fn drop_in_mid_flow(bed: &Bed, tool: &str, bound: Duration) {
+fn drop_in_mid_flow(bed: &mut Bed, tool: &str, daemon: Daemon, bound: Duration) {
     let (client, server) = (bed.host.lan().handle(), bed.ns("bridge-1"));
     let published = SocketAddrV4::new(HOST_IP, 8080);
     let to = published.to_string();
@@ -158,6 +164,9 @@ fn drop_in_mid_flow(bed: &Bed, tool: &str, bound: Duration) {
     for (protocol, counter, line) in [("Udp", "InDatagrams", &udp[..]), ("Tcp", "InSegs", &tcp[..])] {
         let flow = run(&client, line);
         thread::sleep(Duration::from_millis(700));
+        if daemon == Daemon::Killed {
+            bed.netfast.stop(Signal::SIGKILL).expect("netfast is killed");
+        }
         let ((), counted) = bed.count(|| thread::sleep(Duration::from_millis(700)));
         bed.must_be_fast(protocol, counted, 0.9);
         bed.host.in_host(&format!("{tool} -I {rule}")).expect("a rule");
@@ -174,6 +183,10 @@ fn drop_in_mid_flow(bed: &Bed, tool: &str, bound: Duration) {
         }
         bed.host.in_host(&format!("{tool} -D {rule}")).expect("the rule goes");
         drop(flow);
+        if daemon == Daemon::Killed {
+            // New conversations wait for it.
+            bed.netfast.launch().expect("netfast starts again");
+        }
         reaches("the way is free again", &client, published, Reach::Both);
     }
 }
