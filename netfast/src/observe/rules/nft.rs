@@ -33,14 +33,14 @@ pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<Ru
         let request = Request::new(GETSETELEM, DUMP, &[set.number, 0, 0, 0])
             .attr(1, &terminated(&set.table))
             .attr(2, &terminated(&set.name));
-        let found = asker.dump("nftables maps", &request, |found: &mut BTreeSet<String>, message| {
+        let found = asker.dump("nftables maps", &request, |found: &mut Sets, message| {
             if message.kind == NEWSETELEM {
-                found.extend(targets(message));
+                found.note_elements(message);
             }
             Ok(())
         });
         match found {
-            Ok(found) => *chains = Some(found),
+            Ok(found) => *chains = Some(found.maps.into_values().flatten().flatten().collect()),
             Err(error) if error.refused().is_some() => {}
             Err(error) => return Err(error),
         }
