@@ -13,7 +13,7 @@ use crate::{
         ebtables,
         legacy::{Family, HOOKS, Table},
         netlink::{address, link, neighbour, netconf, route, tc, watch::Memory},
-        nftables::{self, NEWCHAIN, NEWRULE, NEWSET},
+        nftables::{self, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM},
         rules,
         wire::{Message, Messages},
     },
@@ -60,11 +60,12 @@ pub fn rtnetlink(datagram: &[u8]) {
 
 /// A datagram of `nf_tables`: chains, sets and rules, as one rule set.
 pub fn nftables(datagram: &[u8]) {
-    let (mut chains, mut sets, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let (mut chains, mut sets, mut found) = (BTreeSet::new(), rules::nft::Sets::default(), Vec::new());
     for message in Messages(datagram) {
         match message.kind {
             NEWCHAIN => chains.extend(nftables::parse_chain(message)),
-            NEWSET => sets.extend(rules::nft::judging_set(message)),
+            NEWSET => sets.note(message),
+            NEWSETELEM => sets.note_elements(message),
             NEWRULE => found.extend(rules::nft::parse(message)),
             _ => {}
         }

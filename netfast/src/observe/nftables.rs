@@ -17,6 +17,8 @@ pub const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub const NEWSET: u16 = SUBSYSTEM | 9;
 pub const GETSET: u16 = SUBSYSTEM | 0xa;
+pub const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+pub const GETSETELEM: u16 = SUBSYSTEM | 0xd;
 const NEWGEN: u16 = SUBSYSTEM | 15;
 const GETGEN: u16 = SUBSYSTEM | 16;
 /// `struct nfgenmsg`: family, version, resource. Family 0 asks for all.

@@ -5,9 +5,10 @@ use netfast_tests::cmd;
 
 use super::{
     conversation::{Conversation, set_tcp},
+    describe::sum,
     rules::{at, case},
     runner::{Case, check},
-    wire::{ACK, Checksum, PSH, Packet, TCP, Transport, UDP},
+    wire::{ACK, Checksum, PSH, Packet, TCP, Transport, UDP, pseudo_header},
     world::{PATIENCE, World},
 };
 
@@ -88,6 +89,17 @@ fn fragmentable(packet: &mut Packet) {
 
 fn unsummed(packet: &mut Packet) {
     packet.transport_checksum = Checksum::Zero;
+}
+
+/// The same segment with a window of 100.
+fn narrow(packet: &mut Packet) {
+    let mut bytes = packet.ip_bytes().split_off(20);
+    bytes[14..18].copy_from_slice(&[0, 100, 0, 0]);
+    let pseudo = pseudo_header(*packet.source.ip(), *packet.destination.ip(), TCP, bytes.len());
+    let checksum = !sum(&[&pseudo, &bytes]);
+    bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
+    packet.transport = Transport::None;
+    packet.payload = bytes;
 }
 
 /// Adds each rule while flows are fast, sends packets that it is about and others in turn, and takes it away again.
@@ -256,6 +268,11 @@ macro_rules! nft {
                 nft!($family, "tcp doff > 5 tcp dport 7000 drop"),
                 nft!($family,),
                 timestamp,
+            ),
+            tcp(
+                nft!($family, "tcp window < 1000 tcp dport 7000 drop"),
+                nft!($family,),
+                narrow,
             ),
             udp(
                 nft!($family, "udp dport 7000 ip frag-off & 0x4000 == 0 drop"),

@@ -40,7 +40,7 @@ const fn case(what: &'static str, add: &'static str, remove: &'static str, answe
 }
 
 /// Questions are of 92 bytes of IP.
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     case(
         "limit, INPUT",
         "iptables -w -A INPUT -p udp --dport 7100 -m limit --limit 1/hour --limit-burst 7 -j ACCEPT &&
@@ -71,6 +71,14 @@ const CASES: [Case; 9] = [
     case(
         "ttl, INPUT",
         "iptables -w -A INPUT -p udp --dport 7100 -m ttl --ttl-lt 10 -j DROP",
+        "iptables -w -F INPUT",
+        ASKED,
+    ),
+    // The headers are as they were.
+    case(
+        "mac and pkttype, INPUT",
+        "iptables -w -A INPUT -p udp --dport 7100 -m mac --mac-source 02:42:ac:1e:00:02 -m pkttype --pkt-type unicast -j ACCEPT &&
+         iptables -w -A INPUT -p udp --dport 7100 -j DROP",
         "iptables -w -F INPUT",
         ASKED,
     ),

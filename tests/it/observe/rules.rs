@@ -134,7 +134,7 @@ fn chains_of_devices_say_of_which() {
     }
     let of = |device: &str| {
         let found = findings(&format!(
-            "ip link add a type veth peer name b && nft 'table netdev d {{ chain c {{
+            "ip link add name a type veth peer name b && nft 'table netdev d {{ chain c {{
              type filter hook ingress {device} priority 0; ip ecn ce drop; }}; }}'"
         ));
         assert_eq!((found.len(), found[0].what), (1, "ip ecn"), "{found:?}");

@@ -229,6 +229,62 @@ table inet netavark {
 }
 ";
 
+/// kube-proxy's own nftables mode: everything by maps of verdicts.
+const KUBE_PROXY: &str = "
+table ip kube-proxy {
+    map service-ips {
+        type ipv4_addr . inet_proto . inet_service : verdict
+        elements = { 10.96.0.10 . udp . 53 : goto service-dns, 10.96.0.1 . tcp . 443 : goto service-api }
+    }
+    map no-endpoint-services {
+        type ipv4_addr . inet_proto . inet_service : verdict
+        elements = { 10.96.0.11 . tcp . 80 : goto reject-chain }
+    }
+    chain filter-forward { type filter hook forward priority -110; ct state new jump service-endpoints-check; }
+    chain filter-output { type filter hook output priority -110; ct state new jump service-endpoints-check; }
+    chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
+    chain nat-output { type nat hook output priority -100; jump services; }
+    chain nat-postrouting { type nat hook postrouting priority srcnat; jump masquerading; }
+    chain masquerading {
+        mark & 0x4000 == 0 return
+        mark set mark xor 0x4000
+        masquerade fully-random
+    }
+    chain mark-for-masquerade { mark set mark or 0x4000; }
+    chain reject-chain { reject; }
+    chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
+    chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
+    chain service-dns { numgen random mod 2 vmap { 0 : goto endpoint-a, 1 : goto endpoint-b }; }
+    chain service-api { numgen random mod 1 vmap { 0 : goto endpoint-a }; }
+    chain endpoint-a { ip saddr 10.244.0.2 jump mark-for-masquerade; meta l4proto udp dnat to 10.244.0.2:53; }
+    chain endpoint-b { ip saddr 10.244.0.3 jump mark-for-masquerade; meta l4proto udp dnat to 10.244.0.3:53; }
+}
+";
+
+/// A rule that judges, behind a map of verdicts, is met by those who are sent there.
+#[test]
+fn maps_of_verdicts_are_followed() {
+    if !needs(&[Need::Root, Need::Program("nft")]) {
+        return;
+    }
+    let ns = NetNs::new("maps").expect("a namespace");
+    ns.sh(
+        "nft 'table ip t {
+           map m { type ifname : verdict; elements = { \"br-1\" : jump judging }; }
+           chain judging { ip ecn ce drop; }
+           chain idle { ip ttl 5 drop; }
+           chain forward { type filter hook forward priority 0; iifname vmap @m; ip daddr vmap { 10.0.0.1 : goto other }; }
+           chain input { type filter hook input priority 0; ip protocol vmap { tcp : goto idle }; }
+           chain other { meta length > 1000 drop; }
+         }'",
+    )
+    .expect("rules");
+    let found = read(&ns);
+    let slow = found.iter().filter(|finding| finding.severity == Severity::SlowPath);
+    let slow: Vec<_> = slow.map(|finding| (finding.chain.as_str(), finding.what)).collect();
+    assert_eq!(slow, [("judging", "ip ecn"), ("other", "meta length")], "{found:#?}");
+}
+
 #[test]
 fn none_of_them_keeps_anybody_slow() {
     let tools = ["nft", "iptables-nft-restore", "iptables-legacy-restore"].map(Need::Program);
@@ -255,6 +311,7 @@ fn none_of_them_keeps_anybody_slow() {
         }
     }
     look("firewalld", "nft -f -", FIREWALLD);
+    look("kube-proxy", "nft -f -", KUBE_PROXY);
     look("netavark", "nft -f -", NETAVARK);
     assert!(slow.is_empty(), "{slow:#?}");
 }

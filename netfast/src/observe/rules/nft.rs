@@ -1,10 +1,10 @@
 //! Findings in nftables rules (`NFT_MSG_GETRULE`, `linux/netfilter/nf_tables.h`), iptables-nft's among them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::Place;
 use super::ways::{Entrance, Graph};
-use crate::observe::nftables::{GETRULE, GETSET, NEWRULE, NEWSET, NFGENMSG, family};
+use crate::observe::nftables::{GETRULE, GETSET, GETSETELEM, NEWRULE, NEWSET, NEWSETELEM, NFGENMSG};
 use crate::observe::socket::{Asker, DUMP, NetlinkError};
 use crate::observe::wire::{Attr, Attrs, Message, Request};
 use crate::world::{NftChain, RuleFinding, RuleSource};
@@ -21,12 +21,30 @@ const NFTA_EXPR_NAME: u16 = 1;
 /// Looks through all rules of the socket's namespace.
 pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<RuleFinding>, NetlinkError> {
     let request = Request::new(GETSET, DUMP, &[0; NFGENMSG]);
-    let judging = asker.dump("nftables sets", &request, |sets: &mut BTreeSet<Set>, message| {
+    let sets = asker.dump("nftables sets", &request, |sets: &mut Sets, message| {
         if message.kind == NEWSET {
-            sets.extend(judging_set(message));
+            sets.note(message);
         }
         Ok(())
     })?;
+    let Sets { judging, mut maps } = sets;
+    // A map that has gone since is one that is not known, and its rule with it.
+    for (set, chains) in &mut maps {
+        let request = Request::new(GETSETELEM, DUMP, &[set.number, 0, 0, 0])
+            .attr(1, &terminated(&set.table))
+            .attr(2, &terminated(&set.name));
+        let found = asker.dump("nftables maps", &request, |found: &mut Sets, message| {
+            if message.kind == NEWSETELEM {
+                found.note_elements(message);
+            }
+            Ok(())
+        });
+        match found {
+            Ok(found) => *chains = Some(found.maps.into_values().flatten().flatten().collect()),
+            Err(error) if error.refused().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
     let request = Request::new(GETRULE, DUMP, &[0; NFGENMSG]);
     let rules = asker.dump("nftables rules", &request, |rules: &mut Vec<Rule>, message| {
         if message.kind == NEWRULE {
@@ -34,11 +52,11 @@ pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<Ru
         }
         Ok(())
     })?;
-    Ok(judge(rules, chains, &judging))
+    Ok(judge(rules, chains, &Sets { judging, maps }))
 }
 
 /// The findings of rules, with the ways that lead to each.
-pub fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, judging: &BTreeSet<Set>) -> Vec<RuleFinding> {
+pub fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, sets: &Sets) -> Vec<RuleFinding> {
     let mut graph = Graph::default();
     for chain in chains {
         let at = (chain.family.clone(), chain.table.clone(), chain.name.clone());
@@ -46,12 +64,21 @@ pub fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, judging: &BTreeS
     }
     for rule in &mut rules {
         let (family, table, _) = &rule.chain;
-        let is_judging = |set: &String| judging.contains(&(family.clone(), table.clone(), set.clone()));
-        if rule.sets.iter().any(is_judging) {
+        let set = |name: &String| Set {
+            number: rule.number,
+            table: table.clone(),
+            name: name.clone(),
+        };
+        if rule.sets.iter().any(|name| sets.judging.contains(&set(name))) {
             rule.reading.see(Place::Expression, "meter");
         }
-        if rule.has_map {
+        let maps: Vec<_> = rule.sets.iter().filter_map(|name| sets.maps.get(&set(name))).collect();
+        if rule.has_map && (maps.is_empty() || maps.contains(&&None)) {
             graph.obscure(family, table);
+        }
+        for to in maps.into_iter().flatten().flatten() {
+            let to = (family.clone(), table.clone(), to.clone());
+            graph.jump(rule.chain.clone(), to, rule.reading.common.clone());
         }
         if let Some(to) = &rule.reading.jump {
             let to = (family.clone(), table.clone(), to.clone());
@@ -64,19 +91,78 @@ pub fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, judging: &BTreeS
         .collect()
 }
 
-/// A set: its family, its table, its name.
-pub type Set = (String, String, String);
+/// A set or map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Set {
+    /// Its table's family (`NFPROTO_*`).
+    number: u8,
+    table: String,
+    name: String,
+}
 
-/// A set whose elements limit by rate or amount: to look something up in it is to be judged.
-pub fn judging_set(message: Message<'_>) -> Option<Set> {
-    // NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_EXPR (one) and NFTA_SET_EXPRESSIONS (a list).
+/// What matters of sets.
+#[derive(Clone, Debug, Default)]
+pub struct Sets {
+    /// Those whose elements limit by rate or amount: to look something up in one is to be judged.
+    judging: BTreeSet<Set>,
+    /// Those that lead to verdicts, and the chains that are among them, if it is known.
+    maps: BTreeMap<Set, Option<BTreeSet<String>>>,
+}
+
+impl Sets {
+    /// Reads a set's message.
+    pub fn note(&mut self, message: Message<'_>) {
+        /// `NFT_DATA_VERDICT`
+        const VERDICT: u32 = 0xffff_ff00;
+        // NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_DATA_TYPE, NFTA_SET_EXPR (one) and NFTA_SET_EXPRESSIONS (a list).
+        let attrs = Attrs::after(message.payload, NFGENMSG);
+        let (Some(number), Some(table), Some(name)) = (message.payload.first(), attrs.find(1), attrs.find(2)) else {
+            return;
+        };
+        let set = Set {
+            number: *number,
+            table: table.text(),
+            name: name.text(),
+        };
+        if is_rated(attrs, 17, 18) {
+            self.judging.insert(set.clone());
+        }
+        if attrs.find(6).and_then(Attr::be32) == Some(VERDICT) {
+            self.maps.entry(set).or_default();
+        }
+    }
+
+    /// Reads a message with elements of a set.
+    pub fn note_elements(&mut self, message: Message<'_>) {
+        let attrs = Attrs::after(message.payload, NFGENMSG);
+        if let (Some(number), Some(table), Some(name)) = (message.payload.first(), attrs.find(1), attrs.find(2)) {
+            let set = Set {
+                number: *number,
+                table: table.text(),
+                name: name.text(),
+            };
+            self.maps
+                .entry(set)
+                .or_default()
+                .get_or_insert_default()
+                .extend(targets(message));
+        }
+    }
+}
+
+/// The chains that elements of a map lead to.
+fn targets(message: Message<'_>) -> impl Iterator<Item = String> {
+    // NFTA_SET_ELEM_LIST_ELEMENTS; NFTA_SET_ELEM_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN
     let attrs = Attrs::after(message.payload, NFGENMSG);
-    is_rated(attrs, 17, 18)
-        .then(|| {
-            let family = family(*message.payload.first()?);
-            Some((family, attrs.find(1)?.text(), attrs.find(2)?.text()))
-        })
-        .flatten()
+    let elements = attrs.find(3).map_or(Attrs(&[]), Attr::nested);
+    elements.iter().filter_map(|element| {
+        let verdict = element.nested().find(2)?.nested().find(2)?;
+        Some(verdict.nested().find(2)?.text())
+    })
+}
+
+fn terminated(text: &str) -> Vec<u8> {
+    text.bytes().chain([0]).collect()
 }
 
 /// Whether a set, or a statement that adds to one, limits by rate or amount per element, or does what is not known:

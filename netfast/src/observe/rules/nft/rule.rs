@@ -28,6 +28,7 @@ pub fn parse(message: Message<'_>) -> Option<Rule> {
     let family = family(number);
     let mut rule = Rule {
         reading: Reading::new(Common::default(), ["bridge", "netdev"].contains(&family.as_str())),
+        number,
         chain: (family, text(NFTA_RULE_TABLE)?, text(NFTA_RULE_CHAIN)?),
         handle: attrs.find(NFTA_RULE_HANDLE).and_then(Attr::be64).unwrap_or(0),
         network: match number {
@@ -45,6 +46,8 @@ pub fn parse(message: Message<'_>) -> Option<Rule> {
 
 /// What has been read of a rule.
 pub struct Rule {
+    /// Its family (`NFPROTO_*`).
+    pub number: u8,
     /// Where it is.
     pub chain: Chain,
     /// The kernel's number of it.
@@ -64,6 +67,7 @@ pub struct Rule {
 impl Default for Rule {
     fn default() -> Self {
         Self {
+            number: 0,
             chain: Chain::default(),
             handle: 0,
             reading: Reading::default(),

@@ -90,7 +90,7 @@ fn findings_at(family: u8, hook: u32, expressions: &[Vec<u8>]) -> Vec<RuleFindin
     let bytes = request.finish(0);
     let rule = parse(Messages(&bytes).next().expect("one message")).expect("a rule");
     let chain = NftChain {
-        family: super::family(family),
+        family: crate::observe::nftables::family(family),
         table: "t".into(),
         name: "c".into(),
         kind: "filter".into(),
@@ -99,7 +99,7 @@ fn findings_at(family: u8, hook: u32, expressions: &[Vec<u8>]) -> Vec<RuleFindin
         device: None,
         policy_drop: false,
     };
-    judge(vec![rule], &[chain].into(), &BTreeSet::new())
+    judge(vec![rule], &[chain].into(), &Sets::default())
 }
 
 const IP: u8 = 2;
