@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use netfast_common::{device::Device, reason::Reason};
 
 use super::{Destination, Facts, Flows, Route, Step, addresses};
-use crate::plan::report::{EndpointReport, NetworkReport, Path, Published};
+use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Why};
 
 const ABOUT: &str = "destination";
 const CUT_OFF: &str = "the container's own side of its veth is down: nothing passes";
@@ -291,6 +291,16 @@ fn to_network(about: String, network: &NetworkReport, facts: &Facts<'_>) -> Step
     }
     if let Path::Slow(_) = network.path {
         return Step::planned(about, &network.path, "");
+    }
+    // Whoever has it is known by another one, unless it has not been heard at all yet.
+    let is_other = |endpoint: &EndpointReport| match &endpoint.path {
+        Path::Fast => facts.only_source(endpoint).is_some(),
+        Path::Slow(slow) => !matches!(slow.why, Why::NoMac | Why::NotAttached),
+    };
+    if !network.endpoints.is_empty() && network.endpoints.iter().all(is_other) {
+        let text = "the kernel routes it to a network of containers, and netfast knows those that are fast by other addresses: \
+                    what they send from this one is slow";
+        return Step::reason(about, Reason::Spoofed, text).guessed();
     }
     Step::decided(
         about,

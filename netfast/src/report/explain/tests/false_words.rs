@@ -264,7 +264,7 @@ fn a_destination_may_name_its_transport() {
 
 #[test]
 fn what_is_sent_from_another_address_is_not_fast() {
-    let state = state();
+    let state = with(|state| state.runtime.state = "none".into());
     let mut devices = told(&state);
     for (ifindex, last) in [(13, 2), (14, 3)] {
         let device = devices.get_mut(&ifindex).expect("an endpoint");
@@ -296,6 +296,9 @@ fn what_is_sent_from_another_address_is_not_fast() {
     );
     let other = explained("172.30.0.99");
     assert_eq!((other.verdict, why(&other)), (Verdict::Slow, vec!["spoofed"]));
+    // Nobody has been heard by this one, and all are known by others.
+    let nobody = explained("172.30.0.77");
+    assert_eq!((nobody.verdict, why(&nobody)), (Verdict::Slow, vec!["spoofed"]));
 }
 
 #[test]
