@@ -259,8 +259,8 @@ impl Parts {
         let any = |wanted: &[Change]| wanted.iter().any(|change| changes.contains(change));
         let device = changes.iter().any(|change| matches!(change, Change::Device { .. }));
         Self {
-            // One that is new may be a veth.
-            peers: device || any(&[Change::Links, Change::Overflow]),
+            // One that is new may be a veth, and a runtime sets the other end's address after that.
+            peers: device || any(&[Change::Links, Change::Containers, Change::Overflow]),
             // Links take routes with them when they go down, without a word about each IPv4 route.
             routes: device
                 || any(&[
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(
             of(&[Change::Containers, Change::Stations { port: 3 }]),
             Parts {
-                peers: false,
+                peers: true,
                 routes: false,
                 ruleset: false
             }
