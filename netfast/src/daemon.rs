@@ -9,11 +9,12 @@ use tokio::{
     sync::mpsc::Receiver,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 pub mod detach;
 mod error;
 pub mod health;
+mod heed;
 pub mod instance;
 pub mod lock;
 pub mod older;
@@ -301,55 +302,6 @@ impl Daemon {
                 () = self.observer.ended() => return Err(DaemonError::NoObservers),
                 () = self.service.beat_due() => {}
             }
-        }
-    }
-
-    /// Notes a hint and all that wait behind it. What makes the kernel's verdicts old makes learned flows old at once;
-    /// the pass that follows finds out whether it was more than that.
-    fn heed(&mut self, hint: Change, changes: &mut BTreeSet<Change>) {
-        let mut outdated = false;
-        let mut next = Some(hint);
-        while let Some(change) = next {
-            debug!("hint: {change:?}");
-            // Every time, even if the same is still to be read: a flow may have been learned in between.
-            outdated |= change.outdates_all_flows();
-            let some = match change {
-                Change::Neighbours { device, mac } => self.sync.datapath().outdate_neighbour(device, mac),
-                Change::Stations { port } => self.sync.datapath().outdate(port),
-                Change::Device { device } => self.sync.datapath().outdate_device(device),
-                Change::Programs { device } => {
-                    let name = self.world.links.get(&device).map(|link| link.name.as_str());
-                    if !self.sync.datapath().has_other_programs(device, name) {
-                        // Ours, most likely.
-                        next = self.hints.try_recv().ok();
-                        continue;
-                    }
-                    self.sync.datapath().outdate_device(device)
-                }
-                Change::Links
-                | Change::Addresses
-                | Change::Fdb
-                | Change::Routes
-                | Change::PolicyRules
-                | Change::Ipsec
-                | Change::Tc
-                | Change::Sysctls
-                | Change::Tuning
-                | Change::Ruleset
-                | Change::Queues
-                | Change::Containers
-                | Change::Runtime
-                | Change::Overflow => Ok(()),
-            };
-            if let Err(error) = some {
-                warn!("{:#}", anyhow::Error::new(error));
-                outdated = true;
-            }
-            changes.insert(change);
-            next = self.hints.try_recv().ok();
-        }
-        if outdated && let Err(error) = self.sync.datapath().new_epoch() {
-            warn!("{:#}", anyhow::Error::new(error));
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Observer {
     runtime: Option<docker::Runtime>,
     inside: Mutex<Inside>,
     inside_ttl: Duration,
+    /// The BPF links that have been looked at.
+    links: Mutex<programs::Links>,
     tasks: JoinSet<()>,
 }
 
@@ -98,7 +100,7 @@ impl Observer {
         let ipsec = netlink::xfrm::open();
         let memory = netlink::watch::Memory::read;
         let (known, stamp) =
-            spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(&programs::Links::new()))).await?;
+            spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(&programs::Links::default()))).await?;
         let (known, known_neighbours) = (known.0?, known.1?);
         let runtime = match config.docker_host {
             Some(host) => {
@@ -123,6 +125,7 @@ impl Observer {
             runtime,
             inside: Mutex::default(),
             inside_ttl: config.resync_interval,
+            links: Mutex::default(),
             tasks,
         };
         Ok((observer, receiver))
@@ -146,7 +149,15 @@ impl Observer {
     }
 
     async fn read(&self, world: &mut World, parts: Parts) -> Result<(), ObserveError> {
-        let kernel = spawn_blocking(move || Kernel::read(parts)).await??;
+        // Replaced whole, so a panic elsewhere leaves no half of it.
+        let known = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kernel = spawn_blocking(move || Kernel::read(parts, &known)).await??;
+        if let Some((_, links)) = &kernel.ruleset {
+            self.links
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone_from(links);
+        }
         if let Some(runtime) = &self.runtime {
             let docker::Cache {
                 runtime,
@@ -249,8 +260,8 @@ impl Parts {
         let any = |wanted: &[Change]| wanted.iter().any(|change| changes.contains(change));
         let device = changes.iter().any(|change| matches!(change, Change::Device { .. }));
         Self {
-            // One that is new may be a veth.
-            peers: device || any(&[Change::Links, Change::Overflow]),
+            // One that is new may be a veth, and a runtime sets the other end's address after that.
+            peers: device || any(&[Change::Links, Change::Containers, Change::Overflow]),
             // Links take routes with them when they go down, without a word about each IPv4 route.
             routes: device
                 || any(&[
@@ -270,12 +281,12 @@ struct Kernel {
     near: netlink::Snapshot,
     peers: Option<BTreeMap<u32, Peer>>,
     routing: Option<netlink::Routing>,
-    ruleset: Option<(Ruleset, BTreeSet<u32>)>,
+    ruleset: Option<(Ruleset, programs::Links)>,
     sysctls: Sysctls,
 }
 
 impl Kernel {
-    fn read(parts: Parts) -> Result<Self, NetlinkError> {
+    fn read(parts: Parts, known: &programs::Links) -> Result<Self, NetlinkError> {
         // Rules that cannot be read, as by a user without privileges, are a fact about the world and not a failure.
         let unreadable = |error: rules::RulesError| Ruleset {
             unreadable: Some(error.to_string()),
@@ -286,10 +297,9 @@ impl Kernel {
             peers: parts.peers.then(|| netlink::peers(&near.links)).transpose()?,
             near,
             routing: parts.routes.then(netlink::routing).transpose()?,
-            ruleset: parts.ruleset.then(|| {
-                let programs = programs::on_netfilter(&programs::links(&programs::Links::new()));
-                (rules::read().unwrap_or_else(unreadable), programs)
-            }),
+            ruleset: parts
+                .ruleset
+                .then(|| (rules::read().unwrap_or_else(unreadable), known.renewed())),
             sysctls: sysctl::read(),
         })
     }
@@ -317,9 +327,9 @@ impl Kernel {
             world.routes = routing.routes;
             world.policy_rules = routing.policy_rules;
         }
-        if let Some((ruleset, programs)) = self.ruleset {
+        if let Some((ruleset, links)) = self.ruleset {
             world.ruleset = ruleset;
-            world.netfilter_programs = programs;
+            world.netfilter_programs = links.on_netfilter;
         }
     }
 }
@@ -359,7 +369,7 @@ mod tests {
         assert_eq!(
             of(&[Change::Containers, Change::Stations { port: 3 }]),
             Parts {
-                peers: false,
+                peers: true,
                 routes: false,
                 ruleset: false
             }
@@ -393,6 +403,7 @@ mod tests {
             runtime: None,
             inside: Mutex::default(),
             inside_ttl: Duration::ZERO,
+            links: Mutex::default(),
             tasks,
         };
         let soon = Duration::from_millis(50);

@@ -30,7 +30,7 @@ impl Stamp {
             queues: nfqueue::bound().ok(),
             sysctls: sysctl::read(),
             attached: programs::look().ok(),
-            links: programs::links(known),
+            links: known.renewed(),
         }
     }
 
@@ -58,8 +58,7 @@ impl Stamp {
     }
 
     fn of_tables(&self, before: &Self) -> impl Iterator<Item = Change> + use<> {
-        let ruleset = self.legacy != before.legacy
-            || programs::on_netfilter(&self.links) != programs::on_netfilter(&before.links);
+        let ruleset = self.legacy != before.legacy || self.links.on_netfilter != before.links.on_netfilter;
         let queues = self.queues != before.queues;
         let sysctls = self.sysctls.of_verdicts() != before.sysctls.of_verdicts();
         let tuning = self.sysctls != before.sysctls && !sysctls;
@@ -108,7 +107,7 @@ mod tests {
                 ..Sysctls::default()
             },
             attached: None,
-            links: Links::new(),
+            links: Links::default(),
         };
         let changes = |edit: fn(&mut Sysctls)| {
             let mut now = before.clone();

@@ -20,28 +20,33 @@ pub struct Attached {
     pub tcx: [Option<u64>; 2],
 }
 
-/// The BPF links of the machine by their numbers, which are never given twice; whether each is to a netfilter hook.
-pub type Links = BTreeMap<u32, bool>;
-
-/// Lists the links; only those that are not known yet are looked at. Without privileges there are none.
-pub fn links(known: &Links) -> Links {
-    let mut links = Links::new();
-    let mut last = 0;
-    while let Ok(Some(id)) = bpf::next_link(last) {
-        let is_netfilter = known.get(&id).copied();
-        // One that is gone meanwhile is none.
-        links.insert(
-            id,
-            is_netfilter.unwrap_or_else(|| bpf::is_netfilter_link(id).unwrap_or(false)),
-        );
-        last = id;
-    }
-    links
+/// What is known of the BPF links of the machine. The kernel numbers them upwards (`idr_alloc_cyclic`), so those that are
+/// new come after all that were seen: a machine has thousands, and each step from one to the next is microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    last: u32,
+    /// Those to netfilter hooks. The kernel does not say in which namespace they are.
+    pub on_netfilter: BTreeSet<u32>,
 }
 
-/// The links to netfilter hooks. The kernel does not say in which namespace they are.
-pub fn on_netfilter(links: &Links) -> BTreeSet<u32> {
-    links.iter().filter(|(_, is)| **is).map(|(id, _)| *id).collect()
+impl Links {
+    /// Looks at those that are new, and which are gone of those to netfilter hooks. Without privileges there are none.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        let is_there = |id: &u32| bpf::next_link(id - 1).is_ok_and(|next| next == Some(*id));
+        let mut links = Self {
+            last: self.last,
+            on_netfilter: self.on_netfilter.iter().copied().filter(is_there).collect(),
+        };
+        while let Ok(Some(id)) = bpf::next_link(links.last) {
+            // One that is gone meanwhile is none.
+            if bpf::is_netfilter_link(id).unwrap_or(false) {
+                links.on_netfilter.insert(id);
+            }
+            links.last = id;
+        }
+        links
+    }
 }
 
 /// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each.

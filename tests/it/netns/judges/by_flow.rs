@@ -185,11 +185,19 @@ fn a_locked_port() {
 
 #[test]
 fn a_port_that_gets_nothing_for_unknown_stations() {
-    stopped_by(
-        Way::Bridge,
-        "bridge link set dev VETH_A flood off learning off; bridge fdb del MAC_A dev VETH_A master",
-        "bridge link set dev VETH_A flood on learning on",
-    );
+    let before = |lab: &Lab| {
+        let line = named(lab, "bridge link set dev VETH_A flood off learning off");
+        lab.topo
+            .host()
+            .sh(&line)
+            .expect("a port that gets only what is for known stations");
+    };
+    let on = |lab: &Lab| {
+        let forgotten = named(lab, "bridge fdb del MAC_A dev VETH_A master");
+        let flooded = named(lab, "bridge link set dev VETH_A flood on learning on");
+        Box::new(held(lab, &forgotten, &flooded)) as Held
+    };
+    stopped(Way::Bridge, before, on);
 }
 
 /// The bridge looks for the container behind its neighbour's port, and no frame leaves by the port that it came in by.

@@ -21,7 +21,7 @@ use netfast_tests::{
 };
 
 use super::{
-    Held, SELDOM, UNWANTED, Undo, WANTED, Way, ask_with, held, judged, judges_on, last_answer,
+    Held, SELDOM, SILENCE, UNWANTED, Undo, WANTED, Way, ask_with, held, judged, judges_on, last_answer,
     program::{Judge, Pinned, Place},
 };
 use crate::netns::lab::{Lab, at, topology, udp, until_answered, warm};
@@ -83,8 +83,9 @@ fn native_xdp_in_the_container_is_noticed_at_once() {
     let (_echo, socket) = Way::Bridge.open(&lab, 40_102);
     until_answered(&socket, "the first answer");
     warm(&lab, &socket);
-    // More often than the poll could be lucky.
-    for _ in 0..4 {
+    // At other moments between two polls each time: one of these would find it late.
+    for moment in 0..4 {
+        thread::sleep(Duration::from_millis(250) * moment);
         let judge = Judge::on(&lab.topo.container(0, 0).ns, "eth0", Place::XdpNative);
         let last = last_answer(&socket, UNWANTED, Instant::now());
         assert!(last < Duration::from_millis(400), "{last:?}");
@@ -167,6 +168,20 @@ fn tcx_egress_of_the_uplink() {
 #[test]
 fn xdp_on_the_bridge() {
     program(Way::Out, At::Bridge, Place::XdpGeneric);
+}
+
+/// The first program on a bridge changes its features, which is announced; another one by a link is not.
+#[test]
+fn another_xdp_program_on_the_bridge() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    judged(Way::Out, |lab| {
+        let attach = || Judge::on(lab.topo.host(), &lab.topo.bridges[0].name, Place::XdpGeneric);
+        drop(attach());
+        thread::sleep(SILENCE);
+        Box::new(attach())
+    });
 }
 
 #[test]
