@@ -31,12 +31,14 @@ const SHRINKING: Duration = Duration::from_mins(1);
 /// So many failures are enough to see what is wrong.
 const ENOUGH: usize = 8;
 
-/// Set: the first seed that differs ends the run, and is not made smaller.
+/// Set: so many seeds that differ end the run, one if it is no number, and none is made smaller.
 const BRIEF: &str = "NETFAST_SEEDS_BRIEF";
 
 /// The table must show each reason so often, in a run of so many seeds.
 const LEAST: u64 = 20;
 const MANY: u64 = 2000;
+/// And each kind of judge as often in so many seeds.
+const EACH: u64 = 3000;
 
 /// So many batches are played at the same time: most of the time netfast is waited for. On two CPUs a seed takes 0.5 s
 /// then, of 1.2 s for one after the other.
@@ -117,12 +119,18 @@ pub fn seeds(from: u64, count: u64, json: Option<PathBuf>) {
         played < MANY || rare.is_empty(),
         "{played} seeds, and yet these reasons were hit fewer than {LEAST} times: {rare:?}"
     );
+    let least = LEAST * played / EACH;
+    let seldom = coverage.seldom(least);
+    assert!(
+        played < MANY || seldom.is_empty(),
+        "{played} seeds, and yet these judges occurred fewer than {least} times: {seldom:?}"
+    );
 }
 
 impl Run {
     /// Plays batches until none is left.
     fn lane(&self, lane: usize) {
-        let enough = if env::var_os(BRIEF).is_some() { 1 } else { ENOUGH };
+        let enough = env::var(BRIEF).map_or(ENOUGH, |text| text.parse().unwrap_or(1));
         while let Some(batch) = self.next_batch() {
             if self.tally.lock().expect("the tally").failures.len() >= enough {
                 return;

@@ -296,7 +296,10 @@ impl Play<'_> {
             self.note_loose(self.live[number].talk.port);
         }
         let made = packets::make(packet, odd);
-        let is_in_order = matches!(odd, Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_) | Odd::Gso { .. });
+        let is_in_order = matches!(
+            odd,
+            Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_) | Odd::Gso { .. } | Odd::Ftp(..)
+        );
         let bytes = made[0].payload.len();
         self.say_spoilt(number, by, made, odd);
         if is_in_order {
