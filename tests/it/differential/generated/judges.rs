@@ -146,7 +146,12 @@ impl Arena {
                 )
             }
         };
-        (self.change(&line, &back), Expect::Announced)
+        let expect = if matches!(hole, Hole::Xfrm(_)) {
+            Expect::Planned
+        } else {
+            Expect::Announced
+        };
+        (self.change(&line, &back), expect)
     }
 
     fn attach(&mut self, number: usize, foreign: Foreign) -> Result<(), String> {
@@ -248,8 +253,16 @@ impl Arena {
 /// Whether netfast hears of it.
 fn announced_by(foreign: Foreign) -> Expect {
     match (foreign.hook, foreign.spot) {
-        // What runs inside a container behind the place where redirected packets come out.
-        (Hook::XdpGeneric | Hook::Tcx { .. }, Spot::Inside(_)) => Expect::Nothing,
+        // What runs inside a container behind the place where redirected packets come out, and what drops before
+        // netfast's program runs.
+        (Hook::XdpGeneric | Hook::Tcx { .. }, Spot::Inside(_))
+        | (
+            Hook::Tcx {
+                egress: false,
+                first: true,
+            },
+            Spot::Host(_),
+        ) => Expect::Nothing,
         // Nobody announces them.
         (Hook::Tcx { .. }, _) => Expect::Found,
         // The other end of the veth announces itself: it has other features now.

@@ -78,6 +78,9 @@ pub enum Expect {
 /// The passes of the daemon are up to so far apart, and one takes a while.
 const PLANNING: Duration = Duration::from_millis(200);
 
+/// What is polled once a second has been looked at by then.
+const POLLING: Duration = Duration::from_millis(1300);
+
 /// How often netfast's notes are looked at.
 const GLANCE: Duration = Duration::from_micros(1500);
 
@@ -121,7 +124,7 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         Expect::Polled => (patience.polled, patience.quiet),
         Expect::Perhaps => (patience.perhaps, patience.quiet),
         Expect::Planned | Expect::Judged => (patience.announced, patience.quiet.max(PLANNING)),
-        Expect::Found | Expect::JudgedLater => (patience.polled, patience.quiet.max(PLANNING)),
+        Expect::Found | Expect::JudgedLater => (patience.announced.max(POLLING), patience.quiet.max(PLANNING)),
     };
     let start = Instant::now();
     let mut last = before.clone();

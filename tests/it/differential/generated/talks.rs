@@ -197,8 +197,8 @@ impl Play<'_> {
         let live = &self.live[number];
         if live.is_tcp() {
             let answer = live.with_flags(By::Server, SYN | ACK, &MSS);
-            self.say(number, By::Server, vec![answer]);
-            self.live[number].advance(By::Server, 1);
+            let got = self.say(number, By::Server, vec![answer]);
+            self.advance_if_heard(number, By::Server, 1, &got);
             let end = self.live[number].with_flags(By::Client, ACK, &[]);
             self.say(number, By::Client, vec![end]);
         } else if live.server.is_some() {
@@ -244,6 +244,20 @@ impl Play<'_> {
         true
     }
 
+    /// What is lost will be sent again, and nobody acknowledges what he did not get: conntrack may judge windows.
+    fn advance_if_heard(&mut self, number: usize, by: By, bytes: usize, got: &Got) {
+        let live = &mut self.live[number];
+        let listener = match by {
+            By::Client => live.server,
+            By::Server => Some(live.talk.client),
+        };
+        let frames = listener.and_then(|place| got.get(&place));
+        let mut tuples = frames.into_iter().flatten().filter_map(Frame::tuple);
+        if tuples.any(|tuple| tuple.protocol == live.raw.protocol) {
+            live.advance(by, bytes);
+        }
+    }
+
     /// First packets, which nobody answers.
     pub fn knock(&mut self, number: usize, times: u8) {
         for _ in 0..times {
@@ -268,8 +282,8 @@ impl Play<'_> {
                     continue;
                 }
                 let packet = live.ordinary(by, &payload);
-                live.advance(by, payload.len());
-                self.say(number, by, vec![packet]);
+                let got = self.say(number, by, vec![packet]);
+                self.advance_if_heard(number, by, payload.len(), &got);
             }
         }
     }
@@ -301,9 +315,9 @@ impl Play<'_> {
             Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_) | Odd::Gso { .. } | Odd::Ftp(..)
         );
         let bytes = made[0].payload.len();
-        self.say_spoilt(number, by, made, odd);
+        let got = self.say_spoilt(number, by, made, odd);
         if is_in_order {
-            self.live[number].advance(by, bytes);
+            self.advance_if_heard(number, by, bytes, &got);
         }
     }
 
@@ -311,8 +325,8 @@ impl Play<'_> {
     pub fn finish(&mut self, number: usize, by: By) {
         if self.live[number].is_tcp() {
             let packet = self.live[number].with_flags(by, FIN | ACK, &[]);
-            self.say(number, by, vec![packet]);
-            self.live[number].advance(by, 1);
+            let got = self.say(number, by, vec![packet]);
+            self.advance_if_heard(number, by, 1, &got);
         }
     }
 
