@@ -2,7 +2,7 @@
 //! netfast off and on.
 //!
 //! - [`arena`], [`rules`]: the host's namespaces, and the rules in it;
-//! - [`play`], [`talks`], [`packets`], [`events`]: a script, step by step;
+//! - [`play`], [`talks`], [`icmp`], [`packets`], [`events`]: a script, step by step;
 //! - [`judges`], [`programs`]: what others attach;
 //! - [`transfer`], [`datagrams`], [`relay`]: real sockets, and a program that sends on what it got;
 //! - [`meddle`]: what happens to netfast itself meanwhile;
@@ -18,6 +18,7 @@ mod arena;
 mod compare;
 mod datagrams;
 mod events;
+mod icmp;
 mod judges;
 mod meddle;
 mod packets;
