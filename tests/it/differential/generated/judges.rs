@@ -255,7 +255,7 @@ fn announced_by(foreign: Foreign) -> Expect {
     match (foreign.hook, foreign.spot) {
         // What runs inside a container behind the place where redirected packets come out, and what drops before
         // netfast's program runs.
-        (Hook::XdpGeneric | Hook::Tcx { .. }, Spot::Inside(_))
+        (Hook::Tcx { .. }, Spot::Inside(_))
         | (
             Hook::Tcx {
                 egress: false,
@@ -263,8 +263,9 @@ fn announced_by(foreign: Foreign) -> Expect {
             },
             Spot::Host(_),
         ) => Expect::Nothing,
-        // Nobody announces them.
-        (Hook::Tcx { .. }, _) => Expect::Found,
+        // Nobody announces them to the host. (The kernel leaves out generic XDP for what `bpf_redirect` has sent,
+        // `skb_is_redirected` in `net/core/dev.c`.)
+        (Hook::Tcx { .. }, _) | (Hook::XdpGeneric, Spot::Inside(_)) => Expect::Found,
         // The other end of the veth announces itself: it has other features now.
         (Hook::XdpNative | Hook::XdpGeneric | Hook::Filter { .. } | Hook::Block { .. } | Hook::Netdev { .. }, _) => {
             Expect::Planned
