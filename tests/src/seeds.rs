@@ -1,6 +1,6 @@
 //! Generated differential tests, the pure part: a seed gives a scenario, and a scenario can be made smaller.
 //!
-//! - [`scenario`], [`rule`], [`step`], [`odd`]: what a scenario is, as data that can be printed and stored;
+//! - [`scenario`], [`rule`], [`step`], [`judge`], [`odd`]: what a scenario is, as data that can be printed and stored;
 //! - [`generate`]: from a seed to a scenario, always the same one;
 //! - [`keep`], [`shrink`]: a part of a scenario, and the smallest part that still fails;
 //! - [`coverage`]: what a run has hit;
@@ -10,6 +10,7 @@
 
 pub mod coverage;
 pub mod generate;
+pub mod judge;
 pub mod keep;
 pub mod names;
 pub mod odd;

@@ -38,6 +38,10 @@ pub struct Args {
     /// Packet, differential, namespaces: the first seed of `--cases`, `--seeds` and `--worlds`.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
+    /// Differential: only those of `--seeds` that have something of such a kind, `xfrm policy` for instance: the table at a
+    /// run's end tells the kinds.
+    #[arg(long, value_name = "KIND", requires = "seeds")]
+    with: Option<String>,
     /// Differential: the generated case of this seed, told whole.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["only", "seeds"])]
     seed: Option<u64>,
@@ -240,6 +244,9 @@ fn seeds(built: &Built, args: &Args) -> Result<()> {
     command
         .args(["--exact", SEEDS, "--nocapture"])
         .env("NETFAST_SEEDS", format!("{from}+{count}"));
+    if let Some(kind) = &args.with {
+        command.env("NETFAST_SEEDS_WITH", kind);
+    }
     match &args.keep {
         Some(keep) => command.env("NETFAST_SEEDS_KEEP", keep),
         None => command.env("NETFAST_SEEDS_JSON", target_dir()?.join("seeds.json")),

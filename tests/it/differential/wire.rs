@@ -39,7 +39,7 @@ pub enum Checksum {
 /// The transport part.
 #[derive(Clone, Debug)]
 pub enum Transport {
-    /// TCP with a window of 64 KiB less one and these options.
+    /// TCP with these options.
     Tcp {
         seq: u32,
         ack: u32,
@@ -71,6 +71,8 @@ pub struct Packet {
     pub options: Vec<u8>,
     pub ip_checksum: Checksum,
     pub transport_checksum: Checksum,
+    /// TCP's.
+    pub window: u16,
     pub vlan: Option<u16>,
     /// Bytes behind the IP packet, which a network card pads short frames with.
     pub trailer: Vec<u8>,
@@ -94,6 +96,7 @@ impl Packet {
             options: Vec::new(),
             ip_checksum: Checksum::Right,
             transport_checksum: Checksum::Right,
+            window: 0xffff,
             vlan: None,
             trailer: Vec::new(),
             source_mac: None,
@@ -208,7 +211,9 @@ impl Packet {
                 bytes.extend(seq.to_be_bytes());
                 bytes.extend(ack.to_be_bytes());
                 let words = u8::try_from((20 + options.len()) / 4).expect("a header length");
-                bytes.extend([words << 4, *flags, 0xff, 0xff, 0, 0, 0, 0]);
+                bytes.extend([words << 4, *flags]);
+                bytes.extend(self.window.to_be_bytes());
+                bytes.extend([0; 4]);
                 bytes.extend(options);
                 (bytes, 16)
             }

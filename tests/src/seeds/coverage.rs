@@ -4,7 +4,16 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::{keep::Part, rule::Rule, step::Step};
+use super::{
+    judge,
+    keep::Part,
+    rule::{
+        Rule,
+        sieve::{Form, Sieve},
+        steady::Steady,
+    },
+    step::Step,
+};
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
@@ -18,6 +27,8 @@ pub struct Coverage {
     pub rules: Counts,
     /// Kinds of steps, each time that one was played.
     pub steps: Counts,
+    /// Kinds of steps that the kernel refused, each time; they are counted as played, too.
+    pub in_vain: Counts,
     /// Packets by reason, with netfast on.
     pub reasons: Counts,
     /// Reasons that no traffic can cause: why, and where they are tested instead.
@@ -34,18 +45,19 @@ impl Coverage {
     /// Counts what is played of a scenario.
     pub fn note(&mut self, part: &Part) {
         self.seeds += 1;
-        let mut kinds: Vec<&str> = part
-            .rules
-            .iter()
-            .map(|number| part.scenario.rules[*number].kind())
-            .collect();
+        let mut rules: Vec<&Rule> = part.rules.iter().map(|number| &part.scenario.rules[*number]).collect();
         for number in &part.steps {
             let step = &part.scenario.steps[*number];
             *self.steps.entry(step.kind().to_owned()).or_default() += 1;
             if let Step::AddRule(rule) = step {
-                kinds.push(Rule::kind(rule));
+                rules.push(rule);
+            }
+            if let Step::Attach(foreign) = step {
+                *self.steps.entry(foreign.place().to_owned()).or_default() += 1;
             }
         }
+        let kinds = rules.iter().map(|rule| rule.kind());
+        let mut kinds: Vec<&str> = kinds.chain(rules.iter().filter_map(|rule| rule.place())).collect();
         kinds.sort_unstable();
         kinds.dedup();
         for kind in kinds {
@@ -59,6 +71,7 @@ impl Coverage {
         for (mine, others) in [
             (&mut self.rules, &other.rules),
             (&mut self.steps, &other.steps),
+            (&mut self.in_vain, &other.in_vain),
             (&mut self.reasons, &other.reasons),
         ] {
             for (name, count) in others {
@@ -80,6 +93,20 @@ impl Coverage {
             .map(|(name, _)| name.as_str())
             .collect()
     }
+
+    /// Kinds of judges that occurred fewer times than this: rules that some packets of a flow are caught by, rules that
+    /// nothing has to be slow for, and what is attached or switched. What the kernel refused did not occur.
+    pub fn seldom(&self, least: u64) -> Vec<&'static str> {
+        let rules = Sieve::ALL.map(Sieve::kind).into_iter();
+        let rules = rules.chain(Form::KINDS).chain(Steady::KINDS);
+        let rules = rules.map(|kind| (kind, self.rules.get(kind).copied().unwrap_or_default()));
+        let steps = judge::KINDS.into_iter().map(|kind| {
+            let played = self.steps.get(kind).copied().unwrap_or_default();
+            (kind, played - self.in_vain.get(kind).copied().unwrap_or_default())
+        });
+        let all = rules.chain(steps);
+        all.filter(|(_, count)| *count < least).map(|(kind, _)| kind).collect()
+    }
 }
 
 impl fmt::Display for Coverage {
@@ -92,6 +119,7 @@ impl fmt::Display for Coverage {
         for (title, counts) in [
             ("rules (scenarios)", &self.rules),
             ("steps (times)", &self.steps),
+            ("refused by the kernel (times)", &self.in_vain),
             ("reasons (packets)", &self.reasons),
         ] {
             writeln!(f, "\n{title}")?;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::scenario::Place;
+use super::{scenario::Place, step::Device};
 
 /// A bridge of the host.
 pub fn bridge(number: usize) -> String {
@@ -77,6 +77,15 @@ pub fn veth(place: Place) -> String {
     match place {
         Place::Container(bridge, index) => format!("veth{bridge}x{index}"),
         Place::Outside(uplink) => self::uplink(uplink),
+    }
+}
+
+/// An interface of the host.
+pub fn device(device: Device) -> String {
+    match device {
+        Device::Bridge(bridge) => self::bridge(bridge),
+        Device::Veth(place) => veth(place),
+        Device::Uplink(uplink) => self::uplink(uplink),
     }
 }
 

@@ -68,6 +68,14 @@ pub enum Odd {
         /// As many as fit.
         long: bool,
     },
+    /// TCP option: a selective acknowledgement of one block.
+    Sack,
+    /// TCP window.
+    Window(u16),
+    /// A payload with a certain word at its beginning.
+    Needle,
+    /// FTP's command that tells the sender's address (`PORT`), at this port of the sender's.
+    Ftp(Place, u16),
     /// TCP: ahead of the window by this much.
     OutOfWindow(u32),
     /// IP length field shorter than the packet, so that bytes follow that belong to no header.
@@ -120,6 +128,10 @@ impl Odd {
             Self::MulticastAddress => "packet: to a multicast address",
             Self::Flags(_) => "packet: TCP flags",
             Self::TcpOptions { .. } => "packet: TCP options",
+            Self::Sack => "packet: TCP SACK",
+            Self::Window(_) => "packet: TCP window",
+            Self::Needle => "packet: a word in the payload",
+            Self::Ftp(..) => "packet: FTP PORT",
             Self::OutOfWindow(_) => "packet: ahead of the window",
             Self::Padded(_) => "packet: padded",
             Self::Truncated(_) => "packet: truncated",

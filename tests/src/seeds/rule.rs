@@ -9,6 +9,12 @@ use super::{
     scenario::{Place, Protocol},
 };
 
+pub mod sieve;
+pub mod steady;
+
+use sieve::{Form, Sieve};
+use steady::Steady;
+
 /// What a rule is about; what is `None` is not asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
@@ -106,6 +112,10 @@ pub enum Rule {
     Queue(Match),
     /// The host answers handshakes to this port itself.
     Synproxy(u16),
+    /// What catches some packets of a flow and not others drops them.
+    Sieve(Form, Sieve, Match),
+    /// What says the same of all packets of a flow drops them.
+    Steady(Steady, Match),
 }
 
 /// A line for iptables: table, chain, and what follows.
@@ -195,6 +205,8 @@ impl Rule {
         };
         match self {
             Self::Own(..) | Self::Bridge(..) | Self::Account(_) => Vec::new(),
+            Self::Sieve(form, sieve, what) => sieve::iptables(*form, *sieve, what),
+            Self::Steady(steady, what) => steady.iptables(what),
             Self::User(verdict, what) => {
                 let is_tcp = what.protocol == Some(Protocol::Tcp);
                 let target = match verdict {
@@ -277,8 +289,30 @@ impl Rule {
         }
     }
 
+    /// A line for the chain FORWARD of iptables-legacy's filter table.
+    pub fn legacy(&self) -> Option<String> {
+        let Self::Sieve(form, sieve, what) = self else {
+            return None;
+        };
+        sieve::legacy(*form, *sieve, what)
+    }
+
+    /// A line for the chain FORWARD of ebtables' filter table.
+    pub fn ebtables(&self) -> Option<String> {
+        let Self::Sieve(form, _, what) = self else {
+            return None;
+        };
+        sieve::ebtables(*form, what)
+    }
+
     /// The nftables table that it needs, with this name, if it needs one.
     pub fn nft(&self, table: &str) -> Option<String> {
+        if let Self::Sieve(form, sieve, what) = self {
+            return sieve::nft(*form, *sieve, what, table);
+        }
+        if let Self::Steady(steady, _) = self {
+            return steady.nft(table);
+        }
         let (hook, priority, verdict, text) = if let Self::Own(chain, priority, verdict, what) = self {
             (chain.hook(), *priority, *verdict, what.nft(Some(*chain)))
         } else if let Self::Bridge(chain, verdict, what) = self {
@@ -309,7 +343,13 @@ impl Rule {
 
     /// The family of its nftables table, if it has one.
     pub const fn family(&self) -> Option<&'static str> {
-        if matches!(self, Self::Own(..) | Self::Account(_)) {
+        if let Self::Sieve(form, ..) = self {
+            return form.family();
+        }
+        if matches!(
+            self,
+            Self::Own(..) | Self::Account(_) | Self::Steady(Steady::NamedSet(_), _)
+        ) {
             Some("inet")
         } else if matches!(self, Self::Bridge(..)) {
             Some("bridge")
@@ -349,6 +389,17 @@ impl Rule {
             Self::Length(..) => "length",
             Self::Queue(_) => "NFQUEUE",
             Self::Synproxy(_) => "SYNPROXY",
+            Self::Sieve(_, sieve, _) => sieve.kind(),
+            Self::Steady(steady, _) => steady.kind(),
+        }
+    }
+
+    /// Where it stands, for the coverage table; most kinds stand in one place only.
+    pub const fn place(&self) -> Option<&'static str> {
+        if let Self::Sieve(form, ..) = self {
+            Some(form.kind())
+        } else {
+            None
         }
     }
 
@@ -367,6 +418,7 @@ impl Rule {
                 | Self::Notrack(_)
                 | Self::Helper(_)
                 | Self::Synproxy(_)
+                | Self::Sieve(..)
         )
     }
 }

@@ -36,11 +36,12 @@ pub struct Shape {
     pub revalidate_ms: u64,
     /// Packets of each direction that netfast only counts before it learns.
     pub learn_after: u8,
-    /// conntrack does not check checksums (`nf_conntrack_checksum` 0), with netfast off and on.
-    ///
-    /// Only in such shapes packets with wrong transport checksums are sent: conntrack leaves such a packet alone and
-    /// untranslated, netfast translates it and leaves it as wrong as it was, and so does conntrack without the check.
+    /// conntrack does not check checksums (`nf_conntrack_checksum` 0), with netfast off and on, so packets with wrong
+    /// ones are translated like others; else it leaves them alone.
     pub unsummed: bool,
+    /// conntrack judges windows (`nf_conntrack_tcp_be_liberal` 0), with netfast off and on. netfast takes that from the
+    /// connections that it carries, and only from those; so in such shapes all segments are in their windows.
+    pub strict: bool,
 }
 
 impl Shape {

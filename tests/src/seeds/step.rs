@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{odd::Odd, rule::Rule, scenario::Place};
+use super::{
+    judge::{Foreign, Hole, Shaper, Switch},
+    odd::Odd,
+    rule::Rule,
+    scenario::Place,
+};
 
 /// One thing that happens. Conversations are named by their number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,10 +66,24 @@ pub enum Step {
     Forwarding(bool),
     /// The host gets one more address on an uplink.
     Address(usize),
-    /// A queueing discipline on a container's veth.
-    Qdisc(Place),
-    /// A port of a bridge is isolated, or in hairpin mode.
+    /// A queueing discipline on an interface.
+    Qdisc(Device, Shaper),
+    /// A port of a bridge is isolated, locked, blocked, or in hairpin mode.
     Port(Place, PortFlag),
+    /// Others attach a program, a filter or a chain.
+    Attach(Foreign),
+    /// The host drops what it would forward.
+    Hole(Hole),
+    /// A switch of one interface.
+    Switch(Device, Switch),
+    /// An interface goes down.
+    Down(Device),
+    /// It comes up again.
+    Up(Device),
+    /// conntrack forgets the connections from a container, or all.
+    Forget(Option<Place>),
+    /// A container gets a packet filter of its own, which drops what comes for its sockets by UDP.
+    Inner(Place),
     /// The host's first packets of its own to a container, and its answer.
     HostTalk(Place, u8),
     /// Packets of a conversation while netfast, or a part of it, is switched off.
@@ -155,6 +174,10 @@ pub enum PortFlag {
     Isolated,
     /// May send a packet back where it came from.
     Hairpin,
+    /// Lets in what comes from stations that the bridge knows to be there, and has just forgotten all of them.
+    Locked,
+    /// Neither sends nor receives, as a spanning tree may say.
+    Blocked,
 }
 
 impl Step {
@@ -189,8 +212,15 @@ impl Step {
             | Self::CallIptablesAll(_)
             | Self::Forwarding(_)
             | Self::Address(_)
-            | Self::Qdisc(_)
+            | Self::Qdisc(..)
             | Self::Port(..)
+            | Self::Attach(_)
+            | Self::Hole(_)
+            | Self::Switch(..)
+            | Self::Down(_)
+            | Self::Up(_)
+            | Self::Forget(_)
+            | Self::Inner(_)
             | Self::HostTalk(..)
             | Self::Relayed(..)
             | Self::Pause(_) => None,
@@ -235,9 +265,19 @@ impl Step {
             Self::CallIptablesAll(_) => "the host's br_netfilter switched",
             Self::Forwarding(_) => "forwarding switched",
             Self::Address(_) => "address added",
-            Self::Qdisc(_) => "qdisc added",
+            Self::Qdisc(_, Shaper::Fifo) => "qdisc added",
+            Self::Qdisc(_, Shaper::Bucket) => "token bucket added",
             Self::Port(_, PortFlag::Isolated) => "port isolated",
             Self::Port(_, PortFlag::Hairpin) => "port in hairpin mode",
+            Self::Port(_, PortFlag::Locked) => "port locked",
+            Self::Port(_, PortFlag::Blocked) => "port blocked",
+            Self::Attach(foreign) => foreign.kind(),
+            Self::Hole(hole) => hole.kind(),
+            Self::Switch(_, switch) => switch.kind(),
+            Self::Down(_) => "interface down",
+            Self::Up(_) => "interface up",
+            Self::Forget(_) => "conntrack forgets",
+            Self::Inner(_) => "packet filter inside a container",
             Self::HostTalk(..) => "host to container",
             Self::SwitchedOff(..) => "netfast switched off",
             Self::Torn(_) => "flow replaced while read",

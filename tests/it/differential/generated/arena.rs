@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     ops::RangeInclusive,
     os::fd::OwnedFd,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +20,8 @@ use netfast_tests::{
         scenario::{CONTAINER_PORT, HOST_PORT, PUBLISHED_PORT, Place, REAL_PORTS, Shape},
     },
 };
+
+use super::programs::Attached;
 
 use super::super::{
     describe::{Frame, MacNames},
@@ -63,6 +66,8 @@ pub struct Arena {
     pub is_confused: bool,
     /// Tables of users' own, with their family.
     pub tables: Vec<(&'static str, String)>,
+    /// iptables-legacy has rules.
+    pub has_legacy: bool,
     /// netfast's maps.
     pub maps: Option<Tables>,
     // In the order of dropping: the daemon before its namespace.
@@ -84,6 +89,8 @@ pub enum Undo {
     Line(String),
     /// By a new veth pair for a container.
     Container(Place),
+    /// By letting it go.
+    Program(Arc<Attached>),
 }
 
 impl Arena {
@@ -118,6 +125,7 @@ impl Arena {
             real_clients: 0,
             is_confused: false,
             tables: Vec::new(),
+            has_legacy: false,
             maps: None,
             netfast: None,
             listener,
@@ -370,8 +378,8 @@ fn set_sysctls(host: &NetNs, shape: &Shape) -> Result<()> {
         "net.ipv4.ipfrag_time=3600".to_owned(),
         format!("net.netfilter.nf_conntrack_checksum={}", u8::from(!shape.unsummed)),
         // By design netfast has each connection that it carries marked so: conntrack sees one segment a second, and would
-        // call the others' successors invalid. Connections that it does not carry have cases of their own (`window`).
-        "net.netfilter.nf_conntrack_tcp_be_liberal=1".to_owned(),
+        // call the others' successors invalid.
+        format!("net.netfilter.nf_conntrack_tcp_be_liberal={}", u8::from(!shape.strict)),
     ]);
     host.sh(&format!("sysctl -qw {}", lines.join(" "))).map(drop)
 }

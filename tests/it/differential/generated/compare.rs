@@ -2,9 +2,8 @@
 //! the reason goes.
 //!
 //! More is excluded by what is done to both hosts:
-//! - `nf_conntrack_tcp_be_liberal` is set in both, see [`arena`](super::arena);
-//! - wrong transport checksums are sent only where conntrack does not check them, in both, see
-//!   [`Shape::unsummed`](netfast_tests::seeds::scenario::Shape::unsummed);
+//! - `nf_conntrack_tcp_be_liberal` is set in both, or else all segments are in their windows, see
+//!   [`Shape::strict`](netfast_tests::seeds::scenario::Shape::strict);
 //! - after a change netfast gets the time to hear of it, see [`settle`](super::settle);
 //! - packets that are sent in one go may overtake each other, see `say_all` of [`play`](super::play).
 

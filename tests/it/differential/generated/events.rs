@@ -7,7 +7,7 @@ use netfast_tests::seeds::{
     names,
     rule::Rule,
     scenario::Place,
-    step::{Device, Mac, PortFlag, Step},
+    step::{Mac, Step},
 };
 
 use super::{
@@ -28,14 +28,15 @@ impl Play<'_> {
         let before = Noted::read(self.arena);
         if matches!(step, Step::CallIptables(_, true) | Step::CallIptablesAll(true)) {
             // From now on conntrack sees connections of which it has not seen the beginning.
-            for port in self.live.iter().map(|live| live.talk.port).collect::<Vec<u16>>() {
-                self.note_loose(port);
-            }
+            self.note_all_loose();
         }
         let (done, expect) = self.happen(number, step);
         match done {
             Ok(()) => settle(self.arena, before.as_ref(), expect, self.patience),
-            Err(error) => self.note(format!("refused: {error}")),
+            Err(error) => {
+                self.note_vain(step);
+                self.note(format!("refused: {error}"));
+            }
         }
         // What stations got by the way, an announcement for instance.
         self.hear();
@@ -54,10 +55,10 @@ impl Play<'_> {
                     return (Ok(()), Expect::Nothing);
                 }
                 let rule_itself = &self.part.scenario.rules[rule];
-                let expect = if rule_itself.judges_each_packet() {
-                    Expect::Planned
-                } else {
-                    Expect::Announced
+                let expect = match rule_itself.judges_each_packet() {
+                    _ if rule_itself.legacy().is_some() => Expect::Found,
+                    true => Expect::Planned,
+                    false => Expect::Announced,
                 };
                 (rules::remove(arena, rule_itself, rule), expect)
             }
@@ -73,7 +74,7 @@ impl Play<'_> {
                 (done, Expect::Planned)
             }
             Step::Rename(device) => {
-                let old = name(device);
+                let old = names::device(device);
                 let new = format!("new{old}");
                 (
                     arena.change(
@@ -106,17 +107,20 @@ impl Play<'_> {
                 (arena.change(&entry(other), &entry(&right)), Expect::Announced)
             }
             Step::Mtu(device, mtu) => {
-                let set = |mtu: u16| format!("ip link set {} mtu {mtu}", name(device));
+                let set = |mtu: u16| format!("ip link set {} mtu {mtu}", names::device(device));
                 (arena.change(&set(mtu), &set(1500)), Expect::Planned)
             }
-            _ => arena.switch(step),
+            _ => arena.switch(number, step),
         }
     }
 }
 
 /// A rule came; one that judges each packet takes networks off the fast path.
 fn added(rule: &Rule) -> Expect {
-    if rule.judges_each_packet() {
+    if rule.legacy().is_some() {
+        // Nobody announces them.
+        Expect::JudgedLater
+    } else if rule.judges_each_packet() {
         Expect::Judged
     } else {
         Expect::Announced
@@ -128,21 +132,13 @@ fn perhaps_planned(changed: bool) -> Expect {
     if changed { Expect::Planned } else { Expect::Perhaps }
 }
 
-fn name(device: Device) -> String {
-    match device {
-        Device::Bridge(bridge) => names::bridge(bridge),
-        Device::Veth(place) => names::veth(place),
-        Device::Uplink(uplink) => names::uplink(uplink),
-    }
-}
-
 impl Arena {
     /// Kernel switches, and what can be added to an interface.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "traffic is no event; `Play::step` lists what is"
     )]
-    fn switch(&mut self, step: &Step) -> (Result<(), String>, Expect) {
+    fn switch(&mut self, number: usize, step: &Step) -> (Result<(), String>, Expect) {
         match *step {
             Step::CallIptables(bridge, on) => {
                 let set = |on| {
@@ -174,31 +170,12 @@ impl Arena {
                 };
                 (self.change(&address("add"), &address("del")), Expect::Announced)
             }
-            Step::Qdisc(place) => {
-                let veth = names::veth(place);
-                (
-                    self.change(
-                        &format!("tc qdisc add dev {veth} root pfifo limit 1000"),
-                        &format!("tc qdisc del dev {veth} root"),
-                    ),
-                    Expect::Planned,
-                )
-            }
-            Step::Port(place, flag) => {
-                let (flag, expect) = match flag {
-                    PortFlag::Isolated => ("isolated", Expect::Planned),
-                    // What leaves by where it came in is never learned.
-                    PortFlag::Hairpin => ("hairpin", Expect::Perhaps),
-                };
-                let set = |on| format!("ip link set {} type bridge_slave {flag} {on}", names::veth(place));
-                (self.change(&set("on"), &set("off")), expect)
-            }
-            _ => (Err(format!("{step:?} is no event")), Expect::Nothing),
+            _ => self.judge(number, step),
         }
     }
 
     /// A change of the host by a shell line, and the line that takes it back.
-    fn change(&mut self, line: &str, back: &str) -> Result<(), String> {
+    pub fn change(&mut self, line: &str, back: &str) -> Result<(), String> {
         self.sh(line)?;
         self.undo.push(Undo::Line(back.to_owned()));
         Ok(())
@@ -226,6 +203,7 @@ impl Arena {
         let (mut lines, mut containers) = (Vec::new(), BTreeSet::new());
         for change in undo.into_iter().rev() {
             match change {
+                Undo::Program(attached) => drop(attached),
                 Undo::Line(line) => lines.push(line),
                 Undo::Container(place) => {
                     containers.insert(place);

@@ -2,7 +2,8 @@
 //! netfast off and on.
 //!
 //! - [`arena`], [`rules`]: the host's namespaces, and the rules in it;
-//! - [`play`], [`talks`], [`packets`], [`events`]: a script, step by step;
+//! - [`play`], [`talks`], [`icmp`], [`packets`], [`events`]: a script, step by step;
+//! - [`judges`], [`programs`]: what others attach;
 //! - [`transfer`], [`datagrams`], [`relay`]: real sockets, and a program that sends on what it got;
 //! - [`meddle`]: what happens to netfast itself meanwhile;
 //! - [`settle`]: when netfast has heard of what happened;
@@ -17,9 +18,12 @@ mod arena;
 mod compare;
 mod datagrams;
 mod events;
+mod icmp;
+mod judges;
 mod meddle;
 mod packets;
 mod play;
+mod programs;
 mod relay;
 mod rules;
 mod run;
@@ -43,7 +47,11 @@ fn seeds() {
         Need::Root,
         Need::Program("conntrack"),
         Need::Program("iptables-restore"),
+        Need::Program("iptables-legacy"),
+        Need::Program("ebtables-nft"),
         Need::Program("nft"),
+        Need::Program("tc"),
+        Need::Program("bridge"),
     ]) {
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use netfast_tests::seeds::{names, odd::Odd};
+use netfast_tests::seeds::{names, odd::Odd, scenario::Place};
 
 use super::super::{
     conversation::set_tcp,
@@ -77,6 +77,15 @@ pub fn make(packet: Packet, odd: Odd) -> Vec<Packet> {
                 };
             });
         }),
+        // Behind all that was acknowledged, as if something before it was missing.
+        Odd::Sack => with(&|packet| {
+            change_tcp(packet, |_, _, options| {
+                *options = vec![1, 1, 5, 10, 0, 0x20, 0, 0, 0, 0x20, 0, 10];
+            });
+        }),
+        Odd::Window(window) => with(&|packet| packet.window = window),
+        Odd::Needle => with(&|packet| packet.payload = b"needle in a packet".to_vec()),
+        Odd::Ftp(place, port) => with(&|packet| packet.payload = ftp_port(place, port)),
         Odd::OutOfWindow(distance) => with(&|packet| {
             change_tcp(packet, |_, seq, _| *seq = seq.wrapping_add(distance));
         }),
@@ -87,6 +96,13 @@ pub fn make(packet: Packet, odd: Odd) -> Vec<Packet> {
         // Done to the frame.
         Odd::Padded(_) | Odd::Truncated(_) | Odd::BadLength | Odd::NotIp | Odd::BadHeaderLength => vec![packet],
     }
+}
+
+/// FTP's command that tells where the sender listens (RFC 959, 4.1.2).
+fn ftp_port(place: Place, port: u16) -> Vec<u8> {
+    let [a, b, c, d] = names::ip(place).octets();
+    let [high, low] = port.to_be_bytes();
+    format!("PORT {a},{b},{c},{d},{high},{low}\r\n").into_bytes()
 }
 
 /// What the kernel must be told of a packet that the device is to cut; the frame gets the partial checksum that goes
@@ -121,7 +137,7 @@ pub fn offload(frame: &mut [u8], odd: Odd) -> Option<Offload> {
 )]
 pub fn spoil(frame: &mut Vec<u8>, odd: Odd) {
     match odd {
-        Odd::Padded(count) => frame.extend(vec![0; count.into()]),
+        Odd::Padded(count) => frame.extend(vec![0xee; count.into()]),
         Odd::Truncated(count) => {
             let length = u16::from_be_bytes([frame[IP + 2], frame[IP + 3]]) + u16::from(count);
             frame[IP + 2..IP + 4].copy_from_slice(&length.to_be_bytes());

@@ -130,6 +130,7 @@ pub fn play(arena: &mut Arena, part: &Part, patience: &Patience) -> Record {
 fn begin(arena: &mut Arena, part: &Part, patience: &Patience) {
     let before = Seen::read(arena);
     let is_dirty = !arena.undo.is_empty();
+    let was_legacy = arena.has_legacy;
     arena.undo_all().expect("the host as it was");
     rules::load(arena, part).expect("rules that the kernel takes");
     let steps = part.steps.iter().map(|number| &part.scenario.steps[*number]);
@@ -146,7 +147,11 @@ fn begin(arena: &mut Arena, part: &Part, patience: &Patience) {
     let is_judged = initial.clone().any(Rule::judges_each_packet);
     let all = arena.devices();
     let is_partly_slow = before.as_ref().is_some_and(|seen| seen.devices() < all);
-    let expect = if is_judged {
+    let expect = if is_judged && arena.has_legacy {
+        Expect::JudgedLater
+    } else if was_legacy != arena.has_legacy {
+        Expect::Found
+    } else if is_judged {
         Expect::Judged
     } else if is_dirty || is_partly_slow {
         Expect::Planned
@@ -222,8 +227,25 @@ impl Play<'_> {
             | Step::CallIptablesAll(_)
             | Step::Forwarding(_)
             | Step::Address(_)
-            | Step::Qdisc(_)
-            | Step::Port(..) => self.event(number, step),
+            | Step::Qdisc(..)
+            | Step::Port(..)
+            | Step::Attach(_)
+            | Step::Hole(_)
+            | Step::Switch(..)
+            | Step::Down(_)
+            | Step::Up(_)
+            | Step::Inner(_) => self.event(number, step),
+            Step::Forget(_) => {
+                self.note_all_loose();
+                self.event(number, step);
+            }
+        }
+    }
+
+    /// Of no connection conntrack has seen the beginning any more.
+    pub fn note_all_loose(&mut self) {
+        for port in self.live.iter().map(|live| live.talk.port).collect::<Vec<u16>>() {
+            self.note_loose(port);
         }
     }
 
@@ -333,6 +355,12 @@ impl Play<'_> {
     pub fn note_reset(&mut self, port: u16) {
         self.record.resets.insert(port);
         self.record.loose.insert(port);
+    }
+
+    /// The kernel has refused an event.
+    pub fn note_vain(&mut self, step: &Step) {
+        let count = &mut self.record.coverage.in_vain;
+        *count.entry(step.kind().to_owned()).or_default() += 1;
     }
 
     fn close(&mut self, title: String) {

@@ -33,15 +33,55 @@ pub fn load(arena: &mut Arena, part: &Part) -> Result<(), String> {
         }
     }
     // An empty script is an error to nft.
+    let mut others = String::new();
+    let mut has_legacy = false;
+    if arena.has_legacy {
+        others.push_str("iptables-legacy -F FORWARD\n");
+    }
+    for rule in part.rules.iter().map(|number| &part.scenario.rules[*number]) {
+        if let Some(line) = other(rule, Verb::Append) {
+            others.push_str(&line);
+            others.push('\n');
+        }
+        has_legacy |= rule.legacy().is_some();
+        if rule.ebtables().is_some() {
+            arena.tables.push((EBTABLES.0, EBTABLES.1.to_owned()));
+        }
+    }
     let own = if own.is_empty() {
         String::new()
     } else {
         format!("nft -f - <<'END'\n{own}END\n")
     };
-    arena.sh(&format!(
-        "set -e\niptables-restore -w <<'END'\n{}END\n{own}conntrack -F 2>/dev/null",
-        whole(&lines)
-    ))
+    arena
+        .sh(&format!(
+            "set -e\niptables-restore -w <<'END'\n{}END\n{own}{others}conntrack -F 2>/dev/null",
+            whole(&lines)
+        ))
+        .map(|()| arena.has_legacy = has_legacy)
+}
+
+/// The table that ebtables makes.
+const EBTABLES: (&str, &str) = ("bridge", "filter");
+
+/// What to do with a rule.
+#[derive(Clone, Copy)]
+enum Verb {
+    Append,
+    Insert,
+    Delete,
+}
+
+/// A rule of iptables-legacy or ebtables as a shell line.
+fn other(rule: &Rule, verb: Verb) -> Option<String> {
+    let verb = match verb {
+        Verb::Append => "-A",
+        Verb::Insert => "-I",
+        Verb::Delete => "-D",
+    };
+    let legacy = rule.legacy().map(|text| ("iptables-legacy -w", text));
+    let (program, text) = legacy.or_else(|| Some(("ebtables-nft", rule.ebtables()?)))?;
+    Some(format!("{program} {verb} FORWARD {text}"))
 }
 
 /// The name of the table of a rule of a user's own.
@@ -51,6 +91,14 @@ fn table_of(number: usize) -> String {
 
 /// Adds a rule before all others; `number` names its table, if it has one of its own.
 pub fn add(arena: &mut Arena, rule: &Rule, number: usize) -> Result<(), String> {
+    if let Some(line) = other(rule, Verb::Insert) {
+        if rule.ebtables().is_some() {
+            arena.tables.push((EBTABLES.0, EBTABLES.1.to_owned()));
+        } else {
+            arena.has_legacy = true;
+        }
+        return arena.sh(&line);
+    }
     let table = table_of(number);
     if let (Some(text), Some(family)) = (rule.nft(&table), rule.family()) {
         arena.tables.push((family, table));
@@ -74,6 +122,9 @@ fn in_order(lines: Vec<Line>) -> Vec<(&'static str, String)> {
 
 /// Removes a rule of the scenario.
 pub fn remove(arena: &mut Arena, rule: &Rule, number: usize) -> Result<(), String> {
+    if let Some(line) = other(rule, Verb::Delete) {
+        return arena.sh(&line);
+    }
     if let Some(family) = rule.family() {
         return arena.sh(&format!("nft delete table {family} {}", table_of(number)));
     }

@@ -31,12 +31,18 @@ const SHRINKING: Duration = Duration::from_mins(1);
 /// So many failures are enough to see what is wrong.
 const ENOUGH: usize = 8;
 
-/// Set: the first seed that differs ends the run, and is not made smaller.
+/// Set: so many seeds that differ end the run, one if it is no number, and none is made smaller.
 const BRIEF: &str = "NETFAST_SEEDS_BRIEF";
+
+/// Set: only seeds are played that have a rule, a step or a packet of a kind that has this in its name, as the coverage
+/// table prints it: set by `--with`.
+const WITH: &str = "NETFAST_SEEDS_WITH";
 
 /// The table must show each reason so often, in a run of so many seeds.
 const LEAST: u64 = 20;
 const MANY: u64 = 2000;
+/// And each kind of judge as often in so many seeds.
+const EACH: u64 = 3000;
 
 /// So many batches are played at the same time: most of the time netfast is waited for. On two CPUs a seed takes 0.5 s
 /// then, of 1.2 s for one after the other.
@@ -106,6 +112,7 @@ pub fn seeds(from: u64, count: u64, json: Option<PathBuf>) {
     let mut seeds: Vec<u64> = failures.iter().map(|failure| failure.seed).collect();
     seeds.sort_unstable();
     assert!(failures.is_empty(), "seeds {seeds:?} differ: see above");
+    assert!(played > 0, "no seed is like that");
     assert!(
         coverage.fast_packets * 10 > coverage.seeds * 100,
         "hardly anything took the fast path: {} packets of {} seeds",
@@ -117,12 +124,18 @@ pub fn seeds(from: u64, count: u64, json: Option<PathBuf>) {
         played < MANY || rare.is_empty(),
         "{played} seeds, and yet these reasons were hit fewer than {LEAST} times: {rare:?}"
     );
+    let least = LEAST * played / EACH;
+    let seldom = coverage.seldom(least);
+    assert!(
+        played < MANY || seldom.is_empty(),
+        "{played} seeds, and yet these judges occurred fewer than {least} times: {seldom:?}"
+    );
 }
 
 impl Run {
     /// Plays batches until none is left.
     fn lane(&self, lane: usize) {
-        let enough = if env::var_os(BRIEF).is_some() { 1 } else { ENOUGH };
+        let enough = env::var(BRIEF).map_or(ENOUGH, |text| text.parse().unwrap_or(1));
         while let Some(batch) = self.next_batch() {
             if self.tally.lock().expect("the tally").failures.len() >= enough {
                 return;
@@ -167,12 +180,29 @@ impl Run {
 
     /// Seeds of one shape.
     fn next_batch(&self) -> Option<Vec<u64>> {
+        let kind = env::var(WITH).ok();
         let mut next = self.next.lock().expect("the next seed");
-        let (first, last) = (*next, self.from + self.count);
-        let end = (first / SEEDS_OF_A_SHAPE + 1) * SEEDS_OF_A_SHAPE;
-        *next = end.min(last);
-        (first < last).then(|| (first..*next).collect())
+        let last = self.from + self.count;
+        while *next < last {
+            let first = *next;
+            let end = (first / SEEDS_OF_A_SHAPE + 1) * SEEDS_OF_A_SHAPE;
+            *next = end.min(last);
+            let seeds = (first..*next).filter(|seed| kind.as_ref().is_none_or(|kind| has(*seed, kind)));
+            let seeds: Vec<u64> = seeds.collect();
+            if !seeds.is_empty() {
+                return Some(seeds);
+            }
+        }
+        None
     }
+}
+
+/// Whether something of that kind is in a seed's scenario.
+fn has(seed: u64, kind: &str) -> bool {
+    let mut coverage = Coverage::default();
+    coverage.note(&Part::whole(&scenario(seed)));
+    let mut kinds = coverage.rules.keys().chain(coverage.steps.keys());
+    kinds.any(|name| name.contains(kind))
 }
 
 /// Plays seeds of one shape: what was hit, and those that differ, with what differs.

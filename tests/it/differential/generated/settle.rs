@@ -24,6 +24,8 @@ pub struct Patience {
     pub announced: Duration,
     /// For changes that are polled once a second.
     pub polled: Duration,
+    /// What is polled has been found by then, whatever else was noted.
+    pub found: Duration,
     /// For changes that need not matter to netfast.
     pub perhaps: Duration,
     /// For real sockets.
@@ -35,6 +37,7 @@ pub const HASTY: Patience = Patience {
     quiet: Duration::from_millis(12),
     announced: Duration::from_millis(700),
     polled: Duration::from_millis(2500),
+    found: Duration::ZERO,
     perhaps: Duration::from_millis(400),
     sockets: Duration::from_millis(400),
 };
@@ -46,6 +49,7 @@ pub const PATIENT: Patience = Patience {
     quiet: Duration::from_millis(400),
     announced: Duration::from_secs(3),
     polled: Duration::from_secs(3),
+    found: Duration::from_millis(1500),
     perhaps: Duration::from_millis(1500),
     sockets: Duration::from_secs(5),
 };
@@ -65,10 +69,17 @@ pub enum Expect {
     Planned,
     /// As planned, and some devices are off the fast path then.
     Judged,
+    /// As planned, but what is polled once a second has to be found first.
+    Found,
+    /// As judged, but what is polled once a second has to be found first.
+    JudgedLater,
 }
 
 /// The passes of the daemon are up to so far apart, and one takes a while.
 const PLANNING: Duration = Duration::from_millis(200);
+
+/// What is polled once a second has been looked at by then.
+const POLLING: Duration = Duration::from_millis(1300);
 
 /// How often netfast's notes are looked at.
 const GLANCE: Duration = Duration::from_micros(1500);
@@ -113,6 +124,7 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         Expect::Polled => (patience.polled, patience.quiet),
         Expect::Perhaps => (patience.perhaps, patience.quiet),
         Expect::Planned | Expect::Judged => (patience.announced, patience.quiet.max(PLANNING)),
+        Expect::Found | Expect::JudgedLater => (patience.announced.max(POLLING), patience.quiet.max(PLANNING)),
     };
     let start = Instant::now();
     let mut last = before.clone();
@@ -128,8 +140,10 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         } else {
             start.elapsed() >= limit
         };
-        let is_planned = expect != Expect::Judged || last.devices() < arena.devices();
-        if is_over && (is_planned || start.elapsed() >= patience.announced) {
+        let is_planned = !matches!(expect, Expect::Judged | Expect::JudgedLater) || last.devices() < arena.devices();
+        // Something else may have happened before it was found.
+        let is_found = expect != Expect::Found || start.elapsed() >= patience.found;
+        if is_over && (is_planned && is_found || start.elapsed() >= limit) {
             return;
         }
         // To look costs CPU time, which others who play at the same time want to have.

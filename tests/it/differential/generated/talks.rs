@@ -6,7 +6,7 @@ use netfast_tests::seeds::{
     names,
     odd::Odd,
     scenario::{CONTAINER_PORT, HOST_PORT, PUBLISHED_PORT, Place, Protocol, Scenario, Talk, Way},
-    step::{By, Icmp},
+    step::By,
 };
 
 use super::{
@@ -64,7 +64,7 @@ impl Live {
     }
 
     /// Who sends; `None`: the host.
-    fn sender(&self, by: By) -> Option<Place> {
+    pub fn sender(&self, by: By) -> Option<Place> {
         match by {
             By::Client => Some(self.talk.client),
             By::Server => self.server,
@@ -197,8 +197,8 @@ impl Play<'_> {
         let live = &self.live[number];
         if live.is_tcp() {
             let answer = live.with_flags(By::Server, SYN | ACK, &MSS);
-            self.say(number, By::Server, vec![answer]);
-            self.live[number].advance(By::Server, 1);
+            let got = self.say(number, By::Server, vec![answer]);
+            self.advance_if_heard(number, By::Server, 1, &got);
             let end = self.live[number].with_flags(By::Client, ACK, &[]);
             self.say(number, By::Client, vec![end]);
         } else if live.server.is_some() {
@@ -244,6 +244,20 @@ impl Play<'_> {
         true
     }
 
+    /// What is lost will be sent again, and nobody acknowledges what he did not get: conntrack may judge windows.
+    fn advance_if_heard(&mut self, number: usize, by: By, bytes: usize, got: &Got) {
+        let live = &mut self.live[number];
+        let listener = match by {
+            By::Client => live.server,
+            By::Server => Some(live.talk.client),
+        };
+        let frames = listener.and_then(|place| got.get(&place));
+        let mut tuples = frames.into_iter().flatten().filter_map(Frame::tuple);
+        if tuples.any(|tuple| tuple.protocol == live.raw.protocol) {
+            live.advance(by, bytes);
+        }
+    }
+
     /// First packets, which nobody answers.
     pub fn knock(&mut self, number: usize, times: u8) {
         for _ in 0..times {
@@ -268,8 +282,8 @@ impl Play<'_> {
                     continue;
                 }
                 let packet = live.ordinary(by, &payload);
-                live.advance(by, payload.len());
-                self.say(number, by, vec![packet]);
+                let got = self.say(number, by, vec![packet]);
+                self.advance_if_heard(number, by, payload.len(), &got);
             }
         }
     }
@@ -296,11 +310,14 @@ impl Play<'_> {
             self.note_loose(self.live[number].talk.port);
         }
         let made = packets::make(packet, odd);
-        let is_in_order = matches!(odd, Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_) | Odd::Gso { .. });
+        let is_in_order = matches!(
+            odd,
+            Odd::Plain(_) | Odd::NoDf | Odd::Ecn(_) | Odd::Gso { .. } | Odd::Ftp(..)
+        );
         let bytes = made[0].payload.len();
-        self.say_spoilt(number, by, made, odd);
+        let got = self.say_spoilt(number, by, made, odd);
         if is_in_order {
-            self.live[number].advance(by, bytes);
+            self.advance_if_heard(number, by, bytes, &got);
         }
     }
 
@@ -308,8 +325,8 @@ impl Play<'_> {
     pub fn finish(&mut self, number: usize, by: By) {
         if self.live[number].is_tcp() {
             let packet = self.live[number].with_flags(by, FIN | ACK, &[]);
-            self.say(number, by, vec![packet]);
-            self.live[number].advance(by, 1);
+            let got = self.say(number, by, vec![packet]);
+            self.advance_if_heard(number, by, 1, &got);
         }
     }
 
@@ -337,55 +354,6 @@ impl Play<'_> {
         live.raw.client_seq = 1_000_000_u32.wrapping_add(live.times.wrapping_mul(900_000_000));
         live.raw.server_seq = 5_000_000_u32.wrapping_add(live.times.wrapping_mul(700_000_000));
         self.open(number);
-    }
-
-    /// An ICMP error about a packet of the conversation, as the side that sends the error saw it.
-    pub fn error(&mut self, number: usize, by: By, kind: Icmp) {
-        let Live { raw, .. } = &self.live[number];
-        if self.live[number].sender(by).is_none() {
-            return;
-        }
-        let (about, from, to) = match by {
-            By::Client => {
-                let about = raw.back(b"about this").with(|packet| {
-                    (packet.source, packet.destination) = (raw.to, raw.from);
-                });
-                (about, raw.from, raw.to)
-            }
-            By::Server => {
-                let about = raw.forward(b"about this").with(|packet| {
-                    (packet.source, packet.destination) = (raw.seen_from, raw.seen_to);
-                });
-                (about, raw.seen_to, raw.seen_from)
-            }
-        };
-        let (kind, code, word) = match kind {
-            Icmp::Port => (3, 3, [0; 4]),
-            Icmp::TooBig(mtu) => (3, 4, [0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]),
-            Icmp::Time => (11, 0, [0; 4]),
-        };
-        let mut quoted = about.ip_bytes();
-        quoted.truncate(20 + 8 + 40);
-        let error = Packet::icmp(*from.ip(), *to.ip(), kind, code, word, &quoted);
-        self.say(number, by, vec![error]);
-    }
-
-    /// Echo requests to where the conversation goes, and replies by whoever got them.
-    pub fn echo(&mut self, number: usize, times: u8) {
-        let Live { talk, raw, .. } = self.live[number].clone();
-        for count in 0..times {
-            let word = [0, u8::try_from(number).expect("few"), 0, count];
-            let request = Packet::icmp(*raw.from.ip(), *raw.to.ip(), 8, 0, word, b"ping");
-            let got = self.say_from(talk.client, vec![request]);
-            let Some(server) = self.live[number].server else {
-                continue;
-            };
-            let request = got.get(&server).and_then(|frames| frames.iter().find_map(Frame::tuple));
-            if let Some(tuple) = request {
-                let reply = Packet::icmp(*tuple.destination.ip(), *tuple.source.ip(), 0, 0, word, b"ping");
-                self.say_from(server, vec![reply]);
-            }
-        }
     }
 
     /// The host sends to a container by a socket of its own, and the container answers.
@@ -419,7 +387,7 @@ impl Play<'_> {
     }
 
     /// Packets of a conversation, each after the other.
-    fn say(&mut self, number: usize, by: By, packets: Vec<Packet>) -> Got {
+    pub fn say(&mut self, number: usize, by: By, packets: Vec<Packet>) -> Got {
         self.say_spoilt(number, by, packets, Odd::Plain(0))
     }
 
@@ -430,7 +398,7 @@ impl Play<'_> {
         }
     }
 
-    fn say_from(&mut self, place: Place, packets: Vec<Packet>) -> Got {
+    pub fn say_from(&mut self, place: Place, packets: Vec<Packet>) -> Got {
         self.say_all(place, packets, Odd::Plain(0))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        judge::Shaper,
         odd::Odd,
         rule::Rule,
         scenario::{Protocol, Talk},
@@ -15,12 +16,27 @@ impl Maker {
     pub(super) fn script(&mut self, rules: &[Rule]) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut removable: Vec<usize> = (0..rules.len()).collect();
+        if self.rng.chance(10) {
+            // Before anything is said.
+            steps.extend(self.judge());
+        }
         for talk in 0..self.talks.len() {
             if self.rng.chance(8) {
                 steps.push(Step::Knock(talk, 3));
             }
             steps.push(Step::Open(talk));
             steps.push(Step::Exchange(talk, self.rng.pick(&[2, 3, 4])));
+        }
+        for sieve in self.sieves.clone() {
+            steps.extend(self.probe(sieve));
+        }
+        if let Some(helper) = rules.iter().position(|rule| matches!(rule, Rule::Helper(_))) {
+            steps.extend(self.ftp());
+            if self.rng.chance(60) {
+                removable.retain(|rule| *rule != helper);
+                steps.extend([Step::RemoveRule(helper), Step::Exchange(0, 3)]);
+                steps.extend(self.ftp());
+            }
         }
         for _ in 0..5 + self.rng.below(10) {
             let is_event = self.rng.chance(30);
@@ -48,7 +64,7 @@ impl Maker {
         steps
     }
 
-    fn by(&mut self) -> By {
+    pub(super) fn by(&mut self) -> By {
         self.rng.pick(&[By::Client, By::Server])
     }
 
@@ -85,7 +101,8 @@ impl Maker {
             (2, 14),
         ]) {
             0 => {
-                let odd = self.odd(talk);
+                let caught = if self.rng.chance(30) { self.caught(talk) } else { None };
+                let odd = caught.unwrap_or_else(|| self.odd(talk));
                 let mut steps = vec![Step::Send(talk, by, odd)];
                 if self.rng.chance(50) {
                     steps.push(Step::Exchange(talk, self.rng.pick(&[1, 2])));
@@ -130,7 +147,7 @@ impl Maker {
         }
     }
 
-    fn datagrams(&mut self) -> Datagrams {
+    pub(super) fn datagrams(&mut self) -> Datagrams {
         let rng = &mut self.rng;
         let (size, segments) = rng.weighted(&[
             (3, (1, 1)),
@@ -152,11 +169,7 @@ impl Maker {
         let is_tcp = protocol == Protocol::Tcp;
         let neighbour = self.on_bridge(client, true);
         let rng = &mut self.rng;
-        // Few shapes can have them at all.
-        if self.shape.unsummed && rng.chance(8) {
-            return Odd::BadChecksum;
-        }
-        let odd = match rng.below(37) {
+        match rng.below(42) {
             0 | 1 => Odd::Plain(rng.pick(&[0, 1, 3, 8, 15, 17, 200, 1300])),
             2 => Odd::Full { df: rng.chance(50) },
             3 => Odd::Ttl(rng.pick(&[0, 1, 1])),
@@ -172,8 +185,8 @@ impl Maker {
             9 => Odd::ReservedBit,
             10 => Odd::NoDf,
             11 | 33 => Odd::BadIpChecksum,
-            12 => Odd::BadChecksum,
-            13 => Odd::ZeroChecksum,
+            12 | 13 => Odd::BadChecksum,
+            36 => Odd::ZeroChecksum,
             14 | 35 => Odd::Vlan(rng.pick(&[0, 5])),
             15 => Odd::Protocol(rng.pick(&[132, 47, 1])),
             16 => match neighbour {
@@ -194,8 +207,11 @@ impl Maker {
             },
             23 if is_tcp => Odd::Flags(rng.pick(&[0, 0x08, 0x20, 0x28, 0x03, 0x06, 0x30, 0x50, 0xff])),
             24 if is_tcp => Odd::TcpOptions { long: rng.chance(50) },
-            25 if is_tcp => Odd::OutOfWindow(rng.pick(&[200_000, 2_000_000_000])),
-            26 => Odd::Padded(rng.pick(&[1, 8])),
+            25 if is_tcp && !self.shape.strict => Odd::OutOfWindow(rng.pick(&[200_000, 2_000_000_000])),
+            26 | 37 => Odd::Padded(rng.pick(&[1, 8, 18])),
+            38 => Odd::Needle,
+            39 if is_tcp => Odd::Window(rng.pick(&[0, 500, 5000])),
+            40 if is_tcp => Odd::Sack,
             27 => rng.pick(&[Odd::Truncated(4), Odd::BadHeaderLength, Odd::NotIp]),
             28 => Odd::BadLength,
             29 | 30 => Odd::Gso {
@@ -203,15 +219,10 @@ impl Maker {
                 count: rng.pick(&[2, 3, 10]),
             },
             31 | 32 if is_tcp => Odd::Flags(rng.pick(&[0, 0x08, 0x20, 0x28])),
-            36 => Odd::Burst(rng.pick(&[3, 8])),
+            41 => Odd::Burst(rng.pick(&[3, 8])),
             // Those of TCP, where it is UDP.
             _ => Odd::Plain(rng.pick(&[2, 500, 1472])),
-        };
-        let is_wrong_sum = odd == Odd::BadChecksum || odd == Odd::ZeroChecksum && protocol == Protocol::Tcp;
-        if is_wrong_sum && !self.shape.unsummed {
-            return Odd::Plain(64);
         }
-        odd
     }
 
     /// Something that happens to the host.
@@ -235,9 +246,11 @@ impl Maker {
             (4, 12),
             (4, 13),
             (4, 14),
+            (30, 15),
         ]) {
+            15 => return self.judge(),
             1 if !removable.is_empty() => Step::RemoveRule(removable.swap_remove(self.rng.below(removable.len()))),
-            0 | 1 => Step::AddRule(self.rule()),
+            0 | 1 => return self.added(),
             2 => Step::Stop(container),
             3 => Step::Replace(container, self.rng.pick(&[Mac::Same, Mac::Other])),
             4 => {
@@ -262,10 +275,20 @@ impl Maker {
             10 => Step::CallIptablesAll(self.rng.chance(50)),
             11 => Step::Forwarding(false),
             12 => Step::Address(uplink),
-            13 => Step::Qdisc(container),
+            13 => Step::Qdisc(Device::Veth(container), Shaper::Fifo),
             _ => Step::Port(container, self.rng.pick(&[PortFlag::Isolated, PortFlag::Hairpin])),
         };
         vec![step]
+    }
+
+    /// A rule comes, and packets that it catches.
+    fn added(&mut self) -> Vec<Step> {
+        let rule = self.rule();
+        let mut steps = vec![Step::AddRule(rule)];
+        if let Rule::Sieve(_, sieve, _) = rule {
+            steps.extend(self.probe(sieve));
+        }
+        steps
     }
 
     /// An MTU, and packets that no longer fit, or do again.
