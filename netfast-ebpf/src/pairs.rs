@@ -23,6 +23,11 @@ pub fn remember<F: Family>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
             refresh(known, flow);
             return Reason::Refreshed;
         }
+        // What came back by the old mapping does so no more: conntrack has another one.
+        let old_reverse = known.reverse_key(key.protocol);
+        if old_reverse != flow.reverse_key(key.protocol) {
+            let _ = F::flows().remove(old_reverse);
+        }
         let _ = F::flows().remove(key);
     }
     let reverse_key = flow.reverse_key(key.protocol);

@@ -65,6 +65,17 @@ pub fn foreign_on_ingress(world: &World, facts: &Facts, link: &Link) -> Option<S
     Some(format!("the {what} on {} ingress must see every packet", link.name))
 }
 
+/// An XDP program in the stack of the container: the kernel leaves it out for packets that a program has redirected to a
+/// device (`skb_is_redirected`, `netif_receive_generic_xdp` in net/core/dev.c), as those of the host and of bulk flows are.
+pub fn generic_xdp_inside(world: &World, link: &Link) -> Option<String> {
+    let peer = world.peers.get(&link.ifindex).filter(|_| link.peer_elsewhere())?;
+    peer.xdp.generic?;
+    Some(format!(
+        "the generic XDP program on the container's end of {} must see every packet",
+        link.name
+    ))
+}
+
 /// What runs on a bridge device: redirected packets do not touch it at all.
 pub fn foreign_on_bridge(world: &World, facts: &Facts, link: &Link) -> Option<String> {
     let foreign = facts.foreign.get(&link.ifindex);

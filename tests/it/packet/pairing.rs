@@ -190,6 +190,21 @@ fn learned_again() -> Vec<Row> {
             again(&there, |step| step.learned(&there).and(Change::Gone(In::Flows, there))),
         ));
     }
+    let old_back = back.with(|way| way.before.destination.1 = 1);
+    rows.push(row(
+        "what came back by the old mapping comes no more",
+        vec![
+            no_use(),
+            in_use_but(&there, |flow| flow.source_port = Port::new(1)),
+            in_use(&old_back),
+            in_use(&back),
+        ],
+        again(&there, |step| {
+            step.ends(Reason::Paired)
+                .and(stored(In::Flows, &there, 83, |_| ()))
+                .and(Change::Gone(In::Flows, old_back))
+        }),
+    ));
     rows
 }
 

@@ -100,6 +100,12 @@ fn generic_xdp_in_the_container() {
     program(Way::Bridge, At::Inside, Place::XdpGeneric);
 }
 
+/// The kernel leaves it out for what `bpf_redirect` sends, as the host's packets are.
+#[test]
+fn generic_xdp_in_the_container_on_what_the_host_sends() {
+    program(Way::Host, At::Inside, Place::XdpGeneric);
+}
+
 #[test]
 fn tcx_in_the_container() {
     program(Way::Bridge, At::Inside, Place::TcxIngress);
