@@ -139,8 +139,11 @@ impl Echo {
 
     /// On one address of a namespace, which is then also what the answers come from.
     pub fn at(ns: &NsHandle, ip: Ipv4Addr, port: u16) -> Self {
-        let socket = ns.run(|| UdpSocket::bind((ip, port))).expect("entered");
-        let socket = socket.expect("a free port");
+        // The one before it on this port may be in the hands of a packet that is just being delivered.
+        let socket = cmd::poll("a free port", PATIENCE, || {
+            ns.run(|| UdpSocket::bind((ip, port))).expect("entered").ok()
+        })
+        .expect("a port that nobody else has");
         socket.set_read_timeout(Some(TICK)).expect("a timeout");
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {

@@ -176,6 +176,6 @@ fn the_host_s_own_rules_see_every_packet_of_the_fast_path() {
     introduce(&alone);
     assert_eq!(play(&alone, None), expected, "the kernel alone");
     drop(alone);
-    let lab = Lab::with(&topology(), Some("revalidate_ms = 10000\n"));
+    let lab = Lab::with(&topology(), Some("revalidate_ms = 10000\nallow_accounting = true\n"));
     assert_eq!(play(&lab.topo, Some(&lab)), expected, "with netfast");
 }

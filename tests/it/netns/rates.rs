@@ -235,7 +235,8 @@ fn each_packet_is_judged_as_without_netfast() {
     };
     let expected: Vec<_> = cases().iter().map(|case| (case.what.to_owned(), case.passes)).collect();
     assert_eq!(without, expected, "the kernel alone");
-    let lab = Lab::with(&topology(), None);
+    // `connbytes` and `ct packets` switch conntrack's accounting on by themselves, for all networks and for good.
+    let lab = Lab::with(&topology(), Some("allow_accounting = true\n"));
     let (_echo, bystander) = bystanders(&lab);
     let with = results(
         &lab.topo,
