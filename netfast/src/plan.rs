@@ -266,8 +266,8 @@ impl Build<'_> {
         if !link.up {
             return Path::slow_since(Why::VethDown, format!("its veth {} is down", link.name));
         }
-        let foreign = tc::foreign_on_ingress(self.world, self.facts, link)
-            .or_else(|| tc::generic_xdp_inside(self.world, link));
+        let foreign =
+            tc::foreign_on_ingress(self.world, self.facts, link).or_else(|| tc::generic_xdp_inside(self.world, link));
         let path = match foreign.map(|text| Path::slow_since(Why::ForeignPrograms, text)) {
             Some(path) if network.is_fast() => path,
             _ => network.clone(),
