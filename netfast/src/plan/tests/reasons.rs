@@ -224,7 +224,7 @@ fn generic_xdp_in_a_container() {
     let desired = after(|world, _, _| {
         world.peers.get_mut(&VETH_WEB).expect("its other end").xdp.generic = Some(3);
     });
-    check(&desired, None, Some(Why::ForeignPrograms));
+    check(&desired, Some(Why::ForeignPrograms), None);
 }
 
 #[test]
