@@ -189,26 +189,5 @@ fn free_slots(taken: &BTreeSet<u16>) -> impl Iterator<Item = u16> + '_ {
     (0..u16::try_from(MAX_DEVICES).unwrap_or(u16::MAX)).filter(|slot| !taken.contains(slot))
 }
 
-/// Everything that takes netfast's marks from the host, in order: the way back from any state.
-pub fn teardown(realized: &Realized) -> Vec<Action> {
-    let mut actions = vec![Action::SetSwitches {
-        from: realized.control.switches,
-        to: 0,
-        pace: realized.control.pace(),
-    }];
-    for (&ifindex, found) in &realized.devices {
-        actions.push(Action::RemoveDevice {
-            ifindex,
-            device: found.device,
-        });
-    }
-    for (&(ifindex, hook), &kind) in &realized.links {
-        actions.push(Action::Detach { ifindex, hook, kind });
-    }
-    actions.extend(realized.loopbacks.iter().map(|at| Action::DetachLoopback(*at)));
-    vips::go(&Desired::default(), realized, &mut actions);
-    actions
-}
-
 #[cfg(test)]
 mod tests;

@@ -21,9 +21,9 @@ pub(super) const CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK;
 const CT_GET: u16 = NFNL_SUBSYS_CTNETLINK | 1;
 pub(super) const NLM_F_ACK: u16 = 4;
 pub(super) const NLA_F_NESTED: u16 = 1 << 15;
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_STATUS: u16 = 3;
-const CTA_PROTOINFO: u16 = 4;
+pub(super) const CTA_TUPLE_ORIG: u16 = 1;
+pub(super) const CTA_STATUS: u16 = 3;
+pub(super) const CTA_PROTOINFO: u16 = 4;
 const CTA_HELP: u16 = 5;
 const CTA_SEQ_ADJ_ORIG: u16 = 15;
 const CTA_SEQ_ADJ_REPLY: u16 = 16;
@@ -39,9 +39,9 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 /// `IPS_SEQ_ADJUST | IPS_HELPER` (`nf_conntrack_common.h`): sequence numbers are adjusted, a rule gave it a
 /// helper.
 const HELPED: u32 = 1 << 6 | 1 << 13;
-const CTA_PROTOINFO_TCP: u16 = 1;
-const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
-const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+pub(super) const CTA_PROTOINFO_TCP: u16 = 1;
+pub(super) const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+pub(super) const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 pub(super) const BE_LIBERAL: u8 = 8;
 /// `struct nfgenmsg`: family (`AF_INET`), version, resource. Only IPv4 flows are on the fast path.
 pub(super) const IPV4: [u8; 4] = [2, 0, 0, 0];

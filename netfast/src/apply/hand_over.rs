@@ -16,7 +16,10 @@ use tracing::warn;
 
 use crate::{
     apply::{
-        conntrack::{BE_LIBERAL, CT_NEW, IPV4, NLA_F_NESTED, NLM_F_ACK, Tuple, attr},
+        conntrack::{
+            BE_LIBERAL, CT_NEW, CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
+            CTA_PROTOINFO_TCP_FLAGS_REPLY, CTA_STATUS, CTA_TUPLE_ORIG, IPV4, NLA_F_NESTED, NLM_F_ACK, Tuple, attr,
+        },
         pins::Pins,
         read,
         ways::{self, WayError},
@@ -34,18 +37,12 @@ use crate::{
 const CT_DELETE: u16 = 1 << 8 | 2;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_EXCL: u16 = 0x200;
-const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_STATUS: u16 = 3;
-const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_NAT_DST: u16 = 13;
 const CTA_NAT_V4_MINIP: u16 = 1;
 const CTA_NAT_V4_MAXIP: u16 = 2;
-const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
-const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
-const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 /// `TCP_CONNTRACK_ESTABLISHED`.
 const ESTABLISHED: u8 = 3;
 /// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED`.

@@ -9,9 +9,9 @@ use netfast_tests::{
 };
 
 use super::{
-    conversation::Conversation,
+    conversation::{Conversation, set_tcp},
     runner::{Case, check},
-    wire::TCP,
+    wire::{ACK, FIN, Packet, TCP},
     world::World,
 };
 
@@ -118,10 +118,6 @@ fn of_such_connections_beside_one_that_is_carried() {
 /// Of a connection that is carried conntrack sees few segments; it must still know its end.
 #[test]
 fn a_carried_connection_closes_where_invalid_packets_are_dropped() {
-    use super::{
-        conversation::set_tcp,
-        wire::{ACK, FIN},
-    };
     check(&Case {
         prepare: |world| world.iptables("-I FORWARD -m conntrack --ctstate INVALID -j DROP"),
         script: |world| {
@@ -133,9 +129,8 @@ fn a_carried_connection_closes_where_invalid_packets_are_dropped() {
                 conversation.answer(world, &format!("data {number}"), &[b'x'; 1_400]);
                 conversation.say(world, &format!("acknowledgement {number}"), b"");
             }
-            let fin = |packet: super::wire::Packet, seq: u32, ack: u32| {
-                packet.with(|packet| set_tcp(packet, FIN | ACK, seq, ack, &[]))
-            };
+            let fin =
+                |packet: Packet, seq: u32, ack: u32| packet.with(|packet| set_tcp(packet, FIN | ACK, seq, ack, &[]));
             let (client_seq, server_seq) = (conversation.client_seq, conversation.server_seq);
             let packet = fin(conversation.back(b""), server_seq, client_seq);
             world.step("the server's FIN", &[("lan", packet)]);
