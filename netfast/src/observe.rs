@@ -99,8 +99,8 @@ impl Observer {
         let rules = nftables::open()?;
         let ipsec = netlink::xfrm::open();
         let memory = netlink::watch::Memory::read;
-        let (known, stamp) =
-            spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(&programs::Links::default()))).await?;
+        let news = hints.news_of_links();
+        let (known, stamp) = spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(news))).await?;
         let (known, known_neighbours) = (known.0?, known.1?);
         let runtime = match config.docker_host {
             Some(host) => {

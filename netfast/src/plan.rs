@@ -12,7 +12,7 @@ use netfast_common::{
 
 use crate::{
     config::{Config, Runtime},
-    world::{BridgePort, Link, LinkKind, Mac, NetworkId, World},
+    world::{BridgePort, FdbState, Link, LinkKind, Mac, NetworkId, World},
 };
 
 mod aliases;
@@ -278,6 +278,10 @@ impl Build<'_> {
         let Some(mac) = endpoint.mac.filter(|mac| !mac.is_multicast()) else {
             return Path::slow(Why::NoMac);
         };
+        let path = self.unless_flooded(path, link, mac);
+        if !path.is_fast() && !endpoint.virtual_addresses {
+            return path;
+        }
         if self.devices.len() + RESERVED_DEVICES >= MAX_DEVICES as usize {
             return Path::slow(Why::TooManyDevices);
         }
@@ -302,6 +306,34 @@ impl Build<'_> {
         };
         self.devices.insert(link.ifindex, spec);
         path
+    }
+
+    /// Where a bridge learns nothing of who is behind a port (`BR_LEARNING`, `BR_PORT_LOCKED`, an ageing time of 0;
+    /// `net/bridge/br_input.c` and `br_fdb.c`), frames for it go to all ports unless somebody has told the bridge, and others
+    /// may wait for their copy.
+    fn unless_flooded(&self, path: Path, link: &Link, mac: Mac) -> Path {
+        let bridge = link.master.and_then(|master| self.world.links.get(&master));
+        let forgets =
+            bridge.is_some_and(|bridge| matches!(bridge.kind, LinkKind::Bridge(info) if info.ageing_time == 0));
+        let what = match link.port {
+            _ if forgets => "its bridge forgets at once (ageing_time 0)",
+            Some(port) if port.locked => "its port of the bridge is locked",
+            Some(port) if !port.learning => "its port of the bridge is set not to learn",
+            _ => return path,
+        };
+        let is_told = self.world.fdb.iter().any(|entry| {
+            entry.ifindex == link.ifindex
+                && entry.mac == mac
+                && entry.state == FdbState::Static
+                && entry.bridge.is_some()
+        });
+        if is_told || !path.is_fast() {
+            return path;
+        }
+        Path::slow_since(
+            Why::NotLearned,
+            format!("{what}, and no static entry leads to {mac} behind {}", link.name),
+        )
     }
 
     /// The bridges that have endpoints on the fast path, and what that means for the host's own packets.

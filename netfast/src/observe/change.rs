@@ -1,6 +1,7 @@
 //! Hints that something changed, and how they get to whoever waits for them.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
@@ -114,11 +115,20 @@ pub struct Hints {
 struct Board {
     pending: Mutex<BTreeSet<Change>>,
     news: Notify,
+    news_of_links: AtomicU64,
 }
 
 impl Hints {
+    /// How many hints were left that tell of links: who has seen as many knows of all of them.
+    pub fn news_of_links(&self) -> u64 {
+        self.board.news_of_links.load(Ordering::Acquire)
+    }
+
     /// Leaves a hint.
     pub fn send(&self, change: Change) {
+        if matches!(change, Change::Links | Change::Device { .. } | Change::Overflow) {
+            self.board.news_of_links.fetch_add(1, Ordering::AcqRel);
+        }
         self.with_pending(|pending| {
             let is_crowded = pending.len() > MOST_NAMED;
             pending.insert(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::change::{Change, Hints};
-use super::programs::{self, Attached, Links};
+use super::programs::{self, Attached, Links, Listed};
 use super::{nfqueue, rules, sysctl};
 use crate::world::Sysctls;
 
@@ -19,18 +19,36 @@ pub struct Stamp {
     sysctls: Sysctls,
     attached: Option<BTreeMap<u32, Attached>>,
     links: Links,
+    listed: Listed,
 }
 
 impl Stamp {
-    /// Reads what there is, in the calling thread's namespace. It blocks for microseconds, or for some milliseconds
-    /// when iptables-legacy has thousands of rules. BPF links that are known are not looked at again.
-    pub fn read(known: &Links) -> Self {
+    /// Reads what there is for the first time, in the calling thread's namespace. `news` as in [`programs::look`]. It
+    /// blocks for microseconds per interface, or for some milliseconds when iptables-legacy has thousands of rules.
+    pub fn read(news: u64) -> Self {
+        Self::with(&Links::default(), Listed::default(), news)
+    }
+
+    /// Reads it again. BPF links and interfaces that are known are not looked at again.
+    fn renewed(&self, news: u64) -> Self {
+        let now = Self::with(&self.links, self.listed.clone(), news);
+        // What could not be read this time is compared with what was read last.
+        let attached = now.attached.or_else(|| self.attached.clone());
+        Self { attached, ..now }
+    }
+
+    fn with(known: &Links, listed: Listed, news: u64) -> Self {
+        let links = known.renewed();
+        let looked = programs::look(listed, news, links.are_news_to(known)).ok();
+        let (listed, attached) = looked.unzip();
         Self {
             legacy: rules::stamps().ok(),
             queues: nfqueue::bound().ok(),
             sysctls: sysctl::read(),
-            attached: programs::look().ok(),
-            links: known.renewed(),
+            attached,
+            links,
+            // Listed anew the next time, if it could not be this time.
+            listed: listed.unwrap_or_default(),
         }
     }
 
@@ -80,15 +98,18 @@ pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let known = before.links.clone();
+        let news = hints.news_of_links();
         // An error means that the tokio runtime is shutting down.
-        let Ok(now) = tokio::task::spawn_blocking(move || Stamp::read(&known)).await else {
+        let Ok((was, now)) = tokio::task::spawn_blocking(move || {
+            let now = before.renewed(news);
+            (before, now)
+        })
+        .await
+        else {
             return;
         };
-        now.changes(&before).for_each(|change| hints.send(change));
-        // What could not be read this time is compared with what was read last.
-        let attached = now.attached.or(before.attached);
-        before = Stamp { attached, ..now };
+        now.changes(&was).for_each(|change| hints.send(change));
+        before = now;
     }
 }
 
@@ -108,6 +129,7 @@ mod tests {
             },
             attached: None,
             links: Links::default(),
+            listed: Listed::default(),
         };
         let changes = |edit: fn(&mut Sysctls)| {
             let mut now = before.clone();

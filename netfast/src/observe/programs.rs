@@ -30,6 +30,11 @@ pub struct Links {
 }
 
 impl Links {
+    /// Whether some have come since.
+    pub fn are_news_to(&self, before: &Self) -> bool {
+        self.last != before.last
+    }
+
     /// Looks at those that are new, and which are gone of those to netfilter hooks. Without privileges there are none.
     #[must_use]
     pub fn renewed(&self) -> Self {
@@ -49,33 +54,63 @@ impl Links {
     }
 }
 
-/// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each.
-pub fn look() -> Result<BTreeMap<u32, Attached>, NetlinkError> {
+/// The interfaces of a namespace as they were listed. Only XDP programs come to them by a BPF link without a word; all
+/// else is announced, so as long as there is no news they need not be listed again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    /// How many changes of links had been announced before.
+    news: u64,
+    /// How often they have been looked at since.
+    looks: u32,
+    links: BTreeMap<u32, link::Quiet>,
+}
+
+impl Listed {
+    /// After so many looks they are listed again whatever is said: a driver may forget to announce what it does.
+    const LOOKS: u32 = 10;
+
+    /// Lists them again if `news` says that some were announced, or there is a new BPF link. Where there are XDP programs
+    /// they may go without a word, too.
+    fn renewed(self, asker: &mut Asker, news: u64, has_new_link: bool) -> Result<Self, NetlinkError> {
+        let has_xdp = || self.links.values().any(|quiet| quiet.xdp != Xdp::default());
+        let looks = self.looks + 1;
+        if self.news == news && looks < Self::LOOKS && !has_new_link && !self.links.is_empty() && !has_xdp() {
+            return Ok(Self { looks, ..self });
+        }
+        let links = link::list_quiet(asker)?;
+        Ok(Self { news, looks: 0, links })
+    }
+}
+
+/// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each. `news` is how many
+/// changes of links have been announced by now, `has_new_link` whether a BPF link has come since they were `listed`.
+pub fn look(listed: Listed, news: u64, has_new_link: bool) -> Result<(Listed, BTreeMap<u32, Attached>), NetlinkError> {
     let mut asker = Asker::route()?;
-    let links = link::list_quiet(&mut asker)?;
-    let ends: Vec<link::End> = links
+    let listed = listed.renewed(&mut asker, news, has_new_link)?;
+    let ends: Vec<link::End> = listed
+        .links
         .iter()
         .filter_map(|(ifindex, quiet)| quiet.peer.map(|(netns, peer)| (*ifindex, netns, peer)))
         .collect();
     let peers = link::peers(&mut asker, &ends)?;
     let mut found = BTreeMap::new();
     let mut has_tcx = true;
-    for (ifindex, quiet) in links {
+    for (ifindex, quiet) in &listed.links {
         let mut attached = Attached {
             xdp: quiet.xdp,
-            peer: peers.get(&ifindex).copied(),
+            peer: peers.get(ifindex).copied(),
             ..Attached::default()
         };
         if quiet.is_ethernet && has_tcx {
             for (hook, revision) in TcxHook::BOTH.into_iter().zip(&mut attached.tcx) {
-                match bpf::tcx_revision(ifindex, hook) {
+                match bpf::tcx_revision(*ifindex, hook) {
                     Ok(found) => *revision = Some(found),
                     // One that has gone meanwhile; of all others, what is asked is what the kernel does not have.
                     Err(error) => has_tcx &= error.raw_os_error() == Some(libc::ENODEV),
                 }
             }
         }
-        found.insert(ifindex, attached);
+        found.insert(*ifindex, attached);
     }
-    Ok(found)
+    Ok((listed, found))
 }

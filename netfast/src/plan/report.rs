@@ -91,6 +91,7 @@ whys! {
     NoVeth "it has no veth that ends on the network's bridge";
     VethDown "its veth is down";
     NoMac "its MAC address is not known yet";
+    NotLearned "the bridge does not learn where it is, and sends frames for it to all ports";
     SeveralMacs "several MAC addresses are behind its veth";
     TooManyDevices "the table of devices is full";
     NotAttached "attaching failed; it is tried again";

@@ -9,7 +9,8 @@ use crate::{
     world::{
         Address, AddressScope, Attachment, BridgeInfo, Container, ContainerId, ContainerInterface, FdbEntry, FdbState,
         IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId, NetworkMode, Offload,
-        OperState, Peer, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way, Xdp,
+        OperState, Peer, PortState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way,
+        Xdp,
     },
 };
 

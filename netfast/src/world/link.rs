@@ -124,7 +124,7 @@ impl LinkKind {
 }
 
 /// What only a bridge has (`IFLA_BR_*`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "one switch of the kernel each")]
 pub struct BridgeInfo {
     /// Ports and VLANs restrict forwarding.
@@ -139,6 +139,20 @@ pub struct BridgeInfo {
     pub nf_call_arptables: bool,
     /// How long a learned entry lives without traffic, in hundredths of a second.
     pub ageing_time: u32,
+}
+
+impl Default for BridgeInfo {
+    /// As the kernel makes one (`br_dev_setup`, `net/bridge/br_device.c`).
+    fn default() -> Self {
+        Self {
+            vlan_filtering: false,
+            stp: false,
+            nf_call_iptables: false,
+            nf_call_ip6tables: false,
+            nf_call_arptables: false,
+            ageing_time: 30_000,
+        }
+    }
 }
 
 /// The state of a bridge's port (`BR_STATE_*`).

@@ -90,6 +90,7 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         | Why::VethDown
         | Why::NoMac
         | Why::SeveralMacs
+        | Why::NotLearned
         | Why::TooManyDevices
         | Why::NotAttached => (Level::Slow, None),
         Why::RateRules => (

@@ -285,6 +285,9 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         Why::VethDown => Some("`ip link set VETH up` on the host, or look who set it down."),
         Why::NoMac => Some("It is known once the container has sent a packet."),
         Why::SeveralMacs => Some("A bridge or virtual machine behind the veth: only one sender can be accelerated."),
+        Why::NotLearned => Some(
+            "`bridge fdb add MAC dev VETH master static` tells the bridge; or let the port learn: `bridge -d link show`.",
+        ),
         Why::TooManyDevices => Some("16384 devices at once are the most that netfast follows."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
     }

@@ -1,14 +1,14 @@
 //! What stops all packets of a flow: the kernel is asked again at once where the change is announced, within a second
 //! where it is polled for. Here flows ask it by themselves so seldom that only the daemon can be the reason.
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
 use netfast_tests::{
     require::{Need, needs},
     site::LAN_IP,
 };
 
-use super::{BOUND, Held, SELDOM, UNWANTED, Undo, Way, held, last_answer, until_unjudged};
+use super::{BOUND, Held, LOOK, SELDOM, UNWANTED, Undo, Way, held, last_answer, until_unjudged};
 use crate::netns::lab::{Lab, topology, until_answered, warm};
 
 /// `before` prepares the topology; `on` makes what stops the flow.
@@ -149,6 +149,8 @@ fn bridged_packets_that_are_shown_to_iptables() {
         lab.topo
             .iptables("-I FORWARD -p udp --dport 7001 -j DROP")
             .expect("a rule");
+        // Switched back within one look at the switches, nobody would have seen it off.
+        thread::sleep(LOOK);
     };
     let on = |lab: &Lab| {
         let set = |value: u8| format!("sysctl -qw net.bridge.bridge-nf-call-iptables={value}");

@@ -3,6 +3,7 @@
 
 mod by_flow;
 mod by_packet;
+mod flooding;
 pub mod program;
 mod recovery;
 
@@ -26,6 +27,8 @@ use super::lab::{Echo, Lab, TICK, at, udp, until_answered, warm};
 const BOUND: Duration = Duration::from_millis(2500);
 /// More than the usual interval at which flows ask the kernel again.
 const SILENCE: Duration = Duration::from_millis(1300);
+/// Within this, what is polled for has been looked at.
+const LOOK: Duration = Duration::from_millis(1500);
 /// Asks the kernel so seldom that only the daemon can have noticed within [`BOUND`].
 const SELDOM: &str = "revalidate_ms = 10000\n";
 /// What programs let through.
