@@ -33,8 +33,8 @@ pub struct FlowKey<A> {
     pub protocol: u8,
     /// [`Origin`] as a number.
     pub origin: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The network namespace that the interface is in.
+    pub netns: u16,
 }
 
 impl<A: Address> FlowKey<A> {
@@ -53,7 +53,7 @@ impl<A: Address> FlowKey<A> {
             i += 1;
         }
         // Into bits that are kept.
-        mix ^= u64::from(self.protocol) << 40 | u64::from(self.origin) << 32;
+        mix ^= u64::from(self.netns) << 48 | u64::from(self.protocol) << 40 | u64::from(self.origin) << 32;
         // Zero is the tag of an element that was never written.
         #[expect(clippy::cast_possible_truncation, reason = "half of a mixed number")]
         let tag = (mix >> 16) as u32;
@@ -154,22 +154,22 @@ impl<A> Flow<A> {
 }
 
 impl<A: Address> Flow<A> {
-    /// Where the other direction of the conversation enters.
+    /// Where the other direction of the conversation enters, this flow being that of `key`.
     #[inline(always)]
-    pub fn reverse_key(&self, protocol: u8) -> FlowKey<A> {
+    pub fn reverse_key(&self, key: &FlowKey<A>) -> FlowKey<A> {
         FlowKey {
             source: self.destination,
             destination: self.source,
             source_port: self.destination_port,
             destination_port: self.source_port,
             ifindex: self.out_ifindex,
-            protocol,
+            protocol: key.protocol,
             origin: if self.exit == Exit::Host as u8 {
                 Origin::Host as u8
             } else {
                 Origin::Wire as u8
             },
-            reserved: [0; 2],
+            netns: key.netns,
         }
     }
 
@@ -187,7 +187,7 @@ impl<A: Address> Flow<A> {
     }
 }
 
-assert_no_padding!(FlowKey<Ip4>, Ip4, Ip4, Port, Port, u32, u8, u8, [u8; 2]);
+assert_no_padding!(FlowKey<Ip4>, Ip4, Ip4, Port, Port, u32, u8, u8, u16);
 assert_no_padding!(
     Flow<Ip4>,
     [u32; 2],

@@ -127,8 +127,8 @@ pub struct ConnKey {
     pub protocol: u8,
     /// [`Direction`] as a number.
     pub direction: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// The network namespace that the interface is in, as in [`FlowKey`](crate::flow::FlowKey).
+    pub netns: u16,
 }
 
 impl ConnKey {

@@ -6,7 +6,7 @@
 //! copied to a buffer of this CPU; [`message`] reads it there, [`order`] changes it there, and only then is anything
 //! written to the packet. Whatever is not exactly the answer for a known alias stays as it is.
 //!
-//! The steps that loop over bytes or records are run out of line ([`Skb::dns_step`]): the verifier looks at each once.
+//! The steps that loop over bytes or records are run out of line ([`Steps`]): the verifier looks at each once.
 
 use netfast_common::{
     alias::{Alias, MEMBERS, MESSAGE, MemberKey, Verdict, digest},
@@ -14,20 +14,16 @@ use netfast_common::{
 };
 
 use crate::{
-    atomic,
-    family::V4,
-    maps,
-    parse::{self, Packet, TCP, UDP, parse},
-    rewrite,
-    skb::Skb,
-    verdict::NEXT,
+    ctx::{NEXT, Skb, atomic},
+    packet::{Packet, TCP, UDP, V4, parse, rewrite},
+    state::{dns::Scratch, maps},
 };
 
+mod global;
 pub mod message;
 pub mod order;
 
 use message::DONE;
-pub use message::Scratch;
 
 /// Docker's resolver in every container's namespace (libnetwork, `resolverIPSandbox`).
 const RESOLVER: Ip4 = Ip4::from_bytes([127, 0, 0, 11]);
@@ -76,6 +72,12 @@ pub enum Step {
     Sum,
 }
 
+/// What is run out of line, on this CPU's buffer.
+pub trait Steps: Skb {
+    /// Runs a step.
+    fn dns_step(&self, step: Step, buffer: Buffer) -> u32;
+}
+
 /// Runs a step; [`DONE`], the number of a [`Verdict`], or for [`Step::Sum`] the sum.
 #[inline(always)]
 pub fn run(step: Step, scratch: &mut Scratch) -> u32 {
@@ -91,7 +93,7 @@ pub fn run(step: Step, scratch: &mut Scratch) -> u32 {
 
 /// An answer passes here on its way to a program in the container.
 #[inline(always)]
-pub fn answer<S: Skb>(skb: &S) -> i32 {
+pub fn answer<S: Steps>(skb: &S) -> i32 {
     // All that programs in the container say to each other by its loopback interface passes here too.
     if !parse::is_from::<S>(skb, RESOLVER) {
         return NEXT;
@@ -114,7 +116,7 @@ struct Place {
 
 /// What becomes of a packet of the resolver; `None` if there is no message in it.
 #[inline(always)]
-fn examine<S: Skb>(skb: &S) -> Option<Verdict> {
+fn examine<S: Steps>(skb: &S) -> Option<Verdict> {
     let place = match find(skb) {
         Ok(place) => place?,
         Err(verdict) => return Some(verdict),
@@ -179,8 +181,8 @@ struct Change {
 
 /// Reads the message, finds its alias, and makes the new message in the buffer.
 #[inline(always)]
-fn prepare<S: Skb>(skb: &S, place: &Place, buffer: Buffer) -> Result<Change, Verdict> {
-    if !buffer.with(|scratch| skb.load_message(place.offset, place.length, &mut scratch.message)) {
+fn prepare<S: Steps>(skb: &S, place: &Place, buffer: Buffer) -> Result<Change, Verdict> {
+    if !buffer.with(|scratch| skb.load_some(place.offset, place.length, &mut scratch.message)) {
         return Err(Verdict::NotMessage);
     }
     buffer.with(|scratch| scratch.length = place.length);
@@ -224,7 +226,7 @@ fn alias(scratch: &mut Scratch) -> Result<Alias, Verdict> {
 
 /// Reads question and records; then the key is whole.
 #[inline(always)]
-pub fn read<S: Skb>(skb: &S, buffer: Buffer) -> Result<(), Verdict> {
+pub fn read<S: Steps>(skb: &S, buffer: Buffer) -> Result<(), Verdict> {
     done(skb.dns_step(Step::Question, buffer))?;
     let records = buffer.with(|scratch| scratch.records);
     let mut index = 0;
@@ -241,7 +243,7 @@ pub fn read<S: Skb>(skb: &S, buffer: Buffer) -> Result<(), Verdict> {
 
 /// Puts the members in their turn's order, in the buffer.
 #[inline(always)]
-pub fn rotate<S: Skb>(skb: &S, buffer: Buffer, alias: &Alias, turn: u64, may_shorten: bool) -> Result<(), Verdict> {
+pub fn rotate<S: Steps>(skb: &S, buffer: Buffer, alias: &Alias, turn: u64, may_shorten: bool) -> Result<(), Verdict> {
     let records = buffer.with(|scratch| scratch.records);
     if alias.members != records {
         return Err(Verdict::OtherSet);
@@ -261,7 +263,7 @@ pub fn rotate<S: Skb>(skb: &S, buffer: Buffer, alias: &Alias, turn: u64, may_sho
 /// Puts the alias's virtual address in its members' place, in the buffer; `false` if it has none, or the answer has no place
 /// for it.
 #[inline(always)]
-pub fn replace<S: Skb>(skb: &S, buffer: Buffer, alias: &Alias, may_shorten: bool) -> Result<bool, Verdict> {
+pub fn replace<S: Steps>(skb: &S, buffer: Buffer, alias: &Alias, may_shorten: bool) -> Result<bool, Verdict> {
     if alias.vip.wire() == 0 {
         return Ok(false);
     }

@@ -8,36 +8,32 @@ use netfast_common::{
 };
 
 use crate::{
-    candidate, checksum,
-    family::Family,
-    gate,
-    kernel::coarse_ns,
-    learn, log,
-    lookup::{self, Hit},
-    maps, pairs,
-    parse::{Packet, TCP, UDP, parse},
-    rewrite, seen,
-    skb::Skb,
-    trace, verdict,
+    ctx::{NEXT, kernel::coarse_ns},
+    fastpath::{
+        Entry,
+        checksum::{self, Sums},
+        gate, log,
+        lookup::{self, Hit},
+        rewrite,
+        trace::{self, Show},
+        verdict,
+    },
+    learn::{self, candidate, pairs, warmup},
+    packet::{Packet, TCP, UDP, parse},
+    state::{Tables, maps},
 };
 
-/// Where a packet enters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
-    /// From a container.
-    Endpoint,
-    /// From off the host.
-    Uplink,
-    /// From the host's own stack, through a bridge device.
-    Host,
-}
+/// What the programs at the hooks need of a packet.
+pub trait Hooked: Sums + Show {}
+
+impl<S: Sums + Show> Hooked for S {}
 
 /// A packet enters the host's network here.
 #[inline(always)]
-pub fn entry<F: Family, S: Skb>(skb: &S, entry: Entry) -> i32 {
+pub fn entry<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> i32 {
     // A forwarded packet on its way into a bridge: it entered elsewhere.
     if entry == Entry::Host && skb.ingress_ifindex() != 0 {
-        return verdict::NEXT;
+        return NEXT;
     }
     match enter::<F, S>(skb, entry) {
         Ok((hit, bytes)) => verdict::fast(skb, &hit, bytes),
@@ -51,7 +47,7 @@ pub fn entry<F: Family, S: Skb>(skb: &S, entry: Entry) -> i32 {
 
 /// A packet leaves the host's network here.
 #[inline(always)]
-pub fn exit<F: Family, S: Skb>(skb: &S) -> i32 {
+pub fn exit<F: Tables, S: Hooked>(skb: &S) -> i32 {
     let reason = learn::at_exit::<F, S>(skb);
     log::learned(skb, reason);
     verdict::learned(skb, reason)
@@ -59,14 +55,14 @@ pub fn exit<F: Family, S: Skb>(skb: &S) -> i32 {
 
 /// A bridge hands a packet to the host here.
 #[inline(always)]
-pub fn delivery<F: Family, S: Skb>(skb: &S) -> i32 {
+pub fn delivery<F: Tables, S: Hooked>(skb: &S) -> i32 {
     let reason = learn::at_host::<F, S>(skb);
     log::learned(skb, reason);
     verdict::learned(skb, reason)
 }
 
 #[inline(always)]
-fn enter<F: Family, S: Skb>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
+fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
     let control = maps::CONTROL.get(0).ok_or(Reason::Disabled)?;
     if control.switches == 0 {
         candidate::forget::<F>();
@@ -98,7 +94,7 @@ type Admitted<A> = (Packet<A>, FlowKey<A>);
 
 /// Parse and gate; a packet that opens or closes a connection ends its flow.
 #[inline(always)]
-fn examine<F: Family, S: Skb>(skb: &S, entry: Entry, control: &Control) -> Result<Admitted<F::Address>, Reason> {
+fn examine<F: Tables, S: Hooked>(skb: &S, entry: Entry, control: &Control) -> Result<Admitted<F::Address>, Reason> {
     let packet = parse::<F, S>(skb)?;
     let origin = if entry == Entry::Host {
         Origin::Host
@@ -109,7 +105,7 @@ fn examine<F: Family, S: Skb>(skb: &S, entry: Entry, control: &Control) -> Resul
     if let Err(reason) = gate::admit::<F>(&packet) {
         if gate::ends_flow(reason) && control.switches != 0 {
             pairs::end::<F>(&key);
-            seen::reset(&key);
+            warmup::reset(&key);
         }
         return Err(reason);
     }
@@ -127,7 +123,7 @@ fn examine<F: Family, S: Skb>(skb: &S, entry: Entry, control: &Control) -> Resul
 }
 
 #[inline(always)]
-fn hit<F: Family, S: Skb>(
+fn hit<F: Tables, S: Hooked>(
     skb: &S,
     packet: &Packet<F::Address>,
     key: &FlowKey<F::Address>,
@@ -149,7 +145,7 @@ fn hit<F: Family, S: Skb>(
 
 /// Leaves a candidate; returns the reason to count, which a better one may replace.
 #[inline(always)]
-fn miss<F: Family, S: Skb>(
+fn miss<F: Tables, S: Hooked>(
     skb: &S,
     packet: &Packet<F::Address>,
     key: &FlowKey<F::Address>,
@@ -181,7 +177,7 @@ fn miss<F: Family, S: Skb>(
     }
     // UDP is learned at once: one answer may be all that ever comes back (iperf3 -u, video, logs), and the table of
     // flows that wait for one bounds what a flood can do.
-    if reason == Reason::NoFlow && key.protocol == TCP && !seen::is_enough(key, control.learn_after) {
+    if reason == Reason::NoFlow && key.protocol == TCP && !warmup::is_enough(key, control.learn_after) {
         candidate::forget::<F>();
         return Reason::Young;
     }
@@ -196,7 +192,7 @@ fn miss<F: Family, S: Skb>(
 
 /// Whether an endpoint sends with what is not its own.
 #[inline(always)]
-fn is_spoofed<F: Family>(packet: &Packet<F::Address>, device: &Device) -> bool {
+fn is_spoofed<F: Tables>(packet: &Packet<F::Address>, device: &Device) -> bool {
     packet.macs.source() != device.mac
         || !(device.has(Device::ANY_SOURCE) || F::is_endpoints(packet.network.source, device))
 }

@@ -11,21 +11,23 @@ use netfast_common::{
 };
 
 use crate::{
-    candidate::{self, Candidate, Recognised},
-    family::Family,
-    gate,
-    kernel::coarse_ns,
-    lookup::{ECN, generation, segment_length},
-    maps, pairs,
-    parse::{Packet, parse},
-    skb::{RouteQuery, Skb},
+    ctx::{RouteQuery, Skb, kernel::coarse_ns},
+    fastpath::{gate, lookup::generation},
+    packet::{ECN, Packet, parse, segment_length},
+    state::{Tables, candidate::Candidate, maps},
 };
+
+pub mod candidate;
+pub mod pairs;
+pub mod warmup;
+
+use candidate::Recognised;
 
 /// At the egress of an endpoint or an uplink: the packet leaves the host's network here.
 ///
 /// Always an `Err`-like reason: what became of the candidate.
 #[inline(always)]
-pub fn at_exit<F: Family, S: Skb>(skb: &S) -> Reason {
+pub fn at_exit<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Some(candidate) = candidate::current::<F>() else {
         return Reason::NoCandidate;
     };
@@ -42,7 +44,7 @@ pub fn at_exit<F: Family, S: Skb>(skb: &S) -> Reason {
 
 /// At the ingress of a bridge device: the packet is handed to the host, which may keep it or send it on.
 #[inline(always)]
-pub fn at_host<F: Family, S: Skb>(skb: &S) -> Reason {
+pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Some(candidate) = candidate::current::<F>() else {
         return Reason::NoCandidate;
     };
@@ -99,7 +101,7 @@ pub fn at_host<F: Family, S: Skb>(skb: &S) -> Reason {
 
 /// The rule: what must hold between the packet that entered and the one that leaves.
 #[inline(always)]
-fn examine<F: Family, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) -> Result<Flow<F::Address>, Reason> {
+fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) -> Result<Flow<F::Address>, Reason> {
     let packet = parse::<F, S>(skb).map_err(|_| Reason::EgressGated)?;
     match candidate.recognise(skb, &packet) {
         Recognised::Same => {}
@@ -140,7 +142,7 @@ fn examine<F: Family, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         ifindex,
         protocol: packet.network.protocol,
         origin: Origin::Wire as u8,
-        reserved: [0; 2],
+        netns: candidate.key.netns,
     };
     // A TCP packet without payload completes a pair, but opens none: the ACK that ends a handshake, and those that follow
     // a FIN, would cost every short connection a place in the tables.
@@ -156,7 +158,7 @@ fn examine<F: Family, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
 
 /// The flow that repeats what happened between the candidate and the packet.
 #[inline(always)]
-fn compose<F: Family, S: Skb>(
+fn compose<F: Tables, S: Skb>(
     skb: &S,
     candidate: &Candidate<F::Address>,
     packet: &Packet<F::Address>,
@@ -226,7 +228,7 @@ fn compose<F: Family, S: Skb>(
     clippy::cast_possible_truncation,
     reason = "the smaller of two numbers, one of them a u16's"
 )]
-fn longest<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>) -> Option<u16> {
+fn longest<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>) -> Option<u16> {
     let length = segment_length(packet, skb.gso_size());
     let floor = u32::from(F::MINIMUM_MTU);
     let length = if length < floor { floor } else { length };

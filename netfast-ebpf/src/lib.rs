@@ -1,36 +1,26 @@
-//! The path of a packet, in the order in which it meets the modules:
+//! The BPF programs, in layers: a module names only modules of its own layer or a lower one.
 //!
-//! [`hooks`] → [`parse`] → [`gate`] → [`lookup`] → [`rewrite`] → [`redirect`], and on a miss [`candidate`] → (the
-//! kernel's own path) → [`learn`] → [`pairs`]; every way out passes [`verdict`].
+//! | layer | what it is |
+//! | --- | --- |
+//! | [`ctx`] | what the kernel gives: packet, maps, clocks; on the host `fake` takes its place |
+//! | [`packet`] | headers: read and written |
+//! | [`state`] | the maps |
+//! | [`fastpath`] | the way of a packet whose flow is known |
+//! | [`learn`] | what the kernel did to a packet, remembered |
+//! | [`hooks`] | what happens at each hook |
+//! | [`lb`], [`dns`] | virtual addresses; answers of Docker's resolver |
 //!
-//! Only `main.rs` has program entry points, only [`maps`] has maps, only [`skb`] calls helpers on a packet, only
-//! [`parse`] reads headers and only [`rewrite`] writes them. All checks come before the first write. Whatever is not
-//! understood is passed on to the kernel, never dropped.
-//!
-//! The crate also builds for the host, with [`fake`] in the place of the kernel: for unit tests, and for the fuzzer.
+//! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
+//! [`fastpath::redirect`], and on a miss [`learn::candidate`] → (the kernel's own path) → [`learn`] → [`learn::pairs`];
+//! every way out passes [`fastpath::verdict`]. All checks come before the first write. Whatever is not understood is passed
+//! on to the kernel, never dropped.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
-pub mod atomic;
-pub mod candidate;
-pub mod checksum;
+pub mod ctx;
 pub mod dns;
-#[cfg(not(target_arch = "bpf"))]
-pub mod fake;
-pub mod family;
-pub mod gate;
+pub mod fastpath;
 pub mod hooks;
-pub mod kernel;
+pub mod lb;
 pub mod learn;
-pub mod log;
-pub mod lookup;
-pub mod maps;
-pub mod pairs;
-pub mod parse;
-pub mod redirect;
-pub mod rewrite;
-pub mod seen;
-pub mod skb;
-pub mod trace;
-pub mod verdict;
-pub mod vet;
-pub mod vip;
+pub mod packet;
+pub mod state;

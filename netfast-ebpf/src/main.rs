@@ -13,12 +13,7 @@ mod programs {
         macros::{classifier, fentry},
         programs::{FEntryContext, TcContext},
     };
-    use netfast_ebpf::{
-        candidate, dns,
-        family::V4,
-        hooks::{self, Entry},
-        vip,
-    };
+    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, packet::V4};
 
     /// tcx ingress of an endpoint's host-side veth.
     #[classifier]
@@ -65,13 +60,13 @@ mod programs {
     /// tcx ingress of an endpoint's host-side veth, behind `netfast_ep_in`.
     #[classifier]
     pub fn netfast_vip_in(context: TcContext) -> i32 {
-        vip::from_client(&context)
+        lb::from_client(&context)
     }
 
     /// tcx egress of an endpoint's host-side veth, before `netfast_ep_out`.
     #[classifier]
     pub fn netfast_vip_out(context: TcContext) -> i32 {
-        vip::to_client(&context)
+        lb::to_client(&context)
     }
 
     /// The kernel hands a packet to user space (`nf_queue`, net/netfilter/nf_queue.c): what comes back is not in the

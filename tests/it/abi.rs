@@ -16,7 +16,10 @@ use netfast_common::{
     vet::Answer,
     vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
 };
-use netfast_ebpf::{candidate::Candidate, checksum::Part, dns::Scratch, vip::work::Work};
+use netfast_ebpf::{
+    ctx::Part,
+    state::{candidate::Candidate, dns::Scratch, lb::Work},
+};
 
 /// Each map's key and value as this side sees them, in bytes.
 const MAPS: [(&str, usize, usize); 29] = [

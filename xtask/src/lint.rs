@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    abi,
+    abi, layers,
     setup::{self, Scope},
     tidy,
     workspace::{cargo, show},
@@ -39,5 +39,6 @@ pub fn run(args: &Args) -> Result<()> {
         "warnings",
     ]))?;
     tidy::check()?;
+    layers::check()?;
     abi::check()
 }

@@ -12,6 +12,7 @@ mod dist;
 mod fuzz;
 mod hostile;
 mod interrupt;
+mod layers;
 mod lint;
 mod measure;
 mod mutate;

@@ -19,7 +19,7 @@ fn keys() -> impl Strategy<Value = FlowKey<Ip4>> {
             ifindex,
             protocol,
             origin,
-            reserved: [0; 2],
+            netns: 0,
         },
     )
 }
@@ -65,7 +65,7 @@ proptest! {
     fn a_reverse_is_mutual(key in keys(), out in keys(), exit in exits(), back_exit in exits()) {
         let key = FlowKey { origin: u8::from(back_exit == Exit::Host), ..key };
         let there = flow_to(&out, exit);
-        let back_key = there.reverse_key(key.protocol);
+        let back_key = there.reverse_key(&key);
         prop_assert_eq!(back_key.origin == Origin::Host as u8, exit == Exit::Host);
         let turned = FlowKey {
             source: key.destination,
@@ -76,7 +76,7 @@ proptest! {
         };
         let back = flow_to(&turned, back_exit);
         prop_assert!(back.is_reverse_of(&key));
-        prop_assert_eq!(back.reverse_key(key.protocol), key);
+        prop_assert_eq!(back.reverse_key(&back_key), key);
         prop_assert!(there.is_reverse_of(&back_key));
     }
 
@@ -114,7 +114,7 @@ fn tags_of_neighbours_differ() {
                     ifindex,
                     protocol: 6,
                     origin: 0,
-                    reserved: [0; 2],
+                    netns: 0,
                 });
             }
         }

@@ -2,7 +2,8 @@
 
 use netfast_common::alias::{Alias, MEMBERS, MESSAGE, RecordType, Verdict, address4};
 
-use super::message::{DONE, Scratch};
+use super::message::DONE;
+use crate::state::dns::Scratch;
 
 /// Bytes behind the answers (an OPT record of RFC 6891, usually) that can be moved when records are left out.
 const MOST_MOVED: u32 = 64;

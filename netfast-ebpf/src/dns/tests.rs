@@ -5,7 +5,7 @@ use netfast_common::alias::{MEMBERS, NAME, RecordType, address4, address6, part}
 use proptest::prelude::*;
 
 use super::*;
-use crate::fake::FakeSkb;
+use crate::ctx::{Ctx as _, fake::FakeSkb};
 
 /// An address as the answer's data.
 type Data = Vec<u8>;
@@ -308,7 +308,7 @@ fn passed(skb: &FakeSkb, alias: &Alias, turn: u64) -> Verdict {
     let mut scratch = scratch(&[]);
     let buffer = buffer(&mut scratch);
     let change = || {
-        assert!(buffer.with(|scratch| skb.load_message(place.offset, place.length, &mut scratch.message)));
+        assert!(buffer.with(|scratch| skb.load_some(place.offset, place.length, &mut scratch.message)));
         buffer.with(|scratch| scratch.length = place.length);
         read(skb, buffer)?;
         let old_sum = skb.dns_step(Step::Sum, buffer);

@@ -256,7 +256,7 @@ mod tests {
             ifindex: 7,
             protocol: TCP,
             direction: Direction::ToVip as u8,
-            reserved: [0; 2],
+            netns: 0,
         };
         let conn = Conn {
             tag: key.tag(),

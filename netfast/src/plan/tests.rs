@@ -15,6 +15,7 @@ use crate::{
 };
 
 pub(super) mod build;
+mod flooding;
 mod reasons;
 
 use build::*;

@@ -8,9 +8,9 @@ use netfast_common::{
     net::Ip4,
 };
 use netfast_ebpf::{
+    ctx::fake::{self, FakeSkb},
     dns,
-    fake::{self, FakeSkb},
-    maps,
+    state::maps,
 };
 use netfast_tests::packet::{check_checksums, difference};
 

@@ -11,12 +11,12 @@ use netfast_common::{
     trace::{Filter, Traced, step},
 };
 use netfast_ebpf::{
-    candidate,
-    fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
-    family::V4,
-    gate,
-    hooks::{self, Entry},
-    maps,
+    ctx::fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
+    fastpath::{Entry, gate},
+    hooks,
+    learn::candidate,
+    packet::V4,
+    state::maps,
 };
 use netfast_tests::packet::{Packet, check_checksums, difference};
 
@@ -251,7 +251,7 @@ pub fn key(way: &Way, protocol: u8, ifindex: u32) -> FlowKey<Ip4> {
         ifindex,
         protocol,
         origin: u8::from(way.is_hosts),
-        reserved: [0; 2],
+        netns: 0,
     }
 }
 

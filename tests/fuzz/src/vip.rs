@@ -12,8 +12,9 @@ use netfast_common::{
     vip::{Backend, Given, Member, Service, SlotKey, VERDICTS},
 };
 use netfast_ebpf::{
-    fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
-    maps, vip,
+    ctx::fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
+    lb,
+    state::maps,
 };
 use netfast_tests::packet::Mac;
 
@@ -157,8 +158,8 @@ impl Machine for Host {
         skb.ifindex = self.indexes[dev];
         skb.received_by = self.indexes[dev];
         let verdict = match hook {
-            Hook::In => vip::from_client(&skb),
-            Hook::Out => vip::to_client(&skb),
+            Hook::In => lb::from_client(&skb),
+            Hook::Out => lb::to_client(&skb),
         };
         assert_eq!(skb.sent.get().is_some(), verdict == TC_ACT_REDIRECT);
         // In again as the client's own, back to who sent it, or into the container that did.

@@ -11,16 +11,16 @@ const ELSEWHERE: &[(Reason, &str)] = &[
     (
         Reason::Vlan,
         "a test run's skb carries no hardware tag and its context may not set one (net/bpf/test_run.c); \
-         netfast-ebpf/src/parse.rs",
+         netfast-ebpf/src/packet/parse.rs",
     ),
     (
         Reason::RewriteFailed,
-        "only when the kernel has no memory to copy a header; netfast-ebpf/src/rewrite.rs",
+        "only when the kernel has no memory to copy a header; netfast-ebpf/src/fastpath/rewrite.rs",
     ),
     (
         Reason::TableFull,
         "an LRU table gives another flow's place away, unless all its places are being written to in this very moment; \
-         netfast-ebpf/src/pairs.rs",
+         netfast-ebpf/src/learn/pairs.rs",
     ),
 ];
 

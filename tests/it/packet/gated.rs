@@ -146,7 +146,7 @@ pub(super) fn rows() -> Vec<Row> {
         rows.push(odd(what, step));
     }
     let frame = packet.bytes();
-    // A test run refuses IPv4 frames without a whole IP header; those are in netfast-ebpf/src/parse.rs.
+    // A test run refuses IPv4 frames without a whole IP header; those are in netfast-ebpf/src/packet/parse.rs.
     for length in 34..frame.len() {
         let step = frame_enters(&there, frame[..length].to_vec()).slow(Reason::Malformed);
         rows.push(odd(&format!("TCP cut to {length} bytes"), step));

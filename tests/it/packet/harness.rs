@@ -21,7 +21,7 @@ use netfast_common::{
     vet::Answer,
     vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
 };
-use netfast_ebpf::candidate::Candidate;
+use netfast_ebpf::state::candidate::Candidate;
 use netfast_tests::{
     netns::NetNs,
     require::{Need, needs},

@@ -14,7 +14,7 @@ use netfast_common::{
     reason::Count,
     trace::Filter,
 };
-use netfast_ebpf::fake;
+use netfast_ebpf::ctx::fake;
 use netfast_fuzz::{
     machine::{Machine, Outcome, Player, Run, Watch},
     programs::{self, Host},

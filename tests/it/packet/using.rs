@@ -84,6 +84,16 @@ fn kept_out() -> Vec<Row> {
                     .and(Change::Gone(In::Flows, back)),
             ],
         ),
+        row(
+            "another destination MAC of a stale flow: the other direction may be in use still",
+            vec![in_use_but(&there, |flow| flow.epoch -= 1), in_use(&back)],
+            vec![
+                enters(&there, &packet.clone().with(|packet| packet.to_mac[5] ^= 2))
+                    .slow(Reason::MacChanged)
+                    .and(Change::Gone(In::Flows, there))
+                    .and(Change::Gone(In::Flows, back)),
+            ],
+        ),
         row_of(
             "a flow of another interface",
             vec![in_use(&there.with(|way| way.enters = Dev::B))],

@@ -114,7 +114,7 @@ impl Way {
             ifindex: lab.ifindex(self.enters),
             protocol: self.protocol,
             origin: self.origin as u8,
-            reserved: [0; 2],
+            netns: 0,
         }
     }
 

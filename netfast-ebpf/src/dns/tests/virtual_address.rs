@@ -3,7 +3,7 @@
 use netfast_common::alias::AliasKey;
 
 use super::*;
-use crate::fake;
+use crate::ctx::fake;
 
 const VIP: [u8; 4] = [198, 18, 0, 2];
 

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The plan of the host after a change.
-fn after(change: impl FnOnce(&mut World, &mut Config, &mut Facts)) -> Desired {
+pub(super) fn after(change: impl FnOnce(&mut World, &mut Config, &mut Facts)) -> Desired {
     let (mut world, mut config, mut facts) = (docker_host(), Config::default(), watching());
     change(&mut world, &mut config, &mut facts);
     plan(&world, &config, &facts)
@@ -22,7 +22,7 @@ fn why(desired: &Desired, container: &str) -> Option<Why> {
 }
 
 /// Checks web (on docker0) and db (on br-app).
-fn check(desired: &Desired, web: Option<Why>, db: Option<Why>) {
+pub(super) fn check(desired: &Desired, web: Option<Why>, db: Option<Why>) {
     assert_eq!(
         (why(desired, "web"), why(desired, "db")),
         (web, db),
@@ -470,55 +470,6 @@ fn a_mac_address_that_is_being_changed_is_the_one_that_is_heard() {
     };
     assert_eq!(mac_of(&silent), mac(10), "what the runtime is about to set");
     assert_eq!(mac_of(&|world| web(world).attachments[0].mac = None), mac(10));
-}
-
-/// Makes the port of web's veth what `change` says.
-fn with_port(world: &mut World, change: impl FnOnce(&mut BridgePort)) {
-    let port = world.links.get_mut(&VETH_WEB).expect("a veth");
-    let mut is = BridgePort {
-        state: PortState::Forwarding,
-        hairpin: false,
-        isolated: false,
-        learning: true,
-        unicast_flood: true,
-        vlan_tunnel: false,
-        locked: false,
-        neigh_suppress: false,
-    };
-    change(&mut is);
-    port.port = Some(is);
-}
-
-fn forgetful(world: &mut World) {
-    let bridge = world.links.get_mut(&BRIDGE).expect("a bridge");
-    bridge.kind = LinkKind::Bridge(BridgeInfo {
-        ageing_time: 0,
-        ..BridgeInfo::default()
-    });
-}
-
-#[test]
-fn a_bridge_that_does_not_learn_where_a_container_is() {
-    let unlearned: [fn(&mut World); 3] = [
-        |world| with_port(world, |port| port.learning = false),
-        |world| with_port(world, |port| port.locked = true),
-        forgetful,
-    ];
-    for change in unlearned {
-        check(&after(|world, _, _| change(world)), Some(Why::NotLearned), None);
-        let told = after(|world, _, _| {
-            change(world);
-            let learned = world.fdb.clone().into_iter();
-            world.fdb = learned
-                .map(|entry| FdbEntry {
-                    state: FdbState::Static,
-                    ..entry
-                })
-                .collect();
-        });
-        check(&told, None, None);
-    }
-    check(&after(|world, _, _| with_port(world, |_| {})), None, None);
 }
 
 #[test]

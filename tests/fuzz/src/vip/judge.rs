@@ -6,7 +6,7 @@ use netfast_common::{
     net::Ip4,
     vip::{Conn, Given, ICMP_IDLE_NS, UDP_IDLE_NS, Verdict},
 };
-use netfast_ebpf::{fake::FakeSkb, parse::icmp};
+use netfast_ebpf::{ctx::fake::FakeSkb, packet::icmp};
 use netfast_tests::packet::{TCP, UDP, difference};
 
 use super::{
@@ -20,7 +20,7 @@ mod frame;
 use frame::{judge_ends, judge_error, judge_refusal, judge_syn_again, number};
 
 /// `TC_ACT_REDIRECT`.
-const REDIRECT: i32 = netfast_ebpf::fake::TC_ACT_REDIRECT;
+const REDIRECT: i32 = netfast_ebpf::ctx::fake::TC_ACT_REDIRECT;
 
 /// A packet that passed.
 pub struct Passed<'a> {

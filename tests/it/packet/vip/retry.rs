@@ -1,7 +1,7 @@
 //! A member that refuses a connection, or does not answer it, and the next one that gets it.
 //!
 //! A test run's skb never has its checksum left to the device (`net/bpf/test_run.c`), as a client's SYN has it; that is tested in
-//! netfast-ebpf/src/vip/tests.rs, and with real veths in the docker ring.
+//! netfast-ebpf/src/lb/tests.rs, and with real veths in the docker ring.
 
 use netfast_common::vip::Syn;
 

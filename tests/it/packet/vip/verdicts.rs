@@ -83,7 +83,7 @@ fn row(verdict: Verdict) -> Row {
             (Hook::VipIn, straight)
         }),
         // The kernel has no memory for a copy of a header; every place of a table is being written to in this very moment:
-        // netfast-ebpf/src/vip/tests.rs.
+        // netfast-ebpf/src/lb/tests.rs.
         Verdict::Unwritable | Verdict::TableFull => Elsewhere,
     }
 }

@@ -1,0 +1,117 @@
+//! What the kernel gives a program: the packet, by way of [`Ctx`] and [`Skb`], maps, clocks and chance.
+//!
+//! The only calls of packet helpers are here. The lowest layer: it knows nothing of headers.
+
+use netfast_common::{trace::CAPTURE, vip::Syn};
+
+pub mod atomic;
+#[cfg(not(target_arch = "bpf"))]
+pub mod fake;
+pub mod kernel;
+#[cfg(target_arch = "bpf")]
+mod tc;
+
+/// What tc and XDP programs have in common: a packet at a hook of an interface. A trait, so that host tests can run the
+/// programs' own code on a packet of their making.
+pub trait Ctx {
+    /// Bytes from the Ethernet header on, fragments included.
+    fn length(&self) -> u32;
+    /// Address of the first byte that can be read directly.
+    fn data(&self) -> usize;
+    /// Address after the last byte that can be read directly.
+    fn data_end(&self) -> usize;
+    /// The interface whose hook runs.
+    fn ifindex(&self) -> u32;
+    /// Copies `N` bytes out of the packet, wherever they are, to the start of a buffer.
+    fn load<const N: usize>(&self, offset: u32, to: &mut [u8; 16]) -> bool;
+    /// Copies the packet's first bytes, as many as there are and have room, and returns how many; 0 if the kernel
+    /// refuses. `length` is the packet's.
+    fn capture(&self, length: u32, to: &mut [u8; CAPTURE as usize]) -> u32;
+    /// MTU of the interface whose hook runs, in bytes.
+    fn mtu(&self) -> Option<u32>;
+    /// Whether the kernel's routes would deliver a packet that came in by `ifindex` to the host itself.
+    fn is_for_host(&self, query: &RouteQuery) -> bool;
+    /// Copies `length` bytes, more than none and no more than there is room, a power of two, out of the packet.
+    fn load_some<const N: usize>(&self, offset: u32, length: u32, to: &mut [u8; N]) -> bool;
+    /// Sends the packet out of an interface, or with [`BPF_F_INGRESS`](aya_ebpf::bindings::BPF_F_INGRESS) into it;
+    /// returns the program's verdict.
+    fn redirect(&self, ifindex: u32, flags: u64) -> i32;
+}
+
+/// What only a packet in a `struct sk_buff` has, as tc programs see it.
+pub trait Skb: Ctx {
+    /// `EtherType` as loaded from the header, in wire order.
+    fn ethertype(&self) -> u16;
+    /// Whether a VLAN tag was taken off the packet (`skb->vlan_present`).
+    fn has_vlan(&self) -> bool;
+    /// `skb->mark`.
+    fn mark(&self) -> u32;
+    /// `skb->priority`.
+    fn priority(&self) -> u32;
+    /// Payload bytes of each segment of a GSO packet; 0 if it is none.
+    fn gso_size(&self) -> u32;
+    /// The interface the packet was received by last (`skb->skb_iif`); 0 if it was made on this host.
+    fn ingress_ifindex(&self) -> u32;
+    /// Makes the first `length` bytes directly readable.
+    fn pull(&self, length: u32) -> bool;
+    /// Writes `header` over the start of the packet.
+    fn store_header<H: Header>(&self, header: &H) -> bool;
+    /// Corrects a transport checksum by a difference ([`netfast_common::csum::difference`]), whatever state of
+    /// offloading it is in. `flags` are those of
+    /// `bpf_l4_csum_replace`, of which `BPF_F_PSEUDO_HDR` is for changes of the pseudo header, that is of addresses.
+    fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool;
+    /// Sets `skb->mark`.
+    fn set_mark(&self, mark: u32);
+    /// Sets `skb->priority`.
+    fn set_priority(&self, priority: u32);
+    /// Whether the device has found the transport checksum to be right (`CHECKSUM_UNNECESSARY`).
+    fn is_verified(&self) -> bool;
+    /// Writes `length` bytes, more than none and no more than the buffer has, a power of two, into the packet.
+    fn store_some<const N: usize>(&self, offset: u32, length: u32, from: &[u8; N]) -> bool;
+    /// Writes a 16-bit field in wire order.
+    fn store_half(&self, offset: u32, half: u16) -> bool;
+    /// Copies `length` bytes, more than none and no more than there is room, from the start of the packet.
+    fn load_headers(&self, length: u32, to: &mut Headers) -> bool;
+    /// Writes `length` bytes, more than none and no more than there are, over the start of the packet.
+    fn store_headers(&self, length: u32, from: &Headers) -> bool;
+    /// Cuts the packet to this length in bytes, Ethernet header included, or makes it so long with zeros.
+    fn resize(&self, length: u32) -> bool;
+    /// Hands the packet to the other end of a veth, as one that is addressed to it. A frame that was bridged is for
+    /// somebody else's MAC to the host (`PACKET_OTHERHOST`), and before kernel 6.15 nobody looks at it again.
+    fn redirect_peer(&self, ifindex: u32) -> i32;
+}
+
+/// On to the next program of the chain, then the stack: `TCX_NEXT`, and for clsact `TC_ACT_UNSPEC`. Never `TC_ACT_OK`,
+/// which would end the chain and skip other people's programs.
+pub const NEXT: i32 = -1;
+
+/// Linux's number of the IPv4 family (`socket.h`).
+pub const AF_INET: u8 = 2;
+
+/// Bytes that are summed up at a time: what `bpf_csum_diff` takes on all kernels (`MAX_BPF_STACK`); a power of two.
+pub const PART: u32 = 512;
+/// Room for them.
+pub type Part = [u8; PART as usize];
+
+/// All headers of a packet, and room.
+pub type Headers = [u16; Syn::ROOM];
+
+/// The first bytes of a packet, as a type without padding.
+pub trait Header {
+    /// Its length in bytes.
+    const LENGTH: u32;
+}
+
+/// A question to the kernel's routes.
+pub struct RouteQuery {
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u8,
+    /// TOS of an IPv4 packet.
+    pub tos: u8,
+    /// Where the packet came in.
+    pub ifindex: u32,
+    /// Source address, in words in wire order.
+    pub source: [u32; 4],
+    /// Destination address, in words in wire order.
+    pub destination: [u32; 4],
+}

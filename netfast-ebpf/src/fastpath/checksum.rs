@@ -1,0 +1,214 @@
+//! Whether a packet's TCP or UDP checksum is right, for those that the kernel would look at.
+//!
+//! conntrack checks it before routing (`nf_checksum`, unless `nf_conntrack_checksum` is 0), calls a packet with a wrong
+//! one INVALID, and leaves it untranslated; so such a packet must not be carried past it. Most packets cost a comparison
+//! only: a checksum that is left to the device (`CHECKSUM_PARTIAL`, all that a local socket sends) is the sum of the
+//! pseudo header, and what the device or GRO has verified is marked so. Only the rest is summed up.
+
+use netfast_common::{csum, net::Address as _};
+
+use crate::{
+    ctx::{PART, Skb, kernel},
+    packet::{ETHERNET, Family, Packet, UDP},
+    state::maps,
+};
+
+/// The longest packet that is summed up, in parts: the largest MTU.
+const PARTS: u32 = 128;
+/// A transport whose checksum may be none, see [`examine`].
+const IS_UDP: u32 = 1 << 16;
+
+/// The steps that are run out of line: the verifier looks at each once, and not on each path that leads there.
+pub trait Sums: Skb {
+    /// Runs [`examine`].
+    fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool;
+    /// Runs [`sum_parts`].
+    fn sum_parts(&self, offset: u32, parts: u32) -> u32;
+    /// Runs [`sum_rest`].
+    fn sum_rest(&self, offset: u32, length: u32) -> u32;
+}
+
+/// Whether the checksum is right, none, or somebody else's business.
+#[inline(always)]
+pub fn is_sound<F: Family, S: Sums>(skb: &S, packet: &Packet<F::Address>) -> bool {
+    let network = &packet.network;
+    let is_udp = network.protocol == UDP;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the length field, see `Packet::transport`"
+    )]
+    let udp_length = u32::from(u16::from_be(packet.transport[0] as u16));
+    let length = if is_udp { udp_length } else { network.payload };
+    // A packet that is no GSO packet is shorter than 64 KiB.
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
+    let wire_length = (length as u16).to_be();
+    let pseudo = csum::sum(&network.source.words())
+        + csum::sum(&network.destination.words())
+        + u64::from(u16::from(network.protocol).to_be())
+        + u64::from(wire_length);
+    let field = u32::from(packet.checksum) | if is_udp { IS_UDP } else { 0 };
+    let offset = ETHERNET + (network.length - network.payload);
+    skb.has_sound_checksum(field, csum::fold32(pseudo), offset, length)
+}
+
+/// Whether a checksum is right, by its field with [`IS_UDP`], the sum over the pseudo header, and where and how long in bytes
+/// what it is over is.
+#[inline(always)]
+pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
+    // Segments were either put together by GRO, which verified them, or are still to be made. Without a checksum (RFC 768)
+    // there is nothing to be wrong.
+    if skb.gso_size() != 0 || field == IS_UDP {
+        return true;
+    }
+    let partial = csum::fold16(pseudo);
+    #[expect(clippy::cast_possible_truncation, reason = "the field is 16 bits")]
+    let checksum = field as u16;
+    if is_same(checksum, partial) || skb.is_verified() {
+        return true;
+    }
+    let parts = length / PART;
+    let whole = if parts == 0 { 0 } else { skb.sum_parts(offset, parts) };
+    let rest = length % PART;
+    let rest = if rest == 0 {
+        0
+    } else {
+        skb.sum_rest(offset + length - rest, rest)
+    };
+    csum::fold16(csum::fold32(u64::from(pseudo) + u64::from(whole) + u64::from(rest))) == 0xffff
+}
+
+/// Whether two sums are the same: one's complement has two zeros.
+#[inline(always)]
+const fn is_same(a: u16, b: u16) -> bool {
+    a == b || (a.wrapping_add(1) <= 1 && b.wrapping_add(1) <= 1)
+}
+
+/// Sums up so many parts of the packet from `offset` on; 0 if there are not so many.
+#[inline(always)]
+pub fn sum_parts<S: Skb>(skb: &S, offset: u32, parts: u32) -> u32 {
+    let Some(buffer) = maps::SUMMED.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
+    let buffer = unsafe { &mut *buffer };
+    let mut total = 0;
+    let mut part = 0;
+    while part < PARTS && part < parts {
+        if !skb.load_some(offset.wrapping_add(part * PART), PART, buffer) {
+            return 0;
+        }
+        total += u64::from(kernel::sum(buffer));
+        part += 1;
+    }
+    csum::fold32(total)
+}
+
+/// Sums up `length` bytes of the packet from `offset` on, less than a part; 0 if there are not so many.
+#[inline(always)]
+pub fn sum_rest<S: Skb>(skb: &S, offset: u32, length: u32) -> u32 {
+    let Some(buffer) = maps::SUMMED.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    let buffer = unsafe { &mut *buffer };
+    // What is behind the end counts as zeros.
+    *buffer = [0; PART as usize];
+    if !skb.load_some(offset, length, buffer) {
+        return 0;
+    }
+    kernel::sum(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        ctx::fake::{FakeSkb, plain, reset},
+        packet::V4,
+    };
+
+    fn is_sound_in(frame: &[u8]) -> bool {
+        let skb = FakeSkb::new(frame);
+        let packet = skb.parsed().expect("a packet");
+        is_sound::<V4, _>(&skb, &packet)
+    }
+
+    /// Offset of the checksum of a frame's transport.
+    fn place(frame: &[u8]) -> usize {
+        34 + if frame[23] == UDP { 6 } else { 16 }
+    }
+
+    proptest! {
+        #[test]
+        fn a_right_checksum_is_right_and_any_other_is_wrong(packet in plain(), flip in 1..=u16::MAX, at in any::<u16>()) {
+            reset();
+            let frame = packet.frame();
+            prop_assert!(is_sound_in(&frame));
+            let place = place(&frame);
+            let right = u16::from_ne_bytes([frame[place], frame[place + 1]]);
+            let mut wrong = frame.clone();
+            let field = right ^ flip;
+            wrong[place..place + 2].copy_from_slice(&field.to_ne_bytes());
+            // None at all, the other zero, and what a checksum that is left to the device looks like.
+            let is_none = field == 0 && frame[23] == UDP;
+            let partial = partial_of(&wrong);
+            prop_assume!(!is_none && !is_same(field, right) && !is_same(field, partial));
+            prop_assert!(!is_sound_in(&wrong));
+            // A wrong byte of the payload, too.
+            let payload = frame.len() - packet.payload.len();
+            if payload < frame.len() {
+                let mut wrong = frame.clone();
+                let at = payload + usize::from(at) % packet.payload.len();
+                wrong[at] ^= 1;
+                prop_assume!(!is_same(right, partial));
+                prop_assert!(!is_sound_in(&wrong));
+            }
+        }
+
+        #[test]
+        fn one_that_is_left_to_the_device_is_right(packet in plain()) {
+            reset();
+            let mut frame = packet.frame();
+            let (place, partial) = (place(&frame), partial_of(&frame));
+            frame[place..place + 2].copy_from_slice(&partial.to_ne_bytes());
+            prop_assert!(is_sound_in(&frame));
+        }
+    }
+
+    /// RFC 1071, over the pseudo header, in halves.
+    fn partial_of(frame: &[u8]) -> u16 {
+        let length = u16::try_from(frame.len() - 34).expect("short");
+        let header = [&frame[26..34], &[0, frame[23]][..], &length.to_be_bytes()[..]].concat();
+        let total: u32 = header
+            .chunks(2)
+            .map(|two| u32::from(u16::from_ne_bytes([two[0], two[1]])))
+            .sum();
+        csum::fold16(total)
+    }
+
+    #[test]
+    fn long_packets_are_summed_to_their_end() {
+        for length in [511, 512, 513, 1400, 9000, 65_000] {
+            reset();
+            let mut packet = crate::ctx::fake::Plain {
+                macs: [[2; 6], [4; 6]],
+                addresses: [[10, 0, 0, 1], [10, 0, 0, 2]],
+                ports: [1, 2],
+                ttl: 64,
+                tos: 0,
+                id: 1,
+                df: true,
+                tcp: None,
+                payload: vec![0x5a; length],
+            };
+            assert!(is_sound_in(&packet.frame()), "{length}");
+            packet.tcp = Some((1, 2, 3));
+            let mut frame = packet.frame();
+            assert!(is_sound_in(&frame), "{length}");
+            *frame.last_mut().expect("payload") ^= 0x10;
+            assert!(!is_sound_in(&frame), "{length}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Finds the flow of a packet and decides whether it may be used for it.
+
+use netfast_common::{
+    control::Control,
+    flow::{Flow, FlowKey, Origin},
+    reason::Reason,
+};
+
+use super::vet;
+use crate::{
+    ctx::Skb,
+    packet::{ECN, Packet, segment_length},
+    state::{self, Tables, maps},
+};
+
+/// A pause after which nothing of a flow can be waiting in a queue any more, in nanoseconds: two steps of the coarse
+/// clock at HZ=250.
+const CALM_NS: u64 = 8_000_000;
+
+/// The key under which a packet enters.
+#[inline(always)]
+pub fn key<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, origin: Origin) -> FlowKey<F::Address> {
+    FlowKey {
+        source: packet.network.source,
+        destination: packet.network.destination,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        ifindex: skb.ifindex(),
+        protocol: packet.network.protocol,
+        origin: origin as u8,
+        netns: state::netns(),
+    }
+}
+
+/// A flow that may be used for a packet.
+pub struct Hit<A: 'static> {
+    /// The flow, where it is stored: another CPU may give the place to another flow at any moment, so nothing that was
+    /// read from it counts until [`is_intact`](Self::is_intact) has been asked afterwards.
+    pub flow: &'static Flow<A>,
+    tag: u32,
+    /// See [`Flow::exit`].
+    pub exit: u8,
+    /// See [`Flow::flags`].
+    pub flags: u8,
+    /// See [`Flow::bulk`], with this packet in mind.
+    pub bulk: u8,
+    /// See [`Flow::out_ifindex`].
+    pub out_ifindex: u32,
+    /// See [`Flow::in_slot`].
+    pub in_slot: u16,
+    /// See [`Flow::out_slot`].
+    pub out_slot: u16,
+    /// See [`Flow::mark`].
+    pub mark: u32,
+    /// See [`Flow::priority`].
+    pub priority: u32,
+}
+
+impl<A> Hit<A> {
+    /// Whether all that was read of the flow until now was of this flow. The kernel copies a new value in from its
+    /// first field to its last; the other tag was read before everything else.
+    #[inline(always)]
+    pub fn is_intact(&self) -> bool {
+        // SAFETY: a valid reference; volatile, because another CPU may have written it since.
+        unsafe { (&raw const self.flow.tag).read_volatile() == self.tag }
+    }
+}
+
+/// Finds the flow, if this packet may be used with it.
+///
+/// Times and counters are written in place. A packet that is due to ask the kernel again is a miss.
+#[inline(always)]
+pub fn find<F: Tables, S: Skb>(
+    skb: &S,
+    packet: &Packet<F::Address>,
+    key: &FlowKey<F::Address>,
+    control: &Control,
+    now: u64,
+) -> Result<Hit<F::Address>, Reason> {
+    let Some(place) = F::flows().get_ptr_mut(key) else {
+        return Err(Reason::NoFlow);
+    };
+    let tag = key.tag();
+    // SAFETY: the map's element lives as long as the program runs; it is made of integers, so a torn read is only a
+    // wrong number, which the tags tell.
+    let flow = unsafe { &mut *place };
+    // SAFETY: as above; volatile, so that it is read before the rest.
+    if unsafe { (&raw const flow.tag_end).read_volatile() } != tag {
+        return Err(Reason::Replaced);
+    }
+    // Before all else that makes a miss: it ends the flow, and with it the other direction, which may be in use still.
+    if flow.in_macs != packet.macs {
+        return Err(Reason::MacChanged);
+    }
+    if flow.epoch != control.epoch {
+        return Err(Reason::StaleEpoch);
+    }
+    if generation(flow.in_slot) != Some(flow.in_generation) || generation(flow.out_slot) != Some(flow.out_generation) {
+        return Err(Reason::StaleGeneration);
+    }
+    if flow.dscp != packet.network.tos & !ECN {
+        return Err(Reason::DscpChanged);
+    }
+    let gso_size = skb.gso_size();
+    if segment_length(packet, gso_size) > u32::from(flow.max_length) {
+        return Err(Reason::TooBig);
+    }
+    let age = now.wrapping_sub(flow.learned_ns);
+    let pause = now.wrapping_sub(flow.used_ns);
+    // A slow packet can be overtaken by the fast ones behind it; after a pause there are none, so ask early then.
+    if age > control.revalidate_ns || (pause > CALM_NS && age > control.revalidate_ns / 2) {
+        return Err(vet::why_due(flow, control));
+    }
+    // Through the peer a packet overtakes those of its flow that wait in the backlog queue. So a flow that sent GSO
+    // packets keeps to the queue, which costs little by the byte, until a pause has emptied it.
+    let bulk = if gso_size != 0 {
+        1
+    } else if pause > CALM_NS {
+        0
+    } else {
+        flow.bulk
+    };
+    if bulk != flow.bulk {
+        flow.bulk = bulk;
+    }
+    // Plain stores: a direction of a flow is on one CPU at a time, but for a moment when it moves; a count lost then
+    // is worth less than a locked instruction for every packet.
+    flow.used_ns = now;
+    flow.packets += 1;
+    flow.bytes += u64::from(packet.network.length);
+    let flow = &*flow;
+    let hit = Hit {
+        tag,
+        exit: flow.exit,
+        flags: flow.flags,
+        bulk,
+        out_ifindex: flow.out_ifindex,
+        in_slot: flow.in_slot,
+        out_slot: flow.out_slot,
+        mark: flow.mark,
+        priority: flow.priority,
+        flow,
+    };
+    if hit.is_intact() {
+        Ok(hit)
+    } else {
+        Err(Reason::Replaced)
+    }
+}
+
+/// The generation of a slot.
+#[inline(always)]
+pub fn generation(slot: u16) -> Option<u32> {
+    maps::GENERATIONS.get(u32::from(slot)).copied()
+}
+
+#[cfg(test)]
+impl<A> Hit<A> {
+    /// What is found of a flow.
+    pub(crate) fn of(flow: &'static Flow<A>) -> Self {
+        Self {
+            tag: flow.tag,
+            exit: flow.exit,
+            flags: flow.flags,
+            bulk: flow.bulk,
+            out_ifindex: flow.out_ifindex,
+            in_slot: flow.in_slot,
+            out_slot: flow.out_slot,
+            mark: flow.mark,
+            priority: flow.priority,
+            flow,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Makes of a packet what the kernel made of the first ones of its flow.
+
+use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
+use netfast_common::{flow::Flow, reason::Reason};
+
+use super::lookup::Hit;
+use crate::{
+    ctx::Skb,
+    packet::{
+        ETHERNET, Family, Packet, TCP,
+        rewrite::{TCP_CHECKSUM, UDP_CHECKSUM},
+    },
+};
+
+/// Makes the packet what the kernel would make of it.
+///
+/// An error leaves the packet as it was.
+#[inline(always)]
+pub fn rewrite<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hit<F::Address>) -> Result<(), Reason> {
+    if hit.flags & Flow::<F::Address>::REWRITTEN == 0 {
+        return Ok(());
+    }
+    // All that is needed of the flow, and only then the last look at its tag.
+    let header = F::header(packet, hit.flow);
+    let (address_difference, port_difference) = (hit.flow.address_difference, hit.flow.port_difference);
+    if !hit.is_intact() {
+        return Err(Reason::Replaced);
+    }
+    // Headers linear and ours alone: from here on no helper needs memory, so none fails half-way.
+    if !skb.pull(packet.payload_offset) || !skb.store_header(&header) {
+        return Err(Reason::RewriteFailed);
+    }
+    if hit.flags & Flow::<F::Address>::TRANSLATED == 0 {
+        return Ok(());
+    }
+    let (offset, flags) = if packet.network.protocol == TCP {
+        (F::TRANSPORT + TCP_CHECKSUM, 0)
+    } else {
+        // A UDP checksum of zero means none (RFC 768) and stays so.
+        (F::TRANSPORT + UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))
+    };
+    let mut done = true;
+    if address_difference != 0 {
+        done &= skb.correct_checksum(offset, address_difference, F::ADDRESS_CHECKSUM | flags);
+    }
+    if port_difference != 0 {
+        done &= skb.correct_checksum(offset, port_difference, flags);
+    }
+    if done { Ok(()) } else { Err(Reason::RewriteFailed) }
+}
+
+/// Cuts off what follows the IP packet in its frame, as the kernel does (`ip_rcv_core`, `net/ipv4/ip_input.c`). `false` leaves
+/// it as it was.
+#[inline(always)]
+pub fn trim<A, S: Skb>(skb: &S, packet: &Packet<A>) -> bool {
+    skb.resize(ETHERNET + packet.network.length)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Whose turn it is, and what each member was given.
+
+use netfast_common::{
+    alias::address4,
+    flow::Origin,
+    vip::{Direction, Service, UDP_IDLE_NS, Verdict, affinity},
+};
+
+use super::{table, work::work};
+use crate::{
+    ctx::{atomic, kernel::coarse_ns},
+    state::{lb::Work, maps},
+};
+
+/// No verdict's number.
+pub const CHOSEN: u32 = 0;
+/// Slots that are tried for a connection.
+const TRIES: u32 = 16;
+
+/// Chooses the member for the new connection that this CPU works on; returns [`CHOSEN`], or the number of the verdict why
+/// there is none. Out of line ([`Calls`](super::Calls)), so its caller holds no reference to [`Work`].
+#[inline(always)]
+pub fn choose() -> u32 {
+    match work().and_then(|work| next(work, coarse_ns())) {
+        Ok(()) => CHOSEN,
+        Err(verdict) => verdict.number(),
+    }
+}
+
+#[inline(always)]
+fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
+    if work.service.slots == 0 {
+        return Err(Verdict::Nobody);
+    }
+    let first = if work.service.flags & Service::AFFINITY != 0 {
+        affinity(work.key.client)
+    } else {
+        let turn = maps::TURNS.get_ptr_mut(work.service.id).ok_or(Verdict::NoSlot)?;
+        // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
+        unsafe { atomic::increment(turn) }
+    };
+    let mut verdict = Verdict::NoSlot;
+    let mut tried = 0;
+    while tried < TRIES {
+        set_slot(work, first.wrapping_add(tried.into()));
+        tried += 1;
+        // SAFETY: copied at once; what the daemon may put in its place meanwhile is a member as well.
+        if let Some(backend) = unsafe { maps::VIP_SLOTS.get(work.slot) } {
+            work.backend = *backend;
+            if is_tried(work) {
+                continue;
+            }
+            if work.backend.address == work.key.client || !is_in_use(work, now) {
+                return Ok(());
+            }
+            verdict = Verdict::InUse;
+            continue;
+        }
+        // Another version has just taken its place.
+        // SAFETY: as above.
+        work.service = *unsafe { maps::VIPS.get(work.key.remote) }.ok_or(Verdict::NoSlot)?;
+        if work.service.slots == 0 {
+            return Err(Verdict::Nobody);
+        }
+    }
+    Err(verdict)
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "less than a number of 32 bits")]
+fn set_slot(work: &mut Work, index: u64) {
+    let Work { service, slot, .. } = work;
+    slot.service = service.id;
+    slot.version = service.version;
+    slot.slot = match service.slots {
+        0 => 0,
+        slots => (index % u64::from(slots)) as u32,
+    };
+}
+
+/// Whether the connection was given to the member before.
+#[inline(always)]
+fn is_tried(work: &Work) -> bool {
+    work.syn.tried.contains(&work.backend.address)
+}
+
+/// Whether the client talks to the member by these ports already: straight, or by another virtual address. The member could
+/// not tell the two apart.
+#[inline(always)]
+fn is_in_use(work: &mut Work, now: u64) -> bool {
+    let Work {
+        key,
+        tried,
+        straight,
+        backend,
+        ..
+    } = work;
+    *tried = *key;
+    tried.remote = backend.address;
+    tried.direction = Direction::FromMember as u8;
+    if table::is_live(tried, now) {
+        return true;
+    }
+    straight.source = key.client;
+    straight.destination = backend.address;
+    straight.source_port = key.client_port;
+    straight.destination_port = key.remote_port;
+    straight.ifindex = key.ifindex;
+    straight.protocol = key.protocol;
+    straight.origin = Origin::Wire as u8;
+    straight.netns = key.netns;
+    // SAFETY: the elements live as long as the program runs; a torn read at worst passes over a member's turn.
+    let flow = unsafe { maps::FLOWS4.get(*straight).or_else(|| maps::FRESH4.get(*straight)) };
+    flow.is_some_and(|flow| now.wrapping_sub(flow.used_ns) <= UDP_IDLE_NS)
+}
+
+/// Whether the connection's member may be given: `None` if it is no more.
+#[inline(always)]
+pub fn is_eligible(work: &mut Work) -> Option<bool> {
+    set_member(work);
+    // SAFETY: read at once.
+    unsafe { maps::VIP_MEMBERS.get(work.member) }.map(|member| member.eligible != 0)
+}
+
+/// Counts a packet for the connection's member.
+#[inline(always)]
+pub fn count_packet(work: &mut Work, bytes: u32) {
+    set_member(work);
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+        // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
+        unsafe {
+            atomic::add(&raw mut (*given).packets, 1);
+            atomic::add(&raw mut (*given).bytes, bytes.into());
+        }
+    }
+}
+
+/// Counts the connection for its member.
+#[inline(always)]
+pub fn count_connection(work: &mut Work) {
+    set_member(work);
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+        // SAFETY: as in `count_packet`.
+        unsafe { atomic::increment(&raw mut (*given).connections) };
+    }
+}
+
+/// Counts for the connection's member that another one gets it.
+#[inline(always)]
+pub fn count_retried(work: &mut Work) {
+    set_member(work);
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+        // SAFETY: as in `count_packet`.
+        unsafe { atomic::increment(&raw mut (*given).retried) };
+    }
+}
+
+#[inline(always)]
+fn set_member(work: &mut Work) {
+    work.member.alias = work.conn.service;
+    work.member.address = address4(work.conn.backend.address.bytes());
+}

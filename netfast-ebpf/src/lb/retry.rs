@@ -1,0 +1,192 @@
+//! A connection that its member refuses, or does not answer, goes to another one, and the client need not know.
+//!
+//! Between the end of a server and what Docker says of it, and between the start of a container and that of its server, the
+//! kernel there refuses. The reset is made the client's SYN again, which enters by the client's veth as if it had been sent
+//! twice. The members that have been tried are remembered with the SYN, so it ends.
+
+use core::{mem, ptr};
+
+use netfast_common::{
+    net::Ip4,
+    vip::{Conn, ConnKey, Syn, Verdict},
+};
+
+use super::{
+    AGAIN, Calls, NOTHING, choose, table,
+    work::{self, work},
+};
+use crate::{
+    ctx::{Skb, kernel::coarse_ns},
+    packet::{ACK, FIN, Packet, RST, SYN, TCP, V4, parse, rewrite},
+    state::{lb::Work, maps},
+};
+
+/// Remembers the SYN of a new connection, unless there is only one member, or the SYN carries data.
+#[inline(always)]
+pub fn remember<S: Skb>(skb: &S, packet: &Packet<Ip4>) {
+    let Ok(work) = work() else {
+        return;
+    };
+    let length = packet.payload_offset;
+    if packet.payload != 0 || work.service.slots < 2 || length > Syn::LONGEST {
+        return;
+    }
+    let syn = &mut work.syn;
+    syn.headers = [0; Syn::ROOM];
+    syn.length = length;
+    syn.sequence = packet.transport[0];
+    syn.tries = 0;
+    syn.tried = [Ip4::default(); Syn::MORE as usize];
+    if skb.load_headers(length, &mut syn.headers) {
+        put(work);
+    }
+}
+
+/// Whether a packet may refuse the connection of this direction, all that is known of which is the client's SYN.
+#[inline(always)]
+pub const fn may_refuse(conn: &Conn, flags: u8) -> bool {
+    flags == Conn::RST && conn.from_client == Conn::SEEN && conn.from_member == 0 && conn.hairpin != table::OPENS
+}
+
+/// Whether nothing has been heard of the connection's member.
+#[inline(always)]
+pub fn is_unanswered(work: &Work) -> bool {
+    work.key.protocol == TCP && work.conn.from_client == Conn::SEEN && work.conn.from_member == 0
+}
+
+/// The packet [may refuse](may_refuse) the connection that this CPU works on: if it does, and there is another member, it is
+/// made the client's SYN again. Returns what became of it, or [`NOTHING`]. Out of line ([`Calls`]).
+#[inline(always)]
+pub fn refused<S: Calls>(skb: &S) -> u32 {
+    let Ok(packet) = parse::<V4, S>(skb) else {
+        return NOTHING;
+    };
+    let Ok(work) = work() else {
+        return NOTHING;
+    };
+    let Work { key, other, .. } = work;
+    mem::swap(key, other);
+    // RFC 9293, 3.10.7.3: only a reset that acknowledges the SYN is one for who sent it.
+    if packet.tcp_flags() & (SYN | ACK | RST | FIN) != RST | ACK
+        || !recall(work)
+        || !acknowledges(&packet, &work.syn)
+        || S::another() != FOUND
+    {
+        return NOTHING;
+    }
+    let Ok(work) = work::work() else {
+        return NOTHING;
+    };
+    if rewrite::syn(skb, &packet, &mut work.syn) {
+        Verdict::Retried.number() | AGAIN
+    } else {
+        Verdict::Unwritable.number()
+    }
+}
+
+/// The client opens a connection straight to a member by the ports of a live one to its virtual address, whose direction
+/// from the member the key is. Returns whether it has sent this SYN before.
+#[inline(always)]
+pub fn remember_straight(work: &mut Work, sequence: u32) -> bool {
+    if recall(work) && work.syn.sequence == sequence {
+        return true;
+    }
+    work.syn.sequence = sequence;
+    put(work);
+    false
+}
+
+/// Whether a packet of a member is its answer to a SYN that the client sent it straight.
+#[inline(always)]
+pub fn answers_straight(work: &mut Work, packet: &Packet<Ip4>) -> bool {
+    let flags = packet.tcp_flags();
+    packet.network.protocol == TCP
+        && flags & ACK != 0
+        && flags & (SYN | RST) != 0
+        && recall(work)
+        && acknowledges(packet, &work.syn)
+}
+
+/// Whether a packet acknowledges this SYN and nothing else.
+#[inline(always)]
+const fn acknowledges(packet: &Packet<Ip4>, syn: &Syn) -> bool {
+    u32::from_be(packet.transport[1]) == u32::from_be(syn.sequence).wrapping_add(1)
+}
+
+/// What [`another`] returns.
+pub const FOUND: u32 = 1;
+
+/// Gives the connection that this CPU works on, with the SYN that was recalled, to a member that has not been tried; returns
+/// [`FOUND`] if it did. Out of line ([`Calls`]), so its caller holds no reference to [`Work`].
+#[inline(always)]
+pub fn another<S: Calls>() -> u32 {
+    let is_found = prepare() && S::choose() == choose::CHOSEN && give();
+    is_found.into()
+}
+
+/// Notes that the present member has been tried, for [`choose`].
+#[inline(always)]
+fn prepare() -> bool {
+    let Ok(work) = work() else {
+        return false;
+    };
+    let tries = work.syn.tries;
+    if tries >= Syn::MORE {
+        return false;
+    }
+    work.syn.tried[tries as usize] = work.conn.backend.address;
+    work.syn.tries = tries + 1;
+    // SAFETY: copied at once; what the daemon may put in its place meanwhile is a service as well.
+    let Some(service) = (unsafe { maps::VIPS.get(work.key.remote) }) else {
+        return false;
+    };
+    work.service = *service;
+    true
+}
+
+/// Gives the connection to the member that was chosen.
+#[inline(always)]
+fn give() -> bool {
+    let Ok(work) = work() else {
+        return false;
+    };
+    // First it is noted who was tried, so that whatever fails, it ends.
+    if !put(work) {
+        return false;
+    }
+    choose::count_retried(work);
+    table::forget_one(&work.other);
+    if !table::open(work, coarse_ns()) {
+        return false;
+    }
+    choose::count_connection(work);
+    true
+}
+
+/// Copies the SYN of the key, if it was of this key before and after.
+#[inline(always)]
+pub fn recall(work: &mut Work) -> bool {
+    let Work { key, syn: to, .. } = work;
+    let key: &ConnKey = key;
+    let Some(syn) = maps::VIP_SYNS.get_ptr_mut(key) else {
+        return false;
+    };
+    let tag = key.tag();
+    // SAFETY: as in `table::copy`.
+    unsafe {
+        if (&raw const (*syn).tag_end).read_volatile() != tag {
+            return false;
+        }
+        ptr::copy_nonoverlapping(syn, to, 1);
+        (&raw const (*syn).tag).read_volatile() == tag
+    }
+}
+
+#[inline(always)]
+fn put(work: &mut Work) -> bool {
+    let tag = work.key.tag();
+    work.syn.tag = tag;
+    work.syn.tag_end = tag;
+    let (key, syn) = (&work.key, &work.syn);
+    maps::VIP_SYNS.insert(key, syn, 0).is_ok()
+}

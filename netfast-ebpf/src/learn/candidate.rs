@@ -1,0 +1,207 @@
+//! What an ingress hook remembers of a packet that it lets go the slow path, so that an egress hook on the same CPU,
+//! in the same run of the kernel, can recognise it.
+//!
+//! A packet is followed by what NAT does not change, not by a mark: marks belong to other software. That it is the
+//! same *run* follows from four things:
+//! - the slot is per CPU, and every ingress overwrites it;
+//! - the interface that the kernel says the packet was received by last (`skb_iif`) is the one that our hooks saw it
+//!   at last, which excludes packets that a program sends (`AF_PACKET`, tun);
+//! - both hooks run on the same kernel stack: a packet enters in a softirq, on the CPU's own stack or ksoftirqd's, but
+//!   what user space held (NFQUEUE) comes out on the stack of the program that let it go (`nf_reinject`);
+//! - the kernel's `nf_queue` empties the slot ([`forget`]). The stack alone does not tell when an interrupt hits that
+//!   program in user mode: its softirqs then run on the program's own stack (x86, `run_on_irqstack_cond`). Where the
+//!   kernel refuses to trace `nf_queue`, the daemon switches learning off while a queue is bound.
+
+use netfast_common::{
+    control::Control,
+    device::Device,
+    flow::{FlowKey, Origin},
+    net::{Ip4, MacPair},
+    reason::Reason,
+};
+
+use crate::{
+    ctx::{Skb, kernel},
+    packet::{Packet, TCP},
+    state::{
+        Tables,
+        candidate::{Candidate, SAMPLE},
+        maps,
+    },
+};
+
+/// A run of the kernel from ingress to egress is microseconds; an older candidate is somebody else's. Two steps of
+/// the coarse clock at its slowest (HZ=100), in nanoseconds.
+const LONGEST_RUN_NS: u64 = 20_000_000;
+
+/// How a packet compares with the candidate.
+pub enum Recognised {
+    /// It is the candidate, changed in nothing but what NAT and routing change.
+    Same,
+    /// It is the candidate, but something else works on it.
+    Mangled,
+    /// It is another packet.
+    Other,
+}
+
+/// Kernel stacks have this size and alignment on `x86_64` and `aarch64` (`THREAD_SIZE`, `IRQ_STACK_SIZE`); where they are
+/// larger, a run that crosses a multiple of it is not recognised, which costs another slow packet.
+const STACK_SHIFT: u64 = 14;
+
+/// Notes the address of the current stack. By way of memory: the verifier lets no program calculate with it, but lets a
+/// privileged one store it, and what is loaded from a map is a number.
+#[inline(always)]
+fn note_stack(place: *mut u64) -> u64 {
+    let mut anchor = 0_u8;
+    // SAFETY: `place` is a field of this CPU's element.
+    unsafe {
+        place.write_volatile(kernel::stack(&raw mut anchor));
+        place.read_volatile() >> STACK_SHIFT
+    }
+}
+
+/// Remembers a packet that enters.
+#[inline(always)]
+pub fn leave<F: Tables, S: Skb>(
+    skb: &S,
+    packet: &Packet<F::Address>,
+    key: &FlowKey<F::Address>,
+    device: &Device,
+    control: &Control,
+    now: u64,
+) -> Result<(), Reason> {
+    let Some(slot) = F::candidates().get_ptr_mut(0) else {
+        return Err(Reason::NoCandidate);
+    };
+    let Some(generation) = maps::GENERATIONS.get(u32::from(device.slot)) else {
+        return Err(Reason::UnknownDevice);
+    };
+    let is_host = key.origin == Origin::Host as u8;
+    let network = &packet.network;
+    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
+    let slot = unsafe { &mut *slot };
+    slot.sample = [0; SAMPLE];
+    if !sample(skb, packet, &mut slot.sample) {
+        slot.left_ns = 0;
+        return Err(Reason::Malformed);
+    }
+    slot.left_ns = now;
+    note_stack(&raw mut slot.stack);
+    slot.key = *key;
+    slot.macs = packet.macs;
+    slot.received_by = if is_host { 0 } else { skb.ifindex() };
+    slot.epoch = control.epoch;
+    slot.generation = *generation;
+    slot.slot = device.slot;
+    slot.tos = network.tos;
+    slot.ttl = network.ttl;
+    slot.length = network.length;
+    slot.identity = network.identity;
+    slot.transport = packet.transport;
+    slot.is_local = u16::from(is_host || device.is_endpoint());
+    slot.is_bare = u16::from(packet.payload == 0 && network.protocol == TCP);
+    Ok(())
+}
+
+/// This CPU's candidate, if there is one.
+#[inline(always)]
+pub fn current<F: Tables>() -> Option<&'static mut Candidate<F::Address>> {
+    let slot = F::candidates().get_ptr_mut(0)?;
+    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
+    let slot = unsafe { &mut *slot };
+    (slot.left_ns != 0).then_some(slot)
+}
+
+/// Empties this CPU's slot.
+#[inline(always)]
+pub fn forget<F: Tables>() {
+    if let Some(candidate) = current::<F>() {
+        candidate.left_ns = 0;
+    }
+}
+
+impl<A: netfast_common::net::Address> Candidate<A> {
+    /// Empties the slot.
+    #[inline(always)]
+    pub fn consume(&mut self) {
+        self.left_ns = 0;
+    }
+
+    /// It was left so much earlier, in nanoseconds.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn grow_older(&mut self, ns: u64) {
+        self.left_ns = self.left_ns.wrapping_sub(ns);
+    }
+
+    /// Whether it is a TCP packet without payload.
+    #[inline(always)]
+    pub fn is_bare(&self) -> bool {
+        self.is_bare != 0
+    }
+
+    /// Notes that the packet passed the ingress of another interface on its way (a bridge hands it to the host).
+    #[inline(always)]
+    pub fn passes(&mut self, ifindex: u32) {
+        self.received_by = ifindex;
+    }
+
+    /// Whether this hook runs in the run that left the candidate.
+    #[inline(always)]
+    pub fn is_same_run(&mut self, now: u64) -> bool {
+        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT && now.wrapping_sub(self.left_ns) < LONGEST_RUN_NS
+    }
+
+    /// Whether the packet at this hook was received by the interface that saw the candidate last. A packet that a
+    /// program sends was received by none.
+    #[inline(always)]
+    pub fn is_from_there<S: Skb>(&self, skb: &S) -> bool {
+        skb.ingress_ifindex() == self.received_by
+    }
+
+    /// Compares the packet at this hook with the one that entered. TTL is for the caller to judge.
+    #[inline(always)]
+    pub fn recognise<S: Skb>(&self, skb: &S, packet: &Packet<A>) -> Recognised {
+        let network = &packet.network;
+        if network.identity != self.identity
+            || network.length != self.length
+            || network.protocol != self.key.protocol
+            || packet.transport[0] != self.transport[0]
+            || packet.transport[1] != self.transport[1]
+        {
+            return Recognised::Other;
+        }
+        if network.tos != self.tos || packet.transport[2] != self.transport[2] {
+            return Recognised::Mangled;
+        }
+        let mut bytes = [0; SAMPLE];
+        if !sample(skb, packet, &mut bytes) || bytes != self.sample {
+            return Recognised::Mangled;
+        }
+        Recognised::Same
+    }
+}
+
+/// Copies first bytes of the payload; `false` if the kernel refuses. The lengths are constants, for the verifier.
+#[inline(always)]
+fn sample<S: Skb, A>(skb: &S, packet: &Packet<A>, to: &mut [u8; SAMPLE]) -> bool {
+    match packet.payload {
+        0 => true,
+        1..4 => skb.load::<1>(packet.payload_offset, to),
+        4..16 => skb.load::<4>(packet.payload_offset, to),
+        _ => skb.load::<SAMPLE>(packet.payload_offset, to),
+    }
+}
+
+netfast_common::assert_no_padding!(
+    Candidate<Ip4>,
+    [u64; 3],
+    FlowKey<Ip4>,
+    MacPair,
+    [u32; 3],
+    u16,
+    [u8; 2],
+    [u32; 2],
+    [u32; 3],
+    [u8; SAMPLE],
+    [u16; 2],
+);

@@ -1,0 +1,270 @@
+//! IPv4 (RFC 791), with ARP's part of it.
+
+use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
+use netfast_common::{
+    csum,
+    device::Device,
+    flow::Flow,
+    net::{Ip4, MacPair},
+    reason::Reason,
+};
+
+use super::{ETHERNET, Frame, Network, Packet, family::Family};
+use crate::ctx::{AF_INET, Header};
+
+/// IPv4.
+pub struct V4;
+
+/// Ethernet, IPv4 and the ports, as they are written back in one go.
+#[repr(C)]
+pub struct Header4 {
+    macs: [[u16; 2]; 3],
+    ethertype: u16,
+    version_tos: [u8; 2],
+    length: u16,
+    id_fragment: [u16; 2],
+    ttl_protocol: [u8; 2],
+    checksum: u16,
+    source: [u16; 2],
+    destination: [u16; 2],
+    ports: [u16; 2],
+}
+
+impl Header for Header4 {
+    const LENGTH: u32 = 38;
+}
+
+const _: () = assert!(size_of::<Header4>() == Header4::LENGTH as usize);
+
+/// A word as two halves in memory order: the header's fields are aligned to 2 bytes.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+pub const fn halves(word: u32) -> [u16; 2] {
+    if cfg!(target_endian = "little") {
+        [word as u16, (word >> 16) as u16]
+    } else {
+        [(word >> 16) as u16, word as u16]
+    }
+}
+
+/// Offset of the protocol from the start of the frame.
+pub const PROTOCOL: u32 = ETHERNET + 9;
+/// Offset of the source address from the start of the frame.
+pub const SOURCE: u32 = ETHERNET + 12;
+/// Offset of the destination address from the start of the frame.
+pub const DESTINATION: u32 = ETHERNET + 16;
+/// `EtherType` of ARP, in wire order, and the offsets of the sender's addresses in an ARP message of Ethernet and IPv4
+/// (RFC 826).
+const ARP: u16 = 0x0806_u16.to_be();
+const ARP_SENDER_MAC: u32 = ETHERNET + 8;
+const ARP_SENDER: u32 = ETHERNET + 14;
+
+/// "More fragments" and the offset, in wire order (RFC 791).
+const FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
+/// The bit that RFC 791 keeps at zero.
+const RESERVED_BIT: u32 = u32::from_ne_bytes([0, 0, 0x80, 0]);
+
+/// Ethernet and IPv4, as they are written back where the ports stay.
+#[repr(C)]
+pub struct Link4 {
+    macs: [[u16; 2]; 3],
+    ethertype: u16,
+    version_tos: [u8; 2],
+    length: u16,
+    id_fragment: [u16; 2],
+    ttl_protocol: [u8; 2],
+    checksum: u16,
+    source: [u16; 2],
+    destination: [u16; 2],
+}
+
+impl Header for Link4 {
+    const LENGTH: u32 = 34;
+}
+
+const _: () = assert!(size_of::<Link4>() == Link4::LENGTH as usize);
+
+/// Who sends a packet to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// MAC addresses.
+    pub macs: MacPair,
+    /// Source address.
+    pub source: Ip4,
+    /// Destination address.
+    pub destination: Ip4,
+}
+
+impl Ends {
+    /// Those of a packet.
+    #[inline(always)]
+    pub const fn of(packet: &Packet<Ip4>) -> Self {
+        Self {
+            macs: packet.macs,
+            source: packet.network.source,
+            destination: packet.network.destination,
+        }
+    }
+
+    /// The same, the other way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swapped(&self) -> Self {
+        Self {
+            macs: MacPair::new(self.macs.source(), self.macs.destination()),
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    /// Sum over the addresses for a checksum.
+    #[inline(always)]
+    pub fn sum(&self) -> u64 {
+        u64::from(self.source.wire()) + u64::from(self.destination.wire())
+    }
+}
+
+/// The packet's Ethernet and IPv4 headers with other ends.
+#[inline(always)]
+pub fn link_header(packet: &Packet<Ip4>, ends: &Ends) -> Link4 {
+    let network = &packet.network;
+    let macs = ends.macs.wire();
+    let difference = csum::difference(Ends::of(packet).sum(), ends.sum());
+    Link4 {
+        macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
+        ethertype: V4::ETHERTYPE,
+        version_tos: [0x45, network.tos],
+        length: network.wire_length,
+        id_fragment: halves(network.identity),
+        ttl_protocol: [network.ttl, network.protocol],
+        checksum: csum::apply(network.checksum, difference),
+        source: halves(ends.source.wire()),
+        destination: halves(ends.destination.wire()),
+    }
+}
+
+/// The packet's headers up to its ports, for another length of the network layer in bytes.
+#[inline(always)]
+pub fn header_of_length(packet: &Packet<Ip4>, length: u16) -> Header4 {
+    let network = &packet.network;
+    let macs = packet.macs.wire();
+    let difference = csum::difference(network.wire_length.into(), length.to_be().into());
+    Header4 {
+        macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
+        ethertype: V4::ETHERTYPE,
+        version_tos: [0x45, network.tos],
+        length: length.to_be(),
+        id_fragment: halves(network.identity),
+        ttl_protocol: [network.ttl, network.protocol],
+        checksum: csum::apply(network.checksum, difference),
+        source: halves(network.source.wire()),
+        destination: halves(network.destination.wire()),
+        ports: [packet.source_port.wire(), packet.destination_port.wire()],
+    }
+}
+
+impl Family for V4 {
+    type Address = Ip4;
+    type Header = Header4;
+    const NUMBER: u8 = AF_INET;
+    const ETHERTYPE: u16 = 0x0800_u16.to_be();
+    const TRANSPORT: u32 = ETHERNET + 20;
+    const ADDRESS_CHECKSUM: u64 = BPF_F_PSEUDO_HDR as u64;
+    const MINIMUM_MTU: u16 = 576;
+
+    #[inline(always)]
+    fn parse(frame: &Frame, skb_length: u32, gso: bool) -> Result<Network<Ip4>, Reason> {
+        let words: [u32; 5] = frame.at(ETHERNET)?;
+        let first = words[0].to_ne_bytes();
+        if first[0] >> 4 != 4 || first[0] & 0xf < 5 {
+            return Err(Reason::Malformed);
+        }
+        if first[0] != 0x45 {
+            return Err(Reason::IpOptions);
+        }
+        if csum::fold16(csum::fold32(csum::sum(&words))) != 0xffff {
+            return Err(Reason::BadIpChecksum);
+        }
+        if words[1] & FRAGMENT != 0 {
+            return Err(Reason::Fragment);
+        }
+        if words[1] & RESERVED_BIT != 0 {
+            return Err(Reason::Malformed);
+        }
+        let available = skb_length - ETHERNET;
+        let wire_length = u16::from_ne_bytes([first[2], first[3]]);
+        // IPv4 BIG TCP: a length that does not fit is 0, and the packet's own counts (kernel 6.3, b1a78b9b9886).
+        let length = match u16::from_be(wire_length) {
+            0 if gso && available > 0xffff => available,
+            length => u32::from(length),
+        };
+        if length < 20 || length > available {
+            return Err(Reason::Malformed);
+        }
+        let third = words[2].to_ne_bytes();
+        Ok(Network {
+            source: Ip4::from_wire(words[3]),
+            destination: Ip4::from_wire(words[4]),
+            protocol: third[1],
+            tos: first[1],
+            ttl: third[0],
+            checksum: u16::from_ne_bytes([third[2], third[3]]),
+            identity: words[1],
+            wire_length,
+            length,
+            payload: length - 20,
+            is_padded: length < available,
+        })
+    }
+
+    #[inline(always)]
+    fn is_unicast(address: Ip4) -> bool {
+        address.is_unicast()
+    }
+
+    #[inline(always)]
+    fn is_endpoints(address: Ip4, device: &Device) -> bool {
+        address == device.address4
+    }
+
+    #[inline(always)]
+    fn is_from_another(frame: &Frame, ethertype: u16, device: &Device) -> bool {
+        let sender: Result<u32, Reason> = match ethertype {
+            Self::ETHERTYPE => frame.at(SOURCE),
+            ARP => {
+                if frame.at(ARP_SENDER_MAC).is_ok_and(|mac: [u8; 6]| mac != device.mac) {
+                    return true;
+                }
+                frame.at(ARP_SENDER)
+            }
+            _ => return false,
+        };
+        // Who has no address yet sends from 0.0.0.0 (RFC 2131, RFC 5227).
+        !device.has(Device::ANY_SOURCE)
+            && sender.is_ok_and(|word| word != 0 && !Self::is_endpoints(Ip4::from_wire(word), device))
+    }
+
+    #[inline(always)]
+    fn header(packet: &Packet<Ip4>, flow: &Flow<Ip4>) -> Header4 {
+        let network = &packet.network;
+        let mut difference = u64::from(flow.address_difference);
+        let mut ttl = network.ttl;
+        if flow.flags & Flow::<Ip4>::ROUTED != 0 {
+            ttl = ttl.wrapping_sub(1);
+            difference += u64::from(csum::TTL_STEP);
+        }
+        let macs = flow.out_macs.wire();
+        Header4 {
+            macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
+            ethertype: Self::ETHERTYPE,
+            version_tos: [0x45, network.tos],
+            length: network.wire_length,
+            id_fragment: halves(network.identity),
+            ttl_protocol: [ttl, network.protocol],
+            checksum: csum::apply(network.checksum, csum::fold32(difference)),
+            source: halves(flow.source.wire()),
+            destination: halves(flow.destination.wire()),
+            ports: [flow.source_port.wire(), flow.destination_port.wire()],
+        }
+    }
+}

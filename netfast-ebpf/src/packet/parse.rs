@@ -1,0 +1,145 @@
+//! Bytes to headers. Reads only; every bounds check of direct packet access is here.
+
+use netfast_common::{
+    device::Device,
+    net::{Ip4, MacPair, Port},
+    reason::Reason,
+};
+
+use crate::{
+    ctx::Skb,
+    packet::{
+        ETHERNET, Frame, Network, Packet, TCP, UDP,
+        family::Family,
+        ipv4::{DESTINATION, PROTOCOL, SOURCE, V4, halves},
+    },
+};
+
+/// Bytes of a TCP header without options.
+const TCP_HEADER: u32 = 20;
+/// Bytes of a UDP header.
+const UDP_HEADER: u32 = 8;
+
+/// Reads a packet up to its transport header. The order of the checks is the order in which they can be understood:
+/// nothing of a header is believed before the one under it is sound.
+#[inline(always)]
+pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+    let (frame, macs, network) = link::<F, S>(skb, TCP_HEADER)?;
+    let (transport, header, checksum) = match network.protocol {
+        TCP => {
+            let words: [u32; 3] = frame.at(F::TRANSPORT + 4)?;
+            // The rest of the fixed header (checksum, urgent pointer) must be there too.
+            let [checksum, _]: [u16; 2] = frame.at(F::TRANSPORT + 16)?;
+            let header = u32::from(words[2].to_ne_bytes()[0] >> 4) * 4;
+            if header < TCP_HEADER || header > network.payload {
+                return Err(Reason::Malformed);
+            }
+            (words, header, checksum)
+        }
+        UDP => {
+            let words: [u32; 1] = frame.at(F::TRANSPORT + 4)?;
+            let field = words[0].to_ne_bytes();
+            let length = u32::from(u16::from_be_bytes([field[0], field[1]]));
+            if length < UDP_HEADER || length > network.payload {
+                return Err(Reason::Malformed);
+            }
+            (
+                ([u32::from(u16::from_ne_bytes([field[0], field[1]])), 0, 0]),
+                UDP_HEADER,
+                u16::from_ne_bytes([field[2], field[3]]),
+            )
+        }
+        _ => return Err(Reason::OtherProtocol),
+    };
+    let ports: [u16; 2] = frame.at(F::TRANSPORT)?;
+    Ok(Packet {
+        macs,
+        source_port: Port::from_wire(ports[0]),
+        destination_port: Port::from_wire(ports[1]),
+        transport,
+        checksum,
+        payload_offset: F::TRANSPORT + header,
+        payload: network.payload - header,
+        network,
+    })
+}
+
+/// Reads Ethernet and network header, and makes as many bytes behind them directly readable, as far as there are.
+#[inline(always)]
+pub(super) fn link<F: Family, S: Skb>(skb: &S, behind: u32) -> Result<(Frame, MacPair, Network<F::Address>), Reason> {
+    if skb.ethertype() != F::ETHERTYPE {
+        return Err(Reason::NotIp);
+    }
+    if skb.has_vlan() {
+        return Err(Reason::Vlan);
+    }
+    let length = skb.length();
+    if length < F::TRANSPORT {
+        return Err(Reason::Malformed);
+    }
+    let all = F::TRANSPORT + behind;
+    let mut frame = Frame::new(skb.data(), skb.data_end());
+    if frame.start + all as usize > frame.end {
+        let wanted = if length < all { length } else { all };
+        if frame.start + (wanted as usize) > frame.end && !skb.pull(wanted) {
+            return Err(Reason::Malformed);
+        }
+        frame = Frame::new(skb.data(), skb.data_end());
+    }
+    let macs = MacPair::from_wire(frame.at(0)?);
+    if frame.at::<u16>(ETHERNET - 2)? != F::ETHERTYPE {
+        return Err(Reason::NotIp);
+    }
+    let network = F::parse(&frame, length, skb.gso_size() != 0)?;
+    Ok((frame, macs, network))
+}
+
+/// The address that an IPv4 packet goes to and its protocol, whatever else is about it.
+#[inline(always)]
+pub fn glance<S: Skb>(skb: &S) -> Option<(Ip4, u8)> {
+    if skb.ethertype() != V4::ETHERTYPE {
+        return None;
+    }
+    let mut frame = Frame::new(skb.data(), skb.data_end());
+    if frame.start + V4::TRANSPORT as usize > frame.end {
+        if !skb.pull(V4::TRANSPORT) {
+            return None;
+        }
+        frame = Frame::new(skb.data(), skb.data_end());
+    }
+    let destination = frame.at(DESTINATION).ok()?;
+    let protocol = frame.at(PROTOCOL).ok()?;
+    Some((Ip4::from_wire(destination), protocol))
+}
+
+/// Whether an IPv4 packet comes from this address, as far as can be read directly.
+#[inline(always)]
+pub fn is_from<S: Skb>(skb: &S, address: Ip4) -> bool {
+    let frame = Frame::new(skb.data(), skb.data_end());
+    skb.ethertype() == V4::ETHERTYPE
+        && frame
+            .at(SOURCE)
+            .is_ok_and(|source: [u16; 2]| source == halves(address.wire()))
+}
+
+/// Whether an endpoint sends a frame from an address that is not its own. Asked only of what takes the slow path, for
+/// the counters; it looks no further than what can be read directly.
+#[inline(always)]
+pub fn is_from_another<F: Family, S: Skb>(skb: &S, device: &Device) -> bool {
+    let frame = Frame::new(skb.data(), skb.data_end());
+    let Ok(macs) = frame.at(0).map(MacPair::from_wire) else {
+        return false;
+    };
+    macs.source() != device.mac || F::is_from_another(&frame, skb.ethertype(), device)
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl crate::ctx::fake::FakeSkb {
+    /// What the programs make of it.
+    pub fn parsed(&self) -> Result<Packet<Ip4>, Reason> {
+        parse::<V4, _>(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! What outlives a packet: the maps, and what is in them that the daemon knows nothing of.
+
+pub mod candidate;
+pub mod dns;
+pub mod lb;
+pub mod maps;
+pub mod tables;
+
+pub use self::tables::Tables;
+
+/// The number of the network namespace whose hooks the programs run at; 0 is the one that the daemon runs in. It is set when
+/// they are loaded, so to the verifier it is a constant.
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+static NETFAST_NETNS: u16 = 0;
+
+/// The same, read.
+#[inline(always)]
+pub fn netns() -> u16 {
+    // SAFETY: a valid reference; volatile, since the compiler would take the number in the source for what it is.
+    unsafe { (&raw const NETFAST_NETNS).read_volatile() }
+}

@@ -1,0 +1,46 @@
+//! What a CPU remembers of a packet, for the module of this name in `learn`.
+
+use netfast_common::{flow::FlowKey, net::MacPair};
+
+/// Bytes of the transport's payload that are compared.
+pub const SAMPLE: usize = 16;
+
+/// The packet that this CPU let go the slow path last.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Candidate<A> {
+    /// The clock when it was left; 0: the slot is empty.
+    pub(crate) left_ns: u64,
+    /// The kernel stack it was left on: an address on it.
+    pub(crate) stack: u64,
+    /// Room to look at the current stack.
+    pub(crate) here: u64,
+    /// Where it entered.
+    pub key: FlowKey<A>,
+    /// MAC addresses as it entered.
+    pub macs: MacPair,
+    /// The interface it was seen to come in by last; 0 for the host's own.
+    pub(crate) received_by: u32,
+    /// Epoch when it entered.
+    pub epoch: u32,
+    /// Generation of the device it entered by.
+    pub generation: u32,
+    /// Slot of that device.
+    pub slot: u16,
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Network-layer length in bytes.
+    pub(crate) length: u32,
+    /// IP identification and fragment bits, or flow label.
+    pub(crate) identity: u32,
+    /// See [`Packet::transport`].
+    pub(crate) transport: [u32; 3],
+    /// First bytes of the transport's payload.
+    pub(crate) sample: [u8; SAMPLE],
+    /// Whether the device it entered by is a container's, or the packet is the host's own.
+    pub is_local: u16,
+    /// Whether it is a TCP packet without payload.
+    pub(crate) is_bare: u16,
+}

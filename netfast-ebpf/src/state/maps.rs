@@ -1,0 +1,141 @@
+//! Every map, and nothing else. Sizes of the flow tables are set by the daemon at load.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+};
+use netfast_common::{
+    abi,
+    alias::{self, Alias, AliasKey, MemberKey},
+    control::Control,
+    device::{Device, Traffic},
+    flow::{Flow, FlowKey},
+    net::Ip4,
+    reason::{self, Count},
+    trace::{self, Filter, Tally},
+    vet::Answer,
+    vip::{self, Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
+};
+
+use super::{candidate::Candidate, dns::Scratch, lb::Work};
+use crate::ctx::{
+    Part,
+    kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+
+/// The daemon's switches. Mappable, so that a tracer can write its lease alone: with an update of the whole entry it
+/// would undo what the daemon writes at the same moment.
+#[map(name = "netfast_control")]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The interfaces that netfast is attached to, by ifindex.
+#[map(name = "netfast_devices")]
+pub static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// Generation of each slot: a flow learned under another one is stale.
+#[map(name = "netfast_gens")]
+pub static GENERATIONS: Array<u32> = Array::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// Packets and bytes by slot.
+#[map(name = "netfast_traffic")]
+pub static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// Packets and bytes by reason.
+#[map(name = "netfast_reasons")]
+pub static REASONS: PerCpuArray<Count> = PerCpuArray::with_max_entries(reason::SLOTS, 0);
+
+/// IPv4 flows in use.
+#[map(name = "netfast_flows4")]
+pub static FLOWS4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FLOWS, 0);
+
+/// IPv4 flows that wait for their reverse.
+#[map(name = "netfast_fresh4")]
+pub static FRESH4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FRESH, 0);
+
+/// IPv4 flows that wait to be vetted by the daemon.
+#[map(name = "netfast_vet4")]
+pub static VET4: RingBuf = RingBuf::with_byte_size(abi::VET_BYTES, 0);
+
+/// What it found.
+#[map(name = "netfast_vetted4")]
+pub static VETTED4: LruHashMap<FlowKey<Ip4>, Answer> = LruHashMap::with_max_entries(abi::VETTED, 0);
+
+/// Part of a packet that each CPU sums up.
+#[map(name = "netfast_summed")]
+pub static SUMMED: PerCpuArray<Part> = PerCpuArray::with_max_entries(1, 0);
+
+/// Packets of each flow that is not known yet, see the module `warmup`.
+#[map(name = "netfast_seen")]
+pub static SEEN: Array<u32> = Array::with_max_entries(abi::SEEN, 0);
+
+/// The IPv4 packet that each CPU let go the slow path last.
+#[map(name = "netfast_cand4")]
+pub static CANDIDATE4: PerCpuArray<Candidate<Ip4>> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a tracer wants to see.
+#[map(name = "netfast_filter")]
+pub static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
+
+/// What became of it.
+#[map(name = "netfast_tally")]
+pub static TALLY: PerCpuArray<Tally> = PerCpuArray::with_max_entries(1, 0);
+
+/// Packets for a tracer.
+#[map(name = "netfast_traced")]
+pub static TRACED: RingBuf = RingBuf::with_byte_size(trace::RING_BYTES, 0);
+
+/// Aliases by name and set of addresses. Few hosts have many, so places are not made beforehand.
+#[map(name = "netfast_aliases")]
+pub static ALIASES: HashMap<AliasKey, Alias> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Whose turn it is, by alias. A map of its own, so that it goes on when members come and go.
+#[map(name = "netfast_turns")]
+pub static TURNS: HashMap<u64, u64> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
+
+/// Answers that named a member first.
+#[map(name = "netfast_given")]
+pub static GIVEN: HashMap<MemberKey, u64> = HashMap::with_max_entries(alias::COUNTED, BPF_F_NO_PREALLOC);
+
+/// The resolver's answers by what became of them.
+#[map(name = "netfast_answers")]
+pub static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(alias::VERDICTS, 0);
+
+/// The DNS message that each CPU is at.
+#[map(name = "netfast_scratch")]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Services by virtual address.
+#[map(name = "netfast_vips")]
+pub static VIPS: HashMap<Ip4, Service> = HashMap::with_max_entries(vip::SERVICES, BPF_F_NO_PREALLOC);
+
+/// The members of each service in the order in which they are given.
+#[map(name = "netfast_vipslot")]
+pub static VIP_SLOTS: HashMap<SlotKey, Backend> = HashMap::with_max_entries(vip::SLOTS, BPF_F_NO_PREALLOC);
+
+/// The members of each service, and whether they are well.
+#[map(name = "netfast_vipmemb")]
+pub static VIP_MEMBERS: HashMap<MemberKey, Member> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
+
+/// What each of them was given.
+#[map(name = "netfast_vipgave")]
+pub static VIP_GIVEN: HashMap<MemberKey, Given> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
+
+/// Connections to virtual addresses that saw an answer.
+#[map(name = "netfast_vipconn")]
+pub static VIP_CONNECTIONS: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_entries(vip::DEFAULT_CONNECTIONS, 0);
+
+/// Those that did not, or are closed.
+#[map(name = "netfast_vipwait")]
+pub static VIP_WAITING: LruHashMap<ConnKey, Conn> = LruHashMap::with_max_entries(vip::DEFAULT_WAITING, 0);
+
+/// The SYNs that opened them.
+#[map(name = "netfast_vipsyn")]
+pub static VIP_SYNS: LruHashMap<ConnKey, Syn> = LruHashMap::with_max_entries(vip::DEFAULT_WAITING, 0);
+
+/// Packets to and from virtual addresses by what became of them.
+#[map(name = "netfast_vipdone")]
+pub static VIP_VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(vip::VERDICTS, 0);
+
+/// What each CPU works on there.
+#[map(name = "netfast_vipwork")]
+pub static VIP_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
