@@ -149,6 +149,8 @@ impl<A> Flow<A> {
     pub const VETTED: u8 = 8;
     /// A conntrack helper works on it: it is never used.
     pub const HELPED: u8 = 16;
+    /// It asks the kernel because its other direction has just done so.
+    pub const PROMPTED: u8 = 32;
     /// Those of the flags that say what is done to a packet.
     pub const MAPPING: u8 = Self::ROUTED | Self::REWRITTEN | Self::TRANSLATED;
 }

@@ -81,6 +81,8 @@ fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>
                 Err(reason) => {
                     if gate::ends_flow(reason) {
                         pairs::end::<F>(&key);
+                    } else if gate::is_stale(reason) || reason == Reason::Revalidate {
+                        pairs::prompt_reverse::<F>(&key, control, now, gate::is_stale(reason));
                     }
                     Err(miss::<F, S>(skb, &packet, &key, control, now, entry, reason))
                 }

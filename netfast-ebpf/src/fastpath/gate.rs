@@ -39,6 +39,12 @@ fn admit_tcp<A: Address>(packet: &Packet<A>) -> Result<(), Reason> {
     })
 }
 
+/// Whether something has changed since the flow was learned.
+#[inline(always)]
+pub fn is_stale(reason: Reason) -> bool {
+    matches!(reason, Reason::StaleEpoch | Reason::StaleGeneration)
+}
+
 /// Whether a packet that was refused for this reason also ends its flow.
 ///
 /// One to other MAC addresses leaves by another interface than the flow, upon which conntrack forgets a masqueraded

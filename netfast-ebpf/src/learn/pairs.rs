@@ -4,6 +4,7 @@
 //! like. conntrack gives an unreplied conversation 30 s and may judge each of its packets as a new one.
 
 use netfast_common::{
+    control::Control,
     flow::{Exit, Flow, FlowKey},
     reason::Reason,
 };
@@ -95,6 +96,35 @@ pub fn is_waiting<F: Tables>(key: &FlowKey<F::Address>) -> bool {
     unsafe { F::fresh().get(key) }.is_some()
 }
 
+/// A packet of a flow asks the kernel: the other direction asks next. What the kernel decides about one may be the end of the
+/// other, and nobody says so: if another route leads elsewhere, the conntrack entry of a masqueraded connection dies with
+/// the packet (`nf_nat_oif_changed`, `net/netfilter/nf_nat_core.c`).
+///
+/// A flow that asks for this reason alone does not prompt the other one in its turn, or both would ask for ever, nor does one
+/// that asks because it was never judged as part of an answered conversation. A stale one
+/// does so always: what was learned of the other direction since is older than what the kernel is about to decide.
+#[inline(always)]
+pub fn prompt_reverse<F: Tables>(key: &FlowKey<F::Address>, control: &Control, now: u64, is_stale: bool) {
+    // SAFETY: the element lives as long as the program runs; a torn read at worst makes another flow ask.
+    let Some(flow) = (unsafe { F::flows().get(key) }) else {
+        return;
+    };
+    if !is_stale && (flow.flags & Flow::<F::Address>::PROMPTED != 0 || flow.learned_ns == 0) {
+        return;
+    }
+    let reverse_key = flow.reverse_key(key);
+    let Some(reverse) = F::flows().get_ptr_mut(reverse_key) else {
+        return;
+    };
+    // SAFETY: as above; made of integers, so each store is whole.
+    let reverse = unsafe { &mut *reverse };
+    if !reverse.is_reverse_of(key) || now.wrapping_sub(reverse.learned_ns) > control.revalidate_ns {
+        return;
+    }
+    reverse.flags |= Flow::<F::Address>::PROMPTED;
+    reverse.learned_ns = now.wrapping_sub(control.revalidate_ns).wrapping_sub(1);
+}
+
 /// Ends the conversation of a packet in both directions.
 #[inline(always)]
 pub fn end<F: Tables>(key: &FlowKey<F::Address>) {
@@ -132,6 +162,7 @@ fn refresh<A: Copy>(known: &mut Flow<A>, new: &Flow<A>) {
     if asked || new.max_length > known.max_length {
         known.max_length = new.max_length;
     }
+    known.flags &= !Flow::<A>::PROMPTED;
     known.dscp = new.dscp;
     known.mark = new.mark;
     known.priority = new.priority;

@@ -271,23 +271,46 @@ fn asked() -> Vec<Row> {
         },
     ));
     rows.push(row(
-        "each direction asks for itself",
+        "one direction asks, and the other one next, since its entry may have died of the question; then neither",
         vec![in_use_but(&there, |flow| flow.learned_ns -= 2000 * MS), in_use(&back)],
         {
             let (question, answer) = (there.packet(), back.packet());
-            let mut steps = through(&there, Reason::Revalidate, |step| {
-                step.refreshed(&there).and(limit(576))
-            });
-            steps.push(enters(&back, &answer).fast(&back, &back.leaving(&answer)));
-            steps.push(enters(&there, &question).fast(&there, &there.leaving(&question)));
-            steps
+            vec![
+                enters(&there, &question).slow(Reason::Revalidate).prompts(&back),
+                leaves(&there, &there.leaving(&question))
+                    .refreshed(&there)
+                    .and(limit(576)),
+                enters(&back, &answer).slow(Reason::Revalidate),
+                leaves(&back, &back.leaving(&answer))
+                    .refreshed(&back)
+                    .and(changed(In::Flows, &back, |flow| flow.max_length = 576)),
+                enters(&there, &question).fast(&there, &there.leaving(&question)),
+                enters(&back, &answer).fast(&back, &back.leaving(&answer)),
+            ]
+        },
+    ));
+    rows.push(row(
+        "a stale direction has the other one ask, however lately that did",
+        vec![in_use_but(&there, |flow| flow.epoch -= 1), in_use(&back)],
+        {
+            let (question, answer) = (there.packet(), back.packet());
+            vec![
+                enters(&there, &question).slow(Reason::StaleEpoch).prompts(&back),
+                // The kernel has not let it out.
+                enters(&back, &answer).slow(Reason::Revalidate),
+                leaves(&back, &back.leaving(&answer))
+                    .refreshed(&back)
+                    .and(changed(In::Flows, &back, |flow| flow.max_length = 576)),
+                enters(&there, &question).slow(Reason::StaleEpoch).prompts(&back),
+                enters(&back, &answer).slow(Reason::Revalidate),
+            ]
         },
     ));
     rows.push(row(
         "asked, and dropped by the kernel: the next one asks again",
         vec![in_use_but(&there, |flow| flow.learned_ns -= 2000 * MS), in_use(&back)],
         vec![
-            enters(&there, &there.packet()).slow(Reason::Revalidate),
+            enters(&there, &there.packet()).slow(Reason::Revalidate).prompts(&back),
             enters(&there, &there.packet()).slow(Reason::Revalidate),
         ],
     ));
@@ -296,7 +319,7 @@ fn asked() -> Vec<Row> {
         vec![Given::Flow(In::Fresh, back, Box::new(|flow| flow.epoch = EPOCH - 1))],
         {
             let mut steps = through(&there, Reason::NoFlow, |step| step.paired(&there, &back));
-            steps.push(enters(&back, &back.packet()).slow(Reason::StaleEpoch));
+            steps.push(enters(&back, &back.packet()).slow(Reason::StaleEpoch).prompts(&there));
             steps
         },
     ));

@@ -8,6 +8,8 @@ use std::{
 
 use netfast_common::{
     device::Kind,
+    flow::Flow,
+    net::Ip4,
     reason::{FAST, Reason},
 };
 use netfast_tests::packet::{self, Packet};
@@ -15,7 +17,7 @@ use netfast_tests::packet::{self, Packet};
 use super::{
     change::{Change, Given, In, changed, stored},
     harness::{Context, Hook, Lab, Outcome, now_ns},
-    state::{NOW, State},
+    state::{DUE, NOW, State},
     way::Way,
     world::Dev,
 };
@@ -225,8 +227,18 @@ impl Step {
 
     /// A flow in use is learned again.
     pub fn refreshed(self, way: &Way) -> Self {
-        self.ends(Reason::Refreshed)
-            .and(changed(In::Flows, way, |flow| flow.learned_ns = NOW))
+        self.ends(Reason::Refreshed).and(changed(In::Flows, way, |flow| {
+            flow.learned_ns = NOW;
+            flow.flags &= !Flow::<Ip4>::PROMPTED;
+        }))
+    }
+
+    /// The other direction asks the kernel next.
+    pub fn prompts(self, reverse: &Way) -> Self {
+        self.and(changed(In::Flows, reverse, |flow| {
+            flow.learned_ns = DUE;
+            flow.flags |= Flow::<Ip4>::PROMPTED;
+        }))
     }
 
     /// It also changes this.

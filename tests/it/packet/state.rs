@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use netfast_common::{
+    abi::DEFAULT_REVALIDATE_NS,
     device::Traffic,
     flow::{Flow, FlowKey},
     net::Ip4,
@@ -14,6 +15,8 @@ use super::harness::{Lab, Table};
 
 /// What stands for any time since the step began.
 pub const NOW: u64 = u64::MAX;
+/// As long ago as it takes for a flow to ask the kernel.
+pub const DUE: u64 = NOW - 1;
 
 /// The flows of a table, by key as bytes.
 pub type Flows = BTreeMap<String, Flow<Ip4>>;
@@ -47,11 +50,16 @@ impl State {
         }
     }
 
-    /// The same with [`NOW`] for every time from `since` on.
+    /// The same with [`NOW`] for every time from `since` on, and [`DUE`] for flows that were prompted since.
     pub fn since(mut self, since: u64) -> Self {
         for flow in self.flows.values_mut().chain(self.fresh.values_mut()) {
+            let due = since - DEFAULT_REVALIDATE_NS - 1;
+            let is_prompted = flow.flags & Flow::<Ip4>::PROMPTED != 0;
+            if is_prompted && (due..since - DEFAULT_REVALIDATE_NS / 2).contains(&flow.learned_ns) {
+                flow.learned_ns = DUE;
+            }
             for time in [&mut flow.learned_ns, &mut flow.used_ns, &mut flow.created_ns] {
-                if *time >= since {
+                if *time >= since && *time != DUE {
                     *time = NOW;
                 }
             }

@@ -349,6 +349,12 @@ impl Play<'_> {
 
     /// The same ports again.
     pub fn reopen(&mut self, number: usize) {
+        let client = self.live[number].talk.client;
+        if !self.arena.stations.contains_key(&client) {
+            // Without its SYN nobody answers by the new sequence numbers.
+            self.note(format!("{} is gone", client.name()));
+            return;
+        }
         let live = &mut self.live[number];
         live.times += 1;
         live.raw.client_seq = 1_000_000_u32.wrapping_add(live.times.wrapping_mul(900_000_000));
