@@ -1,15 +1,20 @@
 //! What stops all packets of a flow: the kernel is asked again at once where the change is announced, within a second
 //! where it is polled for. Here flows ask it by themselves so seldom that only the daemon can be the reason.
 
-use std::{thread, time::Instant};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
 
 use netfast_tests::{
+    cmd,
     require::{Need, needs},
     site::LAN_IP,
 };
 
-use super::{BOUND, Held, LOOK, SELDOM, UNWANTED, Undo, Way, held, last_answer, until_unjudged};
-use crate::netns::lab::{Lab, topology, until_answered, warm};
+use super::{BOUND, Held, LOOK, SELDOM, SILENCE, UNWANTED, Undo, Way, held, last_answer, until_unjudged};
+use crate::netns::lab::{Lab, PATIENCE, topology, until_answered, warm};
 
 /// `before` prepares the topology; `on` makes what stops the flow.
 fn stopped(way: Way, before: impl FnOnce(&Lab), on: impl FnOnce(&Lab) -> Held) {
@@ -115,7 +120,11 @@ fn an_ipsec_policy() {
 #[test]
 fn a_next_hop_that_becomes_a_black_hole() {
     let before = |lab: &Lab| {
-        let line = format!("ip nexthop add id 7 dev eth0 && ip route add {LAN_IP}/32 nhid 7");
+        // Or the route would be announced with it, as if it had changed itself.
+        let line = format!(
+            "sysctl -qw net.ipv4.nexthop_compat_mode=0
+             ip nexthop add id 7 dev eth0 && ip route add {LAN_IP}/32 nhid 7"
+        );
         lab.topo.host().sh(&line).expect("a route by a next-hop object");
     };
     let on = |lab: &Lab| {
@@ -138,6 +147,52 @@ fn a_routing_rule() {
 fn forwarding_switched_off() {
     let set = |value: u8| format!("sysctl -qw net.ipv4.ip_forward={value}");
     stopped_by(Way::Out, &set(0), &set(1));
+}
+
+#[test]
+fn forwarding_switched_off_for_one_interface() {
+    let set = |value: u8| format!("sysctl -qw net.ipv4.conf.br-0.forwarding={value}");
+    stopped_by(Way::Out, &set(0), &set(1));
+}
+
+/// What is led past it would still arrive: the kernel asks whether the other end is up (`skb_do_redirect`,
+/// net/core/filter.c). No answer would leave, so it is arrivals that count.
+#[test]
+fn a_veth_that_goes_down() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::with(&topology(), Some(SELDOM));
+    let (echo, socket) = Way::Bridge.open(&lab, 40_111);
+    until_answered(&socket, "the first answer");
+    warm(&lab, &socket);
+    drop(echo);
+    let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7001));
+    let server = lab.topo.container(0, 0).ns.handle().run(bind).expect("entered");
+    let server = server.expect("a free port");
+    let tick = Some(Duration::from_millis(10));
+    server.set_read_timeout(tick).expect("an option");
+    let arrives = || socket.send(&[UNWANTED]).is_ok() && server.recv(&mut [0; 64]).is_ok();
+    assert!(arrives(), "it is up");
+    let set = |how: &str| named(&lab, &format!("ip link set VETH_A {how}"));
+    let held = held(&lab, &set("down"), &set("up"));
+    let (begin, mut last) = (Instant::now(), Duration::ZERO);
+    while begin.elapsed() < last.min(BOUND) + SILENCE {
+        if arrives() {
+            last = begin.elapsed();
+        }
+    }
+    assert!(last < BOUND, "something arrives for {last:?}\n{}", lab.netfast.log());
+    drop(held);
+    cmd::poll("an arrival", PATIENCE, || arrives().then_some(())).expect("it is up again");
+}
+
+/// From interfaces that are up to others that are, redirects lead past it.
+#[test]
+fn a_bridge_that_goes_down() {
+    for way in [Way::Out, Way::Published] {
+        stopped_by(way, "ip link set br-0 down", "ip link set br-0 up");
+    }
 }
 
 /// Rules that nobody asked get a say: the kernel announces no switch of `br_netfilter`.
@@ -188,7 +243,10 @@ fn a_locked_port() {
 #[test]
 fn a_port_that_gets_nothing_for_unknown_stations() {
     let before = |lab: &Lab| {
-        let line = named(lab, "bridge link set dev VETH_A flood off learning off");
+        let line = named(
+            lab,
+            "bridge link set dev VETH_A flood off learning off; bridge fdb replace MAC_A dev VETH_A master static",
+        );
         lab.topo
             .host()
             .sh(&line)

@@ -267,6 +267,31 @@ fn a_filter_in_a_shared_block_of_the_uplink() {
     filter(Way::Published, At::Uplink, add, "clsact");
 }
 
+/// A chain of the device's own that drops what begins with [`UNWANTED`].
+fn chain(way: Way, at: At, hook: &str) {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    judged(way, |lab| {
+        let device = at.device(lab);
+        let on = format!(
+            "nft 'table netdev judge {{ chain c {{ type filter hook {hook} device \"{device}\" priority 0;
+             meta l4proto udp @th,64,8 {UNWANTED} drop; }}; }}'"
+        );
+        Box::new(held(lab, &on, "nft delete table netdev judge")) as Held
+    });
+}
+
+#[test]
+fn a_chain_on_ingress_of_the_veth() {
+    chain(Way::Bridge, At::OtherVeth, "ingress");
+}
+
+#[test]
+fn a_chain_on_egress_of_the_veth() {
+    chain(Way::Bridge, At::Veth, "egress");
+}
+
 #[test]
 fn a_program_of_a_route() {
     if !needs(&[Need::Root]) {

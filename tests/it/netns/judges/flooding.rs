@@ -1,21 +1,27 @@
 //! A bridge that does not learn where a container is sends what is for it to all its ports: everybody on it goes on
 //! getting a copy.
 
-use std::{thread, time::Instant};
+use std::{
+    net::UdpSocket,
+    thread,
+    time::{Duration, Instant},
+};
 
 use netfast_tests::{
     require::{Need, needs},
     topo,
 };
 
-use super::{BOUND, SELDOM, Way};
-use crate::netns::lab::{Lab, TICK, ask, topology, until_answered, warm};
+use super::{BOUND, SELDOM};
+use crate::netns::lab::{Echo, Lab, TICK, ask, at, topology, udp, until_answered, warm};
 
 /// Questions of which everybody on the bridge must get a copy.
 const QUESTIONS: u64 = 50;
 
-/// A third container listens on the bridge, and the answers to the second one's questions go by it.
-fn flooded(on: &str) {
+/// The first container listens on the bridge, and the second one's questions to the third, A, go by it as `put` says. The
+/// kernel hands copies out in the order from the port that came last (`br_flood`, `net/bridge/br_forward.c`): A's is the
+/// first, so that a flow could be learned from it.
+fn flooded(on: &str, put: fn(&UdpSocket) -> bool) {
     if !needs(&[Need::Root]) {
         return;
     }
@@ -24,10 +30,12 @@ fn flooded(on: &str) {
         ..topology()
     };
     let lab = Lab::with(&crowd, Some(SELDOM));
-    let (_echo, socket) = Way::Bridge.open(&lab, 40_120);
+    let container = |index| lab.topo.container(0, index);
+    let (listener, client, a) = (container(0), container(1), container(2));
+    let _echo = Echo::start(&a.ns, 7001);
+    let socket = udp(&client.ns, 40_120, at(a.ip, 7001));
     until_answered(&socket, "the first answer");
     warm(&lab, &socket);
-    let (a, listener) = (lab.topo.container(0, 0), lab.topo.container(0, 2));
     let heard = || received(&lab, &listener.veth);
     let before = heard();
     assert!((0..QUESTIONS).all(|_| ask(&socket)));
@@ -41,13 +49,19 @@ fn flooded(on: &str) {
     let begin = Instant::now();
     while begin.elapsed() < BOUND {
         let before = heard();
-        let answered = (0..QUESTIONS).filter(|_| ask(&socket)).count() as u64;
-        if answered == QUESTIONS && heard() - before >= QUESTIONS {
+        let number = (0..QUESTIONS).filter(|_| put(&socket)).count() as u64;
+        if number == QUESTIONS && heard() - before >= QUESTIONS {
             return;
         }
         thread::sleep(TICK / 10);
     }
     panic!("{on}: the listener misses its copies\n{}", lab.netfast.log());
+}
+
+/// Sends a question that nobody answers.
+fn send(socket: &UdpSocket) -> bool {
+    thread::sleep(Duration::from_millis(2));
+    socket.send(&[b'q'; 64]).is_ok()
 }
 
 /// Packets that the host has sent to a container.
@@ -63,10 +77,22 @@ fn received(lab: &Lab, veth: &str) -> u64 {
 
 #[test]
 fn a_port_that_learns_nothing() {
-    flooded("bridge link set dev VETH_A learning off; bridge fdb del MAC_A dev VETH_A master");
+    flooded(
+        "bridge link set dev VETH_A learning off; bridge fdb del MAC_A dev VETH_A master",
+        ask,
+    );
 }
 
 #[test]
 fn a_bridge_that_forgets_at_once() {
-    flooded("ip link set br-0 type bridge ageing_time 0");
+    flooded("ip link set br-0 type bridge ageing_time 0", ask);
+}
+
+/// It lets in nothing from whom the bridge does not know, and what is for the container still goes to all ports.
+#[test]
+fn a_locked_port() {
+    flooded(
+        "bridge link set dev VETH_A locked on; bridge fdb del MAC_A dev VETH_A master",
+        send,
+    );
 }
