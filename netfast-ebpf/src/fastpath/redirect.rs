@@ -34,20 +34,20 @@ pub fn redirect<A, S: Skb>(skb: &S, hit: &Hit<A>) -> i32 {
 
 /// Sends the packet back out of the interface that it came in by; returns the program's verdict.
 #[inline(always)]
-pub fn back<S: Skb>(skb: &S) -> i32 {
+pub fn reflect<S: Skb>(skb: &S) -> i32 {
     skb.redirect(skb.ifindex(), 0)
 }
 
 /// Sends the packet into the interface whose hook runs, as one that comes in there; returns the program's verdict.
 #[inline(always)]
-pub fn again<S: Skb>(skb: &S) -> i32 {
+pub fn reinject<S: Skb>(skb: &S) -> i32 {
     skb.redirect(skb.ifindex(), u64::from(BPF_F_INGRESS))
 }
 
 /// Hands the packet to the container whose packets come in by the interface, past all hooks of its egress; returns the
 /// program's verdict. Only for an ingress hook and a peer in another namespace.
 #[inline(always)]
-pub fn inside<S: Skb>(skb: &S) -> i32 {
+pub fn to_peer<S: Skb>(skb: &S) -> i32 {
     skb.redirect_peer(skb.ifindex())
 }
 

@@ -4,7 +4,7 @@
 mod bpf {
     use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
-    use crate::lb::{self, Calls, choose, icmp, retry};
+    use crate::lb::{self, Calls, failover, icmp, select};
 
     // An argument that a function does not use would be left out by its callers' compiler, and missed by the verifier. The
     // context is recognised by the name of its type, and a function must return a number.
@@ -18,7 +18,7 @@ mod bpf {
     #[inline(never)]
     #[unsafe(no_mangle)]
     pub extern "C" fn netfast_vip_talk(skb: *mut __sk_buff, way: u32) -> u32 {
-        lb::talk(&TcContext::new(skb), way)
+        lb::translate(&TcContext::new(skb), way)
     }
 
     #[inline(never)]
@@ -30,19 +30,19 @@ mod bpf {
     #[inline(never)]
     #[unsafe(no_mangle)]
     pub extern "C" fn netfast_vip_choose() -> u32 {
-        choose::choose()
+        select::select()
     }
 
     #[inline(never)]
     #[unsafe(no_mangle)]
     pub extern "C" fn netfast_vip_another() -> u32 {
-        retry::another::<TcContext>()
+        failover::next_backend::<TcContext>()
     }
 
     #[inline(never)]
     #[unsafe(no_mangle)]
     pub extern "C" fn netfast_vip_retry(skb: *mut __sk_buff) -> u32 {
-        retry::refused(&TcContext::new(skb))
+        failover::refused(&TcContext::new(skb))
     }
 
     impl Calls for TcContext {
@@ -51,15 +51,15 @@ mod bpf {
             netfast_vip_member(opens, flags)
         }
         #[inline(always)]
-        fn choose() -> u32 {
+        fn select() -> u32 {
             netfast_vip_choose()
         }
         #[inline(always)]
-        fn another() -> u32 {
+        fn next_backend() -> u32 {
             netfast_vip_another()
         }
         #[inline(always)]
-        fn talk(&self, way: u32) -> u32 {
+        fn translate(&self, way: u32) -> u32 {
             netfast_vip_talk(self.skb.skb, way)
         }
         #[inline(always)]
@@ -77,24 +77,24 @@ mod bpf {
 mod host {
     use crate::{
         ctx::fake::FakeSkb,
-        lb::{self, Calls, choose, icmp, retry},
+        lb::{self, Calls, failover, icmp, select},
     };
 
     impl Calls for FakeSkb {
         fn member(opens: u32, flags: u32) -> u32 {
             lb::member::<Self>(opens, flags)
         }
-        fn choose() -> u32 {
-            choose::choose()
+        fn select() -> u32 {
+            select::select()
         }
-        fn another() -> u32 {
-            retry::another::<Self>()
+        fn next_backend() -> u32 {
+            failover::next_backend::<Self>()
         }
-        fn talk(&self, way: u32) -> u32 {
-            lb::talk(self, way)
+        fn translate(&self, way: u32) -> u32 {
+            lb::translate(self, way)
         }
         fn refused(&self) -> u32 {
-            retry::refused(self)
+            failover::refused(self)
         }
         fn icmp(&self, way: u32) -> u32 {
             icmp::message(self, way)

@@ -5,7 +5,7 @@ use netfast_common::{
     vip::{Conn, Direction, Verdict},
 };
 
-use super::{BACK, Calls, FROM_MEMBER, NOTHING, Talk, carry, check, ends_to_member, give_back, table, work::work};
+use super::{Calls, FROM_MEMBER, Segment, check, conntrack, dnat, ends_to_member, outcome::Outcome, snat, work::work};
 use crate::packet::{
     Packet,
     icmp::{Kind, Quoted, echo, error, kind},
@@ -13,28 +13,27 @@ use crate::packet::{
     rewrite,
 };
 
-/// An ICMP message passes, [`FROM_MEMBER`] or [`TO_VIP`](super::TO_VIP); returns a verdict's number, perhaps with [`BACK`], or
-/// [`NOTHING`] where it has nothing to do with a virtual address. Out of line ([`Calls`]).
+/// An ICMP message passes, [`FROM_MEMBER`] or [`TO_VIP`](super::TO_VIP); returns an [`Outcome`] as number.
+/// Out of line ([`Calls`]).
 #[inline(always)]
 pub fn message<S: Calls>(skb: &S, way: u32) -> u32 {
-    if way == FROM_MEMBER {
-        return from_member(skb);
-    }
-    match from_client(skb) {
-        Ok(done) => done,
-        Err(verdict) => verdict.number(),
-    }
+    let done = if way == FROM_MEMBER {
+        from_member(skb)
+    } else {
+        from_client(skb).into()
+    };
+    done.number()
 }
 
 #[inline(always)]
-fn from_client<S: Calls>(skb: &S) -> Result<u32, Verdict> {
+fn from_client<S: Calls>(skb: &S) -> Result<Outcome, Verdict> {
     match kind(skb) {
         Kind::Echo => {
             let Ok((packet, opens)) = echo(skb) else {
                 return Err(Verdict::Unreadable);
             };
             check(skb, &packet)?;
-            carry(skb, &talk(&packet, opens))
+            dnat(skb, &segment(&packet, opens))
         }
         Kind::Error => {
             let Ok((packet, quoted)) = error(skb) else {
@@ -48,23 +47,23 @@ fn from_client<S: Calls>(skb: &S) -> Result<u32, Verdict> {
 }
 
 #[inline(always)]
-fn from_member<S: Calls>(skb: &S) -> u32 {
+fn from_member<S: Calls>(skb: &S) -> Outcome {
     match kind(skb) {
         Kind::Echo => match echo(skb) {
-            Ok((packet, opens)) => give_back(skb, &talk(&packet, opens)),
-            Err(_) => NOTHING,
+            Ok((packet, opens)) => snat(skb, &segment(&packet, opens)),
+            Err(_) => Outcome::NONE,
         },
         Kind::Error => match error(skb) {
             Ok((packet, quoted)) => error_to_client(skb, &packet, &quoted),
-            Err(_) => NOTHING,
+            Err(_) => Outcome::NONE,
         },
-        Kind::Other => NOTHING,
+        Kind::Other => Outcome::NONE,
     }
 }
 
 #[inline(always)]
-const fn talk(packet: &Packet<Ip4>, opens: bool) -> Talk<'_> {
-    Talk {
+const fn segment(packet: &Packet<Ip4>, opens: bool) -> Segment<'_> {
+    Segment {
         packet,
         opens,
         flags: Conn::SEEN,
@@ -74,27 +73,23 @@ const fn talk(packet: &Packet<Ip4>, opens: bool) -> Talk<'_> {
 
 /// An error of a client about what it got from the virtual address.
 #[inline(always)]
-fn error_to_member<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> Result<u32, Verdict> {
+fn error_to_member<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> Result<Outcome, Verdict> {
     if quoted.source != packet.network.destination || quoted.destination != packet.network.source {
         return Err(Verdict::NoConnection);
     }
     let work = work()?;
-    table::key_about(&mut work.key, quoted, skb.ifindex(), Direction::ToVip);
-    table::find(work).ok_or(Verdict::NoConnection)?;
+    conntrack::key_about(&mut work.key, quoted, skb.ifindex(), Direction::ToVip);
+    conntrack::find(work).ok_or(Verdict::NoConnection)?;
     let conn = &work.conn;
-    let (source, back) = if conn.hairpin == 0 {
-        (conn.backend.address, 0)
+    let done = Outcome::of(Verdict::IcmpError);
+    let (source, destination, done) = if conn.hairpin == 0 {
+        (conn.backend.address, quoted.destination, done)
     } else {
-        (quoted.destination, BACK)
-    };
-    let destination = if conn.hairpin == 0 {
-        quoted.destination
-    } else {
-        quoted.source
+        (quoted.destination, quoted.source, done.reflected())
     };
     let ends = ends_to_member(packet, conn);
     if rewrite::quoted_ends(skb, packet, quoted, &ends, source, destination) {
-        Ok(Verdict::IcmpError.number() | back)
+        Ok(done)
     } else {
         Err(Verdict::Unwritable)
     }
@@ -102,13 +97,13 @@ fn error_to_member<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> 
 
 /// An error about what a client sent to the virtual address: of the member, or of who stands between.
 #[inline(always)]
-fn error_to_client<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> u32 {
+fn error_to_client<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> Outcome {
     let Ok(work) = work() else {
-        return NOTHING;
+        return Outcome::NONE;
     };
-    table::key_about(&mut work.key, quoted, skb.ifindex(), Direction::FromMember);
-    if quoted.source != packet.network.destination || table::find(work).is_none() {
-        return NOTHING;
+    conntrack::key_about(&mut work.key, quoted, skb.ifindex(), Direction::FromMember);
+    if quoted.source != packet.network.destination || conntrack::find(work).is_none() {
+        return Outcome::NONE;
     }
     let conn = &work.conn;
     let mut ends = Ends::of(packet);
@@ -116,8 +111,8 @@ fn error_to_client<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> 
         ends.source = conn.vip;
     }
     if rewrite::quoted_ends(skb, packet, quoted, &ends, quoted.source, conn.vip) {
-        Verdict::IcmpError.number()
+        Outcome::of(Verdict::IcmpError)
     } else {
-        Verdict::Unwritable.number()
+        Outcome::of(Verdict::Unwritable)
     }
 }

@@ -271,42 +271,6 @@ fn asked() -> Vec<Row> {
         },
     ));
     rows.push(row(
-        "one direction asks, and the other one next, since its entry may have died of the question; then neither",
-        vec![in_use_but(&there, |flow| flow.learned_ns -= 2000 * MS), in_use(&back)],
-        {
-            let (question, answer) = (there.packet(), back.packet());
-            vec![
-                enters(&there, &question).slow(Reason::Revalidate).prompts(&back),
-                leaves(&there, &there.leaving(&question))
-                    .refreshed(&there)
-                    .and(limit(576)),
-                enters(&back, &answer).slow(Reason::Revalidate),
-                leaves(&back, &back.leaving(&answer))
-                    .refreshed(&back)
-                    .and(changed(In::Flows, &back, |flow| flow.max_length = 576)),
-                enters(&there, &question).fast(&there, &there.leaving(&question)),
-                enters(&back, &answer).fast(&back, &back.leaving(&answer)),
-            ]
-        },
-    ));
-    rows.push(row(
-        "a stale direction has the other one ask, however lately that did",
-        vec![in_use_but(&there, |flow| flow.epoch -= 1), in_use(&back)],
-        {
-            let (question, answer) = (there.packet(), back.packet());
-            vec![
-                enters(&there, &question).slow(Reason::StaleEpoch).prompts(&back),
-                // The kernel has not let it out.
-                enters(&back, &answer).slow(Reason::Revalidate),
-                leaves(&back, &back.leaving(&answer))
-                    .refreshed(&back)
-                    .and(changed(In::Flows, &back, |flow| flow.max_length = 576)),
-                enters(&there, &question).slow(Reason::StaleEpoch).prompts(&back),
-                enters(&back, &answer).slow(Reason::Revalidate),
-            ]
-        },
-    ));
-    rows.push(row(
         "asked, and dropped by the kernel: the next one asks again",
         vec![in_use_but(&there, |flow| flow.learned_ns -= 2000 * MS), in_use(&back)],
         vec![
@@ -326,8 +290,49 @@ fn asked() -> Vec<Row> {
     rows
 }
 
+/// What the kernel decides about one direction may be the end of the other.
+fn prompted() -> Vec<Row> {
+    let (there, back) = masquerade();
+    // A question and its answer begin the limit anew.
+    let limit = |way: &Way| changed(In::Flows, way, |flow| flow.max_length = 576);
+    vec![
+        row(
+            "one direction asks, and the other one next, since its entry may have died of the question; then neither",
+            vec![in_use_but(&there, |flow| flow.learned_ns -= 2000 * MS), in_use(&back)],
+            {
+                let (question, answer) = (there.packet(), back.packet());
+                vec![
+                    enters(&there, &question).slow(Reason::Revalidate).prompts(&back),
+                    leaves(&there, &there.leaving(&question))
+                        .refreshed(&there)
+                        .and(limit(&there)),
+                    enters(&back, &answer).slow(Reason::Revalidate),
+                    leaves(&back, &back.leaving(&answer)).refreshed(&back).and(limit(&back)),
+                    enters(&there, &question).fast(&there, &there.leaving(&question)),
+                    enters(&back, &answer).fast(&back, &back.leaving(&answer)),
+                ]
+            },
+        ),
+        row(
+            "a stale direction has the other one ask, however lately that did",
+            vec![in_use_but(&there, |flow| flow.epoch -= 1), in_use(&back)],
+            {
+                let (question, answer) = (there.packet(), back.packet());
+                vec![
+                    enters(&there, &question).slow(Reason::StaleEpoch).prompts(&back),
+                    // The kernel has not let it out.
+                    enters(&back, &answer).slow(Reason::Revalidate),
+                    leaves(&back, &back.leaving(&answer)).refreshed(&back).and(limit(&back)),
+                    enters(&there, &question).slow(Reason::StaleEpoch).prompts(&back),
+                    enters(&back, &answer).slow(Reason::Revalidate),
+                ]
+            },
+        ),
+    ]
+}
+
 pub(super) fn rows() -> Vec<Row> {
-    [unreplied(), only_true_reverse(), learned_again(), asked()]
+    [unreplied(), only_true_reverse(), learned_again(), asked(), prompted()]
         .into_iter()
         .flatten()
         .collect()

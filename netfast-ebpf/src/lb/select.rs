@@ -6,7 +6,7 @@ use netfast_common::{
     vip::{Direction, Service, UDP_IDLE_NS, Verdict, affinity},
 };
 
-use super::{table, work::work};
+use super::{conntrack, work::work};
 use crate::{
     ctx::{atomic, kernel::coarse_ns},
     state::{lb::Work, maps},
@@ -20,7 +20,7 @@ const TRIES: u32 = 16;
 /// Chooses the member for the new connection that this CPU works on; returns [`CHOSEN`], or the number of the verdict why
 /// there is none. Out of line ([`Calls`](super::Calls)), so its caller holds no reference to [`Work`].
 #[inline(always)]
-pub fn choose() -> u32 {
+pub fn select() -> u32 {
     match work().and_then(|work| next(work, coarse_ns())) {
         Ok(()) => CHOSEN,
         Err(verdict) => verdict.number(),
@@ -98,7 +98,7 @@ fn is_in_use(work: &mut Work, now: u64) -> bool {
     *tried = *key;
     tried.remote = backend.address;
     tried.direction = Direction::FromMember as u8;
-    if table::is_live(tried, now) {
+    if conntrack::is_live(tried, now) {
         return true;
     }
     straight.source = key.client;

@@ -12,7 +12,9 @@ use netfast_common::{
 };
 
 use super::{
-    AGAIN, Calls, NOTHING, choose, table,
+    Calls, conntrack,
+    outcome::Outcome,
+    select,
     work::{self, work},
 };
 use crate::{
@@ -45,7 +47,7 @@ pub fn remember<S: Skb>(skb: &S, packet: &Packet<Ip4>) {
 /// Whether a packet may refuse the connection of this direction, all that is known of which is the client's SYN.
 #[inline(always)]
 pub const fn may_refuse(conn: &Conn, flags: u8) -> bool {
-    flags == Conn::RST && conn.from_client == Conn::SEEN && conn.from_member == 0 && conn.hairpin != table::OPENS
+    flags == Conn::RST && conn.from_client == Conn::SEEN && conn.from_member == 0 && conn.hairpin != conntrack::OPENS
 }
 
 /// Whether nothing has been heard of the connection's member.
@@ -55,14 +57,19 @@ pub fn is_unanswered(work: &Work) -> bool {
 }
 
 /// The packet [may refuse](may_refuse) the connection that this CPU works on: if it does, and there is another member, it is
-/// made the client's SYN again. Returns what became of it, or [`NOTHING`]. Out of line ([`Calls`]).
+/// made the client's SYN again. Returns an [`Outcome`] as number. Out of line ([`Calls`]).
 #[inline(always)]
 pub fn refused<S: Calls>(skb: &S) -> u32 {
+    failed_over(skb).number()
+}
+
+#[inline(always)]
+fn failed_over<S: Calls>(skb: &S) -> Outcome {
     let Ok(packet) = parse::<V4, S>(skb) else {
-        return NOTHING;
+        return Outcome::NONE;
     };
     let Ok(work) = work() else {
-        return NOTHING;
+        return Outcome::NONE;
     };
     let Work { key, other, .. } = work;
     mem::swap(key, other);
@@ -70,24 +77,24 @@ pub fn refused<S: Calls>(skb: &S) -> u32 {
     if packet.tcp_flags() & (SYN | ACK | RST | FIN) != RST | ACK
         || !recall(work)
         || !acknowledges(&packet, &work.syn)
-        || S::another() != FOUND
+        || S::next_backend() != FOUND
     {
-        return NOTHING;
+        return Outcome::NONE;
     }
     let Ok(work) = work::work() else {
-        return NOTHING;
+        return Outcome::NONE;
     };
     if rewrite::syn(skb, &packet, &mut work.syn) {
-        Verdict::Retried.number() | AGAIN
+        Outcome::of(Verdict::Retried).reinjected()
     } else {
-        Verdict::Unwritable.number()
+        Outcome::of(Verdict::Unwritable)
     }
 }
 
 /// The client opens a connection straight to a member by the ports of a live one to its virtual address, whose direction
 /// from the member the key is. Returns whether it has sent this SYN before.
 #[inline(always)]
-pub fn remember_straight(work: &mut Work, sequence: u32) -> bool {
+pub fn remember_direct(work: &mut Work, sequence: u32) -> bool {
     if recall(work) && work.syn.sequence == sequence {
         return true;
     }
@@ -98,7 +105,7 @@ pub fn remember_straight(work: &mut Work, sequence: u32) -> bool {
 
 /// Whether a packet of a member is its answer to a SYN that the client sent it straight.
 #[inline(always)]
-pub fn answers_straight(work: &mut Work, packet: &Packet<Ip4>) -> bool {
+pub fn answers_direct(work: &mut Work, packet: &Packet<Ip4>) -> bool {
     let flags = packet.tcp_flags();
     packet.network.protocol == TCP
         && flags & ACK != 0
@@ -113,18 +120,18 @@ const fn acknowledges(packet: &Packet<Ip4>, syn: &Syn) -> bool {
     u32::from_be(packet.transport[1]) == u32::from_be(syn.sequence).wrapping_add(1)
 }
 
-/// What [`another`] returns.
+/// What [`next_backend`] returns.
 pub const FOUND: u32 = 1;
 
 /// Gives the connection that this CPU works on, with the SYN that was recalled, to a member that has not been tried; returns
 /// [`FOUND`] if it did. Out of line ([`Calls`]), so its caller holds no reference to [`Work`].
 #[inline(always)]
-pub fn another<S: Calls>() -> u32 {
-    let is_found = prepare() && S::choose() == choose::CHOSEN && give();
+pub fn next_backend<S: Calls>() -> u32 {
+    let is_found = prepare() && S::select() == select::CHOSEN && give();
     is_found.into()
 }
 
-/// Notes that the present member has been tried, for [`choose`].
+/// Notes that the present member has been tried, for [`select`].
 #[inline(always)]
 fn prepare() -> bool {
     let Ok(work) = work() else {
@@ -154,12 +161,12 @@ fn give() -> bool {
     if !put(work) {
         return false;
     }
-    choose::count_retried(work);
-    table::forget_one(&work.other);
-    if !table::open(work, coarse_ns()) {
+    select::count_retried(work);
+    conntrack::forget_one(&work.other);
+    if !conntrack::open(work, coarse_ns()) {
         return false;
     }
-    choose::count_connection(work);
+    select::count_connection(work);
     true
 }
 
@@ -172,7 +179,7 @@ pub fn recall(work: &mut Work) -> bool {
         return false;
     };
     let tag = key.tag();
-    // SAFETY: as in `table::copy`.
+    // SAFETY: as in `conntrack::copy`.
     unsafe {
         if (&raw const (*syn).tag_end).read_volatile() != tag {
             return false;
