@@ -38,6 +38,17 @@ pub enum Kind {
     Uplink = 3,
 }
 
+impl Kind {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Bridge => "bridge",
+            Self::Uplink => "uplink",
+        }
+    }
+}
+
 impl Device {
     /// Its flows may be learned and used.
     pub const ACCELERATED: u8 = 1;

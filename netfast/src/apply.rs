@@ -10,10 +10,10 @@ use aya::{
     BtfError, Ebpf, EbpfError,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
     pin::PinError,
-    programs::{ProgramError, links::FdLink},
+    programs::{FEntry, ProgramError, links::FdLink},
 };
 use netfast_common::{
-    abi::{DEFAULT_FRESH, map},
+    abi::{DEFAULT_FRESH, Program, map},
     control::Control,
     device::{Device, Traffic},
 };
@@ -25,6 +25,8 @@ mod attach;
 mod bpf_log;
 pub mod clsact;
 pub mod conntrack;
+#[cfg(test)]
+mod document;
 mod executor;
 mod facts;
 pub mod flows;
@@ -140,7 +142,7 @@ impl Datapath {
         if self.mode == Mode::Clsact {
             return Some("the kernel has no tcx (Linux 6.6)".into());
         }
-        let error = object::load_answer(&mut self.ebpf).err()?;
+        let error = object::load_program(&mut self.ebpf, Program::Answer).err()?;
         let text = format!("{:#}", anyhow::Error::new(error));
         warn!("resolvers' answers stay as they are: {text}");
         Some(text)
@@ -202,7 +204,7 @@ impl Datapath {
             source,
         };
         let pin = LinkPin::Loopback(loopback);
-        let program = object::answer(&mut self.ebpf)?;
+        let program = object::get(&mut self.ebpf, Program::Answer)?;
         match attach::adopt(program, &self.pins, pin) {
             Ok(true) => {
                 self.realized.loopbacks.insert(loopback);
@@ -227,7 +229,7 @@ impl Datapath {
             attach::detach(&self.pins, LinkPin::Device(ifindex, hook))?;
             return Ok(false);
         };
-        let Ok(program) = object::classifier(&mut self.ebpf, kind, hook) else {
+        let Ok(program) = object::get(&mut self.ebpf, Program::of_device(kind, hook)) else {
             return Ok(false);
         };
         let alive = attach::adopt(program, &self.pins, LinkPin::Device(ifindex, hook))?;
@@ -240,17 +242,13 @@ impl Datapath {
     /// Attaches the program that watches `nf_queue`. A tracing link cannot be given another program: the new one is
     /// attached before the old one goes.
     fn watch_queues(&mut self) -> Result<(), ApplyError> {
-        object::load_queue_watch(&mut self.ebpf)?;
+        object::load_program(&mut self.ebpf, Program::Queued)?;
         self.attach_queue_watch()
     }
 
     fn attach_queue_watch(&mut self) -> Result<(), ApplyError> {
-        let name = netfast_common::abi::program::QUEUED;
-        let program_error = |source: ProgramError| ApplyError::Program {
-            name,
-            source: Box::new(source),
-        };
-        let watch = object::queue_watch(&mut self.ebpf)?;
+        let program_error = |source| object::program_error(Program::Queued, source);
+        let watch: &mut FEntry = object::get(&mut self.ebpf, Program::Queued)?;
         let id = watch.attach().map_err(program_error)?;
         let link: FdLink = watch.take_link(id).map_err(program_error)?.into();
         attach::pin(link, self.pins.link(LinkPin::Queued)).map_err(ApplyError::QueueWatch)

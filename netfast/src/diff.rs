@@ -16,13 +16,14 @@
 
 use std::collections::BTreeSet;
 
+pub use netfast_common::abi::Hook;
 use netfast_common::abi::MAX_DEVICES;
 
 mod action;
 mod realized;
 mod vips;
 
-pub use action::{Action, Hook};
+pub use action::Action;
 pub use realized::{Realized, RealizedDevice};
 
 use crate::plan::{Desired, DeviceSpec};

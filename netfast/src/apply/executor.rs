@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{MapError, PerCpuValues};
 use netfast_common::{
-    abi::map,
+    abi::{Program, map},
     control::Control,
     device::{Device, Kind, Traffic},
 };
@@ -221,7 +221,7 @@ impl Datapath {
             Action::Detach { ifindex, hook, kind } => self.detach(*ifindex, *hook, *kind),
             Action::SetAliases { from, to } => self.aliases.change(from, to),
             Action::AttachLoopback { loopback, .. } => {
-                let program = object::answer(&mut self.ebpf)?;
+                let program = object::get(&mut self.ebpf, Program::Answer)?;
                 attach::attach_inside(program, &self.pins, *loopback).map_err(|source| ApplyError::Loopback {
                     pid: loopback.pid,
                     source,
@@ -303,7 +303,7 @@ impl Datapath {
 
     fn attach(&mut self, ifindex: u32, name: &str, hook: Hook, kind: Kind) -> Result<(), ApplyError> {
         let failed = |source| ApplyError::Attach { ifindex, hook, source };
-        let program = object::classifier(&mut self.ebpf, kind, hook)?;
+        let program = object::get(&mut self.ebpf, Program::of_device(kind, hook))?;
         let place = Place { ifindex, name, hook };
         if self.mode == Mode::Clsact && clsact::add(name).map_err(failed)? {
             self.added_clsact.insert(ifindex, name.into());
@@ -326,7 +326,7 @@ impl Datapath {
                     name: &name,
                     hook,
                 };
-                attach::detach_filter(place, object::program_name(kind, hook)).map_err(failed)
+                attach::detach_filter(place, Program::of_device(kind, hook).name()).map_err(failed)
             }
         }
     }

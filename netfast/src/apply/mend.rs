@@ -4,13 +4,14 @@
 use std::{collections::BTreeSet, path::Path};
 
 use aya::maps::{MapData, MapInfo};
+use netfast_common::abi::map;
 use tracing::warn;
 
 use crate::{
     apply::{
         ApplyError, Datapath, Mode, map_error,
         mount::Place,
-        pins::{LinkPin, MAPS, Pins},
+        pins::{LinkPin, Pins},
     },
     diff::Hook,
     plan::Loopback,
@@ -22,13 +23,13 @@ pub(super) fn map_ids(pins: &Pins) -> Result<Vec<(&'static str, u32)>, ApplyErro
         let info = MapInfo::from_pin(pins.map(name)).map_err(|source| map_error(name, source))?;
         Ok((name, info.id()))
     };
-    MAPS.into_iter().map(id).collect()
+    map::pinned().map(id).collect()
 }
 
 impl Datapath {
     /// Whether the maps' pins are there; a cheap look at one of them.
     pub fn has_pins(&self) -> bool {
-        self.pins.map(MAPS[0]).exists()
+        self.pins.map(map::CONTROL).exists()
     }
 
     /// Pins the maps again whose pins are gone, with all that is in them, and forgets the links whose pins are gone,

@@ -21,44 +21,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netfast_common::abi::{ABI_VERSION, map};
+use netfast_common::abi::{ABI_VERSION, PREFIX};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::{diff::Hook, plan::Loopback};
 
-/// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 28] = [
-    map::CONTROL,
-    map::DEVICES,
-    map::GENERATIONS,
-    map::TRAFFIC,
-    map::REASONS,
-    map::FLOWS4,
-    map::FRESH4,
-    map::VET4,
-    map::VETTED4,
-    map::SUMMED,
-    map::CANDIDATE4,
-    map::FILTER,
-    map::TALLY,
-    map::TRACED,
-    map::ALIASES,
-    map::TURNS,
-    map::GIVEN,
-    map::ANSWERS,
-    map::SCRATCH,
-    map::VIPS,
-    map::VIP_SLOTS,
-    map::VIP_MEMBERS,
-    map::VIP_GIVEN,
-    map::VIP_CONNECTIONS,
-    map::VIP_WAITING,
-    map::VIP_SYNS,
-    map::VIP_VERDICTS,
-    map::VIP_WORK,
-];
-/// What every map's name begins with, also in other ABIs.
-const MAP_PREFIX: &str = "netfast_";
 /// The pin of the fentry link.
 const QUEUED: &str = "queued";
 /// What the pin of a loopback interface's link begins with.
@@ -245,7 +212,7 @@ impl Pins {
         let maps = self.root.join("maps");
         let mut first = Ok(());
         for name in names_in(&maps)? {
-            if name.to_str().is_some_and(|name| name.starts_with(MAP_PREFIX)) {
+            if name.to_str().is_some_and(|name| name.starts_with(PREFIX)) {
                 first = first.and(remove_file(&maps.join(name)));
             }
         }

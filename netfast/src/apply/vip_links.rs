@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use netfast_common::abi::Program;
 use tracing::warn;
 
 use crate::{
@@ -22,8 +23,9 @@ impl Datapath {
         if self.mode == Mode::Clsact {
             return Some("the kernel has no tcx (Linux 6.6)".into());
         }
-        let error = object::load_vip(&mut self.ebpf).err()?;
-        let text = format!("{:#}", anyhow::Error::new(error));
+        let mut programs = [Program::VipIngress, Program::VipEgress].into_iter();
+        let loaded = programs.try_for_each(|program| object::load_program(&mut self.ebpf, program));
+        let text = format!("{:#}", anyhow::Error::new(loaded.err()?));
         warn!("there are no virtual addresses: {text}");
         Some(text)
     }
@@ -44,7 +46,7 @@ impl Datapath {
     pub(super) fn adopt_vip(&mut self, ifindex: u32, hook: Hook) -> Result<(), ApplyError> {
         let failed = |source| ApplyError::Attach { ifindex, hook, source };
         let pin = LinkPin::Vip(ifindex, hook);
-        let program = object::vip(&mut self.ebpf, hook)?;
+        let program = object::get(&mut self.ebpf, Program::of_vips(hook))?;
         match attach::adopt(program, &self.pins, pin) {
             Ok(true) => {
                 self.realized.vip_links.insert((ifindex, hook));
@@ -89,7 +91,7 @@ impl Datapath {
 
     /// Attaches a program to an endpoint.
     pub(super) fn attach_vip(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), ApplyError> {
-        let program = object::vip(&mut self.ebpf, hook)?;
+        let program = object::get(&mut self.ebpf, Program::of_vips(hook))?;
         let place = Place { ifindex, name, hook };
         attach::attach_vip(program, &self.pins, place).map_err(|source| ApplyError::Attach { ifindex, hook, source })
     }

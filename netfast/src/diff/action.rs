@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use netfast_common::{
+    abi::Hook,
     control::Pace,
     device::{Device, Kind},
 };
@@ -11,28 +12,6 @@ use crate::{
     config::VipPool,
     plan::{AliasTable, Cause, Client, EpochInputs, Identity, Loopback, VipTable, Way},
 };
-
-/// One of a device's two hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// Where packets come in from the device.
-    Ingress,
-    /// Where packets go out to the device.
-    Egress,
-}
-
-impl Hook {
-    /// Both, ingress first: a candidate that nobody recognises is harmless.
-    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
-
-    /// `in` or `out`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ingress => "in",
-            Self::Egress => "out",
-        }
-    }
-}
 
 /// One step. Each is idempotent: doing it twice is doing it once.
 #[derive(Clone, Debug, PartialEq)]
