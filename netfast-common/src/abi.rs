@@ -53,7 +53,11 @@ mod tests {
         use crate::device::Kind;
         for kind in [Kind::Endpoint, Kind::Bridge, Kind::Uplink] {
             for hook in Hook::BOTH {
-                assert_eq!(Program::of_device(kind, hook).hook(), HookKind::Tcx(hook));
+                let program = Program::of_device(kind, hook);
+                assert_eq!(
+                    (program.hook(), program.device_kind()),
+                    (HookKind::Tcx(hook), Some(kind))
+                );
                 assert_eq!(Program::of_vips(hook).hook(), HookKind::Tcx(hook));
             }
         }

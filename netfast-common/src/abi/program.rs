@@ -157,6 +157,16 @@ impl Program {
         }
     }
 
+    /// The kind of device that it is for; `None`: it is not one of those that carry flows.
+    pub const fn device_kind(self) -> Option<Kind> {
+        match self {
+            Self::EndpointIngress | Self::EndpointEgress => Some(Kind::Endpoint),
+            Self::BridgeIngress | Self::BridgeEgress => Some(Kind::Bridge),
+            Self::UplinkIngress | Self::UplinkEgress => Some(Kind::Uplink),
+            Self::Answer | Self::VipIngress | Self::VipEgress | Self::Queued => None,
+        }
+    }
+
     /// The one for virtual addresses on a hook of an endpoint.
     pub const fn of_vips(hook: Hook) -> Self {
         match hook {
