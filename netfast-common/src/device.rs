@@ -1,10 +1,65 @@
 //! What the programs must be told of an interface, because they cannot see it in a packet.
 
+use core::fmt;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::Ip4;
 
-/// One interface of the host that netfast is attached to; the key is its ifindex.
+/// A network namespace, by the number that the daemon gave it. The programs that run there have it as a constant.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct NetnsNumber(pub u16);
+
+impl NetnsNumber {
+    /// The namespace that the daemon serves: the one that it was started in.
+    pub const SERVED: Self = Self(0);
+}
+
+/// An interface: an ifindex says which only within a network namespace.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct DeviceKey {
+    /// The namespace that it is in.
+    pub netns: NetnsNumber,
+    /// Zero.
+    reserved: u16,
+    /// Its index there.
+    pub ifindex: u32,
+}
+
+impl DeviceKey {
+    /// The interface of this index in this namespace.
+    #[inline(always)]
+    pub const fn new(netns: NetnsNumber, ifindex: u32) -> Self {
+        Self {
+            netns,
+            reserved: 0,
+            ifindex,
+        }
+    }
+
+    /// The interface of this index in the namespace that the daemon serves.
+    pub const fn served(ifindex: u32) -> Self {
+        Self::new(NetnsNumber::SERVED, ifindex)
+    }
+}
+
+/// Its index, with the namespace where that is not the one that the daemon serves.
+impl fmt::Display for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.netns {
+            NetnsNumber::SERVED => write!(f, "{}", self.ifindex),
+            NetnsNumber(number) => write!(f, "{} in namespace {number}", self.ifindex),
+        }
+    }
+}
+
+/// One interface of the host that netfast is attached to; the key is its [`DeviceKey`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Device {
@@ -36,6 +91,17 @@ pub enum Kind {
     Bridge = 2,
     /// An interface that leads off the host.
     Uplink = 3,
+}
+
+impl Kind {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Bridge => "bridge",
+            Self::Uplink => "uplink",
+        }
+    }
 }
 
 impl Device {
@@ -114,6 +180,9 @@ pub struct Traffic {
 
 #[cfg(feature = "aya")]
 // SAFETY: `IntoBytes` and `FromBytes` are derived, so there is no padding and every bit pattern is valid.
+unsafe impl aya::Pod for DeviceKey {}
+#[cfg(feature = "aya")]
+// SAFETY: as above.
 unsafe impl aya::Pod for Device {}
 #[cfg(feature = "aya")]
 // SAFETY: as above.

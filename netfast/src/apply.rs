@@ -10,10 +10,10 @@ use aya::{
     BtfError, Ebpf, EbpfError,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
     pin::PinError,
-    programs::{ProgramError, links::FdLink},
+    programs::ProgramError,
 };
 use netfast_common::{
-    abi::{DEFAULT_FRESH, map},
+    abi::{DEFAULT_FRESH, Program, map},
     control::Control,
     device::{Device, Traffic},
 };
@@ -25,6 +25,8 @@ mod attach;
 mod bpf_log;
 pub mod clsact;
 pub mod conntrack;
+#[cfg(test)]
+mod document;
 mod executor;
 mod facts;
 pub mod flows;
@@ -49,10 +51,10 @@ pub use object::OBJECT;
 pub use remove::{Remains, answers, other_abis, remove, remove_own};
 
 use crate::{
-    diff::{Hook, Realized, RealizedDevice},
-    plan::{Facts, Loopback},
+    diff::{Attachment, Hook, Realized, RealizedDevice, Target},
+    plan::Facts,
 };
-use pins::{LinkPin, Pins, PinsError};
+use pins::{Pins, PinsError};
 
 /// The loaded programs and maps, and what is attached.
 pub struct Datapath {
@@ -140,7 +142,7 @@ impl Datapath {
         if self.mode == Mode::Clsact {
             return Some("the kernel has no tcx (Linux 6.6)".into());
         }
-        let error = object::load_answer(&mut self.ebpf).err()?;
+        let error = object::load_program(&mut self.ebpf, Program::Answer).err()?;
         let text = format!("{:#}", anyhow::Error::new(error));
         warn!("resolvers' answers stay as they are: {text}");
         Some(text)
@@ -159,101 +161,56 @@ impl Datapath {
             let entry = RealizedDevice { device, identity: None };
             self.realized.devices.insert(ifindex, entry);
         }
-        let pins = self.pins.links().map_err(|source| ApplyError::Io {
+        let attachments = self.pins.attachments().map_err(|source| ApplyError::Io {
             path: self.pins.root().into(),
             source,
         })?;
-        for pin in pins {
-            let (ifindex, hook) = match pin {
-                LinkPin::Device(ifindex, hook) => (ifindex, hook),
-                LinkPin::Loopback(loopback) => {
-                    self.adopt_loopback(loopback)?;
-                    continue;
-                }
-                LinkPin::Vip(ifindex, hook) => {
-                    self.adopt_vip(ifindex, hook)?;
-                    continue;
-                }
-                LinkPin::Queued => continue,
-            };
-            match self.adopt_link(ifindex, hook) {
-                Ok(true) => {}
-                Ok(false) => info!("device {ifindex} is gone, and so is its {} link", hook.name()),
-                Err(error) => {
-                    let error = anyhow::Error::new(error);
-                    warn!(
-                        "cannot take over the {} link of device {ifindex}: {error:#}",
-                        hook.name()
-                    );
-                    // It runs an old program: better none.
-                    attach::detach(&self.pins, pin).map_err(|source| ApplyError::Attach { ifindex, hook, source })?;
-                }
+        for found in attachments {
+            // A tracing link cannot be given another program, see `watch_queues`.
+            if found != Attachment::QUEUE_WATCH {
+                self.adopt_link(found)?;
             }
         }
-        if !self.realized.links.is_empty() {
-            info!("took over {} links", self.realized.links.len());
+        if !self.realized.attachments.is_empty() {
+            info!("took over {} links", self.realized.attachments.len());
         }
         Ok(())
     }
 
-    fn adopt_loopback(&mut self, loopback: Loopback) -> Result<(), ApplyError> {
-        let failed = |source| ApplyError::Loopback {
-            pid: loopback.pid,
-            source,
-        };
-        let pin = LinkPin::Loopback(loopback);
-        let program = object::answer(&mut self.ebpf)?;
-        match attach::adopt(program, &self.pins, pin) {
+    /// Takes over a link of ours, with a new program in it. One that has an old program and cannot be given another is
+    /// detached: it is attached again if it is wanted.
+    fn adopt_link(&mut self, attachment: Attachment) -> Result<(), ApplyError> {
+        let at = attachment.at;
+        let failed = |source| ApplyError::Attach { at, source };
+        let detach = |pins| attach::detach(pins, &attachment).map_err(failed);
+        if let Some((device, kind)) = attachment.device_of_kind() {
+            let entry = self.realized.devices.get(&device.ifindex);
+            if entry.and_then(|entry| entry.device.kind()) != Some(kind) {
+                return detach(&self.pins);
+            }
+        }
+        let program = object::get(&mut self.ebpf, attachment.program)?;
+        match attach::adopt(program, &self.pins, &attachment) {
             Ok(true) => {
-                self.realized.loopbacks.insert(loopback);
+                self.realized.attachments.insert(attachment);
                 Ok(())
             }
-            Ok(false) => Ok(()),
+            Ok(false) => {
+                info!("{at} is gone, and so is its link");
+                Ok(())
+            }
             Err(error) => {
-                warn!("{:#}", anyhow::Error::new(failed(error)));
-                // It runs an old program: better none, and another is attached if it is wanted.
-                attach::detach(&self.pins, pin).map_err(failed)
+                warn!("cannot take over a link: {:#}", anyhow::Error::new(failed(error)));
+                detach(&self.pins)
             }
         }
-    }
-
-    fn adopt_link(&mut self, ifindex: u32, hook: Hook) -> Result<bool, AttachError> {
-        let kind = self
-            .realized
-            .devices
-            .get(&ifindex)
-            .and_then(|entry| entry.device.kind());
-        let Some(kind) = kind else {
-            attach::detach(&self.pins, LinkPin::Device(ifindex, hook))?;
-            return Ok(false);
-        };
-        let Ok(program) = object::classifier(&mut self.ebpf, kind, hook) else {
-            return Ok(false);
-        };
-        let alive = attach::adopt(program, &self.pins, LinkPin::Device(ifindex, hook))?;
-        if alive {
-            self.realized.links.insert((ifindex, hook), kind);
-        }
-        Ok(alive)
     }
 
     /// Attaches the program that watches `nf_queue`. A tracing link cannot be given another program: the new one is
     /// attached before the old one goes.
     fn watch_queues(&mut self) -> Result<(), ApplyError> {
-        object::load_queue_watch(&mut self.ebpf)?;
-        self.attach_queue_watch()
-    }
-
-    fn attach_queue_watch(&mut self) -> Result<(), ApplyError> {
-        let name = netfast_common::abi::program::QUEUED;
-        let program_error = |source: ProgramError| ApplyError::Program {
-            name,
-            source: Box::new(source),
-        };
-        let watch = object::queue_watch(&mut self.ebpf)?;
-        let id = watch.attach().map_err(program_error)?;
-        let link: FdLink = watch.take_link(id).map_err(program_error)?.into();
-        attach::pin(link, self.pins.link(LinkPin::Queued)).map_err(ApplyError::QueueWatch)
+        object::load_program(&mut self.ebpf, Program::Queued)?;
+        self.attach(Attachment::QUEUE_WATCH, "")
     }
 
     /// What is netfast's on the host.
@@ -299,11 +256,14 @@ impl Datapath {
 
     /// Devices that have both programs attached.
     pub fn attached(&self) -> BTreeSet<u32> {
-        let links = &self.realized.links;
-        links
-            .keys()
-            .map(|(ifindex, _)| *ifindex)
-            .filter(|ifindex| Hook::BOTH.iter().all(|hook| links.contains_key(&(*ifindex, *hook))))
+        let attachments = &self.realized.attachments;
+        let devices = attachments.iter().filter_map(Attachment::device_of_kind);
+        devices
+            .filter(|(device, kind)| {
+                let on = |hook| Attachment::of_device(*device, *kind, hook);
+                Hook::BOTH.into_iter().all(|hook| attachments.contains(&on(hook)))
+            })
+            .map(|(device, _)| device.ifindex)
             .collect()
     }
 
@@ -364,9 +324,6 @@ pub enum ApplyError {
         /// Why.
         source: Box<aya_log::Error>,
     },
-    /// The watch cannot be pinned.
-    #[error("cannot keep the watch on nf_queue")]
-    QueueWatch(#[source] AttachError),
     /// A map cannot be read or written.
     #[error("cannot access the map {name}")]
     Map {
@@ -376,20 +333,10 @@ pub enum ApplyError {
         source: Box<MapError>,
     },
     /// A program cannot be attached or detached.
-    #[error("device {ifindex}, {}", hook.name())]
+    #[error("{at}")]
     Attach {
-        /// The device.
-        ifindex: u32,
         /// Where.
-        hook: Hook,
-        /// Why.
-        source: AttachError,
-    },
-    /// A program cannot be attached to a container's loopback interface, or detached.
-    #[error("the loopback interface of process {pid}")]
-    Loopback {
-        /// A process of the container.
-        pid: u32,
+        at: Target,
         /// Why.
         source: AttachError,
     },

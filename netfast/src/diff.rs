@@ -16,13 +16,16 @@
 
 use std::collections::BTreeSet;
 
-use netfast_common::abi::MAX_DEVICES;
+pub use netfast_common::abi::Hook;
+use netfast_common::{abi::MAX_DEVICES, device::DeviceKey};
 
 mod action;
+mod attachment;
 mod realized;
 mod vips;
 
-pub use action::{Action, Hook};
+pub use action::Action;
+pub use attachment::{Attachment, Target};
 pub use realized::{Realized, RealizedDevice};
 
 use crate::plan::{Desired, DeviceSpec};
@@ -58,11 +61,11 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
 /// A program that goes first, since two on one interface would count twice; then the maps, then programs that come.
 fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
     let wanted = &desired.aliases;
-    let gone = realized
-        .loopbacks
-        .iter()
-        .filter(|at| !wanted.loopbacks.contains_key(at));
-    actions.extend(gone.map(|at| Action::DetachLoopback(*at)));
+    let gone = realized.attachments.iter().filter(|found| {
+        let loopback = found.loopback();
+        loopback.is_some_and(|loopback| !wanted.loopbacks.contains_key(&loopback))
+    });
+    actions.extend(gone.map(|found| Action::Detach(*found)));
     vips::come(desired, realized, actions);
     if wanted.table != realized.aliases {
         actions.push(Action::SetAliases {
@@ -70,15 +73,20 @@ fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
             to: Box::new(wanted.table.clone()),
         });
     }
-    let new = wanted
-        .loopbacks
-        .iter()
-        .filter(|(at, _)| !realized.loopbacks.contains(at));
-    actions.extend(new.map(|(loopback, container)| Action::AttachLoopback {
-        loopback: *loopback,
-        container: container.clone(),
-    }));
+    for (loopback, container) in &wanted.loopbacks {
+        attach(Attachment::of_answers(*loopback), container, realized, actions);
+    }
     vips::go(desired, realized, actions);
+}
+
+/// Attaches a program, unless it is.
+fn attach(attachment: Attachment, to: &str, realized: &Realized, actions: &mut Vec<Action>) {
+    if !realized.attachments.contains(&attachment) {
+        actions.push(Action::Attach {
+            attachment,
+            to: to.into(),
+        });
+    }
 }
 
 fn epoch(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
@@ -115,9 +123,10 @@ fn removals(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) -
             });
         }
     }
-    for (&(ifindex, hook), &kind) in &realized.links {
-        if wanted_kind(ifindex) != Some(kind) {
-            actions.push(Action::Detach { ifindex, hook, kind });
+    for found in &realized.attachments {
+        let of_device = found.device_of_kind();
+        if of_device.is_some_and(|(device, kind)| wanted_kind(device.ifindex) != Some(kind)) {
+            actions.push(Action::Detach(*found));
         }
     }
     gone
@@ -150,14 +159,8 @@ fn additions(desired: &Desired, realized: &Realized, gone: &BTreeSet<u32>, actio
             },
         }
         for hook in Hook::BOTH {
-            if realized.links.get(&(ifindex, hook)) != Some(&spec.kind) {
-                actions.push(Action::Attach {
-                    ifindex,
-                    name: spec.name.clone(),
-                    hook,
-                    kind: spec.kind,
-                });
-            }
+            let attachment = Attachment::of_device(DeviceKey::served(ifindex), spec.kind, hook);
+            attach(attachment, &spec.name, realized, actions);
         }
     }
 }

@@ -6,6 +6,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod diff;
+#[cfg(test)]
+mod document;
 pub mod exporter;
 pub mod observe;
 pub mod plan;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya_obj::Object;
+use aya_obj::{Object, ProgramSection};
 use netfast::apply::OBJECT;
 use netfast_common::{
-    abi::{map, program},
+    abi::{HookKind, Program, map},
     alias::{Alias, AliasKey, MemberKey},
     control::Control,
     device::{Device, Traffic},
@@ -54,19 +54,6 @@ const MAPS: [(&str, usize, usize); 29] = [
     (map::VIP_WORK, 4, size_of::<Work>()),
 ];
 
-const PROGRAMS: [&str; 10] = [
-    program::ANSWER,
-    program::ENDPOINT_INGRESS,
-    program::ENDPOINT_EGRESS,
-    program::BRIDGE_INGRESS,
-    program::BRIDGE_EGRESS,
-    program::UPLINK_INGRESS,
-    program::UPLINK_EGRESS,
-    program::QUEUED,
-    program::VIP_INGRESS,
-    program::VIP_EGRESS,
-];
-
 fn object() -> Object {
     assert!(!OBJECT.is_empty(), "netfast was built without its BPF programs");
     Object::parse(OBJECT).expect("an object")
@@ -94,22 +81,28 @@ fn maps_are_of_the_same_size_on_both_sides() {
 fn programs_are_those_of_the_abi() {
     let object = object();
     let got: BTreeSet<&str> = object.programs.keys().map(String::as_str).collect();
-    assert_eq!(got, BTreeSet::from(PROGRAMS));
+    let wanted: BTreeSet<&str> = Program::ALL.iter().map(|program| program.name()).collect();
+    assert_eq!(got, wanted);
 }
 
-/// The kernel cuts names at 15 bytes, and the prefix is how netfast knows its own.
+/// What the table says of a program's hook is what the object's section says.
 #[test]
-fn names_are_short_and_ours() {
-    for name in MAPS.iter().map(|(name, ..)| *name).chain(PROGRAMS) {
-        assert!(name.len() <= 15 && name.starts_with("netfast_"), "{name:?}");
+fn programs_are_for_the_hooks_of_the_abi() {
+    let object = object();
+    for program in Program::ALL {
+        let section = &object.programs[program.name()].section;
+        let fits = match program.hook() {
+            HookKind::Tcx(_) => matches!(section, ProgramSection::SchedClassifier),
+            HookKind::Fentry(_) => matches!(section, ProgramSection::FEntry { .. }),
+        };
+        assert!(fits, "{program:?}: {section:?}");
     }
 }
 
-/// No name in `abi.rs` that the lists above have forgotten.
+/// The sizes above are of every map of the table.
 #[test]
-fn every_name_of_the_abi_is_in_the_object() {
-    let source = include_str!("../../netfast-common/src/abi.rs");
-    let named: BTreeSet<&str> = source.split('"').filter(|part| part.starts_with("netfast_")).collect();
-    let listed = MAPS.iter().map(|(name, ..)| *name).chain(PROGRAMS).collect();
-    assert_eq!(named, listed);
+fn no_map_of_the_abi_is_forgotten() {
+    let listed: Vec<&str> = MAPS.iter().map(|(name, ..)| *name).collect();
+    let table: Vec<&str> = map::ALL.iter().map(|map| map.name).collect();
+    assert_eq!(listed, table);
 }

@@ -8,11 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use netfast_common::abi::{ABI_VERSION, Program, map};
 use sha2::{Digest as _, Sha256};
 
 use crate::workspace::root;
 
-/// Where the constant is, and the other files that say how maps and their values are laid out.
+/// The files that say how maps and their values are laid out. The names of maps and programs are read from their tables.
 const FILES: [&str; 11] = [
     "netfast-common/src/abi.rs",
     "netfast-common/src/alias.rs",
@@ -66,25 +67,27 @@ fn record_path(root: &Path) -> PathBuf {
 
 fn current(root: &Path) -> Result<String> {
     let mut hash = Sha256::new();
-    let mut version = None;
     for file in FILES {
         let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
-        version = version.or_else(|| version_in(&text));
         hash.update(file);
         hash.update(code_of(&text));
     }
-    let version = version.with_context(|| format!("{} has no ABI_VERSION", FILES[0]))?;
+    hash.update(tables());
     let digest = hash.finalize().iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     });
-    Ok(format!("{version} {digest}"))
+    Ok(format!("{ABI_VERSION} {digest}"))
 }
 
-fn version_in(text: &str) -> Option<u32> {
-    let line = text.lines().find(|line| line.contains("const ABI_VERSION"))?;
-    line.split_once('=')?.1.trim_matches([' ', ';']).parse().ok()
+/// What the tables of maps and programs say, but for the words.
+fn tables() -> String {
+    let maps = map::ALL.iter().map(|map| format!("{} {:?}\n", map.name, map.keeping));
+    let programs = Program::ALL
+        .iter()
+        .map(|program| format!("{} {:?}\n", program.name(), program.hook()));
+    maps.chain(programs).collect()
 }
 
 /// The text without comments, blank lines and unit tests.
@@ -107,8 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_found() {
-        assert_eq!(version_in("/// N.\npub const ABI_VERSION: u32 = 12;\n"), Some(12));
-        assert_eq!(version_in("nothing"), None);
+    fn every_map_and_program_counts() {
+        let tables = tables();
+        assert_eq!(tables.lines().count(), map::ALL.len() + Program::ALL.len());
+        assert!(tables.contains("netfast_seen Unpinned\n") && tables.contains("netfast_up_in Tcx(Ingress)\n"));
     }
 }

@@ -22,8 +22,8 @@ use nix::{
 };
 
 use crate::{
-    apply::pins::{LinkPin, Pins, remove_file},
-    diff::Hook,
+    apply::pins::{Pins, remove_file},
+    diff::{Attachment, Hook},
     plan::Loopback,
 };
 
@@ -83,30 +83,24 @@ impl Place<'_> {
     }
 }
 
-/// Attaches a program, last on its hook: programs that others attached before see all packets that we see. Behind it is
-/// only our own program for virtual addresses: see [`attach_vip`].
-pub fn attach(program: &mut SchedClassifier, pins: &Pins, mode: Mode, place: Place<'_>) -> Result<(), AttachError> {
+/// Attaches a program to an interface, last on its hook: programs that others attached before see all packets that we
+/// see. Behind it is only our own that it must run before.
+pub fn attach(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    mode: Mode,
+    attachment: &Attachment,
+    place: Place<'_>,
+) -> Result<(), AttachError> {
     place.check()?;
     match mode {
         Mode::Tcx => {
-            let vip = pins.link(LinkPin::Vip(place.ifindex, place.hook));
-            let behind = (place.hook == Hook::Ingress && vip.exists()).then_some(vip);
-            let path = pins.link(LinkPin::Device(place.ifindex, place.hook));
-            attach_tcx(program, place, behind.as_deref(), path)
+            let behind = attachment.runs_before().map(|behind| pins.link(&behind));
+            let behind = behind.filter(|behind| behind.exists());
+            attach_tcx(program, place, behind.as_deref(), pins.link(attachment))
         }
         Mode::Clsact => attach_filter(program, place),
     }
-}
-
-/// Attaches a program that translates virtual addresses: on ingress behind the endpoint's own program, which must see
-/// packets as the container sends them, and on egress before it, for it must see them as the container gets them. In
-/// another order it would learn half of the translation.
-pub fn attach_vip(program: &mut SchedClassifier, pins: &Pins, place: Place<'_>) -> Result<(), AttachError> {
-    place.check()?;
-    let own = pins.link(LinkPin::Device(place.ifindex, place.hook));
-    let behind = (place.hook == Hook::Egress && own.exists()).then_some(own);
-    let path = pins.link(LinkPin::Vip(place.ifindex, place.hook));
-    attach_tcx(program, place, behind.as_deref(), path)
 }
 
 /// Attaches a program before the pinned link `behind`, or else last on its hook, and pins it.
@@ -148,7 +142,7 @@ pub fn attach_inside(program: &mut SchedClassifier, pins: &Pins, loopback: Loopb
         let options = TcAttachOptions::TcxOrder(LinkOrder::last());
         let id = program.attach_with_options(&name.to_string_lossy(), TcAttachType::Egress, options)?;
         let link = FdLink::try_from(program.take_link(id)?)?;
-        pin(link, pins.link(LinkPin::Loopback(loopback)))
+        pin(link, pins.link(&Attachment::of_answers(loopback)))
     };
     thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|_| {
         Err(AttachError::Enter(io::Error::other(
@@ -172,8 +166,8 @@ pub fn pin(link: FdLink, path: PathBuf) -> Result<(), AttachError> {
 
 /// Puts a new program into the pinned link of an interface, at once and without a gap. `false`: the interface is
 /// gone, and so is the pin now.
-pub fn adopt(program: &mut SchedClassifier, pins: &Pins, pin: LinkPin) -> Result<bool, AttachError> {
-    let path = pins.link(pin);
+pub fn adopt(program: &mut SchedClassifier, pins: &Pins, attachment: &Attachment) -> Result<bool, AttachError> {
+    let path = pins.link(attachment);
     let link = FdLink::from(PinnedLink::from_pin(&path)?);
     match program.attach_to_link(SchedClassifierLink::try_from(link)?) {
         Ok(id) => {
@@ -184,7 +178,7 @@ pub fn adopt(program: &mut SchedClassifier, pins: &Pins, pin: LinkPin) -> Result
         Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
             if io_error.raw_os_error() == Some(libc::ENOLINK) =>
         {
-            detach(pins, pin)?;
+            detach(pins, attachment)?;
             Ok(false)
         }
         Err(error) => Err(error.into()),
@@ -192,8 +186,8 @@ pub fn adopt(program: &mut SchedClassifier, pins: &Pins, pin: LinkPin) -> Result
 }
 
 /// Removes the pin of a link, which detaches its program.
-pub fn detach(pins: &Pins, pin: LinkPin) -> Result<(), AttachError> {
-    let path = pins.link(pin);
+pub fn detach(pins: &Pins, attachment: &Attachment) -> Result<(), AttachError> {
+    let path = pins.link(attachment);
     remove_file(&path).map_err(|source| AttachError::Pin { path, source })
 }
 

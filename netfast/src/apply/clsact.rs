@@ -1,14 +1,13 @@
 //! The clsact qdiscs that classic filters hang from, where tcx does not exist (before Linux 6.6).
 
 use aya::programs::tc::{self, TcError};
-use netfast_common::device::Kind;
+use netfast_common::{abi::Program, device::Kind};
 use nix::net::if_::if_nametoindex;
 
 use crate::{
     apply::{
         AttachError,
         attach::{self, Place},
-        object::program_name,
     },
     diff::Hook,
     observe::{
@@ -38,7 +37,7 @@ pub fn add(name: &str) -> Result<bool, AttachError> {
 pub fn remove_filters(ifindex: u32, name: &str) -> Result<(), AttachError> {
     for kind in [Kind::Endpoint, Kind::Bridge, Kind::Uplink] {
         for hook in Hook::BOTH {
-            attach::detach_filter(Place { ifindex, name, hook }, program_name(kind, hook))?;
+            attach::detach_filter(Place { ifindex, name, hook }, Program::of_device(kind, hook).name())?;
         }
     }
     Ok(())

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapError, PerCpuValues};
+use aya::{
+    maps::{MapError, PerCpuValues},
+    programs::FEntry,
+};
 use netfast_common::{
     abi::map,
     control::Control,
@@ -18,10 +21,9 @@ use crate::{
         ApplyError, AttachError, Datapath, Mode,
         attach::{self, Place},
         clsact, map_error, object,
-        pins::LinkPin,
         ways::{self, WayError},
     },
-    diff::{Action, Hook, RealizedDevice},
+    diff::{Action, Attachment, RealizedDevice, Target},
     world::Mac,
 };
 
@@ -51,9 +53,6 @@ impl Failure {
         matches!(
             self.error,
             ApplyError::Attach {
-                source: AttachError::Gone,
-                ..
-            } | ApplyError::Loopback {
                 source: AttachError::Gone,
                 ..
             } | ApplyError::Way {
@@ -212,28 +211,14 @@ impl Datapath {
                 }
                 self.new_generation(device.slot)
             }
-            Action::Attach {
-                ifindex,
-                name,
-                hook,
-                kind,
-            } => self.attach(*ifindex, name, *hook, *kind),
-            Action::Detach { ifindex, hook, kind } => self.detach(*ifindex, *hook, *kind),
+            Action::Attach { attachment, to } => self.attach(*attachment, to),
+            Action::Detach(attachment) => self.detach(*attachment),
             Action::SetAliases { from, to } => self.aliases.change(from, to),
-            Action::AttachLoopback { loopback, .. } => {
-                let program = object::answer(&mut self.ebpf)?;
-                attach::attach_inside(program, &self.pins, *loopback).map_err(|source| ApplyError::Loopback {
-                    pid: loopback.pid,
-                    source,
-                })
-            }
             Action::SetVips { from, to } => {
                 self.aliases
                     .begin_turns(to.services.values().map(|service| service.id))?;
                 self.vips.change(from, to)
             }
-            Action::AttachVip { ifindex, name, hook } => self.attach_vip(*ifindex, name, *hook),
-            Action::DetachVip { ifindex, hook } => self.detach_vip(*ifindex, *hook),
             Action::SetWay { client, from, to, .. } => {
                 let done = match (from, to) {
                     (Some(from), None) => ways::remove(*client, from),
@@ -245,12 +230,6 @@ impl Datapath {
                 })
             }
             Action::SetPool { from, to } => ways::set_pool(*from, *to).map_err(ApplyError::Pool),
-            Action::DetachLoopback(loopback) => {
-                attach::detach(&self.pins, LinkPin::Loopback(*loopback)).map_err(|source| ApplyError::Loopback {
-                    pid: loopback.pid,
-                    source,
-                })
-            }
         }
     }
 
@@ -301,34 +280,60 @@ impl Datapath {
             .map_err(|source| map_error(map::TRAFFIC, source))
     }
 
-    fn attach(&mut self, ifindex: u32, name: &str, hook: Hook, kind: Kind) -> Result<(), ApplyError> {
-        let failed = |source| ApplyError::Attach { ifindex, hook, source };
-        let program = object::classifier(&mut self.ebpf, kind, hook)?;
-        let place = Place { ifindex, name, hook };
-        if self.mode == Mode::Clsact && clsact::add(name).map_err(failed)? {
-            self.added_clsact.insert(ifindex, name.into());
+    /// Attaches a program; `to` is the name of the interface, as last seen, if it is one.
+    pub(super) fn attach(&mut self, attachment: Attachment, to: &str) -> Result<(), ApplyError> {
+        let Attachment { at, program } = attachment;
+        let failed = |source| ApplyError::Attach { at, source };
+        match at {
+            Target::Interface { device, hook } => {
+                let program = object::get(&mut self.ebpf, program)?;
+                let place = Place {
+                    ifindex: device.ifindex,
+                    name: to,
+                    hook,
+                };
+                if self.mode == Mode::Clsact && clsact::add(to).map_err(failed)? {
+                    self.added_clsact.insert(device.ifindex, to.into());
+                }
+                attach::attach(program, &self.pins, self.mode, &attachment, place).map_err(failed)
+            }
+            Target::Loopback(loopback) => {
+                let program = object::get(&mut self.ebpf, program)?;
+                attach::attach_inside(program, &self.pins, loopback).map_err(failed)
+            }
+            Target::Function(_) => {
+                let watch: &mut FEntry = object::get(&mut self.ebpf, program)?;
+                let link = watch.attach().and_then(|id| watch.take_link(id));
+                let link = link.map_err(|source| object::program_error(program, source))?;
+                attach::pin(link.into(), self.pins.link(&attachment)).map_err(failed)
+            }
         }
-        attach::attach(program, &self.pins, self.mode, place).map_err(failed)
     }
 
-    fn detach(&mut self, ifindex: u32, hook: Hook, kind: Kind) -> Result<(), ApplyError> {
-        let failed = |source| ApplyError::Attach { ifindex, hook, source };
-        match self.mode {
-            Mode::Tcx => attach::detach(&self.pins, LinkPin::Device(ifindex, hook)).map_err(failed),
-            Mode::Clsact => {
+    /// Detaches a program.
+    fn detach(&mut self, attachment: Attachment) -> Result<(), ApplyError> {
+        let Attachment { at, program } = attachment;
+        let failed = |source| ApplyError::Attach { at, source };
+        match (self.mode, at) {
+            (Mode::Clsact, Target::Interface { device, hook }) => {
                 // Gone with its interface, if that has no name any more.
-                let Ok(name) = nix::net::if_::if_indextoname(ifindex) else {
+                let Ok(name) = nix::net::if_::if_indextoname(device.ifindex) else {
                     return Ok(());
                 };
                 let name = name.to_string_lossy();
                 let place = Place {
-                    ifindex,
+                    ifindex: device.ifindex,
                     name: &name,
                     hook,
                 };
-                attach::detach_filter(place, object::program_name(kind, hook)).map_err(failed)
+                attach::detach_filter(place, program.name()).map_err(failed)?;
             }
+            _ => attach::detach(&self.pins, &attachment).map_err(failed)?,
         }
+        // What was learned with its translation must not be used any more.
+        let endpoint = attachment.endpoint_of_vips();
+        let slot = endpoint.and_then(|device| self.slot(device.ifindex));
+        slot.map_or(Ok(()), |slot| self.new_generation(slot))
     }
 }
 
@@ -349,7 +354,9 @@ impl Unreachable {
     }
 
     fn forbids(&self, action: &Action) -> bool {
-        if let Action::AttachLoopback { loopback, .. } = action {
+        if let Action::Attach { attachment, .. } = action
+            && let Some(loopback) = attachment.loopback()
+        {
             return self.netns.contains(&loopback.netns);
         }
         self.all && matches!(action, Action::SetAliases { .. })
@@ -358,10 +365,7 @@ impl Unreachable {
 
 /// Whether an action adds something that nothing else waits for.
 fn comes_anew(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::AddDevice { .. } | Action::Attach { .. } | Action::AttachLoopback { .. } | Action::AttachVip { .. }
-    )
+    matches!(action, Action::AddDevice { .. } | Action::Attach { .. })
 }
 
 /// Whether an operator wants to read of it; the rest follows from the containers' coming and going.

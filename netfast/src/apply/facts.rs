@@ -1,5 +1,7 @@
 //! What the plan must know of the BPF subsystem: programs of others on the hooks that netfast is attached to.
 
+use netfast_common::abi::Hook;
+
 use crate::{
     apply::{Datapath, Mode},
     plan::{Facts, Foreign},
@@ -61,15 +63,15 @@ pub fn foreign(programs: &[probe::Attached]) -> Foreign {
             program.name.clone()
         };
         match (program.hook, program.is_ours()) {
-            (probe::Hook::Ingress, true) => after_ours = true,
-            (probe::Hook::Ingress, false) => {
+            (Hook::Ingress, true) => after_ours = true,
+            (Hook::Ingress, false) => {
                 if after_ours {
                     found.ingress_after.push(name.clone());
                 }
                 found.ingress.push(name);
             }
-            (probe::Hook::Egress, true) => {}
-            (probe::Hook::Egress, false) => found.egress.push(name),
+            (Hook::Egress, true) => {}
+            (Hook::Egress, false) => found.egress.push(name),
         }
     }
     found

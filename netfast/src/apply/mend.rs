@@ -4,16 +4,12 @@
 use std::{collections::BTreeSet, path::Path};
 
 use aya::maps::{MapData, MapInfo};
+use netfast_common::abi::map;
 use tracing::warn;
 
 use crate::{
-    apply::{
-        ApplyError, Datapath, Mode, map_error,
-        mount::Place,
-        pins::{LinkPin, MAPS, Pins},
-    },
-    diff::Hook,
-    plan::Loopback,
+    apply::{ApplyError, Datapath, Mode, map_error, mount::Place, pins::Pins},
+    diff::Attachment,
 };
 
 /// The kernel's number of each pinned map: by it a map is found again that has lost its name.
@@ -22,13 +18,13 @@ pub(super) fn map_ids(pins: &Pins) -> Result<Vec<(&'static str, u32)>, ApplyErro
         let info = MapInfo::from_pin(pins.map(name)).map_err(|source| map_error(name, source))?;
         Ok((name, info.id()))
     };
-    MAPS.into_iter().map(id).collect()
+    map::pinned().map(id).collect()
 }
 
 impl Datapath {
     /// Whether the maps' pins are there; a cheap look at one of them.
     pub fn has_pins(&self) -> bool {
-        self.pins.map(MAPS[0]).exists()
+        self.pins.map(map::CONTROL).exists()
     }
 
     /// Pins the maps again whose pins are gone, with all that is in them, and forgets the links whose pins are gone,
@@ -40,9 +36,9 @@ impl Datapath {
             .copied()
             .filter(|(name, _)| !self.pins.map(name).exists())
             .collect();
-        let (links, loopbacks, vips) = (self.lost_links(), self.lost_loopbacks(), self.lost_vips());
-        let watch = self.queue_watch_error.is_none() && self.is_lost(LinkPin::Queued);
-        let lost = maps.len() + links.len() + loopbacks.len() + vips.len() + usize::from(watch);
+        let links = self.lost_links();
+        let watch = self.queue_watch_error.is_none() && self.is_lost(&Attachment::QUEUE_WATCH);
+        let lost = maps.len() + links.len() + usize::from(watch);
         if lost == 0 {
             return Ok(());
         }
@@ -50,18 +46,12 @@ impl Datapath {
             "{lost} pins in {} were removed by somebody else: pinning and attaching anew",
             self.pins.root().display()
         );
-        if !links.is_empty() || !vips.is_empty() {
+        if links.iter().any(|link| link.at.device().is_some()) {
             // Connections may have ended and begun meanwhile that the programs did not see.
             self.new_epoch()?;
         }
         for link in links {
-            self.realized.links.remove(&link);
-        }
-        for link in vips {
-            self.realized.vip_links.remove(&link);
-        }
-        for loopback in loopbacks {
-            self.realized.loopbacks.remove(&loopback);
+            self.realized.attachments.remove(&link);
         }
         self.pins.create()?;
         self.pins.mark_run_dir(run_dir).map_err(|source| ApplyError::Io {
@@ -77,7 +67,7 @@ impl Datapath {
             })?;
         }
         if watch {
-            self.attach_queue_watch()?;
+            self.attach(Attachment::QUEUE_WATCH, "")?;
         }
         self.place = Place::of(self.pins.root());
         Ok(())
@@ -90,20 +80,15 @@ impl Datapath {
     }
 
     /// Filters of clsact have no pins.
-    fn lost_links(&self) -> BTreeSet<(u32, Hook)> {
+    fn lost_links(&self) -> BTreeSet<Attachment> {
         if self.mode == Mode::Clsact {
             return BTreeSet::new();
         }
-        let is_lost = |&&(ifindex, hook): &&(u32, Hook)| self.is_lost(LinkPin::Device(ifindex, hook));
-        self.realized.links.keys().filter(is_lost).copied().collect()
+        let attachments = self.realized.attachments.iter();
+        attachments.filter(|found| self.is_lost(found)).copied().collect()
     }
 
-    fn lost_loopbacks(&self) -> BTreeSet<Loopback> {
-        let is_lost = |loopback: &&Loopback| self.is_lost(LinkPin::Loopback(**loopback));
-        self.realized.loopbacks.iter().filter(is_lost).copied().collect()
-    }
-
-    pub(super) fn is_lost(&self, pin: LinkPin) -> bool {
-        !self.pins.link(pin).exists()
+    fn is_lost(&self, attachment: &Attachment) -> bool {
+        !self.pins.link(attachment).exists()
     }
 }

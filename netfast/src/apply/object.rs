@@ -7,37 +7,16 @@ use aya::{
     maps::{MapInfo, MapType},
     programs::{FEntry, ProgramError, SchedClassifier},
 };
-use netfast_common::{
-    abi::{map, program},
-    device::Kind,
-};
+use netfast_common::abi::{HookKind, Program, map};
 use tracing::{info, warn};
 
-use crate::{
-    apply::{
-        ApplyError,
-        pins::{MAPS, Pins, remove_file},
-    },
-    diff::Hook,
+use crate::apply::{
+    ApplyError,
+    pins::{Pins, remove_file},
 };
 
 /// What `build.rs` made; empty if it was told to make nothing.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netfast-ebpf"));
-
-/// The kernel's function that hands a packet to user space.
-const NF_QUEUE: &str = "nf_queue";
-
-/// Which program goes where.
-pub const fn program_name(kind: Kind, hook: Hook) -> &'static str {
-    match (kind, hook) {
-        (Kind::Endpoint, Hook::Ingress) => program::ENDPOINT_INGRESS,
-        (Kind::Endpoint, Hook::Egress) => program::ENDPOINT_EGRESS,
-        (Kind::Bridge, Hook::Ingress) => program::BRIDGE_INGRESS,
-        (Kind::Bridge, Hook::Egress) => program::BRIDGE_EGRESS,
-        (Kind::Uplink, Hook::Ingress) => program::UPLINK_INGRESS,
-        (Kind::Uplink, Hook::Egress) => program::UPLINK_EGRESS,
-    }
-}
 
 /// Loads maps and programs. Maps come from their pins where those are as this build would make them.
 pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
@@ -46,7 +25,7 @@ pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
     }
     drop_unfit_maps(pins, flows)?;
     let mut loader = EbpfLoader::new();
-    for name in MAPS {
+    for name in map::pinned() {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.map_max_entries(map::FLOWS4, flows);
@@ -58,84 +37,39 @@ pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
         what: "the maps",
         source: Box::new(source),
     })?;
-    for kind in [Kind::Endpoint, Kind::Bridge, Kind::Uplink] {
-        for hook in Hook::BOTH {
-            load_classifier(&mut ebpf, kind, hook)?;
-        }
-    }
+    let required = Program::ALL.iter().filter(|program| program.without().is_none());
+    required
+        .copied()
+        .try_for_each(|program| load_program(&mut ebpf, program))?;
     Ok(ebpf)
 }
 
-/// Loads the program for a hook of a kind of device.
-pub fn load_classifier(ebpf: &mut Ebpf, kind: Kind, hook: Hook) -> Result<(), ApplyError> {
-    let program = classifier(ebpf, kind, hook)?;
-    program
-        .load()
-        .map_err(|source| program_error(program_name(kind, hook), source))
+/// Loads a program: lets the verifier judge it.
+pub fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), ApplyError> {
+    let loaded = match program.hook() {
+        HookKind::Tcx(_) => get::<SchedClassifier>(ebpf, program)?.load(),
+        HookKind::Fentry(function) => {
+            let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;
+            get::<FEntry>(ebpf, program)?.load(function, &btf)
+        }
+    };
+    loaded.map_err(|source| program_error(program, source))
 }
 
-/// The program for a hook of a kind of device.
-pub fn classifier(ebpf: &mut Ebpf, kind: Kind, hook: Hook) -> Result<&mut SchedClassifier, ApplyError> {
-    let name = program_name(kind, hook);
-    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
-    program.try_into().map_err(|source| program_error(name, source))
+/// A program of the object as its type.
+pub fn get<P>(ebpf: &mut Ebpf, program: Program) -> Result<&mut P, ApplyError>
+where
+    for<'a> &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let name = program.name();
+    let found = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
+    found.try_into().map_err(|source| program_error(program, source))
 }
 
-/// Loads the program that sees resolvers' answers.
-pub fn load_answer(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
-    answer(ebpf)?
-        .load()
-        .map_err(|source| program_error(program::ANSWER, source))
-}
-
-/// The program that sees resolvers' answers.
-pub fn answer(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ApplyError> {
-    let name = program::ANSWER;
-    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
-    program.try_into().map_err(|source| program_error(name, source))
-}
-
-/// Which program for virtual addresses goes where.
-const fn vip_program_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Ingress => program::VIP_INGRESS,
-        Hook::Egress => program::VIP_EGRESS,
-    }
-}
-
-/// Loads the programs that translate virtual addresses.
-pub fn load_vip(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
-    Hook::BOTH.into_iter().try_for_each(|hook| {
-        let loaded = vip(ebpf, hook)?.load();
-        loaded.map_err(|source| program_error(vip_program_name(hook), source))
-    })
-}
-
-/// The program that translates virtual addresses on a hook of an endpoint.
-pub fn vip(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, ApplyError> {
-    let name = vip_program_name(hook);
-    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
-    program.try_into().map_err(|source| program_error(name, source))
-}
-
-/// Loads the program that watches `nf_queue`.
-pub fn load_queue_watch(ebpf: &mut Ebpf) -> Result<(), ApplyError> {
-    let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;
-    queue_watch(ebpf)?
-        .load(NF_QUEUE, &btf)
-        .map_err(|source| program_error(program::QUEUED, source))
-}
-
-/// The program that watches `nf_queue`.
-pub fn queue_watch(ebpf: &mut Ebpf) -> Result<&mut FEntry, ApplyError> {
-    let name = program::QUEUED;
-    let program = ebpf.program_mut(name).ok_or(ApplyError::NotInObject { name })?;
-    program.try_into().map_err(|source| program_error(name, source))
-}
-
-fn program_error(name: &'static str, source: ProgramError) -> ApplyError {
+/// The kernel's refusal of a program.
+pub fn program_error(program: Program, source: ProgramError) -> ApplyError {
     ApplyError::Program {
-        name,
+        name: program.name(),
         source: Box::new(source),
     }
 }
@@ -156,7 +90,7 @@ fn drop_unfit_maps(pins: &Pins, flows: u32) -> Result<(), ApplyError> {
         what: "the object",
         source: Box::new(aya::EbpfError::ParseError(source)),
     })?;
-    for name in MAPS {
+    for name in map::pinned() {
         let path = pins.map(name);
         if !path.exists() {
             continue;

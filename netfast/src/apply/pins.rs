@@ -3,118 +3,90 @@
 //! ```text
 //! <pin-dir>/v<ABI>/netns               symlink: the network namespace that the links are of, as device:inode
 //! <pin-dir>/v<ABI>/run                 symlink: the run directory of the instance
-//! <pin-dir>/v<ABI>/maps/netfast_…      one pin per map
-//! <pin-dir>/v<ABI>/links/<ifindex>-in  tcx link of the ingress hook of that interface
-//! <pin-dir>/v<ABI>/links/<ifindex>-out tcx link of the egress hook
-//! <pin-dir>/v<ABI>/links/queued        fentry link that watches nf_queue
-//! <pin-dir>/v<ABI>/links/vip-<ifindex>-in  tcx link of the program that translates virtual addresses, likewise -out
-//! <pin-dir>/v<ABI>/links/lo-<inode>-<pid> tcx link of the loopback interface in a container's network namespace
+//! <pin-dir>/v<ABI>/maps/netfast_…      one pin per map that the table of maps says is pinned
+//! <pin-dir>/v<ABI>/links/…             one pin per attachment, by the name of its program and the place:
+//!     <program>-<netns>-<ifindex>      tcx link of an interface; the number of its namespace is 0 for the one served
+//!     <program>-<inode>-<pid>          tcx link of the loopback interface in a container's network namespace
+//!     <program>                        fentry link of a function of the kernel
 //! ```
+//!
+//! Builds before ABI 2 named the pins of links otherwise: what those left is recognised to be removed.
 //!
 //! Whatever else lies there is somebody else's and stays: failing to recognise our own leaks a pin, mistaking
 //! another's for ours detaches their program. bpffs refuses names with dots (`bpf_lookup`, kernel/bpf/inode.c).
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink},
     path::{Path, PathBuf},
 };
 
-use netfast_common::abi::{ABI_VERSION, map};
+use netfast_common::{
+    abi::{ABI_VERSION, Hook, HookKind, PREFIX, Program},
+    device::{DeviceKey, NetnsNumber},
+};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use crate::{diff::Hook, plan::Loopback};
+use crate::{
+    diff::{Attachment, Target},
+    plan::Loopback,
+};
 
-/// Every map, by the name that it is pinned under.
-pub const MAPS: [&str; 28] = [
-    map::CONTROL,
-    map::DEVICES,
-    map::GENERATIONS,
-    map::TRAFFIC,
-    map::REASONS,
-    map::FLOWS4,
-    map::FRESH4,
-    map::VET4,
-    map::VETTED4,
-    map::SUMMED,
-    map::CANDIDATE4,
-    map::FILTER,
-    map::TALLY,
-    map::TRACED,
-    map::ALIASES,
-    map::TURNS,
-    map::GIVEN,
-    map::ANSWERS,
-    map::SCRATCH,
-    map::VIPS,
-    map::VIP_SLOTS,
-    map::VIP_MEMBERS,
-    map::VIP_GIVEN,
-    map::VIP_CONNECTIONS,
-    map::VIP_WAITING,
-    map::VIP_SYNS,
-    map::VIP_VERDICTS,
-    map::VIP_WORK,
-];
-/// What every map's name begins with, also in other ABIs.
-const MAP_PREFIX: &str = "netfast_";
-/// The pin of the fentry link.
-const QUEUED: &str = "queued";
-/// What the pin of a loopback interface's link begins with.
-const LOOPBACK: &str = "lo-";
-/// What the pins of links of virtual addresses begin with.
-const VIP: &str = "vip-";
 /// The mark of the namespace.
 const NETNS: &str = "netns";
 /// The mark of the instance.
 const RUN: &str = "run";
 
-/// What a file under `links` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LinkPin {
-    /// A tcx link of an interface.
-    Device(u32, Hook),
-    /// The fentry link.
-    Queued,
-    /// The tcx link of a container's loopback interface.
-    Loopback(Loopback),
-    /// A tcx link of an endpoint, for virtual addresses.
-    Vip(u32, Hook),
+/// The name of an attachment's pin.
+fn name_of(attachment: &Attachment) -> String {
+    let program = attachment.program.name();
+    match attachment.at {
+        Target::Interface { device, .. } => format!("{program}-{}-{}", device.netns.0, device.ifindex),
+        Target::Loopback(Loopback { netns, pid }) => format!("{program}-{netns}-{pid}"),
+        Target::Function(_) => program.into(),
+    }
 }
 
-impl LinkPin {
-    fn name(self) -> String {
-        match self {
-            Self::Device(ifindex, hook) => format!("{ifindex}-{}", hook.name()),
-            Self::Queued => QUEUED.into(),
-            Self::Loopback(Loopback { netns, pid }) => format!("{LOOPBACK}{netns}-{pid}"),
-            Self::Vip(ifindex, hook) => format!("{VIP}{ifindex}-{}", hook.name()),
-        }
-    }
+/// The attachment whose pin has this name.
+fn attachment_of(name: &OsStr) -> Option<Attachment> {
+    let name = name.to_str()?;
+    let mut parts = name.split('-');
+    let program = parts.next()?;
+    let program = *Program::ALL.iter().find(|known| known.name() == program)?;
+    let numbers = (parts.next(), parts.next());
+    let at = match (program, program.hook(), numbers) {
+        (Program::Answer, _, (Some(netns), Some(pid))) => Target::Loopback(Loopback {
+            netns: netns.parse().ok()?,
+            pid: pid.parse().ok()?,
+        }),
+        (_, HookKind::Tcx(hook), (Some(netns), Some(ifindex))) => Target::Interface {
+            device: DeviceKey::new(NetnsNumber(netns.parse().ok()?), ifindex.parse().ok()?),
+            hook,
+        },
+        (_, HookKind::Fentry(function), (None, None)) => Target::Function(function),
+        _ => return None,
+    };
+    let found = Attachment { at, program };
+    // Only what we would write ourselves: "netfast_up_in-0-007" is not ours.
+    (name_of(&found) == name).then_some(found)
+}
 
-    fn parse(name: &OsStr) -> Option<Self> {
-        let name = name.to_str()?;
-        if name == QUEUED {
-            return Some(Self::Queued);
-        }
-        // Only what we would write ourselves: "007-in" is not ours.
-        let ours = |pin: Self| (pin.name() == name).then_some(pin);
-        if let Some((netns, pid)) = name.strip_prefix(LOOPBACK).and_then(|rest| rest.split_once('-')) {
-            return ours(Self::Loopback(Loopback {
-                netns: netns.parse().ok()?,
-                pid: pid.parse().ok()?,
-            }));
-        }
-        let device = |name: &str| {
-            let (ifindex, hook) = name.split_once('-')?;
-            let hook = Hook::BOTH.into_iter().find(|known| known.name() == hook)?;
-            Some((ifindex.parse().ok()?, hook))
-        };
-        ours(match name.strip_prefix(VIP) {
-            Some(rest) => device(rest).map(|(ifindex, hook)| Self::Vip(ifindex, hook))?,
-            None => device(name).map(|(ifindex, hook)| Self::Device(ifindex, hook))?,
-        })
+/// Whether a build before ABI 2 named the pin of a link like this: `queued`, `<ifindex>-in`, `<ifindex>-out`, the same
+/// behind `vip-`, `lo-<inode>-<pid>`.
+fn is_older_name(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else {
+        return false;
+    };
+    let is_number = |text: &str| text.parse::<u64>().is_ok_and(|number| number.to_string() == text);
+    let rest = name.strip_prefix("vip-").unwrap_or(name);
+    match (name.strip_prefix("lo-"), rest.split_once('-')) {
+        (Some(loopback), _) => loopback
+            .split_once('-')
+            .is_some_and(|(netns, pid)| is_number(netns) && is_number(pid)),
+        (None, Some((ifindex, hook))) => is_number(ifindex) && Hook::BOTH.iter().any(|known| known.name() == hook),
+        (None, None) => name == "queued",
     }
 }
 
@@ -163,19 +135,27 @@ impl Pins {
         self.root.join("maps").join(name)
     }
 
-    /// Where a link is pinned.
-    pub fn link(&self, pin: LinkPin) -> PathBuf {
-        self.root.join("links").join(pin.name())
+    /// Where the link of an attachment is pinned.
+    pub fn link(&self, attachment: &Attachment) -> PathBuf {
+        self.links_dir().join(name_of(attachment))
     }
 
-    /// The links that are pinned and that we recognise.
-    pub fn links(&self) -> io::Result<Vec<LinkPin>> {
-        let mut pins: Vec<LinkPin> = names_in(&self.root.join("links"))?
-            .iter()
-            .filter_map(|name| LinkPin::parse(name))
-            .collect();
-        pins.sort_unstable();
-        Ok(pins)
+    /// The attachments whose links are pinned.
+    pub fn attachments(&self) -> io::Result<BTreeSet<Attachment>> {
+        let names = names_in(&self.links_dir())?;
+        Ok(names.iter().filter_map(|name| attachment_of(name)).collect())
+    }
+
+    /// The pins of links, also those that older builds have named.
+    pub fn links(&self) -> io::Result<Vec<PathBuf>> {
+        let directory = self.links_dir();
+        let mut names = names_in(&directory)?;
+        names.retain(|name| attachment_of(name).is_some() || is_older_name(name));
+        Ok(names.into_iter().map(|name| directory.join(name)).collect())
+    }
+
+    fn links_dir(&self) -> PathBuf {
+        self.root.join("links")
     }
 
     /// Makes the directories and marks them as this network namespace's.
@@ -245,7 +225,7 @@ impl Pins {
         let maps = self.root.join("maps");
         let mut first = Ok(());
         for name in names_in(&maps)? {
-            if name.to_str().is_some_and(|name| name.starts_with(MAP_PREFIX)) {
+            if name.to_str().is_some_and(|name| name.starts_with(PREFIX)) {
                 first = first.and(remove_file(&maps.join(name)));
             }
         }
@@ -323,22 +303,57 @@ impl PinsError {
 
 #[cfg(test)]
 mod tests {
+    use netfast_common::device::Kind;
+
     use super::*;
 
     #[test]
-    fn link_names_are_recognised_and_no_others() {
-        for pin in [
-            LinkPin::Device(12, Hook::Ingress),
-            LinkPin::Device(1, Hook::Egress),
-            LinkPin::Vip(12, Hook::Ingress),
-            LinkPin::Vip(3, Hook::Egress),
-            LinkPin::Queued,
-            LinkPin::Loopback(Loopback {
-                netns: 4_026_532_000,
-                pid: 17,
-            }),
+    fn pins_of_links_are_recognised_and_no_others() {
+        let other = DeviceKey::new(NetnsNumber(3), 12);
+        for (attachment, name) in [
+            (
+                Attachment::of_device(DeviceKey::served(12), Kind::Endpoint, Hook::Ingress),
+                "netfast_ep_in-0-12",
+            ),
+            (
+                Attachment::of_device(other, Kind::Uplink, Hook::Egress),
+                "netfast_up_out-3-12",
+            ),
+            (Attachment::of_vips(other, Hook::Ingress), "netfast_vip_in-3-12"),
+            (Attachment::QUEUE_WATCH, "netfast_queued"),
+            (
+                Attachment::of_answers(Loopback {
+                    netns: 4_026_532_000,
+                    pid: 17,
+                }),
+                "netfast_answer-4026532000-17",
+            ),
         ] {
-            assert_eq!(LinkPin::parse(OsStr::new(&pin.name())), Some(pin));
+            assert_eq!(name_of(&attachment), name);
+            assert_eq!(attachment_of(OsStr::new(name)), Some(attachment));
+        }
+        for foreign in [
+            "netfast_ep_in-0-012",
+            "netfast_ep_in-0-+1",
+            "netfast_ep_in-70000-1",
+            "netfast_ep_in-1",
+            "netfast_ep_in",
+            "netfast_ep_in-0-1-2",
+            "netfast_queued-0-1",
+            "netfast_answer-1",
+            "netfast_other-0-1",
+            "cilium-in",
+            "12-in",
+            "",
+        ] {
+            assert_eq!(attachment_of(OsStr::new(foreign)), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn names_of_older_builds_are_recognised_and_no_others() {
+        for name in ["12-in", "1-out", "vip-12-in", "vip-3-out", "queued", "lo-4026532000-17"] {
+            assert!(is_older_name(OsStr::new(name)), "{name}");
         }
         for foreign in [
             "012-in",
@@ -354,9 +369,10 @@ mod tests {
             "vip-in",
             "lo-01-2",
             "lo-x-2",
+            "vip-queued",
             "",
         ] {
-            assert_eq!(LinkPin::parse(OsStr::new(foreign)), None, "{foreign}");
+            assert!(!is_older_name(OsStr::new(foreign)), "{foreign}");
         }
     }
 
@@ -364,12 +380,23 @@ mod tests {
     fn foreign_files_stay() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let pins = Pins::new(dir.path());
-        for file in ["maps/netfast_flows4", "maps/foreign", "links/7-in", "links/other"] {
+        for file in [
+            "maps/netfast_flows4",
+            "maps/foreign",
+            "links/netfast_ep_in-0-7",
+            "links/7-out",
+            "links/other",
+        ] {
             let path = pins.root().join(file);
             fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
             fs::write(path, []).expect("a file");
         }
-        assert_eq!(pins.links().expect("readable"), [LinkPin::Device(7, Hook::Ingress)]);
+        let endpoint = Attachment::of_device(DeviceKey::served(7), Kind::Endpoint, Hook::Ingress);
+        assert_eq!(pins.attachments().expect("readable"), BTreeSet::from([endpoint]));
+        let mut links = pins.links().expect("readable");
+        links.sort();
+        let older = pins.root().join("links/7-out");
+        assert_eq!(links, [older, pins.link(&endpoint)]);
         pins.remove_maps().expect("removable");
         assert!(pins.map("foreign").exists() && !pins.map("netfast_flows4").exists());
         assert!(pins.root().join("links/other").exists());

@@ -7,7 +7,7 @@ use netfast_common::{abi::map, control::Control};
 use tracing::{info, warn};
 
 use crate::apply::{
-    pins::{LinkPin, Pins, remove_file},
+    pins::{Pins, remove_file},
     read,
 };
 
@@ -52,9 +52,9 @@ pub fn remove_own(pin_dir: &Path) -> io::Result<Remains> {
 pub fn answers(pin_dir: &Path) -> io::Result<()> {
     let pins = Pins::new(pin_dir);
     let mut first = Ok(());
-    for pin in pins.links()? {
-        if let LinkPin::Loopback(_) = pin {
-            first = first.and(remove_file(&pins.link(pin)));
+    for found in pins.attachments()? {
+        if found.loopback().is_some() {
+            first = first.and(remove_file(&pins.link(&found)));
         }
     }
     first
@@ -79,8 +79,8 @@ pub fn other_abis(pin_dir: &Path) -> io::Result<Remains> {
 /// Unpins every link.
 pub(super) fn links(pins: &Pins) -> io::Result<()> {
     let mut first = Ok(());
-    for pin in pins.links()? {
-        first = first.and(remove_file(&pins.link(pin)));
+    for link in pins.links()? {
+        first = first.and(remove_file(&link));
     }
     first
 }

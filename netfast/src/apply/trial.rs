@@ -1,17 +1,19 @@
 //! Loading for a try: what only the kernel's verifier can tell.
 
 use aya::EbpfLoader;
-use netfast_common::{abi::map, device::Kind};
+use netfast_common::abi::{Program, map};
 
 use super::{ApplyError, object};
-use crate::diff::Hook;
 
 /// Places in the flow table of a trial: programs do not depend on it.
 const FLOWS: u32 = 1024;
 
-/// Loads maps and programs as `netfast run` does, but pins and attaches nothing: all is gone when this returns. How
-/// many programs the verifier has accepted.
-pub fn load() -> Result<usize, ApplyError> {
+/// What the kernel said to each program.
+pub type Verdicts = Vec<(Program, Result<(), ApplyError>)>;
+
+/// Loads maps and every program, as `netfast run` does, but pins and attaches nothing: all is gone when this returns.
+/// What the kernel said to each program.
+pub fn load() -> Result<Verdicts, ApplyError> {
     if object::OBJECT.is_empty() {
         return Err(ApplyError::NoObject);
     }
@@ -21,12 +23,8 @@ pub fn load() -> Result<usize, ApplyError> {
         what: "the maps",
         source: Box::new(source),
     })?;
-    let mut accepted = 0;
-    for kind in [Kind::Endpoint, Kind::Bridge, Kind::Uplink] {
-        for hook in Hook::BOTH {
-            object::load_classifier(&mut ebpf, kind, hook)?;
-            accepted += 1;
-        }
-    }
-    Ok(accepted)
+    let programs = Program::ALL.iter().copied();
+    Ok(programs
+        .map(|program| (program, object::load_program(&mut ebpf, program)))
+        .collect())
 }

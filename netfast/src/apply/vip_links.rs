@@ -1,18 +1,12 @@
-//! The programs that translate virtual addresses: loaded, taken over, attached to endpoints.
+//! Virtual addresses: the programs that translate them, loaded, and what is taken over of an earlier daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use netfast_common::abi::Program;
 use tracing::warn;
 
 use crate::{
-    apply::{
-        ApplyError, Datapath, Mode,
-        attach::{self, Place},
-        object,
-        pins::LinkPin,
-        ways,
-    },
-    diff::Hook,
+    apply::{ApplyError, Datapath, Mode, object, ways},
     plan::{Client, VipMemory, Way},
 };
 
@@ -22,8 +16,9 @@ impl Datapath {
         if self.mode == Mode::Clsact {
             return Some("the kernel has no tcx (Linux 6.6)".into());
         }
-        let error = object::load_vip(&mut self.ebpf).err()?;
-        let text = format!("{:#}", anyhow::Error::new(error));
+        let mut programs = [Program::VipIngress, Program::VipEgress].into_iter();
+        let loaded = programs.try_for_each(|program| object::load_program(&mut self.ebpf, program));
+        let text = format!("{:#}", anyhow::Error::new(loaded.err()?));
         warn!("there are no virtual addresses: {text}");
         Some(text)
     }
@@ -38,25 +33,6 @@ impl Datapath {
             ways::set_pool(Some(more), None).map_err(ApplyError::Pool)?;
         }
         Ok(())
-    }
-
-    /// Takes over a link.
-    pub(super) fn adopt_vip(&mut self, ifindex: u32, hook: Hook) -> Result<(), ApplyError> {
-        let failed = |source| ApplyError::Attach { ifindex, hook, source };
-        let pin = LinkPin::Vip(ifindex, hook);
-        let program = object::vip(&mut self.ebpf, hook)?;
-        match attach::adopt(program, &self.pins, pin) {
-            Ok(true) => {
-                self.realized.vip_links.insert((ifindex, hook));
-                Ok(())
-            }
-            Ok(false) => Ok(()),
-            Err(error) => {
-                warn!("{:#}", anyhow::Error::new(failed(error)));
-                // It runs an old program: better none, and another is attached if it is wanted.
-                attach::detach(&self.pins, pin).map_err(failed)
-            }
-        }
     }
 
     /// Remembers what an earlier daemon has given and done. Of the ways only the place counts: they are made anew.
@@ -85,25 +61,5 @@ impl Datapath {
     /// The clients' ways that there are.
     pub fn ways(&self) -> &BTreeMap<Client, Way> {
         &self.realized.ways
-    }
-
-    /// Attaches a program to an endpoint.
-    pub(super) fn attach_vip(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<(), ApplyError> {
-        let program = object::vip(&mut self.ebpf, hook)?;
-        let place = Place { ifindex, name, hook };
-        attach::attach_vip(program, &self.pins, place).map_err(|source| ApplyError::Attach { ifindex, hook, source })
-    }
-
-    /// Detaches it. What was learned with its translation must not be used any more.
-    pub(super) fn detach_vip(&mut self, ifindex: u32, hook: Hook) -> Result<(), ApplyError> {
-        let detached = attach::detach(&self.pins, LinkPin::Vip(ifindex, hook));
-        detached.map_err(|source| ApplyError::Attach { ifindex, hook, source })?;
-        self.slot(ifindex).map_or(Ok(()), |slot| self.new_generation(slot))
-    }
-
-    /// Links whose pins are gone.
-    pub(super) fn lost_vips(&self) -> BTreeSet<(u32, Hook)> {
-        let is_lost = |&&(ifindex, hook): &&(u32, Hook)| self.is_lost(LinkPin::Vip(ifindex, hook));
-        self.realized.vip_links.iter().filter(is_lost).copied().collect()
     }
 }

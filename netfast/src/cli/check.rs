@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use netfast_common::abi::Program;
 
 use crate::{
     apply::{self, trial},
@@ -57,24 +58,16 @@ pub fn run(args: &CheckArgs) -> Result<(), CliError> {
 
 /// Lets the verifier judge the programs themselves.
 fn try_programs(check: &mut Check) {
-    const SUBJECT: &str = "netfast's programs";
-    let line = match trial::load() {
-        Ok(number) => Line::new(
-            Area::Kernel,
-            Level::Ok,
-            SUBJECT,
-            format!("the verifier accepts all {number}"),
-        ),
-        Err(error) => {
-            check.fail(Exit::Unsupported);
-            // The verifier's log follows on further lines; `run` shows it.
-            let text = format!("{:#}", anyhow::Error::new(error));
-            let first = text.lines().next().unwrap_or_default();
-            Line::new(Area::Kernel, Level::Fail, SUBJECT, first)
-                .remedy("Report it with the output of `netfast run` and the kernel's version.")
+    let text = |error| format!("{:#}", anyhow::Error::new(error));
+    match trial::load() {
+        Ok(tried) => {
+            let tried = tried
+                .into_iter()
+                .map(|(program, outcome)| (program, outcome.map_err(text)));
+            check::programs(&tried.collect::<Vec<_>>(), check);
         }
-    };
-    check.lines.push(line);
+        Err(error) => check::fail_programs(&text(error), check),
+    }
 }
 
 /// Observes once; without the runtime if that does not answer.
@@ -112,7 +105,7 @@ fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) 
         .filter_map(|link| Some((link.ifindex, probe::attached(&link.name).ok()?)))
         .collect();
     let facts = Facts {
-        queue_watch: check.has(Level::Ok, probe::WATCH),
+        queue_watch: check.has(Level::Ok, probe::WATCH) && !check.has(Level::Note, Program::Queued.name()),
         foreign: programs
             .iter()
             .map(|(ifindex, on_link)| (*ifindex, apply::foreign(on_link)))

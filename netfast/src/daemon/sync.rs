@@ -124,9 +124,9 @@ impl Sync {
         let in_sync = !outcome.unfinished && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
         let state = self.state(desired, world, config, &outcome.failures, in_sync);
         let devices = || state.devices.values();
-        let count = |kind| {
+        let count = |kind: Kind| {
             devices()
-                .filter(|device| device.attached && device.kind == kind_name(kind))
+                .filter(|device| device.attached && device.kind == kind.name())
                 .count()
         };
         let pass = Pass {
@@ -266,7 +266,7 @@ impl Sync {
             }
             let report = DeviceReport {
                 name: spec.name,
-                kind: kind_name(spec.kind).into(),
+                kind: spec.kind.name().into(),
                 slot: self.datapath.slot(ifindex),
                 attached: attached.contains(&ifindex),
                 error: error.map(|text| Slow::new(Why::NotAttached, text)),
@@ -321,14 +321,6 @@ impl Sync {
             }
         }
         ways.into_iter().collect()
-    }
-}
-
-const fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Endpoint => "endpoint",
-        Kind::Bridge => "bridge",
-        Kind::Uplink => "uplink",
     }
 }
 

@@ -2,37 +2,13 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use netfast_common::{
-    control::Pace,
-    device::{Device, Kind},
-};
+use netfast_common::{control::Pace, device::Device};
 
 use crate::{
     config::VipPool,
-    plan::{AliasTable, Cause, Client, EpochInputs, Identity, Loopback, VipTable, Way},
+    diff::{Attachment, Target},
+    plan::{AliasTable, Cause, Client, EpochInputs, Identity, VipTable, Way},
 };
-
-/// One of a device's two hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// Where packets come in from the device.
-    Ingress,
-    /// Where packets go out to the device.
-    Egress,
-}
-
-impl Hook {
-    /// Both, ingress first: a candidate that nobody recognises is harmless.
-    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
-
-    /// `in` or `out`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ingress => "in",
-            Self::Egress => "out",
-        }
-    }
-}
 
 /// One step. Each is idempotent: doing it twice is doing it once.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,24 +67,13 @@ pub enum Action {
     },
     /// Attaches a program.
     Attach {
-        /// The device.
-        ifindex: u32,
-        /// Its name, as last seen.
-        name: String,
-        /// Where.
-        hook: Hook,
-        /// Which program, together with the hook.
-        kind: Kind,
+        /// Which, and where.
+        attachment: Attachment,
+        /// The interface's name, as last seen, or the container whose namespace it is in.
+        to: String,
     },
-    /// Detaches a program, or forgets it when the device is gone.
-    Detach {
-        /// The device.
-        ifindex: u32,
-        /// Where.
-        hook: Hook,
-        /// Which program it was.
-        kind: Kind,
-    },
+    /// Detaches a program, or forgets it when the device or the namespace is gone.
+    Detach(Attachment),
     /// Makes the alias maps say this.
     SetAliases {
         /// What they said.
@@ -116,37 +81,12 @@ pub enum Action {
         /// What they shall say.
         to: Box<AliasTable>,
     },
-    /// Attaches the program that sees resolvers' answers.
-    AttachLoopback {
-        /// Where.
-        loopback: Loopback,
-        /// The container whose it is.
-        container: String,
-    },
-    /// Detaches it, or forgets it when the namespace is gone.
-    DetachLoopback(Loopback),
     /// Makes the maps of virtual addresses say this.
     SetVips {
         /// What they said.
         from: Box<VipTable>,
         /// What they shall say.
         to: Box<VipTable>,
-    },
-    /// Attaches a program that translates virtual addresses to an endpoint.
-    AttachVip {
-        /// The endpoint.
-        ifindex: u32,
-        /// Its name, as last seen.
-        name: String,
-        /// Where.
-        hook: Hook,
-    },
-    /// Detaches it, or forgets it when the device is gone.
-    DetachVip {
-        /// The endpoint.
-        ifindex: u32,
-        /// Where.
-        hook: Hook,
     },
     /// Makes, changes or takes away a client's way to virtual addresses.
     SetWay {
@@ -178,9 +118,7 @@ impl Action {
             | Self::NoteInputs(_)
             | Self::NoteIdentity { .. }
             | Self::RemoveDevice { .. }
-            | Self::Detach { .. }
-            | Self::DetachVip { .. }
-            | Self::DetachLoopback(_) => None,
+            | Self::Detach(_) => None,
             Self::SetSwitches { from, to, pace } => Some(Self::SetSwitches {
                 from: *to,
                 to: *from,
@@ -201,25 +139,14 @@ impl Action {
                 to: *from,
                 identity: identity.clone(),
             }),
-            Self::Attach {
-                ifindex, hook, kind, ..
-            } => Some(Self::Detach {
-                ifindex: *ifindex,
-                hook: *hook,
-                kind: *kind,
-            }),
+            Self::Attach { attachment, .. } => Some(Self::Detach(*attachment)),
             Self::SetAliases { from, to } => Some(Self::SetAliases {
                 from: to.clone(),
                 to: from.clone(),
             }),
-            Self::AttachLoopback { loopback, .. } => Some(Self::DetachLoopback(*loopback)),
             Self::SetVips { from, to } => Some(Self::SetVips {
                 from: to.clone(),
                 to: from.clone(),
-            }),
-            Self::AttachVip { ifindex, hook, .. } => Some(Self::DetachVip {
-                ifindex: *ifindex,
-                hook: *hook,
             }),
             Self::SetWay {
                 client,
@@ -238,15 +165,17 @@ impl Action {
 
     /// Whether it is about names, on which no flow depends.
     pub const fn is_about_aliases(&self) -> bool {
-        matches!(
-            self,
-            Self::SetAliases { .. }
-                | Self::AttachLoopback { .. }
-                | Self::DetachLoopback(_)
-                | Self::SetVips { .. }
-                | Self::SetWay { .. }
-                | Self::SetPool { .. }
-        )
+        match self {
+            Self::SetAliases { .. } | Self::SetVips { .. } | Self::SetWay { .. } | Self::SetPool { .. } => true,
+            Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.loopback().is_some(),
+            Self::NewEpoch { .. }
+            | Self::NoteInputs(_)
+            | Self::SetSwitches { .. }
+            | Self::AddDevice { .. }
+            | Self::ChangeDevice { .. }
+            | Self::NoteIdentity { .. }
+            | Self::RemoveDevice { .. } => false,
+        }
     }
 
     /// The device that it is about, if it is about one.
@@ -255,20 +184,17 @@ impl Action {
             Self::AddDevice { ifindex, .. }
             | Self::ChangeDevice { ifindex, .. }
             | Self::NoteIdentity { ifindex, .. }
-            | Self::RemoveDevice { ifindex, .. }
-            | Self::Attach { ifindex, .. }
-            | Self::Detach { ifindex, .. }
-            | Self::AttachVip { ifindex, .. }
-            | Self::DetachVip { ifindex, .. } => Some(*ifindex),
+            | Self::RemoveDevice { ifindex, .. } => Some(*ifindex),
+            Self::Attach { attachment, .. } | Self::Detach(attachment) => {
+                attachment.at.device().map(|device| device.ifindex)
+            }
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
             | Self::SetSwitches { .. }
             | Self::SetVips { .. }
             | Self::SetWay { .. }
             | Self::SetPool { .. }
-            | Self::SetAliases { .. }
-            | Self::AttachLoopback { .. }
-            | Self::DetachLoopback(_) => None,
+            | Self::SetAliases { .. } => None,
         }
     }
 }
@@ -299,18 +225,23 @@ impl fmt::Display for Action {
             Self::RemoveDevice { ifindex, device } => {
                 write!(f, "remove device {ifindex} from slot {}", device.slot)
             }
-            Self::Attach { name, hook, .. } => write!(f, "attach to {name} {}", hook.name()),
-            Self::Detach { ifindex, hook, .. } => write!(f, "detach from device {ifindex} {}", hook.name()),
+            Self::Attach { attachment, to } => {
+                write!(f, "attach {}", what(attachment))?;
+                match attachment.at {
+                    Target::Interface { hook, .. } => write!(f, "to {to} {}", hook.name()),
+                    Target::Loopback(_) => write!(f, "to the loopback interface of {to}"),
+                    Target::Function(name) => write!(f, "to the kernel's function {name}"),
+                }
+            }
+            Self::Detach(attachment) => {
+                write!(f, "detach {}", what(attachment))?;
+                match attachment.at {
+                    Target::Interface { device, hook } => write!(f, "from device {device} {}", hook.name()),
+                    at @ (Target::Loopback(_) | Target::Function(_)) => write!(f, "from {at}"),
+                }
+            }
             Self::SetAliases { to, .. } => write!(f, "set {} entries of aliases", to.entries.len()),
-            Self::AttachLoopback { container, .. } => write!(f, "attach to the loopback interface of {container}"),
-            Self::DetachLoopback(loopback) => {
-                write!(f, "detach from the loopback interface of process {}", loopback.pid)
-            }
             Self::SetVips { to, .. } => write!(f, "set {} virtual addresses", to.services.len()),
-            Self::AttachVip { name, hook, .. } => write!(f, "attach virtual addresses to {name} {}", hook.name()),
-            Self::DetachVip { ifindex, hook } => {
-                write!(f, "detach virtual addresses from device {ifindex} {}", hook.name())
-            }
             Self::SetWay { container, to, .. } => match to {
                 Some(_) => write!(f, "make the way of {container} to virtual addresses"),
                 None => write!(f, "take away the way of {container} to virtual addresses"),
@@ -321,5 +252,13 @@ impl fmt::Display for Action {
                 (None, None) => write!(f, "answer for no pool"),
             },
         }
+    }
+}
+
+/// What is attached, where the place does not say it.
+const fn what(attachment: &Attachment) -> &'static str {
+    match attachment.endpoint_of_vips() {
+        Some(_) => "virtual addresses ",
+        None => "",
     }
 }

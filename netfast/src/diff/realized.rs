@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netfast_common::{
-    control::Control,
-    device::{Device, Kind},
-};
+use netfast_common::{control::Control, device::Device};
 
 use crate::{
     config::VipPool,
-    diff::{Action, Hook},
-    plan::{AliasTable, Client, EpochInputs, Identity, Loopback, VipTable, Way},
+    diff::{Action, Attachment},
+    plan::{AliasTable, Client, EpochInputs, Identity, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -22,16 +19,12 @@ pub struct Realized {
     pub inputs: Option<EpochInputs>,
     /// The devices map, by ifindex.
     pub devices: BTreeMap<u32, RealizedDevice>,
-    /// The programs that are attached, by the kind of device that they were attached for.
-    pub links: BTreeMap<(u32, Hook), Kind>,
+    /// The programs that are attached.
+    pub attachments: BTreeSet<Attachment>,
     /// The alias maps.
     pub aliases: AliasTable,
-    /// Loopback interfaces that the program at resolvers' answers is attached to.
-    pub loopbacks: BTreeSet<Loopback>,
     /// The maps of virtual addresses.
     pub vips: VipTable,
-    /// Where the programs that translate them are attached.
-    pub vip_links: BTreeSet<(u32, Hook)>,
     /// The clients' ways to them.
     pub ways: BTreeMap<Client, Way>,
     /// Of which addresses the host says that there is no way there.
@@ -82,28 +75,14 @@ impl Realized {
             Action::RemoveDevice { ifindex, .. } => {
                 self.devices.remove(ifindex);
             }
-            Action::Attach {
-                ifindex, hook, kind, ..
-            } => {
-                self.links.insert((*ifindex, *hook), *kind);
+            Action::Attach { attachment, .. } => {
+                self.attachments.insert(*attachment);
             }
-            Action::Detach { ifindex, hook, .. } => {
-                self.links.remove(&(*ifindex, *hook));
+            Action::Detach(attachment) => {
+                self.attachments.remove(attachment);
             }
             Action::SetAliases { to, .. } => self.aliases = to.as_ref().clone(),
-            Action::AttachLoopback { loopback, .. } => {
-                self.loopbacks.insert(*loopback);
-            }
-            Action::DetachLoopback(loopback) => {
-                self.loopbacks.remove(loopback);
-            }
             Action::SetVips { to, .. } => self.vips = to.as_ref().clone(),
-            Action::AttachVip { ifindex, hook, .. } => {
-                self.vip_links.insert((*ifindex, *hook));
-            }
-            Action::DetachVip { ifindex, hook } => {
-                self.vip_links.remove(&(*ifindex, *hook));
-            }
             Action::SetWay { client, to, .. } => {
                 match to {
                     Some(way) => self.ways.insert(*client, way.clone()),

@@ -40,13 +40,9 @@ impl Host {
             | Action::SetSwitches { .. }
             | Action::NoteIdentity { .. }
             | Action::Attach { .. }
-            | Action::Detach { .. }
+            | Action::Detach(_)
             | Action::SetAliases { .. }
-            | Action::AttachLoopback { .. }
-            | Action::DetachLoopback(_)
             | Action::SetVips { .. }
-            | Action::AttachVip { .. }
-            | Action::DetachVip { .. }
             | Action::SetWay { .. }
             | Action::SetPool { .. } => {}
         }
@@ -64,6 +60,27 @@ impl Host {
     fn slots(&self) -> BTreeMap<u32, u16> {
         let devices = self.realized.devices.iter();
         devices.map(|(ifindex, entry)| (*ifindex, entry.device.slot)).collect()
+    }
+
+    /// The programs that carry devices' flows.
+    fn on_devices(&self) -> Vec<&Attachment> {
+        let found = self.realized.attachments.iter();
+        found.filter(|found| found.device_of_kind().is_some()).collect()
+    }
+
+    /// The programs for virtual addresses.
+    fn for_vips(&self) -> Vec<&Attachment> {
+        let found = self.realized.attachments.iter();
+        found.filter(|found| found.endpoint_of_vips().is_some()).collect()
+    }
+
+    /// Where the program at resolvers' answers is.
+    fn on_loopbacks(&self) -> Vec<Loopback> {
+        self.realized
+            .attachments
+            .iter()
+            .filter_map(Attachment::loopback)
+            .collect()
     }
 
     /// What another daemon finds of it.
@@ -183,16 +200,17 @@ proptest! {
                 let slot = host.realized.devices[ifindex].device.slot;
                 prop_assert_eq!(host.realized.devices[ifindex].device, spec.device(slot));
                 for hook in Hook::BOTH {
-                    prop_assert_eq!(host.realized.links.get(&(*ifindex, hook)), Some(&spec.kind));
+                    let wanted = Attachment::of_device(DeviceKey::served(*ifindex), spec.kind, hook);
+                    prop_assert!(host.realized.attachments.contains(&wanted));
                 }
             }
-            prop_assert_eq!(host.realized.links.len(), 2 * desired.devices.len());
+            prop_assert_eq!(host.on_devices().len(), 2 * desired.devices.len());
             prop_assert_eq!(host.realized.control, desired.control(host.realized.control.epoch));
             prop_assert_eq!(&host.realized.aliases, &desired.aliases.table);
-            prop_assert!(host.realized.loopbacks.iter().eq(desired.aliases.loopbacks.keys()));
+            prop_assert!(host.on_loopbacks().iter().eq(desired.aliases.loopbacks.keys()));
             let vips = &desired.aliases.vips;
             prop_assert_eq!(&host.realized.vips, &vips.table);
-            prop_assert_eq!(host.realized.vip_links.len(), 2 * vips.endpoints.len());
+            prop_assert_eq!(host.for_vips().len(), 2 * vips.endpoints.len());
             prop_assert!(host.realized.ways.iter().eq(vips.clients.iter().map(|(client, (way, _))| (client, way))));
             prop_assert_eq!(host.realized.pool, vips.pool);
             prop_assert_eq!(diff(desired, &host.realized), vec![]);
@@ -241,9 +259,11 @@ proptest! {
         let mut host = Host::default();
         host.reach(&one);
         for action in diff(&two, &host.realized) {
-            if let Action::Attach { ifindex, kind, .. } = &action {
-                let entry = host.realized.devices.get(ifindex);
-                prop_assert_eq!(entry.and_then(|entry| entry.device.kind()), Some(*kind));
+            if let Action::Attach { attachment, .. } = &action
+                && let Some((device, kind)) = attachment.device_of_kind()
+            {
+                let entry = host.realized.devices.get(&device.ifindex);
+                prop_assert_eq!(entry.and_then(|entry| entry.device.kind()), Some(kind));
             }
             host.act(&action);
         }
@@ -264,7 +284,10 @@ proptest! {
                 if matches!(action, Action::SetAliases { .. }) {
                     let wanted = &desired.aliases.vips;
                     prop_assert!(wanted.clients.keys().all(|client| host.realized.ways.contains_key(client)));
-                    let links = |ifindex: &u32| Hook::BOTH.map(|hook| host.realized.vip_links.contains(&(*ifindex, hook)));
+                    let links = |ifindex: &u32| {
+                        let wanted = |hook| Attachment::of_vips(DeviceKey::served(*ifindex), hook);
+                        Hook::BOTH.map(|hook| host.realized.attachments.contains(&wanted(hook)))
+                    };
                     prop_assert!(wanted.endpoints.keys().all(|ifindex| links(ifindex) == [true; 2]));
                 }
             }
@@ -301,7 +324,7 @@ proptest! {
         host.reach(&two);
         prop_assert_eq!(diff(&two, &host.realized), vec![]);
         prop_assert_eq!(host.realized.devices.len(), two.devices.len());
-        prop_assert_eq!(host.realized.links.len(), 2 * two.devices.len());
+        prop_assert_eq!(host.on_devices().len(), 2 * two.devices.len());
     }
 
     #[test]
@@ -326,10 +349,11 @@ proptest! {
             host.act(&action);
         }
         prop_assert_eq!(&host.realized.devices, &before.devices);
-        prop_assert_eq!(&host.realized.links, &before.links);
+        prop_assert!(before.attachments.is_empty());
+        prop_assert_eq!(&host.realized.attachments, &before.attachments);
         prop_assert_eq!(host.realized.control.switches, 0);
         prop_assert_eq!(&host.realized.vips, &before.vips);
-        prop_assert!(host.realized.ways.is_empty() && host.realized.vip_links.is_empty() && host.realized.pool.is_none());
+        prop_assert!(host.realized.ways.is_empty() && host.realized.pool.is_none());
     }
 }
 

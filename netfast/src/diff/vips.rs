@@ -1,7 +1,9 @@
 //! Virtual addresses: what comes in which order, and what goes.
 
+use netfast_common::device::DeviceKey;
+
 use crate::{
-    diff::{Action, Hook, Realized},
+    diff::{Action, Attachment, Hook, Realized, attach},
     plan::{Desired, VipTable},
 };
 
@@ -21,14 +23,10 @@ pub(super) fn come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
         });
     }
     for (&ifindex, name) in &wanted.endpoints {
-        let missing = Hook::BOTH
-            .into_iter()
-            .filter(|hook| !realized.vip_links.contains(&(ifindex, *hook)));
-        actions.extend(missing.map(|hook| Action::AttachVip {
-            ifindex,
-            name: name.clone(),
-            hook,
-        }));
+        for hook in Hook::BOTH {
+            let attachment = Attachment::of_vips(DeviceKey::served(ifindex), hook);
+            attach(attachment, name, realized, actions);
+        }
     }
     for (client, (way, container)) in &wanted.clients {
         let from = realized.ways.get(client);
@@ -57,9 +55,10 @@ pub(super) fn go(desired: &Desired, realized: &Realized, actions: &mut Vec<Actio
             });
         }
     }
-    for &(ifindex, hook) in &realized.vip_links {
-        if !wanted.endpoints.contains_key(&ifindex) {
-            actions.push(Action::DetachVip { ifindex, hook });
+    for found in &realized.attachments {
+        let endpoint = found.endpoint_of_vips();
+        if endpoint.is_some_and(|endpoint| !wanted.endpoints.contains_key(&endpoint.ifindex)) {
+            actions.push(Action::Detach(*found));
         }
     }
     if wanted.pool.is_none() && realized.pool.is_some() {

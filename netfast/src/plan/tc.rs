@@ -1,5 +1,7 @@
 //! Queueing disciplines and programs of others that a redirect would skip.
 
+use netfast_common::abi::PREFIX;
+
 use crate::{
     plan::Facts,
     world::{Link, Mac, Peer, World},
@@ -11,8 +13,6 @@ const PARENT_INGRESS: u32 = 0xffff_fff2;
 const PARENT_EGRESS: u32 = 0xffff_fff3;
 /// The ingress qdisc itself is the parent of its filters when they were added by its handle.
 const HANDLE_INGRESS: u32 = 0xffff_0000;
-/// What the name of each of our programs begins with.
-const OUR_PREFIX: &str = "netfast_";
 
 /// Programs of others on the tcx hooks of an interface, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn shaper(world: &World, ifindex: u32) -> Option<&str> {
 fn classic_filter(world: &World, ifindex: u32, egress: bool) -> Option<String> {
     let filters = world.tc_filters.get(&ifindex)?;
     let found = filters.iter().find(|filter| {
-        let ours = filter.name.as_deref().is_some_and(|name| name.starts_with(OUR_PREFIX));
+        let ours = filter.name.as_deref().is_some_and(|name| name.starts_with(PREFIX));
         let ingress = filter.parent == PARENT_INGRESS || filter.parent == HANDLE_INGRESS;
         !ours
             && if egress {

@@ -1,15 +1,8 @@
 //! Programs on an interface, ours and others'.
 
 use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
-
-/// Where a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
-    /// tcx ingress.
-    Ingress,
-    /// tcx egress.
-    Egress,
-}
+pub use netfast_common::abi::Hook;
+use netfast_common::abi::PREFIX;
 
 /// A program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +18,7 @@ pub struct Attached {
 impl Attached {
     /// Whether it is netfast's: all of its programs, and nobody else's, have this prefix.
     pub fn is_ours(&self) -> bool {
-        self.name.starts_with("netfast_")
+        self.name.starts_with(PREFIX)
     }
 }
 

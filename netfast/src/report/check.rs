@@ -14,11 +14,13 @@ use crate::{
 mod host;
 mod interfaces;
 mod networks;
+mod programs;
 mod rules;
 
 pub use host::{host, no_runtime, runtime};
 pub use interfaces::interfaces;
 pub use networks::networks;
+pub use programs::{fail as fail_programs, programs};
 pub use rules::rules;
 
 /// How a thing is.

@@ -78,8 +78,8 @@ fn a_link_that_is_unpinned_by_hand_is_attached_again() {
     let topo = heard(&topo::Options::default());
     let netfast = start(topo.host());
     let (attached, pins) = (programs(topo.host()), names_below(netfast.pin_dir()));
-    let link = pins.iter().find(|pin| pin.ends_with("-in")).expect("a link");
-    let watch = netfast.abi_dir().join("links/queued");
+    let link = pins.iter().find(|pin| pin.contains("netfast_ep_in-")).expect("a link");
+    let watch = netfast.abi_dir().join("links/netfast_queued");
     fs::remove_file(link).expect("unpinned");
     // Not every kernel has it.
     if watch.exists() {

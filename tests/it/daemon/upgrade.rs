@@ -20,10 +20,21 @@ use super::{
 const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
 const BE_LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
 
-/// Ends the daemon and makes what it leaves another version's.
+/// Ends the daemon and makes what it leaves another version's, with the names that links had before ABI 2.
 fn become_another(netfast: &mut NetfastProc) {
     netfast.stop(Signal::SIGKILL).expect("killed");
-    fs::rename(netfast.abi_dir(), netfast.pin_dir().join("v0")).expect("renamed");
+    let older = netfast.pin_dir().join("v0");
+    fs::rename(netfast.abi_dir(), &older).expect("renamed");
+    for link in fs::read_dir(older.join("links")).expect("links") {
+        let link = link.expect("an entry").path();
+        let name = link.file_name().and_then(|name| name.to_str()).expect("a name");
+        let name = match name.split('-').collect::<Vec<_>>()[..] {
+            ["netfast_queued"] => "queued".to_owned(),
+            [program, "0", ifindex] => format!("{ifindex}-{}", program.rsplit('_').next().expect("a hook")),
+            _ => panic!("{name} is no name of a link on a host without containers"),
+        };
+        fs::rename(&link, older.join("links").join(name)).expect("renamed");
+    }
 }
 
 /// Leaves the host and the state file as a version before 0.2 did, which set a sysctl for the whole host.

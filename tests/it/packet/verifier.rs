@@ -4,7 +4,7 @@
 //! `UPDATE_GOLDEN=1` writes the record anew.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     env,
     fmt::Write as _,
     fs, io,
@@ -15,37 +15,61 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Map, MapData},
-    programs::{FEntry, ProgramError, SchedClassifier},
 };
 use aya_obj::{
-    Object,
-    generated::{bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type},
+    Function, Object,
+    btf::{BtfFeatures, BtfKind},
+    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type},
 };
 use netfast::apply::OBJECT;
-use netfast_common::abi::program;
+use netfast_common::abi::{HookKind, Program};
 use netfast_tests::require::{Need, needs};
 
-use super::harness::Hook;
-
-/// Instructions that the verifier may walk through for one program; its own limit is a million.
-const MOST_INSTRUCTIONS: u32 = 25_000;
-/// As above, for the one that reads DNS messages: it loops over each byte of a name, of a message and over each record.
-const MOST_INSTRUCTIONS_OF_ANSWER: u32 = 200_000;
-/// As above, for those that see virtual addresses: six global functions, each of them with a way for every way of a
-/// connection.
-const MOST_INSTRUCTIONS_OF_VIP: u32 = 90_000;
-/// Bytes of stack of a program and all that it calls, `MAX_BPF_STACK`.
-const MOST_STACK: u32 = 512;
 /// `BPF_LOG_STATS`.
 const STATS: u32 = 4;
 
+/// Instructions that the verifier may walk through for one program; its own limit is a million.
+const fn most_instructions(program: Program) -> u32 {
+    match program {
+        Program::Queued => 100,
+        // It loops over each byte of a name, of a message and over each record of DNS messages.
+        Program::Answer => 200_000,
+        // Six global functions, each of them with a way for every way of a connection.
+        Program::VipIngress | Program::VipEgress => 90_000,
+        Program::EndpointIngress
+        | Program::EndpointEgress
+        | Program::BridgeIngress
+        | Program::BridgeEgress
+        | Program::UplinkIngress
+        | Program::UplinkEgress => 25_000,
+    }
+}
+
+/// Bytes of stack that a program and all that it calls may take; the verifier's own limit is 512 (`MAX_BPF_STACK`).
+const fn most_stack(program: Program) -> u32 {
+    match program {
+        Program::Queued => 64,
+        Program::VipIngress | Program::VipEgress => 512,
+        Program::Answer
+        | Program::EndpointIngress
+        | Program::EndpointEgress
+        | Program::BridgeIngress
+        | Program::BridgeEgress
+        | Program::UplinkIngress
+        | Program::UplinkEgress => 480,
+    }
+}
+
 /// One program's figures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Cost {
     instructions: u32,
+    /// Bytes on the deepest way through its functions.
     stack: u32,
     translated: u32,
     jited: u32,
+    /// The stack of each function, as the verifier's log has it.
+    functions: String,
 }
 
 #[test]
@@ -54,68 +78,38 @@ fn programs_stay_within_their_budget() {
         return;
     }
     let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
-    let is_of_functions = |hook: &Hook| matches!(hook, Hook::VipIn | Hook::VipOut);
-    let plain: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| !is_of_functions(hook)).collect();
-    let walked: Vec<u32> = plain
-        .iter()
-        .map(|hook| instructions(&mut ebpf, hook.program()))
-        .collect();
-    let with_types = [program::ANSWER, program::VIP_INGRESS, program::VIP_EGRESS];
-    let with_types = with_types.map(|name| (name, cost_with_types(&mut ebpf, name)));
-    let object = relocated(&mut ebpf);
-    let mut text = String::from("# program instructions-verified stack-bytes translated-bytes jited-bytes\n");
+    let mut object = relocated(&mut ebpf);
+    let types = load_types(&mut object);
+    let mut text = String::from(
+        "# program instructions-verified stack-bytes translated-bytes jited-bytes stack-of-each-function\n",
+    );
     let mut costs = Vec::new();
-    let plain = plain.into_iter().zip(walked).map(|(hook, instructions)| {
-        let name = hook.program();
-        (name, cost(&object, name, instructions))
-    });
-    for (name, cost) in plain.chain(with_types) {
+    for &program in Program::ALL {
+        let Some(cost) = cost(&object, &types, program) else {
+            continue;
+        };
         writeln!(
             text,
-            "{name} {} {} {} {}",
-            cost.instructions, cost.stack, cost.translated, cost.jited
+            "{} {} {} {} {} {}",
+            program.name(),
+            cost.instructions,
+            cost.stack,
+            cost.translated,
+            cost.jited,
+            cost.functions
         )
         .expect("a string takes all");
-        costs.push((name, cost));
+        costs.push((program, cost));
     }
     print!("{text}");
-    for (name, cost) in &costs {
-        let most = match *name {
-            program::ANSWER => MOST_INSTRUCTIONS_OF_ANSWER,
-            program::VIP_INGRESS | program::VIP_EGRESS => MOST_INSTRUCTIONS_OF_VIP,
-            _ => MOST_INSTRUCTIONS,
-        };
+    for (program, cost) in &costs {
+        let (instructions, stack) = (most_instructions(*program), most_stack(*program));
         assert!(
-            cost.instructions < most && cost.stack < MOST_STACK,
-            "{name} is over its budget of {most} instructions and {MOST_STACK} bytes of stack: {cost:?}"
+            cost.instructions <= instructions && cost.stack <= stack,
+            "{program:?} is over its budget of {instructions} instructions and {stack} bytes of stack: {cost:?}"
         );
     }
     compare(&text, &costs);
-}
-
-/// The program that watches `nf_queue` can only be loaded where the kernel has that function and its types.
-#[test]
-fn the_watch_of_the_queue_loads() {
-    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
-        return;
-    }
-    let btf = Btf::from_sys_fs().expect("the kernel's types");
-    let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
-    let watch: &mut FEntry = ebpf
-        .program_mut(program::QUEUED)
-        .expect("it is in the object")
-        .try_into()
-        .expect("it is an fentry program");
-    match watch.load("nf_queue", &btf) {
-        // Not even root may, under lockdown or on a kernel without trampolines; netfast then does without.
-        Err(ProgramError::LoadError { io_error, verifier_log }) if verifier_log.to_string().is_empty() => {
-            eprintln!("SKIP: this kernel loads no fentry programs: {io_error}");
-            return;
-        }
-        result => result.expect("the verifier takes it"),
-    }
-    let info = watch.info().expect("its figures");
-    assert!(info.verified_instruction_count().is_some_and(|count| count < 100));
 }
 
 /// The object with its maps and calls put in, as aya does it; aya keeps the verifier's words on success to itself.
@@ -148,56 +142,65 @@ fn relocated(ebpf: &mut Ebpf) -> Object {
     object
 }
 
-/// What the verifier walks through when the daemon loads a program: with its types, by which it knows global functions
-/// and looks at each of them once.
-fn instructions(ebpf: &mut Ebpf, name: &str) -> u32 {
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(name)
-        .expect("it is in the object")
-        .try_into()
-        .expect("it is a classifier");
-    program.load().expect("the verifier takes it");
-    let info = program.info().expect("its figures");
-    info.verified_instruction_count().expect("since Linux 5.16")
+/// The object's types, in the kernel: by them it knows global functions, and looks at each of them once.
+fn load_types(object: &mut Object) -> OwnedFd {
+    // All that there is: the test is for kernels that have it.
+    let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
+    let types = object.fixup_and_sanitize_btf(&features).expect("types");
+    let bytes = types.expect("the object has types").to_bytes();
+    // SAFETY: the kernel reads unset fields as zero.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: all members of the union are integers, and all is zero.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = bytes.as_ptr() as u64;
+    load.btf_size = bytes.len().try_into().expect("small");
+    let fd = bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr).expect("the kernel takes the types");
+    // SAFETY: the kernel has just made it for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// The figures of a program that the verifier takes only with its types: without them it walks through every loop of the
-/// global functions on every way to them. Then nobody tells the stack, which is recorded as 0; the verifier has its own limit.
-fn cost_with_types(ebpf: &mut Ebpf, name: &str) -> Cost {
-    let instructions = instructions(ebpf, name);
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(name)
-        .expect("it is in the object")
-        .try_into()
-        .expect("it is a classifier");
-    let info = program.info().expect("its figures");
-    Cost {
-        instructions,
-        stack: 0,
-        translated: info.size_translated().expect("we may see it"),
-        jited: info.size_jitted(),
-    }
-}
-
-/// The other figures, from the verifier's words.
-fn cost(object: &Object, name: &str, instructions: u32) -> Cost {
-    let program = &object.programs[name];
-    let code = &object.functions[&program.function_key()].instructions;
+/// What the verifier says of a program that is loaded as the daemon does it; `None` where the kernel takes no program of
+/// that kind. aya keeps the verifier's words on success to itself.
+fn cost(object: &Object, types: &OwnedFd, program: Program) -> Option<Cost> {
+    let name = program.name();
+    let function = &object.functions[&object.programs[name].function_key()];
+    let (code, functions) = (&function.instructions, function.func_info.func_info_bytes());
     let mut log = vec![0_u8; 1 << 16];
     // SAFETY: the kernel reads unset fields as zero.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: all members of the union are integers, and all is zero.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    if let HookKind::Fentry(entered) = program.hook() {
+        let kernel = Btf::from_sys_fs().expect("the kernel's types");
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+        load.expected_attach_type = bpf_attach_type::BPF_TRACE_FENTRY as u32;
+        load.attach_btf_id = kernel
+            .id_by_type_name_kind(entered, BtfKind::Func)
+            .expect("the kernel has the function");
+    }
     load.insns = code.as_ptr() as u64;
     load.insn_cnt = code.len().try_into().expect("few");
-    load.license = program.license.as_ptr() as u64;
+    load.license = object.programs[name].license.as_ptr() as u64;
+    load.prog_btf_fd = types.as_raw_fd().cast_unsigned();
+    load.func_info = functions.as_ptr() as u64;
+    load.func_info_cnt = function.func_info.len().try_into().expect("few");
+    load.func_info_rec_size = function.func_info_rec_size.try_into().expect("small");
     load.log_level = STATS;
     load.log_buf = log.as_mut_ptr() as u64;
     load.log_size = log.len().try_into().expect("small");
     let fd = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr);
     let log = String::from_utf8_lossy(&log);
-    let fd = fd.unwrap_or_else(|error| panic!("{name}: {error}\n{log}"));
+    let log = log.trim_end_matches('\0');
+    let fd = match (fd, program.hook()) {
+        (Ok(fd), _) => fd,
+        // Not even root may, under lockdown or on a kernel without trampolines; netfast then does without.
+        (Err(error), HookKind::Fentry(_)) if log.is_empty() => {
+            eprintln!("SKIP: this kernel loads no fentry programs: {error}");
+            return None;
+        }
+        (Err(error), _) => panic!("{name}: {error}\n{log}"),
+    };
     // SAFETY: the kernel has just made it for us.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
 
@@ -207,20 +210,62 @@ fn cost(object: &Object, name: &str, instructions: u32) -> Cost {
     attr.info.info = (&raw mut info) as u64;
     attr.info.info_len = size_of::<bpf_prog_info>().try_into().expect("small");
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).expect("its figures");
-    Cost {
-        instructions,
-        stack: stack_in(&log),
+    let functions = stacks_in(log);
+    Some(Cost {
+        instructions: info.verified_insns,
+        stack: deepest(function, &numbers(functions)),
         translated: info.xlated_prog_len,
         jited: info.jited_prog_len,
-    }
+        functions: functions.into(),
+    })
 }
 
-/// "stack depth 96+0+8": one number for each function.
-fn stack_in(log: &str) -> u32 {
+/// "stack depth 96+0+8": one number for each function, in the order in which they stand in the program.
+fn stacks_in(log: &str) -> &str {
     let line = log.lines().find_map(|line| line.strip_prefix("stack depth "));
     let line = line.unwrap_or_else(|| panic!("no stack depth in the verifier's words: {log}"));
-    let numbers = line.split_whitespace().next().expect("numbers").split('+');
-    numbers.map(|number| number.parse::<u32>().expect("a number")).sum()
+    line.split_whitespace().next().expect("numbers")
+}
+
+fn numbers(functions: &str) -> Vec<u32> {
+    let numbers = functions.split('+');
+    numbers.map(|number| number.parse().expect("a number")).collect()
+}
+
+/// The bytes of stack on the deepest way through a program's functions, each rounded up as the kernel does it where it
+/// compiles programs (`round_up_stack_depth`, kernel/bpf/verifier.c).
+fn deepest(function: &Function, stacks: &[u32]) -> u32 {
+    let code = &function.instructions;
+    let mut calls: Vec<(usize, usize)> = Vec::new();
+    for (at, instruction) in code.iter().enumerate() {
+        if let Some(target) = called(at, *instruction) {
+            calls.push((at, target));
+        }
+    }
+    let targets = calls.iter().map(|(_, target)| *target);
+    let starts: Vec<usize> = targets.chain([0]).collect::<BTreeSet<_>>().into_iter().collect();
+    assert_eq!(starts.len(), stacks.len(), "each function has a stack: {stacks:?}");
+    let function_at = |at: usize| starts.partition_point(|start| *start <= at) - 1;
+    let mut edges = vec![BTreeSet::new(); starts.len()];
+    for (at, target) in calls {
+        edges[function_at(at)].insert(function_at(target));
+    }
+    depth_from(0, &edges, stacks)
+}
+
+/// Programs have no recursion: the verifier refuses it.
+fn depth_from(function: usize, edges: &[BTreeSet<usize>], stacks: &[u32]) -> u32 {
+    let below = edges[function].iter().map(|called| depth_from(*called, edges, stacks));
+    stacks[function].next_multiple_of(16) + below.max().unwrap_or(0)
+}
+
+/// Where a call of one of the program's own functions goes (`BPF_PSEUDO_CALL`), or what a helper is to call
+/// (`BPF_PSEUDO_FUNC`).
+fn called(at: usize, instruction: bpf_insn) -> Option<usize> {
+    const CALL: u8 = 0x85;
+    const LOAD_64: u8 = 0x18;
+    let is_call = matches!((instruction.code, instruction.src_reg()), (CALL, 1) | (LOAD_64, 4));
+    is_call.then(|| (at + 1).strict_add_signed(instruction.imm as isize))
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
@@ -233,7 +278,7 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
 }
 
 /// Half or twice what is recorded is worth a look.
-fn compare(text: &str, costs: &[(&str, Cost)]) {
+fn compare(text: &str, costs: &[(Program, Cost)]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/verifier.txt");
     if env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().expect("a directory")).expect("the directory");
@@ -241,12 +286,19 @@ fn compare(text: &str, costs: &[(&str, Cost)]) {
         return;
     }
     let record = fs::read_to_string(&path).expect("tests/golden/verifier.txt");
-    for (name, cost) in costs {
+    for (program, cost) in costs {
+        let name = program.name();
         let line = record.lines().find(|line| line.split(' ').next() == Some(name));
-        let line = line.unwrap_or_else(|| panic!("{name} has no record: UPDATE_GOLDEN=1"));
+        let line = match (line, program.hook()) {
+            (Some(line), _) => line,
+            // Recorded where the kernel loads no such programs.
+            (None, HookKind::Fentry(_)) => continue,
+            (None, HookKind::Tcx(_)) => panic!("{name} has no record: UPDATE_GOLDEN=1"),
+        };
         let numbers = line
             .split(' ')
             .skip(1)
+            .take(4)
             .map(|number| number.parse::<u32>().expect("a number"));
         let now = [cost.instructions, cost.stack, cost.translated, cost.jited];
         for (recorded, now) in numbers.zip(now) {

@@ -117,7 +117,7 @@ pub fn unattachable(bed: &Bed) -> Result<()> {
     let last = numbers.max().context("no links")?;
     let dir = bed.netfast.abi_dir().join("links");
     let names: Vec<_> = (last + 1..=last + NEXT)
-        .map(|ifindex| dir.join(format!("{ifindex}-in")))
+        .map(|ifindex| dir.join(format!("netfast_ep_in-0-{ifindex}")))
         .collect();
     for name in &names {
         fs::create_dir(name).with_context(|| format!("cannot make {}", name.display()))?;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use netfast_common::abi::{Hook, PREFIX};
+
 use super::{Area, Level, Line};
 use crate::{
-    probe::{Attached, Hook},
+    probe::Attached,
     world::{Link, LinkKind, World},
 };
 
@@ -104,7 +106,7 @@ fn tc(world: &World, link: &Link) -> Vec<Line> {
     }
     for filter in world.tc_filters.get(&link.ifindex).into_iter().flatten() {
         let name = filter.name.as_deref().unwrap_or_default();
-        if !name.starts_with("netfast_") {
+        if !name.starts_with(PREFIX) {
             let named = if name.is_empty() {
                 String::new()
             } else {

@@ -1,12 +1,14 @@
 use std::{collections::BTreeMap, path, time::UNIX_EPOCH};
 
+use netfast_common::abi::Hook;
+
 use super::*;
 use crate::{
     plan::{
         Desired,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
-    probe::{Attached, Hook, ProbeError, Release},
+    probe::{Attached, ProbeError, Release},
     report::golden::{assert_golden, assert_golden_json},
     world::{
         Link, LinkKind, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset, RuntimeState, Severity, Sysctls,

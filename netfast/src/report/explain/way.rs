@@ -5,7 +5,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netfast_common::{device::Device, reason::Reason};
+use netfast_common::{
+    device::{Device, Kind},
+    reason::Reason,
+};
 
 use super::{Destination, Facts, Flows, Route, Step, addresses};
 use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Why};
@@ -262,7 +265,7 @@ fn out(from: From<'_>, (ifindex, device): (u32, &str), (source, ip): (IpAddr, Ip
         .state
         .devices
         .get(&ifindex)
-        .is_some_and(|device| device.kind == "uplink");
+        .is_some_and(|device| device.kind == Kind::Uplink.name());
     if !is_uplink || !facts.is_accelerated(Some(ifindex)) {
         return Step::reason(
             about,

@@ -113,7 +113,10 @@ fn networks(state: &State, tables: &Tables) -> Vec<Network> {
 
 /// Bridges and uplinks: endpoints are shown with their networks.
 fn devices(state: &State, tables: &Tables) -> Vec<Device> {
-    let others = state.devices.iter().filter(|(_, device)| device.kind != "endpoint");
+    let others = state
+        .devices
+        .iter()
+        .filter(|(_, device)| device.kind != Kind::Endpoint.name());
     let report = others.map(|(ifindex, device)| Device {
         name: device.name.clone(),
         kind: device.kind.clone(),
@@ -151,13 +154,7 @@ impl Tables {
     fn unnamed_devices(&self, name_of: impl Fn(u32) -> Option<String>) -> Vec<Device> {
         let report = self.devices.iter().map(|(ifindex, device)| Device {
             name: name_of(*ifindex).unwrap_or_else(|| format!("#{ifindex}")),
-            kind: match device.kind() {
-                Some(Kind::Endpoint) => "endpoint",
-                Some(Kind::Bridge) => "bridge",
-                Some(Kind::Uplink) => "uplink",
-                None => "unknown",
-            }
-            .into(),
+            kind: device.kind().map_or("unknown", Kind::name).into(),
             attached: true,
             error: None,
             path: if device.has(device::Device::ACCELERATED) {

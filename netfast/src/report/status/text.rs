@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use netfast_common::device::Kind;
+
 use super::{Daemon, Device, Network, Status, Traffic};
 use crate::report::{
     Style, Table,
@@ -243,7 +245,7 @@ fn devices(devices: &[Device]) -> Table {
             (Some(error), _) => Cell::painted(error.clone(), Paint::Yellow),
             (None, true) => match &device.path.reason {
                 None => "attached".into(),
-                Some(reason) if device.kind == "bridge" => {
+                Some(reason) if device.kind == Kind::Bridge.name() => {
                     Cell::painted(format!("attached; slow from and to the host: {reason}"), Paint::Yellow)
                 }
                 Some(reason) => Cell::painted(format!("attached; slow: {reason}"), Paint::Yellow),

@@ -369,10 +369,10 @@ fn programs_and_ways_are_there_in_order_and_are_made_again() {
         .expect("a link");
     let index = index.split(':').next().expect("its index").to_owned();
     for gone in [
-        format!("{index}-in"),
-        format!("vip-{index}-out"),
-        format!("{index}-out"),
-        format!("vip-{index}-in"),
+        format!("netfast_ep_in-0-{index}"),
+        format!("netfast_vip_out-0-{index}"),
+        format!("netfast_ep_out-0-{index}"),
+        format!("netfast_vip_in-0-{index}"),
     ] {
         fs::remove_file(links.join(&gone)).expect("a pin");
         // The daemon looks for maps once a second, and for links with each thorough pass.

@@ -1,0 +1,107 @@
+//! The table of maps: their names, and which of them are pinned.
+
+/// A map of the BPF object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Its name.
+    pub name: &'static str,
+    /// What is in it: the documentation of its constant.
+    pub what: &'static str,
+    /// Whether it is kept when the daemon ends.
+    pub keeping: Keeping,
+}
+
+/// What becomes of a map when the daemon that made it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// It is pinned: the next daemon takes it over, and reports read it.
+    Pinned,
+    /// Each load of the object gets a new one: what is in it is worth nothing to the next daemon, and nobody else reads
+    /// it.
+    Unpinned,
+}
+
+/// Makes a constant of each name, and the list of all of them.
+macro_rules! maps {
+    ($($(#[doc = $what:literal])+ $constant:ident = $name:literal, $keeping:ident;)+) => {
+        $(
+            $(#[doc = $what])+
+            pub const $constant: &str = $name;
+        )+
+
+        /// Every map.
+        pub const ALL: &[Map] = &[$(Map {
+            name: $constant,
+            what: concat!($($what),+),
+            keeping: Keeping::$keeping,
+        }),+];
+    };
+}
+
+maps! {
+    /// [`Control`](crate::control::Control), one entry.
+    CONTROL = "netfast_control", Pinned;
+    /// ifindex to [`Device`](crate::device::Device).
+    DEVICES = "netfast_devices", Pinned;
+    /// Slot of a device to its generation, `u32`.
+    GENERATIONS = "netfast_gens", Pinned;
+    /// Slot of a device to [`Traffic`](crate::device::Traffic), per CPU.
+    TRAFFIC = "netfast_traffic", Pinned;
+    /// Reason number to [`Count`](crate::reason::Count), per CPU.
+    REASONS = "netfast_reasons", Pinned;
+    /// IPv4 flows in use: [`FlowKey`](crate::flow::FlowKey) to [`Flow`](crate::flow::Flow).
+    FLOWS4 = "netfast_flows4", Pinned;
+    /// IPv4 flows whose reverse has not been learned yet: the same.
+    FRESH4 = "netfast_fresh4", Pinned;
+    /// Ring buffer of [`vet::Request`](crate::vet::Request): IPv4 flows that wait to be vetted.
+    VET4 = "netfast_vet4", Pinned;
+    /// [`FlowKey`](crate::flow::FlowKey) to [`vet::Answer`](crate::vet::Answer).
+    VETTED4 = "netfast_vetted4", Pinned;
+    /// Bytes of a packet that each CPU sums up.
+    SUMMED = "netfast_summed", Pinned;
+    /// Packets of flows that are not known yet, `u32`. A lost count is a few more packets that the kernel carries.
+    SEEN = "netfast_seen", Unpinned;
+    /// The IPv4 candidate of each CPU.
+    CANDIDATE4 = "netfast_cand4", Pinned;
+    /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.
+    FILTER = "netfast_filter", Pinned;
+    /// [`Tally`](crate::trace::Tally), one entry, per CPU.
+    TALLY = "netfast_tally", Pinned;
+    /// Ring buffer of [`Traced`](crate::trace::Traced).
+    TRACED = "netfast_traced", Pinned;
+    /// [`AliasKey`](crate::alias::AliasKey) to [`Alias`](crate::alias::Alias).
+    ALIASES = "netfast_aliases", Pinned;
+    /// [`Alias::id`](crate::alias::Alias::id) to the number of answers so far, `u64`: whose turn it is.
+    TURNS = "netfast_turns", Pinned;
+    /// [`MemberKey`](crate::alias::MemberKey) to the number of answers that named it first, `u64`.
+    GIVEN = "netfast_given", Pinned;
+    /// [`Verdict`](crate::alias::Verdict)'s number to the number of answers, `u64`, per CPU.
+    ANSWERS = "netfast_answers", Pinned;
+    /// The DNS message that each CPU is at.
+    SCRATCH = "netfast_scratch", Pinned;
+    /// Virtual address, [`Ip4`](crate::net::Ip4), to [`Service`](crate::vip::Service).
+    VIPS = "netfast_vips", Pinned;
+    /// [`SlotKey`](crate::vip::SlotKey) to [`Backend`](crate::vip::Backend).
+    VIP_SLOTS = "netfast_vipslot", Pinned;
+    /// [`MemberKey`](crate::alias::MemberKey) to [`Member`](crate::vip::Member).
+    VIP_MEMBERS = "netfast_vipmemb", Pinned;
+    /// [`MemberKey`](crate::alias::MemberKey) to [`Given`](crate::vip::Given).
+    VIP_GIVEN = "netfast_vipgave", Pinned;
+    /// Connections to virtual addresses that saw an answer: [`ConnKey`](crate::vip::ConnKey) to
+    /// [`Conn`](crate::vip::Conn).
+    VIP_CONNECTIONS = "netfast_vipconn", Pinned;
+    /// Connections to virtual addresses that did not, or are closed: the same.
+    VIP_WAITING = "netfast_vipwait", Pinned;
+    /// SYNs of such connections: [`ConnKey`](crate::vip::ConnKey) to [`Syn`](crate::vip::Syn).
+    VIP_SYNS = "netfast_vipsyn", Pinned;
+    /// [`vip::Verdict`](crate::vip::Verdict)'s number to the number of packets, `u64`, per CPU.
+    VIP_VERDICTS = "netfast_vipdone", Pinned;
+    /// What each CPU works on for virtual addresses.
+    VIP_WORK = "netfast_vipwork", Pinned;
+}
+
+/// The maps that are pinned.
+pub fn pinned() -> impl Iterator<Item = &'static str> {
+    let is_pinned = |map: &&Map| map.keeping == Keeping::Pinned;
+    ALL.iter().filter(is_pinned).map(|map| map.name)
+}

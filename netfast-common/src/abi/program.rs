@@ -1,0 +1,177 @@
+//! The table of programs: what each is for, on which kind of hook, and whether the daemon can do without it.
+
+use crate::device::Kind;
+
+/// One of an interface's two hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Where packets come in from the device.
+    Ingress,
+    /// Where packets go out to the device.
+    Egress,
+}
+
+impl Hook {
+    /// Both, ingress first: a candidate that nobody recognises is harmless.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// `in` or `out`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "in",
+            Self::Egress => "out",
+        }
+    }
+}
+
+/// A kind of hook, which is what the kernel calls the type of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// tcx of an interface (Linux 6.6), or clsact where that does not exist.
+    Tcx(Hook),
+    /// The entry of this kernel function (Linux 5.5, with BTF).
+    Fentry(&'static str),
+}
+
+/// Makes the programs, a constant of each name, and the list of all of them.
+macro_rules! programs {
+    ($(
+        $program:ident, $constant:ident = $name:literal, $hook:expr, {
+            of: $of:literal,
+            does: $does:literal,
+            without: $without:expr,
+        }
+    )+) => {
+        /// A program of the BPF object.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Program {
+            $(
+                #[doc = concat!($does, ": ", $of, ".")]
+                $program,
+            )+
+        }
+
+        $(
+            #[doc = concat!("Name of [`Program::", stringify!($program), "`].")]
+            pub const $constant: &str = $name;
+        )+
+
+        impl Program {
+            /// Every program.
+            pub const ALL: &[Self] = &[$(Self::$program),+];
+
+            /// Its name, at most 15 bytes.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$program => $constant),+ }
+            }
+
+            /// What it is attached to.
+            pub const fn hook(self) -> HookKind {
+                match self { $(Self::$program => $hook),+ }
+            }
+
+            /// What it is attached to, in words.
+            pub const fn of(self) -> &'static str {
+                match self { $(Self::$program => $of),+ }
+            }
+
+            /// What it does, in words.
+            pub const fn does(self) -> &'static str {
+                match self { $(Self::$program => $does),+ }
+            }
+
+            /// What is lost where the kernel does not take it; `None`: netfast does not run without it.
+            pub const fn without(self) -> Option<&'static str> {
+                match self { $(Self::$program => $without),+ }
+            }
+        }
+    };
+}
+
+/// What is lost without the programs for virtual addresses.
+const NO_VIPS: Option<&str> = Some("aliases get no virtual addresses: clients are given members' addresses in turn");
+
+programs! {
+    EndpointIngress, ENDPOINT_INGRESS = "netfast_ep_in", HookKind::Tcx(Hook::Ingress), {
+        of: "an endpoint's host-side veth",
+        does: "entry",
+        without: None,
+    }
+    EndpointEgress, ENDPOINT_EGRESS = "netfast_ep_out", HookKind::Tcx(Hook::Egress), {
+        of: "an endpoint's host-side veth",
+        does: "exit",
+        without: None,
+    }
+    BridgeIngress, BRIDGE_INGRESS = "netfast_br_in", HookKind::Tcx(Hook::Ingress), {
+        of: "a bridge device with endpoints",
+        does: "the bridge hands a packet to the host: exit, if the host keeps it",
+        without: None,
+    }
+    BridgeEgress, BRIDGE_EGRESS = "netfast_br_out", HookKind::Tcx(Hook::Egress), {
+        of: "a bridge device with endpoints",
+        does: "entry of the host's own packets; forwarded ones pass",
+        without: None,
+    }
+    UplinkIngress, UPLINK_INGRESS = "netfast_up_in", HookKind::Tcx(Hook::Ingress), {
+        of: "an uplink",
+        does: "entry",
+        without: None,
+    }
+    UplinkEgress, UPLINK_EGRESS = "netfast_up_out", HookKind::Tcx(Hook::Egress), {
+        of: "an uplink",
+        does: "exit",
+        without: None,
+    }
+    Answer, ANSWER = "netfast_answer", HookKind::Tcx(Hook::Egress), {
+        of: "`lo` inside a container's network namespace",
+        does: "puts an alias's members in turn",
+        without: Some("Docker's resolver answers for aliases as it does by itself, and aliases get no virtual addresses"),
+    }
+    VipIngress, VIP_INGRESS = "netfast_vip_in", HookKind::Tcx(Hook::Ingress), {
+        of: "an endpoint's host-side veth, behind `netfast_ep_in`",
+        does: "gives a packet to a virtual address to a member",
+        without: NO_VIPS,
+    }
+    VipEgress, VIP_EGRESS = "netfast_vip_out", HookKind::Tcx(Hook::Egress), {
+        of: "an endpoint's host-side veth, before `netfast_ep_out`",
+        does: "gives a member's packet the virtual address",
+        without: NO_VIPS,
+    }
+    Queued, QUEUED = "netfast_queued", HookKind::Fentry("nf_queue"), {
+        of: "the kernel's `nf_queue`",
+        does: "forgets the candidate: a packet handed to user space is nobody's any more",
+        without: Some("a rule that sends packets to NFQUEUE keeps flows from being learned"),
+    }
+}
+
+impl Program {
+    /// The one for a hook of a kind of device.
+    pub const fn of_device(kind: Kind, hook: Hook) -> Self {
+        match (kind, hook) {
+            (Kind::Endpoint, Hook::Ingress) => Self::EndpointIngress,
+            (Kind::Endpoint, Hook::Egress) => Self::EndpointEgress,
+            (Kind::Bridge, Hook::Ingress) => Self::BridgeIngress,
+            (Kind::Bridge, Hook::Egress) => Self::BridgeEgress,
+            (Kind::Uplink, Hook::Ingress) => Self::UplinkIngress,
+            (Kind::Uplink, Hook::Egress) => Self::UplinkEgress,
+        }
+    }
+
+    /// The kind of device that it is for; `None`: it is not one of those that carry flows.
+    pub const fn device_kind(self) -> Option<Kind> {
+        match self {
+            Self::EndpointIngress | Self::EndpointEgress => Some(Kind::Endpoint),
+            Self::BridgeIngress | Self::BridgeEgress => Some(Kind::Bridge),
+            Self::UplinkIngress | Self::UplinkEgress => Some(Kind::Uplink),
+            Self::Answer | Self::VipIngress | Self::VipEgress | Self::Queued => None,
+        }
+    }
+
+    /// The one for virtual addresses on a hook of an endpoint.
+    pub const fn of_vips(hook: Hook) -> Self {
+        match hook {
+            Hook::Ingress => Self::VipIngress,
+            Hook::Egress => Self::VipEgress,
+        }
+    }
+}

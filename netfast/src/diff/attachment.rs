@@ -1,0 +1,171 @@
+//! What is attached where.
+
+use std::fmt;
+
+use netfast_common::{
+    abi::{Hook, HookKind, Program},
+    device::{DeviceKey, Kind},
+};
+
+use crate::plan::Loopback;
+
+/// A program at a place. Each has a pin of its own, whose name says both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attachment {
+    /// Where it is.
+    pub at: Target,
+    /// Which program it is.
+    pub program: Program,
+}
+
+/// Where a program can be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A hook of an interface.
+    Interface {
+        /// The interface.
+        device: DeviceKey,
+        /// Which of its hooks.
+        hook: Hook,
+    },
+    /// The loopback interface in a container's network namespace. Those come and go with the containers, and no program
+    /// needs to know which it runs in, so they have no number.
+    Loopback(Loopback),
+    /// A function of the kernel.
+    Function(&'static str),
+}
+
+impl Attachment {
+    /// The watch of packets that are handed to user space.
+    pub const QUEUE_WATCH: Self = Self {
+        at: match Program::Queued.hook() {
+            HookKind::Fentry(function) => Target::Function(function),
+            HookKind::Tcx(_) => panic!("it watches a function"),
+        },
+        program: Program::Queued,
+    };
+
+    /// The program for a kind of device at one of its hooks.
+    pub const fn of_device(device: DeviceKey, kind: Kind, hook: Hook) -> Self {
+        Self {
+            at: Target::Interface { device, hook },
+            program: Program::of_device(kind, hook),
+        }
+    }
+
+    /// The program for virtual addresses at a hook of an endpoint.
+    pub const fn of_vips(device: DeviceKey, hook: Hook) -> Self {
+        Self {
+            at: Target::Interface { device, hook },
+            program: Program::of_vips(hook),
+        }
+    }
+
+    /// The program at the resolver's answers in a container's network namespace.
+    pub const fn of_answers(loopback: Loopback) -> Self {
+        Self {
+            at: Target::Loopback(loopback),
+            program: Program::Answer,
+        }
+    }
+
+    /// The device that it is on, with the kind that its program is for.
+    pub const fn device_of_kind(&self) -> Option<(DeviceKey, Kind)> {
+        match (self.at, self.program.device_kind()) {
+            (Target::Interface { device, .. }, Some(kind)) => Some((device, kind)),
+            _ => None,
+        }
+    }
+
+    /// The endpoint whose virtual addresses it translates.
+    pub const fn endpoint_of_vips(&self) -> Option<DeviceKey> {
+        match (self.at, self.program) {
+            (Target::Interface { device, .. }, Program::VipIngress | Program::VipEgress) => Some(device),
+            _ => None,
+        }
+    }
+
+    /// The container's loopback interface that it is on.
+    pub const fn loopback(&self) -> Option<Loopback> {
+        match self.at {
+            Target::Loopback(loopback) => Some(loopback),
+            Target::Interface { .. } | Target::Function(_) => None,
+        }
+    }
+
+    /// The one of ours that it must run before, if that is there: all others come last on their hook, behind what others
+    /// attached before. The program for virtual addresses is on ingress behind the endpoint's own, which must see packets
+    /// as the container sends them, and on egress before it, for it must see them as the container gets them. In another
+    /// order it would learn half of the translation.
+    pub const fn runs_before(&self) -> Option<Self> {
+        match (self.at, self.program) {
+            (Target::Interface { device, hook }, Program::EndpointIngress) => Some(Self::of_vips(device, hook)),
+            (Target::Interface { device, hook }, Program::VipEgress) => {
+                Some(Self::of_device(device, Kind::Endpoint, hook))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Target {
+    /// The interface, if it is one of a namespace that netfast follows.
+    pub const fn device(&self) -> Option<DeviceKey> {
+        match *self {
+            Self::Interface { device, .. } => Some(device),
+            Self::Loopback(_) | Self::Function(_) => None,
+        }
+    }
+}
+
+/// For errors.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface { device, hook } => write!(f, "device {device}, {}", hook.name()),
+            Self::Loopback(loopback) => write!(f, "the loopback interface of process {}", loopback.pid),
+            Self::Function(name) => write!(f, "the kernel's function {name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_of_an_endpoint_are_in_one_order_whichever_comes_first() {
+        let device = DeviceKey::served(7);
+        let own = |hook| Attachment::of_device(device, Kind::Endpoint, hook);
+        let vips = |hook| Attachment::of_vips(device, hook);
+        assert_eq!(own(Hook::Ingress).runs_before(), Some(vips(Hook::Ingress)));
+        assert_eq!(vips(Hook::Ingress).runs_before(), None, "last, and so behind it");
+        assert_eq!(vips(Hook::Egress).runs_before(), Some(own(Hook::Egress)));
+        assert_eq!(own(Hook::Egress).runs_before(), None, "last, and so behind it");
+        for kind in [Kind::Bridge, Kind::Uplink] {
+            for hook in Hook::BOTH {
+                assert_eq!(Attachment::of_device(device, kind, hook).runs_before(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_in_words() {
+        let device = DeviceKey::served(7);
+        let loopback = Loopback { netns: 4, pid: 17 };
+        let said = [
+            Attachment::of_device(device, Kind::Uplink, Hook::Egress),
+            Attachment::of_answers(loopback),
+            Attachment::QUEUE_WATCH,
+        ]
+        .map(|attachment| attachment.at.to_string());
+        assert_eq!(
+            said,
+            [
+                "device 7, out",
+                "the loopback interface of process 17",
+                "the kernel's function nf_queue"
+            ]
+        );
+    }
+}
