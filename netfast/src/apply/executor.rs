@@ -102,8 +102,8 @@ impl Datapath {
             }
             match self.act(&action) {
                 Ok(()) => {
-                    if is_news(&action) {
-                        info!("{action}");
+                    if let Some(news) = action.news() {
+                        info!("{news}");
                     } else {
                         debug!("{action}");
                     }
@@ -362,11 +362,6 @@ fn comes_anew(action: &Action) -> bool {
         action,
         Action::AddDevice { .. } | Action::Attach { .. } | Action::AttachLoopback { .. } | Action::AttachVip { .. }
     )
-}
-
-/// Whether an operator wants to read of it; the rest follows from the containers' coming and going.
-fn is_news(action: &Action) -> bool {
-    matches!(action, Action::SetSwitches { .. })
 }
 
 /// Whether an action lets flows be used or learned that were not.

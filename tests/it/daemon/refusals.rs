@@ -162,6 +162,31 @@ fn a_second_daemon_is_8_and_the_first_goes_on() {
     assert_eq!(Marks::of(topo.host()), marks);
 }
 
+/// Two on the same interfaces would each take the other's programs for somebody else's.
+#[test]
+fn a_second_daemon_with_other_directories_is_8_and_the_first_goes_on() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let mut first = NetfastProc::start(topo.host(), Options::no_runtime()).expect("the first starts");
+    let marks = Marks::of(topo.host());
+    let second = NetfastProc::prepare(topo.host(), Options::no_runtime()).expect("prepared");
+    let mut command = second.command(&["run", "--runtime", "none"]);
+    let done = cmd::finish(&mut command, LIMIT).expect("it ends");
+    let pid = format!("process {}", first.pid().expect("it runs"));
+    let run_dir = format!("--run-dir {}", first.run_dir().display());
+    Refused { done }.with(8, &["another netfast works", &pid, &run_dir]);
+    assert_eq!(Marks::of(topo.host()), marks);
+    assert!(!second.pin_dir().exists(), "pins are left");
+
+    // The mark goes with the process, however that ends.
+    first.stop(nix::sys::signal::Signal::SIGKILL).expect("killed");
+    first.detach().expect("detach");
+    let mut second = second;
+    second.launch().expect("it starts now");
+}
+
 #[test]
 fn a_pin_directory_elsewhere_is_5() {
     if !needs(&NEEDS) {
