@@ -32,6 +32,8 @@ pub(super) struct Waiting<'a> {
     patience: Option<Instant>,
     /// What is waited for, and why.
     status: String,
+    /// The service manager takes it for started, and wants signs of life from then on.
+    is_up: bool,
 }
 
 impl<'a> Waiting<'a> {
@@ -48,6 +50,7 @@ impl<'a> Waiting<'a> {
             signals,
             service,
             status: "waiting for the container runtime".into(),
+            is_up: false,
         }
     }
 
@@ -87,11 +90,18 @@ impl<'a> Waiting<'a> {
         }
     }
 
+    fn up(&mut self) {
+        self.service.ready(self.status.clone());
+        self.is_up = true;
+    }
+
     /// Waits for something, obeys signals and shows signs of life meanwhile.
     async fn alive<T>(&mut self, what: impl Future<Output = T>) -> Next<T> {
         let mut what = pin!(what);
         loop {
-            self.service.beat();
+            if self.is_up {
+                self.service.beat();
+            }
             let patience = self.patience;
             let late = async {
                 match patience {
@@ -113,16 +123,16 @@ impl<'a> Waiting<'a> {
                             Ok(new) => *self.config = new,
                             Err(error) => error!("the configuration stays as it was: {:#}", anyhow::Error::new(error)),
                         }
-                        self.service.ready(self.status.clone());
+                        self.up();
                         // Perhaps of another runtime.
                         return Next::Again;
                     }
                 },
                 () = late => {
                     self.patience = None;
-                    self.service.ready(self.status.clone());
+                    self.up();
                 }
-                () = self.service.beat_due() => {}
+                () = self.service.beat_due(), if self.is_up => {}
             }
         }
     }

@@ -149,14 +149,16 @@ fn a_runtime_that_does_not_answer_is_waited_for() {
     let waiting = "STATUS=waiting for the container runtime: ";
     let (first, _) = manager.await_message(waiting);
     assert!(!first.contains("READY"), "{first}");
-    let (ready, before) = manager.await_message("READY=1");
+    let (ready, _) = manager.await_message("READY=1");
     assert!(ready.contains(waiting) && ready.contains("docker.sock"), "{ready}");
     assert!(
         begin.elapsed() >= Duration::from_secs(4),
         "ready after {:?}",
         begin.elapsed()
     );
-    assert!(before.iter().any(|message| message.contains("WATCHDOG")), "{before:?}");
+    for _ in 0..5 {
+        manager.await_message("WATCHDOG=1");
+    }
     assert!(!netfast.run_dir().join("state.json").exists());
     let status = netfast.try_verb(&["status"]).expect("it ends");
     assert_eq!(status.status.code(), Some(7), "{}", status.stderr);
