@@ -44,7 +44,7 @@ Exit codes:
   3  the configuration file is wrong
   4  privileges are missing
   5  the kernel lacks something that netfast needs
-  6  Docker is not reachable at start
+  6  Docker is not reachable at start, and is not waited for (run --wait)
   7  netfast is not running here and nothing of it is attached
   8  another netfast runs with the same --run-dir, or on the same interfaces with others
 

@@ -34,10 +34,10 @@ pub struct ReportArgs {
 #[command(next_help_heading = "Options of every command")]
 pub struct Dirs {
     /// Directory in bpffs for pinned programs and tables
-    #[arg(long, global = true, value_name = "DIR", env = "NETFAST_PIN_DIR", default_value = DEFAULT_PIN_DIR)]
+    #[arg(long, global = true, value_name = "DIR", env = "NETFAST_PIN_DIR", hide_env_values = true, default_value = DEFAULT_PIN_DIR)]
     pub pin_dir: PathBuf,
     /// Directory for the daemon's lock and state
-    #[arg(long, global = true, value_name = "DIR", env = "NETFAST_RUN_DIR", default_value = DEFAULT_RUN_DIR)]
+    #[arg(long, global = true, value_name = "DIR", env = "NETFAST_RUN_DIR", hide_env_values = true, default_value = DEFAULT_RUN_DIR)]
     pub run_dir: PathBuf,
 }
 

@@ -245,6 +245,19 @@ fn a_wrong_configuration_on_reload_changes_nothing() {
     assert_eq!(revalidate(), 500_000_000);
     reload("revalidate_ms = 250\n");
     cmd::poll("it is taken", LIMIT, || (revalidate() == 250_000_000).then_some(())).expect("the new interval");
+    // In words, for whoever reads the log.
+    let log = netfast.log();
+    for said in [
+        concat!(
+            "netfast ",
+            env!("CARGO_PKG_VERSION"),
+            " starts; configuration: revalidate 500 ms, runtime none"
+        ),
+        "fast path on, learning after 3 packets of each direction",
+        "configuration reloaded: revalidate 500 ms -> 250 ms",
+    ] {
+        assert!(log.contains(said), "no {said:?} in {log}");
+    }
 }
 
 #[test]
