@@ -16,6 +16,14 @@ const NAME: &str = "netfast";
 /// Commands for administrators (man-pages(7)).
 const SECTION: &str = "8";
 
+/// zsh reads the file when it completes for the first time, as the body of the function that is to do it (zshcompsys(1)):
+/// what the file defines has to be called then.
+const ZSH_FIRST: &str = "
+if [ \"$funcstack[1]\" = \"_netfast\" ]; then
+    _clap_dynamic_completer_netfast \"$@\"
+fi
+";
+
 fn main() -> ExitCode {
     let Some(dir) = env::args_os().nth(1) else {
         return fail("usage: generate DIR");
@@ -40,6 +48,9 @@ fn generate(dir: &Path) -> io::Result<()> {
     for (shell, file) in shells {
         let mut script = Vec::new();
         shell.write_registration("COMPLETE", NAME, NAME, NAME, &mut script)?;
+        if shell.is("zsh") {
+            script.extend_from_slice(ZSH_FIRST.as_bytes());
+        }
         fs::write(completions.join(file), script)?;
     }
     let mut command = cli::command();
