@@ -104,6 +104,13 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let _lock = Lock::take(&settings.run_dir)?;
     instance::check_free(&settings.pin_dir, &settings.run_dir)?;
     let _alone = Alone::take()?;
+    for (pins, run) in instance::left_beside(&settings.pin_dir) {
+        let (pins, run) = (pins.display(), run.display());
+        warn!(
+            "what a netfast with other directories has left is attached to these interfaces, too: `netfast detach --pin-dir \
+             {pins} --run-dir {run}` removes it"
+        );
+    }
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;
     let before = State::read(&settings.run_dir).unwrap_or_else(|error| {
         warn!("{:#}; it is written anew", anyhow::Error::new(error));

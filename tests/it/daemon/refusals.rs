@@ -182,9 +182,15 @@ fn a_second_daemon_with_other_directories_is_8_and_the_first_goes_on() {
 
     // The mark goes with the process, however that ends.
     first.stop(nix::sys::signal::Signal::SIGKILL).expect("killed");
-    first.detach().expect("detach");
     let mut second = second;
     second.launch().expect("it starts now");
+    let left = format!("`netfast detach --pin-dir {} --run-dir ", first.pin_dir().display());
+    assert!(second.log().contains(&left), "{}", second.log());
+    first.detach().expect("what it left goes");
+    second.stop(nix::sys::signal::Signal::SIGTERM).expect("it ends");
+    let before = second.log().len();
+    second.launch().expect("it starts again");
+    assert!(!second.log()[before..].contains(&left), "{}", second.log());
 }
 
 #[test]
