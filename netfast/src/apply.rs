@@ -48,7 +48,7 @@ pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
 pub use facts::foreign;
 pub use object::OBJECT;
-pub use remove::{Remains, answers, other_abis, remove, remove_own};
+pub use remove::{Remains, answers, find, other_abis, remove, remove_own};
 
 use crate::{
     diff::{Attachment, Hook, Realized, RealizedDevice, Target},
@@ -130,7 +130,7 @@ impl Datapath {
         datapath.adopt()?;
         if let Err(error) = datapath.watch_queues() {
             let text = format!("{:#}", anyhow::Error::new(error));
-            warn!("packets handed to user space cannot be told apart: {text}");
+            warn!("{}", without_queue_watch(&text));
             datapath.queue_watch_error = Some(text);
         }
         datapath.facts.queue_watch = datapath.queue_watch_error.is_none();
@@ -373,4 +373,28 @@ pub enum ApplyError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What it means that the kernel does not let `nf_queue` be watched (fentry). The rest of `text` is the verifier's log.
+fn without_queue_watch(text: &str) -> String {
+    let why = text.lines().next().unwrap_or_default();
+    format!(
+        "packets that user space holds (NFQUEUE) cannot be told apart: no flow is learned while a program listens on a queue \
+         ({why})"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_fentry_is_said_with_its_consequence_and_without_the_verifier_s_log() {
+        let said = without_queue_watch("cannot load the program queued: EINVAL\n0: R1=ctx()\nprocessed 0 insns");
+        assert!(
+            said.contains("no flow is learned while a program listens on a queue") && said.contains("EINVAL"),
+            "{said}"
+        );
+        assert!(!said.contains("processed"), "{said}");
+    }
 }

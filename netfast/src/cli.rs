@@ -3,12 +3,14 @@
 //! Each command is one file below, with one function `run` that gets its arguments as typed and returns a
 //! [`CliError`]. Errors inside the library are typed; they become text here, at the edge, and nowhere else.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 pub mod aliases;
+mod args;
 pub mod check;
+pub mod complete;
 pub mod config;
 pub mod detach;
 pub mod error;
@@ -23,12 +25,8 @@ pub mod status;
 pub mod top;
 pub mod trace;
 
+pub use args::*;
 pub use error::{CliError, Exit, Fail, Said};
-
-/// Where the pins are by default.
-pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/netfast";
-/// Where lock and state are by default.
-pub const DEFAULT_RUN_DIR: &str = "/run/netfast";
 
 const LONG_ABOUT: &str = "\
 Moves the packets of containers through the host in one hop.
@@ -46,13 +44,15 @@ Exit codes:
   3  the configuration file is wrong
   4  privileges are missing
   5  the kernel lacks something that netfast needs
-  6  Docker is not reachable at start
+  6  Docker is not reachable at start, and is not waited for (run --wait)
   7  netfast is not running here and nothing of it is attached
-  8  another netfast runs with the same --run-dir
+  8  another netfast runs with the same --run-dir, or on the same interfaces with others
 
 Environment:
-  NETFAST_LOG  what is logged to stderr, as tracing filters: info (the default of `run`), debug,
-               netfast::observe=trace, ...
+  NETFAST_LOG      what is logged to stderr, as tracing filters: info (the default of `run`),
+                   debug, netfast::observe=trace, ...
+  NETFAST_PIN_DIR  --pin-dir, where it is not given
+  NETFAST_RUN_DIR  --run-dir, where it is not given
 
 Start with `netfast check`: it says whether this host can run netfast, and changes nothing.";
 
@@ -65,10 +65,14 @@ Start with `netfast check`: it says whether this host can run netfast, and chang
     long_about = LONG_ABOUT,
     after_long_help = AFTER_HELP,
     after_help = "Longer help, exit codes, environment: netfast --help",
-    max_term_width = 100,
-    disable_help_subcommand = true
+    max_term_width = 100
 )]
 struct Cli {
+    /// Print JSON, with stable keys, instead of text (as --json after the command does)
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    dirs: Dirs,
     #[command(subcommand)]
     command: Command,
 }
@@ -91,8 +95,10 @@ pub enum Command {
     /// on the fast one (what it received on the slow path is in the senders' lines). A packet that the kernel has
     /// merged from many (GSO, GRO) counts as one. Counters begin when netfast is attached, and survive its restarts.
     ///
+    /// The first line is the verdict. With the name of a network or a container, only that is shown.
+    ///
     /// Works while netfast is attached, also when the daemon itself is not running; exits with 7 otherwise.
-    Status(ReportArgs),
+    Status(StatusArgs),
     /// Watch rates: containers, flows, and why packets are slow
     ///
     /// Reads the same tables as `status`, every few seconds, and shows packets and bits per second of both paths: in
@@ -119,12 +125,13 @@ pub enum Command {
     /// Show packets as they enter, with what became of each: fast, or slow and why
     ///
     /// Sees packets on the fast path too, which tcpdump on a bridge or on the host's side of a veth does not. FILTER is
-    /// words that a packet has to fulfil, all of them: tcp, udp, icmp, fast, slow, host ADDRESS, port NUMBER, reason
-    /// NAME; addresses and ports are those with which it enters. With --pcap the first 160 bytes of each packet go to
-    /// a file for tcpdump or Wireshark, with the verdict as its comment; "-" is standard output, for `| tcpdump -r -`.
+    /// as tcpdump's: tcp, udp, icmp, host ADDRESS or CONTAINER, net NETWORK, port NUMBER, the last three after src or dst
+    /// or neither, joined by and, or, not and brackets; and fast, slow, reason NAME. Without a word in between it is and.
+    /// Addresses and ports are those with which a packet enters, protocols and ports those of IPv4. With --pcap the first 160 bytes of each packet go to a
+    /// file for tcpdump or Wireshark, with the verdict as its comment; "-" is standard output, for `| tcpdump -r -`.
     ///
     /// While nobody traces, it costs nothing. What is left out, by --sample, by --limit, or because the reader was too
-    /// slow, is counted and told at the end.
+    /// slow, is counted and told at the end. --limit is before or, not, net, src and dst, of which the programs know nothing.
     Trace(TraceArgs),
     /// Say whether a container's traffic goes fast, and if not, why
     ///
@@ -151,240 +158,140 @@ pub enum Command {
     ///
     /// Flows stop being used first, so every connection continues on the slow path. Then programs and pins are removed
     /// and changed sysctls restored. A running daemon is asked to stop first. Doing it again does nothing.
-    Detach(ReportArgs),
+    Detach(DetachArgs),
+    /// Print the version
+    Version(ReportArgs),
 }
 
-/// Where this instance keeps its things; several can run on one machine, in network namespaces of their own.
-#[derive(Args, Clone, Debug)]
-pub struct Dirs {
-    /// Directory in bpffs for pinned programs and tables
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR)]
-    pub pin_dir: PathBuf,
-    /// Directory for the daemon's lock and state
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    pub run_dir: PathBuf,
-}
-
-/// The container runtime to follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RuntimeArg {
-    /// Docker, or anything that speaks its API
-    Docker,
-    /// None: every bridge port with a veth is taken for a container
-    None,
-}
-
-/// What overrides the configuration file.
-#[derive(Args, Clone, Debug, Default)]
-pub struct ConfigArgs {
-    /// Configuration file (TOML); what is given here on the command line overrides it
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Container runtime to follow [default: docker]
-    #[arg(long, value_enum, value_name = "RUNTIME", hide_possible_values = false)]
-    pub runtime: Option<RuntimeArg>,
-    /// Where Docker's API is.
-    #[arg(
-        long,
-        value_name = "URL",
-        help = "Docker's API [default: unix:///var/run/docker.sock]"
-    )]
-    pub docker_host: Option<String>,
-    /// Interface that leads off the host; may be given more than once [default: found by address, route and kind]
-    #[arg(long = "uplink", value_name = "IF")]
-    pub uplinks: Vec<String>,
-}
-
-/// Arguments of `run`.
-#[derive(Args, Clone, Debug)]
-pub struct RunArgs {
-    /// What overrides the configuration file.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Where this instance keeps its things.
-    #[command(flatten)]
-    pub dirs: Dirs,
-}
-
-/// Arguments of commands that only report.
-#[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
-    /// Print JSON, with stable keys, instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// Where this instance keeps its things.
-    #[command(flatten)]
-    pub dirs: Dirs,
-}
-
-/// Arguments of `networks`.
-#[derive(Args, Clone, Debug)]
-pub struct NetworksArgs {
-    /// Name of a network, or the beginning of its ID
-    #[arg(value_name = "NAME")]
-    pub name: Option<String>,
-    /// What every report takes.
-    #[command(flatten)]
-    pub report: ReportArgs,
-}
-
-/// Arguments of `aliases`.
-#[derive(Args, Clone, Debug)]
-pub struct AliasesArgs {
-    /// Only this name, in detail
-    #[arg(value_name = "NAME")]
-    pub name: Option<String>,
-    /// What every report takes.
-    #[command(flatten)]
-    pub report: ReportArgs,
-}
-
-/// Arguments of `flows`.
-#[derive(Args, Clone, Debug)]
-pub struct FlowsArgs {
-    /// Only flows to or from this container
-    #[arg(long, value_name = "NAME")]
-    pub container: Option<String>,
-    /// Show at most this many flows; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub limit: usize,
-    /// What every report takes.
-    #[command(flatten)]
-    pub report: ReportArgs,
-}
-
-/// Arguments of `top`.
-#[derive(Args, Clone, Debug)]
-pub struct TopArgs {
-    /// Seconds between two looks, 0.2 to 60
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
-    pub interval: f64,
-    /// Where this instance keeps its things.
-    #[command(flatten)]
-    pub dirs: Dirs,
-}
-
-fn interval(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.2..=60.0).contains(&seconds) {
-        Ok(seconds)
-    } else {
-        Err("0.2 to 60 seconds".into())
+impl Command {
+    /// Whether JSON was asked for after the command's name; `None` of a command that prints no report.
+    const fn json(&self) -> Option<bool> {
+        match self {
+            Self::Run(_) | Self::Top(_) => None,
+            Self::Status(StatusArgs { report, .. })
+            | Self::Networks(NetworksArgs { report, .. })
+            | Self::Aliases(AliasesArgs { report, .. })
+            | Self::Flows(FlowsArgs { report, .. })
+            | Self::Trace(TraceArgs { report, .. })
+            | Self::Explain(ExplainArgs { report, .. })
+            | Self::Check(CheckArgs { report, .. })
+            | Self::Config(ConfigCommand::Check(ConfigCheckArgs { report, .. }))
+            | Self::Detach(DetachArgs { report, .. })
+            | Self::Version(report) => Some(report.json),
+        }
     }
-}
-
-/// Arguments of `trace`.
-#[derive(Args, Clone, Debug)]
-pub struct TraceArgs {
-    /// What a packet has to fulfil, in words
-    #[arg(value_name = "FILTER")]
-    pub filter: Vec<String>,
-    /// Only packets that enter or leave by an interface of this container
-    #[arg(long, value_name = "NAME")]
-    pub container: Option<String>,
-    /// Show one of N packets, chosen by chance
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub sample: u32,
-    /// Show at most N packets a second on each CPU; 100000 at most
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub limit: u32,
-    /// End after this many packets; 0 for no end
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub count: u64,
-    /// End after this time
-    #[arg(long, value_name = "SECONDS")]
-    pub seconds: Option<f64>,
-    /// Write the packets to a file, as pcapng; "-" is standard output
-    #[arg(long, value_name = "FILE")]
-    pub pcap: Option<PathBuf>,
-    /// Print JSON, one object for each packet, instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// Where this instance keeps its things.
-    #[command(flatten)]
-    pub dirs: Dirs,
-}
-
-/// Arguments of `explain`.
-#[derive(Args, Clone, Debug)]
-pub struct ExplainArgs {
-    /// Name of a container, or the beginning of its ID
-    #[arg(value_name = "CONTAINER", required_unless_present = "reason")]
-    pub container: Option<String>,
-    /// Where to: an address or a container, with a port or without ([IPV6]:PORT)
-    #[arg(value_name = "DEST[:PORT[/tcp|/udp]]", requires = "container")]
-    pub destination: Option<String>,
-    /// Explain a reason by its name instead; "all" for all of them
-    #[arg(long, value_name = "NAME", conflicts_with = "container")]
-    pub reason: Option<String>,
-    /// What every report takes.
-    #[command(flatten)]
-    pub report: ReportArgs,
-}
-
-/// Arguments of `check`.
-#[derive(Args, Clone, Debug)]
-pub struct CheckArgs {
-    /// What `run` would be given.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// What every report takes.
-    #[command(flatten)]
-    pub report: ReportArgs,
-}
-
-/// What can be done with a configuration file.
-#[derive(Clone, Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Say whether a configuration file is right, and what would be in force with it
-    ///
-    /// Keys that are unknown, values of a wrong type and values out of their range are errors. Whether interfaces and
-    /// networks that it names exist is not looked at: `netfast check --config FILE` does that. Exits with 0 or 3.
-    Check(ConfigCheckArgs),
-}
-
-/// Arguments of `config check`.
-#[derive(Args, Clone, Debug)]
-pub struct ConfigCheckArgs {
-    /// The file (TOML)
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Print JSON, with stable keys, instead of text
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// The whole command line, for manuals and completions.
 pub fn command() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
+    Cli::command()
 }
 
 /// Understands a command line. The error is help, the version, or what is wrong with it.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Said> {
-    Ok(Cli::try_parse_from(args)?.command)
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Global), Said> {
+    let Cli { json, dirs, command } = Cli::try_parse_from(args)?;
+    let json = match (json, command.json()) {
+        (true, None) => {
+            let text = "this command prints no report, so --json says nothing to it";
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, text).into());
+        }
+        (before, after) => before || after.unwrap_or_default(),
+    };
+    Ok((command, Global { json, dirs }))
 }
 
 /// Runs a command to its end.
-pub fn run(command: &Command) -> Result<(), CliError> {
+pub fn run(command: &Command, global: &Global) -> Result<(), CliError> {
     logging::init(matches!(command, Command::Run(_)))?;
     match command {
-        Command::Run(args) => run::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Networks(args) => networks::run(args),
-        Command::Aliases(args) => aliases::run(args),
-        Command::Flows(args) => flows::run(args),
-        Command::Top(args) => top::run(args),
-        Command::Trace(args) => trace::run(args),
-        Command::Explain(args) => explain::run(args),
-        Command::Check(args) => check::run(args),
-        Command::Config(ConfigCommand::Check(args)) => config::check(args),
-        Command::Detach(args) => detach::run(args),
+        Command::Run(args) => run::run(args, global),
+        Command::Status(args) => status::run(args, global),
+        Command::Networks(args) => networks::run(args, global),
+        Command::Aliases(args) => aliases::run(args, global),
+        Command::Flows(args) => flows::run(args, global),
+        Command::Top(args) => top::run(args, global),
+        Command::Trace(args) => trace::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
+        Command::Check(args) => check::run(args, global),
+        Command::Config(ConfigCommand::Check(args)) => config::check(args, global),
+        Command::Detach(args) => detach::run(args, global),
+        Command::Version(_) => version(global),
     }
+}
+
+fn version(global: &Global) -> Result<(), CliError> {
+    let version = env!("CARGO_PKG_VERSION");
+    let report = serde_json::json!({ "version": version });
+    output::print_report(global.json, &report, |_| format!("netfast {version}\n"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    fn parsed(args: &[&str]) -> (Command, Global) {
+        parse(args.iter().map(OsString::from)).unwrap_or_else(|said| panic!("{args:?}: {said:?}"))
+    }
+
+    #[test]
+    fn what_holds_for_every_command_stands_before_it_or_after_it() {
+        for args in [
+            &["netfast", "--json", "--pin-dir", "/p", "--run-dir", "/r", "status"][..],
+            &["netfast", "status", "--json", "--pin-dir", "/p", "--run-dir", "/r"],
+            &["netfast", "--pin-dir", "/p", "status", "--run-dir", "/r", "--json"],
+            &[
+                "netfast",
+                "--run-dir",
+                "/r",
+                "--json",
+                "config",
+                "check",
+                "/file",
+                "--pin-dir",
+                "/p",
+            ],
+        ] {
+            let (_, global) = parsed(args);
+            assert!(global.json, "{args:?}");
+            assert_eq!(
+                (global.dirs.pin_dir, global.dirs.run_dir),
+                (PathBuf::from("/p"), PathBuf::from("/r")),
+                "{args:?}"
+            );
+        }
+        assert!(parse(["netfast", "--json", "top"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn help_and_version_are_commands_too() {
+        for args in [
+            &["netfast", "help", "trace"][..],
+            &["netfast", "help", "config", "check"],
+        ] {
+            let said = parse(args.iter().map(OsString::from)).expect_err("help");
+            assert!(format!("{said:?}").contains("Usage"), "{said:?}");
+        }
+        assert!(matches!(parsed(&["netfast", "version"]).0, Command::Version(_)));
+    }
+
+    #[test]
+    fn the_names_of_tcpdump_s_options_are_known() {
+        let (command, _) = parsed(&[
+            "netfast", "trace", "-c", "3", "-w", "-", "-n", "-i", "web", "not", "port", "22",
+        ]);
+        let Command::Trace(args) = command else {
+            panic!("not trace")
+        };
+        assert_eq!((args.count, args.pcap, args.numeric), (3, Some("-".into()), true));
+        assert_eq!((args.container.as_deref(), args.filter.len()), (Some("web"), 3));
+        let (command, _) = parsed(&["netfast", "status", "--watch", "web"]);
+        let Command::Status(args) = command else {
+            panic!("not status")
+        };
+        assert_eq!((args.watch, args.name.as_deref()), (Some(2.0), Some("web")));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -393,13 +300,13 @@ mod tests {
 
     #[test]
     fn options_are_unset_unless_typed_so_that_the_file_applies() {
-        let Ok(Command::Run(args)) = parse(["netfast", "run"].map(OsString::from)) else {
+        let (Command::Run(args), global) = parsed(&["netfast", "run"]) else {
             panic!("not run")
         };
         assert!(args.config.config.is_none() && args.config.runtime.is_none() && args.config.docker_host.is_none());
         assert!(args.config.uplinks.is_empty());
-        assert_eq!(args.dirs.pin_dir, PathBuf::from(DEFAULT_PIN_DIR));
-        assert_eq!(args.dirs.run_dir, PathBuf::from(DEFAULT_RUN_DIR));
+        assert_eq!(global.dirs.pin_dir, PathBuf::from(DEFAULT_PIN_DIR));
+        assert_eq!(global.dirs.run_dir, PathBuf::from(DEFAULT_RUN_DIR));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub mod alone;
 pub mod detach;
 mod error;
 pub mod health;
@@ -22,25 +23,29 @@ mod retry;
 mod service;
 mod signals;
 mod sync;
+mod wait;
+mod words;
 
 pub use error::DaemonError;
 
 use crate::{
     apply::{self, Datapath, Mode},
-    config::{AliasMode, Config, ConfigError, RawConfig, Runtime, VipPool},
+    config::{AliasMode, Config, ConfigError, RawConfig, VipPool},
     exporter::{Exporter, Source},
-    observe::{Change, Observer, ObserverConfig},
+    observe::{Change, Observer},
     plan::{Facts, plan},
     probe,
     state::State,
     world::{RuntimeState, World},
 };
+use alone::Alone;
 use health::Health;
 use lock::Lock;
 use retry::Backoff;
 use service::Service;
 use signals::{Order, Signals};
 use sync::{Pass, Sync};
+use wait::Waiting;
 
 /// After a hint, more are waited for: a container's start makes dozens within a few milliseconds.
 const GATHER: Duration = Duration::from_millis(10);
@@ -77,6 +82,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Attach as kernels before 6.6 do, also where tcx exists.
     pub without_tcx: bool,
+    /// Wait for a container runtime that does not answer at the start.
+    pub wait: bool,
 }
 
 impl Settings {
@@ -87,22 +94,34 @@ impl Settings {
 
 /// Runs until SIGINT or SIGTERM. On an error at the start, nothing stays attached that was not before.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
-    let config = settings.config()?;
+    let mut config = settings.config()?;
     let version = env!("CARGO_PKG_VERSION");
-    info!("netfast {version} starts; configuration: {}", in_words(&config));
+    info!(
+        "netfast {version} starts; configuration: {}",
+        words::configuration(&config)
+    );
     let features = probe::required(&settings.pin_dir, &settings.run_dir)?;
     let _lock = Lock::take(&settings.run_dir)?;
+    instance::check_free(&settings.pin_dir, &settings.run_dir)?;
+    let _alone = Alone::take()?;
+    for (pins, run) in instance::left_beside(&settings.pin_dir) {
+        let (pins, run) = (pins.display(), run.display());
+        warn!(
+            "what a netfast with other directories has left is attached to these interfaces, too: `netfast detach --pin-dir \
+             {pins} --run-dir {run}` removes it"
+        );
+    }
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;
     let before = State::read(&settings.run_dir).unwrap_or_else(|error| {
         warn!("{:#}; it is written anew", anyhow::Error::new(error));
         None
     });
-    let docker_host = (config.runtime == Runtime::Docker).then(|| config.docker_host.clone());
-    let (observer, hints) = Observer::start(ObserverConfig {
-        docker_host,
-        ..ObserverConfig::default()
-    })
-    .await?;
+    let mut service = Service::new();
+    let waiting = Waiting::new(&settings, &mut config, &mut signals, &mut service);
+    let Some((observer, hints)) = waiting.observer().await? else {
+        info!("stopped before the container runtime answered; what is attached stays attached");
+        return Ok(());
+    };
     let world = observer.snapshot().await?;
     let first = plan(&world, &config, &Facts::default());
     // With another pool, or virtual addresses for all, the operator has asked for it.
@@ -119,7 +138,6 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     }
     let tcx = features.tcx && !settings.without_tcx;
     let mode = if tcx { Mode::Tcx } else { Mode::Clsact };
-    instance::check_free(&settings.pin_dir, &settings.run_dir)?;
     let datapath = Datapath::open(&settings.pin_dir, &settings.run_dir, config.flows, mode)?;
     info!(
         "the flow table has {} places and takes {} MiB of kernel memory; programs are attached by {}",
@@ -137,7 +155,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         backoff: Backoff::default(),
         health: Health::default(),
         exporter: None,
-        service: Service::new(),
+        service,
         phase: Phase::Starting(Instant::now() + PATIENCE),
     };
     #[cfg(feature = "bpf-log")]
@@ -394,13 +412,14 @@ impl Daemon {
         if (new.runtime, &new.docker_host, new.flows) != (old.runtime, &old.docker_host, old.flows) {
             warn!("runtime, docker_host and flows take effect at the next start");
         }
-        self.config = Config {
+        let new = Config {
             runtime: old.runtime,
             docker_host: old.docker_host.clone(),
             flows: old.flows,
             ..new
         };
-        info!("configuration: {}", in_words(&self.config));
+        info!("configuration reloaded: {}", words::changes(old, &new));
+        self.config = new;
     }
 
     fn stop(&mut self) {
@@ -410,8 +429,4 @@ impl Daemon {
         }
         info!("stopped; what is attached stays attached (`netfast detach` removes it)");
     }
-}
-
-fn in_words(config: &Config) -> String {
-    serde_json::to_string(config).unwrap_or_else(|error| error.to_string())
 }

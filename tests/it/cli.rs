@@ -54,6 +54,58 @@ fn help_goes_to_stdout_and_says_what_the_exit_codes_mean() {
 }
 
 #[test]
+fn help_and_version_are_commands_and_every_option_may_come_first() {
+    let help = finish(&mut netfast(&["help", "trace"]));
+    assert_eq!((code(&help), help.stderr.as_str()), (0, ""));
+    assert!(help.stdout.contains("Usage: netfast trace"), "{}", help.stdout);
+    let (long, short) = (finish(&mut netfast(&["--version"])), finish(&mut netfast(&["version"])));
+    assert_eq!((code(&short), &short.stdout), (0, &long.stdout));
+    let json = finish(&mut netfast(&["--json", "version"]));
+    let json: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(
+        long.stdout.trim(),
+        format!("netfast {}", json["version"].as_str().expect("a version"))
+    );
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8");
+    let typed = finish(&mut netfast(&[
+        "--json",
+        "--run-dir",
+        path,
+        "--pin-dir",
+        path,
+        "status",
+    ]));
+    let said = finish(
+        netfast(&["status"])
+            .env("NETFAST_RUN_DIR", path)
+            .env("NETFAST_PIN_DIR", path),
+    );
+    for done in [typed, said] {
+        assert_eq!(code(&done), 7, "{}", done.stderr);
+        assert!(
+            done.stderr.contains(&format!("(pins: {path}, state: {path})")),
+            "{}",
+            done.stderr
+        );
+    }
+    // What is typed goes before the environment, wherever it stands.
+    let both = finish(
+        netfast(&["--run-dir", path, "status", "--pin-dir", path])
+            .env("NETFAST_RUN_DIR", "/nonexistent")
+            .env("NETFAST_PIN_DIR", "/nonexistent"),
+    );
+    assert!(
+        both.stderr.contains(&format!("(pins: {path}, state: {path})")),
+        "{}",
+        both.stderr
+    );
+    let none = finish(&mut netfast(&["--json", "run"]));
+    assert_eq!(code(&none), 2, "{}", none.stderr);
+}
+
+#[test]
 fn a_wrong_command_line_is_2_and_says_what_is_wrong() {
     for (args, said) in [
         (&["statsu"][..], "'statsu'"),
@@ -61,7 +113,7 @@ fn a_wrong_command_line_is_2_and_says_what_is_wrong() {
         (&["run", "--runtime", "podman"], "'podman'"),
         (&["flows", "--limit", "many"], "'many'"),
         (&["run", "--config"], "--config"),
-        (&[], "Usage: netfast <COMMAND>"),
+        (&[], "Usage: netfast [OPTIONS] <COMMAND>"),
     ] {
         let done = finish(&mut netfast(args));
         assert_eq!((code(&done), done.stdout.as_str()), (2, ""), "{args:?}");

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 /// What marks of netfast a host's namespace can bear.
 #[derive(Debug, PartialEq, Eq)]
-struct Marks {
+pub struct Marks {
     /// Programs on tcx.
     programs: BTreeSet<String>,
     /// Queueing disciplines, as `tc qdisc` lists them.
@@ -36,7 +36,8 @@ struct Marks {
 }
 
 impl Marks {
-    fn of(host: &NetNs) -> Self {
+    /// Those that there are now.
+    pub fn of(host: &NetNs) -> Self {
         let lines = |text: String| text.lines().map(|line| line.trim().to_owned()).collect();
         Self {
             programs: programs(host).into_iter().collect(),

@@ -80,6 +80,7 @@ fn reports_of_a_docker_host() {
     let mut lab = lab();
     networks_are_what_docker_tells(&lab);
     status_says_who_is_fast_and_why_not(&lab);
+    traces_choose_by_containers_names(&lab);
     flows_are_listed_with_both_tuples(&lab);
     check_agrees(&lab);
     metrics_name_networks_and_containers(&lab);
@@ -205,6 +206,31 @@ fn status_says_who_is_fast_and_why_not(lab: &Lab) {
     );
 }
 
+/// By their addresses, as Docker tells them.
+fn traces_choose_by_containers_names(lab: &Lab) {
+    let server = lab.serve("web", "recv-hash");
+    let web = lab.host.container_ip("web", "bridge").expect("an address");
+    let words = [
+        "trace", "--json", "-c", "20", "src", "client", "and", "dst", "host", "web",
+    ];
+    let tracer = Background::start(&mut lab.netfast.command(&words)).expect("it starts");
+    thread::sleep(Duration::from_millis(500));
+    let line = format!("{} send-hash {web}:7000 --bytes 10000000 --back 1000000", lab.traffic);
+    lab.netns("client").sh(&line).expect("a transfer");
+    drop(server);
+    let done = tracer.wait(SEEN).expect("it ends by itself");
+    let packets: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(packets.len(), 20, "{}", done.stderr);
+    for packet in &packets {
+        assert_eq!(packet["destination"], format!("{web}:7000"), "{packet}");
+        assert_eq!(packet["enters"]["container"], "client", "{packet}");
+    }
+}
+
 fn flows_are_listed_with_both_tuples(lab: &Lab) {
     let sink = lab.serve("web", "udp-sink");
     let hash = lab.serve("web", "recv-hash");
@@ -303,7 +329,8 @@ fn reports_go_on_without_the_daemon(lab: &mut Lab) {
         (&false.into(), &true.into())
     );
     let text = lab.netfast.verb(&["status"]).expect("text");
-    assert!(text.starts_with("netfast is not running, but its fast path"), "{text}");
+    assert!(text.starts_with("attention: daemon not running; "), "{text}");
+    assert!(text.contains("\nnetfast is not running, but its fast path"), "{text}");
     assert!(lab.netfast.verb(&["networks"]).expect("networks").contains("backend"));
     lab.netfast.launch().expect("it takes over");
     let again = cmd::poll("in step", SEEN, || {

@@ -21,10 +21,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Rounds of kernel path and netfast in turn.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each measurement.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Let plain network namespaces play the containers even where a Docker engine could be started.
     #[arg(long)]
@@ -65,8 +65,8 @@ pub fn run(args: &Args) -> Result<()> {
     drop(lab);
     println!("\n{}", table(&samples, &plan.paths));
     println!(
-        "Medians of {} rounds of {} s each; the ratio is netfast to kernel, round by round. That of one TCP stream varies by \
-         chance (README, \"What you will notice\").",
+        "Medians of {} rounds of {} s each; the ratio is that of the two medians. That of one TCP stream varies by chance \
+         (README, \"What you will notice\").",
         args.rounds, args.seconds
     );
     let containers = if docker {
@@ -97,20 +97,56 @@ fn table(samples: &Samples, paths: &[Path]) -> String {
 }
 
 fn row(samples: &Samples, path: Path, figure: &Figure, has_ratio: bool) -> Vec<String> {
-    let cell = |variant| {
-        let spread = samples.spread(path, variant, figure.name);
-        spread.map_or_else(String::new, |spread| number(spread.median, figure))
+    let median = |variant| {
+        let spread = samples.spread(path, variant, figure.name)?;
+        Some(spread.median)
     };
-    let ratio = samples.ratio(path, Variant::Kernel, figure.name).filter(|_| has_ratio);
+    let (kernel, netfast) = (median(Variant::Kernel), median(Variant::Netfast));
+    let cell = |median: Option<f64>| median.map_or_else(String::new, |median| number(median, figure));
+    // Of what stands beside it: a median of the rounds' ratios may say something else.
+    let ratio = kernel.zip(netfast).filter(|(kernel, _)| has_ratio && *kernel > 0.0);
     vec![
         format!("  {}", figure.title),
         figure.unit.to_owned(),
-        cell(Variant::Kernel),
-        cell(Variant::Netfast),
-        ratio.map_or_else(String::new, |ratio| format!("{:.2}x", ratio.median)),
+        cell(kernel),
+        cell(netfast),
+        ratio.map_or_else(String::new, |(kernel, netfast)| format!("{:.2}x", netfast / kernel)),
     ]
 }
 
 fn say(what: &str) {
     eprintln!("demo: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::sample::Sample;
+
+    /// Three rounds whose ratios have another median (2) than the medians (5 and 4) have a ratio.
+    #[test]
+    fn the_ratio_is_that_of_the_medians_beside_it() {
+        let sample = |round, variant, value| Sample {
+            round,
+            path: Path::User,
+            variant,
+            values: [("tcp1_gbps".to_owned(), value)].into(),
+        };
+        let rounds = [(5.0, 4.0), (2.0, 4.0), (9.0, 18.0)].into_iter().zip(1..);
+        let samples = rounds.flat_map(|((kernel, netfast), round)| {
+            [
+                sample(round, Variant::Kernel, kernel),
+                sample(round, Variant::Netfast, netfast),
+            ]
+        });
+        let samples = Samples(samples.collect());
+        let of_rounds = samples.ratio(Path::User, Variant::Kernel, "tcp1_gbps");
+        assert!(
+            of_rounds.is_some_and(|spread| (spread.median - 2.0).abs() < 0.001),
+            "{of_rounds:?}"
+        );
+        let figure = FIGURES.into_iter().find(|figure| figure.name == "tcp1_gbps");
+        let row = row(&samples, Path::User, &figure.expect("a figure"), true);
+        assert_eq!(row[4], "0.80x", "{row:?}");
+    }
 }

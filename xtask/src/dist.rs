@@ -42,6 +42,9 @@ pub struct Parts {
     program: PathBuf,
 }
 
+/// Where the program goes, below the root directory.
+const PROGRAM: &str = "usr/bin/netfast";
+
 /// What goes where: below `target/dist` or the sources, then below the root directory.
 const FILES: [(From, &str, &str); 9] = [
     (
@@ -116,7 +119,7 @@ impl Parts {
 
     /// Lays out the files below `to`, with their modes.
     fn lay_out(&self, to: &Path) -> Result<()> {
-        place(&self.program, &to.join("usr/bin/netfast"), 0o755)?;
+        place(&self.program, &to.join(PROGRAM), 0o755)?;
         for (from, source, target) in FILES {
             let source = match from {
                 From::Sources => root().join(source),
@@ -261,6 +264,53 @@ fn size(dir: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The script, as dpkg runs it before a removal, where `netfast detach` does not work.
+    #[test]
+    fn a_failing_detach_does_not_block_the_removal() {
+        let script = fs::read_to_string(root().join("netfast/dist/deb/prerm")).expect("the script");
+        assert!(script.contains("/usr/bin/netfast detach"));
+        let script = script
+            .replace("/usr/bin/netfast", "sh -c 'echo broken >&2; exit 1' netfast")
+            .replace("systemctl", "true");
+        let run = |action| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, "prerm", action]);
+            command.output().expect("a shell")
+        };
+        let done = run("remove");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+        assert!(
+            said.contains("broken") && said.contains("still attached"),
+            "it is not silent: {said}"
+        );
+        assert!(run("upgrade").stderr.is_empty(), "an upgrade detaches nothing");
+    }
+
+    /// What the unit starts is where the package puts it, and where README says that it is put by hand.
+    #[test]
+    fn the_unit_starts_what_is_installed() {
+        let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
+        let unit = read("netfast/dist/netfast.service");
+        let started: Vec<&str> = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix("ExecStart=")?.split(' ').next())
+            .collect();
+        assert_eq!(started, [format!("/{PROGRAM}")]);
+        let readme = read("README.md");
+        let places: Vec<&str> = readme
+            .lines()
+            .filter(|line| line.contains("install target/release/netfast"))
+            .collect();
+        assert!(!places.is_empty(), "README tells no way by hand");
+        for place in places {
+            assert!(place.contains("target/release/netfast /usr/bin/"), "{place}");
+        }
+        // The way with the package comes before it.
+        let at = |text: &str| readme.find(text).unwrap_or_else(|| panic!("README has no {text:?}"));
+        assert!(at("systemctl enable --now netfast") < at("install target/release/netfast"));
+    }
 
     #[test]
     fn the_newest_symbol_version_counts() {

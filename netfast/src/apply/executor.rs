@@ -101,8 +101,8 @@ impl Datapath {
             }
             match self.act(&action) {
                 Ok(()) => {
-                    if is_news(&action) {
-                        info!("{action}");
+                    if let Some(news) = action.news() {
+                        info!("{news}");
                     } else {
                         debug!("{action}");
                     }
@@ -366,11 +366,6 @@ impl Unreachable {
 /// Whether an action adds something that nothing else waits for.
 fn comes_anew(action: &Action) -> bool {
     matches!(action, Action::AddDevice { .. } | Action::Attach { .. })
-}
-
-/// Whether an operator wants to read of it; the rest follows from the containers' coming and going.
-fn is_news(action: &Action) -> bool {
-    matches!(action, Action::SetSwitches { .. })
 }
 
 /// Whether an action lets flows be used or learned that were not.

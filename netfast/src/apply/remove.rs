@@ -31,6 +31,25 @@ pub fn remove(pin_dir: &Path) -> io::Result<Remains> {
     })
 }
 
+/// What [`remove`] would remove.
+pub fn find(pin_dir: &Path) -> io::Result<Remains> {
+    let mut found = Remains::default();
+    let ours = Pins::new(pin_dir);
+    for pins in ours
+        .exist()
+        .then_some(ours)
+        .into_iter()
+        .chain(Pins::of_other_abis(pin_dir)?)
+    {
+        if pins.of_other_namespace()? {
+            continue;
+        }
+        found.links += pins.links()?.len();
+        found.directories += 1;
+    }
+    Ok(found)
+}
+
 /// Removes what builds with this ABI have pinned, and nothing of others.
 pub fn remove_own(pin_dir: &Path) -> io::Result<Remains> {
     let ours = Pins::new(pin_dir);

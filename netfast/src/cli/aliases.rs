@@ -1,13 +1,13 @@
 //! `netfast aliases`.
 
 use crate::{
-    cli::{AliasesArgs, CliError, Exit, instance::Instance, output},
+    cli::{AliasesArgs, CliError, Exit, Global, instance::Instance, output},
     snapshot,
 };
 
 /// Prints which names several containers share, and who was given to clients.
-pub fn run(args: &AliasesArgs) -> Result<(), CliError> {
-    let dirs = &args.report.dirs;
+pub fn run(args: &AliasesArgs, global: &Global) -> Result<(), CliError> {
+    let dirs = &global.dirs;
     let instance = Instance::open(dirs)?;
     let state = instance.known_state(dirs)?;
     let mut aliases = snapshot::aliases(Some(state), &instance.tables, &instance.flows).map_err(anyhow::Error::new)?;
@@ -18,7 +18,7 @@ pub fn run(args: &AliasesArgs) -> Result<(), CliError> {
             return Err(CliError::message(Exit::Failed, message).remedy("`netfast aliases` lists the names that are."));
         }
     }
-    output::print_report(args.report.json, &aliases, |style| match args.name {
+    output::print_report(global.json, &aliases, |style| match args.name {
         Some(_) => aliases.render_details(style),
         None => aliases.render_list(style),
     })

@@ -7,7 +7,7 @@ use netfast_common::abi::Program;
 
 use crate::{
     apply::{self, trial},
-    cli::{CheckArgs, CliError, Exit, config, output, run::typed},
+    cli::{CheckArgs, CliError, Exit, Global, config, output, run::typed},
     config::{Config, Runtime},
     observe::{ObserveError, Observer, ObserverConfig},
     plan::{Desired, Facts, plan},
@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Looks at everything, prints it, and exits with what `netfast run` would exit with.
-pub fn run(args: &CheckArgs) -> Result<(), CliError> {
+pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
     let config = Config::load(args.config.config.as_deref(), typed(&args.config))
         .map_err(|error| CliError::new(Exit::BadConfig, error).remedy(config::REMEDY))?;
-    let dirs = &args.report.dirs;
+    let dirs = &global.dirs;
     let mut check = Check::default();
     for tried in probe::try_all(&dirs.pin_dir, &dirs.run_dir) {
         check.add_tried(&tried);
@@ -49,7 +49,7 @@ pub fn run(args: &CheckArgs) -> Result<(), CliError> {
                 .push(Line::new(Area::Host, Level::Fail, "netlink", error.to_string()));
         }
     }
-    output::print_report(args.report.json, &check, |style| check.render(style))?;
+    output::print_report(global.json, &check, |style| check.render(style))?;
     match check.fails_with {
         None => Ok(()),
         Some(exit) => Err(CliError::silent(exit)),

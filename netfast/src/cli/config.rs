@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use serde_json::{Map, Value};
 
 use crate::{
-    cli::{CliError, ConfigCheckArgs, Exit, output},
+    cli::{CliError, ConfigCheckArgs, Exit, Global, output},
     config::{Config, RawConfig},
 };
 
@@ -16,11 +16,11 @@ pub const REMEDY: &str = "The netfast.toml that comes with netfast (in /usr/shar
 const NOWHERE: &str = "";
 
 /// Reads the file as `netfast run` would, and prints what it comes to.
-pub fn check(args: &ConfigCheckArgs) -> Result<(), CliError> {
+pub fn check(args: &ConfigCheckArgs, global: &Global) -> Result<(), CliError> {
     let config = Config::load(Some(&args.file), RawConfig::default())
         .map_err(|error| CliError::new(Exit::BadConfig, error).remedy(REMEDY))?;
     let text = render(&config).context("cannot write the configuration")?;
-    output::print_report(args.json, &config, |_| text)
+    output::print_report(global.json, &config, |_| text)
 }
 
 /// One line per key, as the file would have it; the default of those that differ.

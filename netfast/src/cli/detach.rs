@@ -3,17 +3,49 @@
 use std::fmt::Write as _;
 
 use crate::{
-    cli::{CliError, Exit, ReportArgs, output, run::absolute},
+    cli::{CliError, DetachArgs, Exit, Global, output, run::absolute},
     daemon::{
-        detach::{DetachError, Detached, detach},
+        detach::{DetachError, Detached, detach, preview},
         lock::LockError,
     },
 };
 
 /// Runs the command.
-pub fn run(args: &ReportArgs) -> Result<(), CliError> {
-    let done = detach(&absolute(&args.dirs.pin_dir)?, &absolute(&args.dirs.run_dir)?)?;
-    output::print_report(args.json, &done, |_| text(&done))
+pub fn run(args: &DetachArgs, global: &Global) -> Result<(), CliError> {
+    let (pin_dir, run_dir) = (absolute(&global.dirs.pin_dir)?, absolute(&global.dirs.run_dir)?);
+    if args.dry_run {
+        let would = preview(&pin_dir, &run_dir)?;
+        return output::print_report(global.json, &would, |_| preview_text(&would));
+    }
+    let done = detach(&pin_dir, &run_dir)?;
+    output::print_report(global.json, &done, |_| text(&done))
+}
+
+fn preview_text(would: &Detached) -> String {
+    if would.is_nothing() {
+        return "Nothing of netfast is attached: there is nothing to do.\n".into();
+    }
+    let mut text = String::from("This is what `netfast detach` would do now; nothing is changed.\n");
+    let mut say = |line: String| writeln!(text, "{line}").expect("a String takes everything");
+    if let Some(pid) = would.stopped {
+        say(format!("Stop the daemon (process {pid})."));
+    }
+    say(format!("Remove {} links and their pins.", would.links));
+    for name in &would.clsact {
+        say(format!("Remove the clsact qdisc from {name}."));
+    }
+    for (name, value) in &would.sysctls {
+        say(format!(
+            "Restore {name} = {value}, if it still is what netfast made it."
+        ));
+    }
+    if would.ways > 0 {
+        say(format!(
+            "Remove the ways of {} interfaces to virtual addresses; their connections go on in the containers.",
+            would.ways
+        ));
+    }
+    text
 }
 
 fn text(done: &Detached) -> String {
@@ -92,6 +124,29 @@ impl From<DetachError> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn says_what_would_be_done() {
+        let nothing = preview_text(&Detached::default());
+        assert!(nothing.contains("nothing to do"), "{nothing}");
+        let would = Detached {
+            stopped: Some(4711),
+            links: 8,
+            clsact: vec!["eth0".into()],
+            sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
+            ways: 2,
+            ..Detached::default()
+        };
+        assert_eq!(
+            preview_text(&would),
+            "This is what `netfast detach` would do now; nothing is changed.\n\
+             Stop the daemon (process 4711).\n\
+             Remove 8 links and their pins.\n\
+             Remove the clsact qdisc from eth0.\n\
+             Restore net.netfilter.nf_conntrack_tcp_be_liberal = 0, if it still is what netfast made it.\n\
+             Remove the ways of 2 interfaces to virtual addresses; their connections go on in the containers.\n"
+        );
+    }
 
     #[test]
     fn says_what_was_done() {

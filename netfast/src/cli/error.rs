@@ -22,7 +22,7 @@ pub enum Exit {
     RuntimeUnavailable = 6,
     /// netfast is not running here and nothing of it is attached.
     NotRunning = 7,
-    /// Another netfast runs with the same `--run-dir`.
+    /// Another netfast runs with the same `--run-dir`, or works on the same interfaces with others.
     AlreadyRunning = 8,
 }
 

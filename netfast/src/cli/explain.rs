@@ -16,7 +16,7 @@ use netfast_common::{
 
 use crate::{
     cli::{
-        CliError, Exit as Ends, ExplainArgs,
+        CliError, Exit as Ends, ExplainArgs, Global,
         instance::{self, Instance},
         output,
     },
@@ -27,16 +27,16 @@ use crate::{
 };
 
 /// Explains a container's way, or a reason.
-pub fn run(args: &ExplainArgs) -> Result<(), CliError> {
+pub fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
     if let Some(name) = &args.reason {
         let Some(reasons) = Reasons::named(name) else {
             return Err(CliError::message(Ends::Failed, format!("there is no reason {name:?}"))
                 .remedy("`netfast explain --reason all` lists them."));
         };
-        return output::print_report(args.report.json, &reasons, |style| reasons.render(style));
+        return output::print_report(global.json, &reasons, |style| reasons.render(style));
     }
     let container = args.container.as_deref().unwrap_or_default();
-    let dirs = &args.report.dirs;
+    let dirs = &global.dirs;
     let instance = Instance::open(dirs)?;
     let state = instance.known_state(dirs)?;
     let destination = args
@@ -64,7 +64,7 @@ pub fn run(args: &ExplainArgs) -> Result<(), CliError> {
         let message = format!("no container {container:?} has an endpoint");
         return Err(CliError::message(Ends::Failed, message).remedy("`netfast status` lists them."));
     };
-    output::print_report(args.report.json, &explanation, |style| explanation.render(style))
+    output::print_report(global.json, &explanation, |style| explanation.render(style))
 }
 
 /// Asks the kernel.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{
-        CliError, Exit, FlowsArgs,
+        CliError, Exit, FlowsArgs, Global,
         instance::{self, Instance},
         output,
     },
@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Walks the flow tables and prints the busiest flows.
-pub fn run(args: &FlowsArgs) -> Result<(), CliError> {
-    let instance = Instance::open(&args.report.dirs)?;
+pub fn run(args: &FlowsArgs, global: &Global) -> Result<(), CliError> {
+    let instance = Instance::open(&global.dirs)?;
     let names = instance.names();
     let wanted = args
         .container
@@ -35,14 +35,14 @@ pub fn run(args: &FlowsArgs) -> Result<(), CliError> {
     let flows = busiest.report(instance::monotonic_ns(), |ifindex| {
         names.get(&ifindex).cloned().or_else(|| instance::stranger(ifindex))
     });
-    output::print_report(args.report.json, &flows, |style| flows.render(style))
+    output::print_report(global.json, &flows, |style| flows.render(style))
 }
 
-/// The interfaces of a container.
+/// The interfaces of a container, or the one that is called that.
 pub fn interfaces_of(container: &str, names: &BTreeMap<u32, DeviceName>) -> Result<BTreeSet<u32>, CliError> {
     let found: BTreeSet<_> = names
         .iter()
-        .filter(|(_, name)| name.container.as_deref() == Some(container))
+        .filter(|(_, name)| name.container.as_deref() == Some(container) || name.device == container)
         .map(|(ifindex, _)| *ifindex)
         .collect();
     if found.is_empty() {

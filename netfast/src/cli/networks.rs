@@ -3,13 +3,13 @@
 use anyhow::Context as _;
 
 use crate::{
-    cli::{CliError, Exit, NetworksArgs, instance::Instance, output},
+    cli::{CliError, Exit, Global, NetworksArgs, instance::Instance, output},
     report::networks::Networks,
 };
 
 /// Prints what the daemon knows of the networks, or of one.
-pub fn run(args: &NetworksArgs) -> Result<(), CliError> {
-    let dirs = &args.report.dirs;
+pub fn run(args: &NetworksArgs, global: &Global) -> Result<(), CliError> {
+    let dirs = &global.dirs;
     let instance = Instance::open(dirs)?;
     let state = instance.known_state(dirs)?;
     let control = instance.tables.control().context("cannot read the switches")?;
@@ -21,7 +21,7 @@ pub fn run(args: &NetworksArgs) -> Result<(), CliError> {
                 .remedy("`netfast networks` lists them."));
         }
     }
-    output::print_report(args.report.json, &networks, |style| match args.name {
+    output::print_report(global.json, &networks, |style| match args.name {
         Some(_) => networks.render_details(style),
         None => networks.render_list(style),
     })

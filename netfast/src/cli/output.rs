@@ -12,12 +12,17 @@ use crate::{cli::CliError, report::Style};
 
 /// Prints a report as JSON, or as text made for whoever reads.
 pub fn print_report(json: bool, report: &impl Serialize, render: impl FnOnce(Style) -> String) -> Result<(), CliError> {
+    print(&text(json, report, render)?).map(drop)
+}
+
+/// A report as JSON, or as text made for whoever reads.
+pub fn text(json: bool, report: &impl Serialize, render: impl FnOnce(Style) -> String) -> Result<String, CliError> {
     if !json {
-        return print(&render(style()));
+        return Ok(render(style()));
     }
     let mut text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
     text.push('\n');
-    print(&text)
+    Ok(text)
 }
 
 /// Says something that is not the output itself, to stderr.
@@ -26,14 +31,15 @@ pub fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// Prints text as it is.
-pub fn print(text: &str) -> Result<(), CliError> {
+/// Prints text as it is; false if the reader is gone.
+pub fn print(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(error)
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow::Error::new(error)
             .context("cannot write to standard output")
             .into()),
-        _ => Ok(()),
     }
 }
 

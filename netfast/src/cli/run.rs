@@ -9,9 +9,9 @@ use anyhow::Context as _;
 
 use crate::{
     apply::{ApplyError, pins::PinsError},
-    cli::{CliError, ConfigArgs, Exit, Fail as _, RunArgs, RuntimeArg, config},
+    cli::{CliError, ConfigArgs, Exit, Fail as _, Global, RunArgs, RuntimeArg, config},
     config::{RawConfig, Runtime},
-    daemon::{self, DaemonError, Settings, instance::InstanceError, lock::LockError},
+    daemon::{self, DaemonError, Settings, alone::AloneError, instance::InstanceError, lock::LockError},
     observe::ObserveError,
 };
 
@@ -19,13 +19,14 @@ use crate::{
 const WITHOUT_TCX_VARIABLE: &str = "NETFAST_WITHOUT_TCX";
 
 /// Runs the command.
-pub fn run(args: &RunArgs) -> Result<(), CliError> {
+pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
     let settings = Settings {
         file: args.config.config.clone(),
         typed: typed(&args.config),
         // As the pins and the state name them, from wherever they are read.
-        pin_dir: absolute(&args.dirs.pin_dir)?,
-        run_dir: absolute(&args.dirs.run_dir)?,
+        pin_dir: absolute(&global.dirs.pin_dir)?,
+        run_dir: absolute(&global.dirs.run_dir)?,
+        wait: args.wait,
         without_tcx: env::var_os(WITHOUT_TCX_VARIABLE).is_some_and(|value| value == "1"),
     };
     // One thread: everything is in the namespace that the command was started in, and the daemon mostly waits.
@@ -75,10 +76,18 @@ fn verdict(error: &DaemonError) -> (Exit, Option<String>) {
             Exit::AlreadyRunning,
             Some("Stop it first, or give this one its own --run-dir and --pin-dir.".into()),
         ),
+        DaemonError::Alone(AloneError::Other { .. }) => (
+            Exit::AlreadyRunning,
+            Some(
+                "Stop it first, with `netfast detach` and its directories if what it has attached is to go; in another network \
+                 namespace there may be another netfast."
+                    .into(),
+            ),
+        ),
         DaemonError::Observe(ObserveError::Docker(_)) => (
             Exit::RuntimeUnavailable,
             Some(
-                "Start Docker, name its API with --docker-host, or follow no runtime with --runtime none (every veth on \
+                "Start Docker, name its API with --docker-host, wait for it with --wait, or follow no runtime with --runtime none (every veth on \
                  a bridge is then taken for a container)."
                     .into(),
             ),
@@ -107,6 +116,7 @@ fn verdict(error: &DaemonError) -> (Exit, Option<String>) {
             Some("Start it again, as a service manager does by itself.".into()),
         ),
         DaemonError::Lock(LockError::Io { .. })
+        | DaemonError::Alone(AloneError::Io(_))
         | DaemonError::Instance(_)
         | DaemonError::Observe(_)
         | DaemonError::Apply(_)

@@ -1,19 +1,46 @@
 //! `netfast status`.
 
+use std::{io::IsTerminal as _, time::Duration};
+
 use crate::{
-    cli::{CliError, Exit, Fail as _, ReportArgs, instance::Instance, output},
+    cli::{CliError, Exit, Fail as _, Global, StatusArgs, instance::Instance, output},
     snapshot,
 };
 
-/// Reads state and counters and prints them.
-pub fn run(args: &ReportArgs) -> Result<(), CliError> {
-    let instance = Instance::open(&args.dirs)?;
-    let status = snapshot::status(
+/// The cursor to the upper left corner, and nothing below it (ECMA-48 CUP and ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// Reads state and counters and prints them; with --watch again and again.
+pub fn run(args: &StatusArgs, global: &Global) -> Result<(), CliError> {
+    let Some(seconds) = args.watch else {
+        return show(args, global, "").map(drop);
+    };
+    let is_screen = std::io::stdout().is_terminal() && !global.json;
+    while show(args, global, if is_screen { CLEAR } else { "" })? {
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+    }
+    Ok(())
+}
+
+/// Prints it once; false if the reader is gone.
+fn show(args: &StatusArgs, global: &Global, before: &str) -> Result<bool, CliError> {
+    let instance = Instance::open(&global.dirs)?;
+    let mut status = snapshot::status(
         instance.state.as_ref(),
         instance.running,
         &instance.tables,
         &instance.flows,
     )
     .or_exit(Exit::Failed)?;
-    output::print_report(args.json, &status, |style| status.render(style))
+    if let Some(name) = &args.name {
+        status = status.select(name).ok_or_else(|| {
+            let message = format!("there is neither a network nor a container {name:?} with an endpoint");
+            CliError::message(Exit::Failed, message).remedy("`netfast status` lists them.")
+        })?;
+    }
+    let text = output::text(global.json, &status, |style| match args.name {
+        Some(_) => status.render_part(style),
+        None => status.render(style, args.verbose),
+    })?;
+    output::print(&format!("{before}{text}"))
 }

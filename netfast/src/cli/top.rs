@@ -14,7 +14,7 @@ use ratatui::{
 
 use crate::{
     cli::{
-        CliError, Exit, TopArgs,
+        CliError, Exit, Global, TopArgs,
         instance::{self, Instance},
     },
     report::{
@@ -28,20 +28,20 @@ use crate::{
 const FLOWS: usize = 1000;
 
 /// Runs until it is told to end.
-pub fn run(args: &TopArgs) -> Result<(), CliError> {
+pub fn run(args: &TopArgs, global: &Global) -> Result<(), CliError> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         let message = "standard input and output must be a terminal";
         return Err(CliError::message(Exit::Failed, message).remedy("For programs there is `netfast status --json`."));
     }
     // What is wrong at the start is said on a usable screen.
-    let first = look(args, Instant::now())?;
+    let first = look(args, global, Instant::now())?;
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
-    let done = show(&mut terminal, args, first);
+    let done = show(&mut terminal, args, global, first);
     ratatui::restore();
     done
 }
 
-fn show(terminal: &mut DefaultTerminal, args: &TopArgs, first: Look) -> Result<(), CliError> {
+fn show(terminal: &mut DefaultTerminal, args: &TopArgs, global: &Global, first: Look) -> Result<(), CliError> {
     let begin = Instant::now();
     let interval = Duration::from_secs_f64(args.interval);
     let mut screen = Screen {
@@ -68,7 +68,7 @@ fn show(terminal: &mut DefaultTerminal, args: &TopArgs, first: Look) -> Result<(
         if screen.paused {
             continue;
         }
-        match look(args, begin) {
+        match look(args, global, begin) {
             Ok(now) => {
                 top = Top::between(&last, &now);
                 last = now;
@@ -102,8 +102,8 @@ fn press(key: KeyEvent, screen: &mut Screen, top: &Top) -> bool {
 }
 
 /// One look. The tables are opened anew each time: a daemon that was started again may have made new ones.
-fn look(args: &TopArgs, begin: Instant) -> Result<Look, CliError> {
-    let instance = Instance::open(&args.dirs)?;
+fn look(args: &TopArgs, global: &Global, begin: Instant) -> Result<Look, CliError> {
+    let instance = Instance::open(&global.dirs)?;
     let status = snapshot::status(
         instance.state.as_ref(),
         instance.running,

@@ -16,15 +16,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     apply::trace::{TraceError, Tracer},
     cli::{
-        CliError, Exit, Fail as _, TraceArgs,
+        CliError, Exit, Fail as _, Global, TraceArgs,
         flows::interfaces_of,
         instance::{self, Instance},
         output,
     },
     report::{
+        explain::{addresses, is_named},
         flows::DeviceName,
         pcapng::{self, Writer},
-        trace::{self as report, PacketReport},
+        trace::{
+            self as report, PacketReport,
+            filter::{Named, Selection},
+        },
     },
 };
 
@@ -33,15 +37,17 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_millis(500);
 
+/// What a filter is made of.
+const WORDS: &str = "Words are: tcp, udp, icmp, fast, slow, reason NAME, and after src or dst or neither host ADDRESS|CONTAINER, \
+                     net NETWORK, port NUMBER; joined by and, or, not and brackets.";
+
 /// Shows packets until it is told to end.
-pub fn run(args: &TraceArgs) -> Result<(), CliError> {
-    let instance = Instance::open(&args.dirs)?;
-    let names = instance.names();
-    let mut filter = report::filter(&args.filter).map_err(|error| {
-        CliError::new(Exit::Usage, error).remedy(
-            "Words are: tcp, udp, icmp, fast, slow, host ADDRESS, port NUMBER, reason NAME; a packet has to fulfil all.",
-        )
-    })?;
+pub fn run(args: &TraceArgs, global: &Global) -> Result<(), CliError> {
+    let instance = Instance::open(&global.dirs)?;
+    let mut names = instance.names();
+    let selection = Selection::parse(&args.filter, |name| named(&instance, &names, name))
+        .map_err(|error| CliError::new(Exit::Usage, error).remedy(WORDS))?;
+    let mut kernel = selection.kernel;
     if let Some(container) = &args.container {
         let devices = interfaces_of(container, &names)?;
         if devices.len() > DEVICES {
@@ -51,14 +57,23 @@ pub fn run(args: &TraceArgs) -> Result<(), CliError> {
             );
             return Err(CliError::message(Exit::Failed, message).remedy("Use `host ADDRESS` instead of --container."));
         }
-        for (place, device) in filter.devices.iter_mut().zip(devices) {
+        if kernel.devices[0] != 0 {
+            let message = "--container and a name without an address are one too many";
+            return Err(CliError::message(Exit::Usage, message).remedy("Name it in one way only."));
+        }
+        for (place, device) in kernel.devices.iter_mut().zip(devices) {
             *place = device;
         }
     }
-    filter.sample = args.sample;
-    filter.limit = args.limit;
-    let sink = Sink::open(args, names)?;
-    let tracer = Tracer::start(&args.dirs.pin_dir, &args.dirs.run_dir, filter).map_err(|error| {
+    kernel.sample = args.sample;
+    kernel.limit = args.limit;
+    if args.numeric {
+        for name in names.values_mut() {
+            name.container = None;
+        }
+    }
+    let sink = Sink::open(args, global.json, names)?;
+    let tracer = Tracer::start(&global.dirs.pin_dir, &global.dirs.run_dir, kernel).map_err(|error| {
         let remedy = matches!(error, TraceError::Busy).then_some("Stop that one first: there is one ring buffer.");
         let error = CliError::new(Exit::Failed, error);
         match remedy {
@@ -70,10 +85,22 @@ pub fn run(args: &TraceArgs) -> Result<(), CliError> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?
-        .block_on(follow(args, tracer, sink))
+        .block_on(follow(args, tracer, &selection, sink))
 }
 
-async fn follow(args: &TraceArgs, mut tracer: Tracer, mut sink: Sink) -> Result<(), CliError> {
+/// What is known of a container: its addresses, and the interfaces that it is behind.
+fn named(instance: &Instance, names: &BTreeMap<u32, DeviceName>, name: &str) -> Option<Named> {
+    let networks = instance.state.iter().flat_map(|state| &state.networks);
+    let endpoints = networks.flat_map(|network| &network.endpoints);
+    let addresses = endpoints
+        .filter(|endpoint| is_named(endpoint, name))
+        .flat_map(addresses);
+    let addresses: Vec<_> = addresses.collect();
+    let devices = interfaces_of(name, names).unwrap_or_default();
+    (!addresses.is_empty() || !devices.is_empty()).then_some(Named { addresses, devices })
+}
+
+async fn follow(args: &TraceArgs, mut tracer: Tracer, selection: &Selection, mut sink: Sink) -> Result<(), CliError> {
     let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
     let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
     let mut look = tokio::time::interval(LOOK);
@@ -94,9 +121,13 @@ async fn follow(args: &TraceArgs, mut tracer: Tracer, mut sink: Sink) -> Result<
             // What was shown until now is still to be read.
             tracer.end();
         }
-        // Bounded, so that a flood cannot keep it from renewing the lease or from ending.
-        for _ in 0..10_000 {
+        // Bounded, so that a flood cannot keep it from renewing the lease; at the end nothing comes any more.
+        let most = if ends { usize::MAX } else { 10_000 };
+        for _ in 0..most {
             let Some(packet) = tracer.take() else { break };
+            if !selection.wants(&packet) {
+                continue;
+            }
             if !sink.put(&packet)? {
                 break 'follow;
             }
@@ -116,7 +147,7 @@ async fn follow(args: &TraceArgs, mut tracer: Tracer, mut sink: Sink) -> Result<
     sink.flush()?;
     let tally = tracer.tally().or_exit(Exit::Failed)?;
     drop(tracer);
-    output::note(&report::summary(&tally, args.sample));
+    output::note(&report::summary(shown, &tally, args.sample));
     Ok(())
 }
 
@@ -125,15 +156,19 @@ struct Sink {
     names: BTreeMap<u32, DeviceName>,
     json: bool,
     pcap: Option<Writer<Box<dyn io::Write>>>,
-    /// Whether standard output is the capture's.
+    /// Whether packets go to the capture only.
     quiet: bool,
     /// When the programs' clock was zero, since 1970.
     epoch_ns: u64,
 }
 
 impl Sink {
-    fn open(args: &TraceArgs, names: BTreeMap<u32, DeviceName>) -> Result<Self, CliError> {
+    fn open(args: &TraceArgs, json: bool, names: BTreeMap<u32, DeviceName>) -> Result<Self, CliError> {
         let is_stdout = args.pcap.as_deref() == Some(Path::new("-"));
+        if is_stdout && args.print {
+            let message = "--print and --pcap - would both write to standard output";
+            return Err(CliError::message(Exit::Usage, message));
+        }
         let to: Option<Box<dyn io::Write>> = match &args.pcap {
             None => None,
             Some(_) if is_stdout => Some(Box::new(BufWriter::new(io::stdout()))),
@@ -144,9 +179,9 @@ impl Sink {
         };
         Ok(Self {
             names,
-            json: args.json,
+            json,
             pcap: to.map(Writer::new).transpose().context("cannot write the capture")?,
-            quiet: is_stdout,
+            quiet: args.pcap.is_some() && !args.print,
             epoch_ns: epoch_ns(),
         })
     }

@@ -28,6 +28,7 @@ use crate::{
         older::{self, OlderError},
     },
     observe::NetlinkError,
+    snapshot,
     state::{State, StateError},
 };
 
@@ -69,8 +70,8 @@ impl Detached {
     }
 }
 
-/// Removes everything that is netfast's. Doing it again does nothing.
-pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
+/// Refuses what is of another instance; the state, if there is one.
+fn whose(pin_dir: &Path, run_dir: &Path) -> Result<Option<State>, DetachError> {
     let pins = Pins::new(pin_dir);
     let foreign = pins.of_other_namespace().map_err(|source| DetachError::Pins {
         path: pins.root().into(),
@@ -79,20 +80,58 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     if foreign {
         return Err(DetachError::OtherNamespace(pins.root().into()));
     }
-    let state = || {
-        State::read(run_dir).unwrap_or_else(|error| {
-            // The pins tell enough to detach; sysctls then stay as they are.
-            warn!("{:#}", anyhow::Error::new(error));
-            None
-        })
+    let state = read_state(run_dir);
+    instance::check(pin_dir, run_dir, state.as_ref())?;
+    Ok(state)
+}
+
+fn read_state(run_dir: &Path) -> Option<State> {
+    State::read(run_dir).unwrap_or_else(|error| {
+        // The pins tell enough to detach; sysctls then stay as they are.
+        warn!("{:#}", anyhow::Error::new(error));
+        None
+    })
+}
+
+/// What [`detach`] would do, as far as it can be told before; changes nothing.
+pub fn preview(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
+    let state = whose(pin_dir, run_dir)?.filter(State::is_of_this_boot);
+    let failed = |source| DetachError::Pins {
+        path: pin_dir.into(),
+        source,
     };
-    instance::check(pin_dir, run_dir, state().as_ref())?;
+    let found = apply::find(pin_dir).map_err(failed)?;
+    let mut would = Detached {
+        stopped: lock::holder(run_dir),
+        links: found.links,
+        pin_directories: found.directories,
+        ..Detached::default()
+    };
+    if let Some(state) = state {
+        let interfaces = state.clsact.into_iter();
+        // Those that went away have taken their qdisc along.
+        would.clsact = interfaces
+            .filter(|(ifindex, _)| snapshot::interface_name(*ifindex).is_some())
+            .map(|(_, name)| name)
+            .collect();
+        let sysctls = state.sysctls.into_iter();
+        would.sysctls = sysctls
+            .filter_map(|saved| Some((saved.name, saved.found.parse().ok()?)))
+            .collect();
+        would.ways = state.vips.ways.len();
+    }
+    Ok(would)
+}
+
+/// Removes everything that is netfast's. Doing it again does nothing.
+pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
+    whose(pin_dir, run_dir)?;
     let mut done = Detached::default();
     stop_daemon(run_dir, &mut done)?;
     // Nobody starts one meanwhile. Without a run directory there never was one.
     let lock = run_dir.exists().then(|| take_lock(run_dir)).transpose()?;
     // The daemon may have written until it ended.
-    let state = state().filter(State::is_of_this_boot);
+    let state = read_state(run_dir).filter(State::is_of_this_boot);
 
     // Flows stop being used, then programs go, then what made them safe.
     if let Some(state) = &state {

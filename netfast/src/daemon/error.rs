@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     apply::ApplyError,
     config::ConfigError,
-    daemon::{instance::InstanceError, lock::LockError},
+    daemon::{alone::AloneError, instance::InstanceError, lock::LockError},
     observe::ObserveError,
     probe::ProbeError,
     state::StateError,
@@ -23,6 +23,9 @@ pub enum DaemonError {
     /// Another daemon runs.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Another daemon works on the same interfaces.
+    #[error(transparent)]
+    Alone(#[from] AloneError),
     /// The directories are of different instances.
     #[error(transparent)]
     Instance(#[from] InstanceError),

@@ -2,7 +2,7 @@
 //! undo the one with the memory of the other.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -60,6 +60,23 @@ pub fn check_free(pin_dir: &Path, run_dir: &Path) -> Result<(), InstanceError> {
         });
     }
     Ok(())
+}
+
+/// Pins that an instance with other directories has left beside these in this network namespace, with its run directory:
+/// its programs are attached to the same interfaces.
+pub fn left_beside(pin_dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let entries = pin_dir.parent().map(fs::read_dir);
+    let entries = entries.into_iter().flatten().flatten().flatten();
+    let others = entries.map(|entry| entry.path()).filter(|other| other != pin_dir);
+    others
+        .filter_map(|other| {
+            let pins = Pins::new(&other);
+            // Whoever cannot be asked is not accused.
+            let is_here = pins.exist() && !pins.of_other_namespace().ok()?;
+            let run_dir = pins.run_dir().ok()??;
+            is_here.then_some((other, run_dir))
+        })
+        .collect()
 }
 
 /// For who undoes things: both directories must be of one instance.

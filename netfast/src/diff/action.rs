@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use netfast_common::{control::Pace, device::Device};
+use netfast_common::{
+    control::{Control, Pace},
+    device::Device,
+};
 
 use crate::{
     config::VipPool,
@@ -163,6 +166,25 @@ impl Action {
         }
     }
 
+    /// What an operator wants to read of it when it is done; the rest follows from the containers' coming and going.
+    pub fn news(&self) -> Option<String> {
+        let Self::SetSwitches { to, pace, .. } = self else {
+            return None;
+        };
+        if to & Control::USE == 0 {
+            return Some("fast path off".into());
+        }
+        let learning = match (to & Control::LEARN, pace.learn_after) {
+            (0, _) => "learning off".into(),
+            (_, 0) => "learning at once".into(),
+            (_, packets) => format!("learning after {packets} packets of each direction"),
+        };
+        let revalidate = pace.revalidate_ns / 1_000_000;
+        Some(format!(
+            "fast path on, {learning}, each flow asks the kernel every {revalidate} ms"
+        ))
+    }
+
     /// Whether it is about names, on which no flow depends.
     pub const fn is_about_aliases(&self) -> bool {
         match self {
@@ -209,14 +231,11 @@ impl fmt::Display for Action {
                 write!(f, "new epoch: {} changed", causes.join(", "))
             }
             Self::NoteInputs(_) => write!(f, "note inputs"),
-            Self::SetSwitches { to, pace, .. } => {
-                write!(
-                    f,
-                    "switches {to:#05b}, learning after {} packets, revalidation every {} ms",
-                    pace.learn_after,
-                    pace.revalidate_ns / 1_000_000
-                )
-            }
+            Self::SetSwitches { to, .. } => match (to & Control::USE != 0, to & Control::LEARN != 0) {
+                (false, _) => write!(f, "switch the fast path off"),
+                (true, false) => write!(f, "switch the fast path on, without learning"),
+                (true, true) => write!(f, "switch the fast path and learning on"),
+            },
             Self::AddDevice { ifindex, device, .. } => {
                 write!(f, "add device {ifindex} in slot {}", device.slot)
             }
@@ -260,5 +279,38 @@ const fn what(attachment: &Attachment) -> &'static str {
     match attachment.endpoint_of_vips() {
         Some(_) => "virtual addresses ",
         None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_are_told_in_words() {
+        let set = |to, learn_after| Action::SetSwitches {
+            from: 0,
+            to,
+            pace: Pace {
+                revalidate_ns: 2_000_000_000,
+                learn_after,
+            },
+        };
+        assert_eq!(set(0, 3).news().as_deref(), Some("fast path off"));
+        assert_eq!(set(0, 3).to_string(), "switch the fast path off");
+        let on = Control::USE | Control::LEARN | Control::VET;
+        assert_eq!(
+            set(on, 3).news().as_deref(),
+            Some("fast path on, learning after 3 packets of each direction, each flow asks the kernel every 2000 ms")
+        );
+        assert_eq!(
+            set(on, 0).news().as_deref(),
+            Some("fast path on, learning at once, each flow asks the kernel every 2000 ms")
+        );
+        assert_eq!(
+            set(Control::USE, 3).news().as_deref(),
+            Some("fast path on, learning off, each flow asks the kernel every 2000 ms")
+        );
+        assert_eq!(Action::SetPool { from: None, to: None }.news(), None);
     }
 }

@@ -384,11 +384,11 @@ fn the_order_of_a_start() {
         said,
         [
             "new epoch: start",
-            "switches 0b000, learning after 3 packets, revalidation every 1000 ms",
+            "switch the fast path off",
             "add device 7 in slot 0",
             "attach to veth1 in",
             "attach to veth1 out",
-            "switches 0b111, learning after 3 packets, revalidation every 1000 ms",
+            "switch the fast path and learning on",
         ]
     );
 }

@@ -319,6 +319,9 @@ fn way(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Way {
     }
 }
 
+/// Flows that contradict what the kernel said just now, and that it was not asked about for a while.
+const LEFT: &str = "flows are left of earlier conversations; the next packet of each asks the kernel";
+
 /// Whether a destination is the container itself, by any of its addresses.
 fn is_inside(endpoint: &EndpointReport, to: &Destination, facts: &Facts<'_>) -> bool {
     let networks = facts.state.networks.iter();
@@ -353,6 +356,7 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
         Some((to, None)) => {
             let step = way::step(from, to, flows, facts);
             let is_live = step.is_guess && flows.live > 0;
+            let is_left = step.is_guess && step.path.is_slow() && !is_live && flows.usable > 0;
             let verdict = Verdict::of(&step.path);
             steps.push(step);
             if is_live {
@@ -360,6 +364,8 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
                     "now",
                     "the kernel lets conversations through, and they are on the fast path",
                 ));
+            } else if is_left {
+                steps.push(Step::decided("now", None, LEFT));
             }
             match (is_live, to.port) {
                 // They speak for those that are opened to the same port.

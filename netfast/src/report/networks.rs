@@ -221,7 +221,7 @@ impl Networks {
                 network.reason().into(),
             ]);
         }
-        self.notes() + &table.render(style)
+        self.notes() + &table.without_empty().render(style)
     }
 
     /// Everything that is known of each.
@@ -255,10 +255,10 @@ impl Network {
 
         let mut facts = Table::bare(2).indent(2);
         let internal = if self.internal { ", internal" } else { "" };
-        facts.row([
-            "driver".into(),
-            format!("{}, scope {}{internal}", self.driver, self.scope).into(),
-        ]);
+        // Without a runtime nobody tells a scope.
+        let scope = Some(&self.scope).filter(|scope| !scope.is_empty());
+        let scope = scope.map_or_else(String::new, |scope| format!(", scope {scope}"));
+        facts.row(["driver".into(), format!("{}{scope}{internal}", self.driver).into()]);
         for pool in &self.pools {
             facts.row(["subnet".into(), pool.text().into()]);
         }
@@ -426,6 +426,28 @@ mod tests {
             "No flow is learned at the moment: a program listens on NFQUEUE 0."
         );
         assert!(told(Control::USE | Control::LEARN).starts_with("NETWORK ID"));
+    }
+
+    /// Without a runtime networks have neither identifiers nor subnets, and nobody tells a driver's scope.
+    #[test]
+    fn without_a_runtime_no_column_is_blank() {
+        let mut networks = example();
+        for network in &mut networks.networks {
+            (network.id, network.scope) = (String::new(), String::new());
+            network.pools.clear();
+        }
+        let list = networks.render_list(Style::default());
+        assert_eq!(
+            list.lines().next(),
+            Some("NAME     DRIVER  FAST/ALL  PATH  REASON"),
+            "{list}"
+        );
+        assert!(list.contains("\nbackend  bridge       1/2  fast  "), "{list}");
+        let details = networks.render_details(Style::default());
+        assert!(!details.contains("scope"), "{details}");
+        // No network at all has its headings.
+        let none = Networks::default().render_list(Style::default());
+        assert!(none.starts_with("NETWORK ID"), "{none}");
     }
 
     #[test]

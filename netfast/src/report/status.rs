@@ -7,12 +7,16 @@ use crate::report::path::PathState;
 
 mod gather;
 mod text;
+mod verdict;
 
 pub use gather::Tables;
+pub use verdict::Verdict;
 
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
+    /// Whether all is well, in one line.
+    pub verdict: Verdict,
     /// The daemon, and what it left in the kernel.
     pub daemon: Daemon,
     /// The container runtime.

@@ -131,6 +131,21 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Without the columns in which nothing stands.
+    #[must_use]
+    pub fn without_empty(mut self) -> Self {
+        let rows = &self.rows;
+        let is_kept = |column: usize| rows.is_empty() || rows.iter().any(|row| !row[column].text.is_empty());
+        let kept: Vec<bool> = (0..self.headings.len()).map(is_kept).collect();
+        let mut each = kept.iter();
+        self.headings.retain(|_| each.next().copied().unwrap_or(true));
+        for row in &mut self.rows {
+            let mut each = kept.iter();
+            row.retain(|_| each.next().copied().unwrap_or(true));
+        }
+        self
+    }
+
     /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

@@ -1,19 +1,20 @@
-//! `netfast trace`: packets in one line each, and the words that choose them. Pure.
+//! `netfast trace`: packets in one line each, and the words that choose them ([`filter`]). Pure.
 
 use std::{
     fmt::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use netfast_common::{
-    net::{Ip4, Port},
     reason::{FAST, Reason},
-    trace::{Filter, Tally, Traced},
+    trace::{Tally, Traced},
 };
 use serde::Serialize;
 
 use crate::report::{flows::DeviceName, units::count};
+
+pub mod filter;
 
 /// A packet, for people and programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -212,102 +213,21 @@ impl Headers {
     }
 }
 
-/// A filter's words cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
-    /// A word without meaning here.
-    #[error("{0:?} is no word of a filter")]
-    Unknown(String),
-    /// A word that needs another one after it.
-    #[error("{0:?} must be followed by {1}")]
-    Missing(String, &'static str),
-    /// A word that is not what the one before it needs.
-    #[error("{0:?} is not {1}")]
-    Wrong(String, &'static str),
-    /// The same thing twice: a packet has to fulfil all words.
-    #[error("{0:?} says again what was said before")]
-    Twice(String),
-}
-
-/// The words of a filter; a packet has to fulfil all of them.
-pub fn filter(words: &[String]) -> Result<Filter, FilterError> {
-    let mut filter = Filter::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut argument = |wanted| words.next().ok_or_else(|| FilterError::Missing(word.clone(), wanted));
-        let twice = |is_set: bool| {
-            if is_set {
-                Err(FilterError::Twice(word.clone()))
-            } else {
-                Ok(())
-            }
-        };
-        match word.as_str() {
-            "fast" | "slow" => {
-                twice(filter.paths != 0)?;
-                filter.paths = if word == "fast" { Filter::FAST } else { Filter::SLOW };
-            }
-            "tcp" | "udp" | "icmp" => {
-                twice(filter.protocol != 0)?;
-                filter.protocol = match word.as_str() {
-                    "tcp" => 6,
-                    "udp" => 17,
-                    _ => 1,
-                };
-            }
-            "host" => {
-                twice(filter.address.wire() != 0)?;
-                let text = argument("an IPv4 address")?;
-                let ip: Ipv4Addr = parse(text, "an IPv4 address")?;
-                filter.address = Ip4::from_bytes(ip.octets());
-            }
-            "port" => {
-                twice(filter.port.wire() != 0)?;
-                let text = argument("a port")?;
-                let port: std::num::NonZeroU16 = parse(text, "a port from 1 to 65535")?;
-                filter.port = Port::new(port.get());
-            }
-            "reason" => {
-                twice(filter.reason != 0)?;
-                let text = argument("a reason")?;
-                let reason = Reason::ALL
-                    .iter()
-                    .find(|reason| reason.is_slow() && reason.name() == text)
-                    .ok_or_else(|| FilterError::Wrong(text.clone(), "a reason for the slow path"))?;
-                filter.reason = reason.number();
-            }
-            _ => return Err(FilterError::Unknown(word.clone())),
-        }
-    }
-    Ok(filter)
-}
-
-fn parse<T: std::str::FromStr>(text: &str, wanted: &'static str) -> Result<T, FilterError> {
-    text.parse().map_err(|_| FilterError::Wrong(text.into(), wanted))
-}
-
-/// What became of the packets that were wanted, in words.
-pub fn summary(tally: &Tally, sample: u32) -> String {
+/// What became of the packets, in words: `shown` is what was printed or captured, the rest is the programs' word.
+pub fn summary(shown: u64, tally: &Tally, sample: u32) -> String {
     let Tally {
-        wanted,
-        shown,
-        limited,
-        lost,
-        ..
+        wanted, limited, lost, ..
     } = *tally;
-    let mut text = format!(
-        "{} packets passed the filter, {} were shown",
-        count(wanted),
-        count(shown)
-    );
+    let noun = if shown == 1 { "packet" } else { "packets" };
+    let mut text = format!("{} {noun} shown", count(shown));
     if sample > 1 {
-        let _ = write!(text, " (one in {sample}, by chance)");
+        let _ = write!(text, " (one in {sample} of {}, by chance)", count(wanted));
     }
     if limited > 0 {
-        let _ = write!(text, "; {} were left out by --limit", count(limited));
+        let _ = write!(text, "; {} left out by --limit", count(limited));
     }
     if lost > 0 {
-        let _ = write!(text, "; {} were LOST, the reader was too slow", count(lost));
+        let _ = write!(text, "; {} LOST, the reader was too slow", count(lost));
     }
     text
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use netfast_tests::{
+    cmd::{self, Background},
     docker_host::{self, DockerHost},
     netfast_proc::{NetfastProc, Options},
     require::{Need, needs},
@@ -106,4 +107,39 @@ fn follows_containers_networks_and_the_engine() {
     });
     netfast.detach().expect("detach");
     assert_eq!(programs(host.host()), Vec::<String>::new());
+}
+
+/// What an earlier daemon left goes on meanwhile; the engine's coming is noticed without anybody's help.
+#[test]
+fn an_engine_that_comes_late_is_waited_for() {
+    if !needs(&[Need::Root, Need::Docker, Need::Kernel(6, 6), Need::Program("bpftool")]) {
+        return;
+    }
+    let mut host = DockerHost::start(docker_host::Options::default()).expect("a Docker host");
+    host.run_container("ca", "bridge", &[], &[]).expect("ca");
+    let mut netfast = NetfastProc::start(host.host(), Options::docker(host.docker_host())).expect("netfast starts");
+    let attached = programs(host.host());
+    netfast.stop(Signal::SIGKILL).expect("killed");
+    host.stop_dockerd(Signal::SIGKILL).expect("dockerd is killed");
+
+    let mut command = netfast.command(&["run", "--wait", "--docker-host", &host.docker_host()]);
+    let daemon = Background::start(&mut command).expect("it starts");
+    let pid = daemon.pid();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(programs(host.host()), attached);
+    assert_ne!(state(&netfast)["pid"], pid, "nothing is in step yet");
+    host.start_dockerd().expect("dockerd is back");
+    cmd::poll("in step", Duration::from_secs(30), || {
+        let state = state(&netfast);
+        (state["pid"] == pid && state["in_sync"] == true).then_some(())
+    })
+    .expect("the engine is noticed");
+    // An engine that was killed ends its containers when it comes back.
+    host.run_container("cb", "bridge", &[], &[]).expect("cb");
+    wait_for(&netfast, "a container after that", Duration::from_secs(10), |state| {
+        fast_endpoints(state).contains("cb")
+    });
+    let done = daemon.stop().expect("it ends");
+    assert!(done.stderr.contains("the container runtime answers"), "{}", done.stderr);
+    netfast.detach().expect("detach");
 }

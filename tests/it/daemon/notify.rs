@@ -35,7 +35,11 @@ impl Manager {
     }
 
     fn launch(&self, netfast: &NetfastProc, watchdog: Option<Duration>) -> Background {
-        let mut command = netfast.command(&["run", "--runtime", "none"]);
+        self.launch_with(netfast, &["run", "--runtime", "none"], watchdog)
+    }
+
+    fn launch_with(&self, netfast: &NetfastProc, verb: &[&str], watchdog: Option<Duration>) -> Background {
+        let mut command = netfast.command(verb);
         command
             .env("NOTIFY_SOCKET", &self.path)
             .arg("--config")
@@ -123,6 +127,69 @@ fn heartbeats_come_from_the_main_loop_and_a_reload_is_announced() {
     daemon.signal(Signal::SIGTERM).expect("it runs");
     manager.await_message("STOPPING=1");
     daemon.wait(LIMIT).expect("it ends");
+}
+
+/// A host without Docker gets up, the daemon waits and shows life, and what comes later is followed.
+#[test]
+fn a_runtime_that_does_not_answer_is_waited_for() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let netfast = prepare(&topo);
+    let manager = Manager::new(&netfast);
+    let nowhere = format!("unix://{}/docker.sock", netfast.run_dir().display());
+    fs::write(
+        netfast.run_dir().join("netfast.toml"),
+        format!("docker_host = \"{nowhere}\"\n"),
+    )
+    .expect("a file");
+    let daemon = manager.launch_with(&netfast, &["run", "--wait"], Some(Duration::from_millis(300)));
+    let begin = Instant::now();
+    let waiting = "STATUS=waiting for the container runtime: ";
+    let (first, _) = manager.await_message(waiting);
+    assert!(!first.contains("READY"), "{first}");
+    let (ready, _) = manager.await_message("READY=1");
+    assert!(ready.contains(waiting) && ready.contains("docker.sock"), "{ready}");
+    assert!(
+        begin.elapsed() >= Duration::from_secs(4),
+        "ready after {:?}",
+        begin.elapsed()
+    );
+    for _ in 0..5 {
+        manager.await_message("WATCHDOG=1");
+    }
+    assert!(!netfast.run_dir().join("state.json").exists());
+    let status = netfast.try_verb(&["status"]).expect("it ends");
+    assert_eq!(status.status.code(), Some(7), "{}", status.stderr);
+
+    // Told to follow none, it goes on at once.
+    fs::write(netfast.run_dir().join("netfast.toml"), "runtime = \"none\"\n").expect("a file");
+    daemon.signal(Signal::SIGHUP).expect("it runs");
+    manager.await_message("STATUS=2 endpoints and 1 uplinks on the fast path");
+    assert_eq!(state(&netfast)["in_sync"], true);
+    daemon.signal(Signal::SIGTERM).expect("it runs");
+    let done = daemon.wait(LIMIT).expect("it ends");
+    assert!(done.status.success(), "{}", done.stderr);
+    assert_eq!(
+        done.stderr.matches("waiting for the container runtime: ").count(),
+        1,
+        "said once: {}",
+        done.stderr
+    );
+
+    // While it waits it can be stopped.
+    fs::write(
+        netfast.run_dir().join("netfast.toml"),
+        format!("docker_host = \"{nowhere}\"\n"),
+    )
+    .expect("a file");
+    let daemon = manager.launch_with(&netfast, &["run", "--wait"], None);
+    manager.await_message(waiting);
+    daemon.signal(Signal::SIGTERM).expect("it runs");
+    manager.await_message("STOPPING=1");
+    let done = daemon.wait(LIMIT).expect("it ends");
+    assert!(done.status.success(), "{}", done.stderr);
 }
 
 /// One that cannot be attached to must neither hold up the others nor be forgotten.

@@ -162,6 +162,37 @@ fn a_second_daemon_is_8_and_the_first_goes_on() {
     assert_eq!(Marks::of(topo.host()), marks);
 }
 
+/// Two on the same interfaces would each take the other's programs for somebody else's.
+#[test]
+fn a_second_daemon_with_other_directories_is_8_and_the_first_goes_on() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let mut first = NetfastProc::start(topo.host(), Options::no_runtime()).expect("the first starts");
+    let marks = Marks::of(topo.host());
+    let second = NetfastProc::prepare(topo.host(), Options::no_runtime()).expect("prepared");
+    let mut command = second.command(&["run", "--runtime", "none"]);
+    let done = cmd::finish(&mut command, LIMIT).expect("it ends");
+    let pid = format!("process {}", first.pid().expect("it runs"));
+    let run_dir = format!("--run-dir {}", first.run_dir().display());
+    Refused { done }.with(8, &["another netfast works", &pid, &run_dir]);
+    assert_eq!(Marks::of(topo.host()), marks);
+    assert!(!second.pin_dir().exists(), "pins are left");
+
+    // The mark goes with the process, however that ends.
+    first.stop(nix::sys::signal::Signal::SIGKILL).expect("killed");
+    let mut second = second;
+    second.launch().expect("it starts now");
+    let left = format!("`netfast detach --pin-dir {} --run-dir ", first.pin_dir().display());
+    assert!(second.log().contains(&left), "{}", second.log());
+    first.detach().expect("what it left goes");
+    second.stop(nix::sys::signal::Signal::SIGTERM).expect("it ends");
+    let before = second.log().len();
+    second.launch().expect("it starts again");
+    assert!(!second.log()[before..].contains(&left), "{}", second.log());
+}
+
 #[test]
 fn a_pin_directory_elsewhere_is_5() {
     if !needs(&NEEDS) {
@@ -220,6 +251,19 @@ fn a_wrong_configuration_on_reload_changes_nothing() {
     assert_eq!(revalidate(), 500_000_000);
     reload("revalidate_ms = 250\n");
     cmd::poll("it is taken", LIMIT, || (revalidate() == 250_000_000).then_some(())).expect("the new interval");
+    // In words, for whoever reads the log.
+    let log = netfast.log();
+    for said in [
+        concat!(
+            "netfast ",
+            env!("CARGO_PKG_VERSION"),
+            " starts; configuration: revalidate 500 ms, runtime none"
+        ),
+        "fast path on, learning after 3 packets of each direction",
+        "configuration reloaded: revalidate 500 ms -> 250 ms",
+    ] {
+        assert!(log.contains(said), "no {said:?} in {log}");
+    }
 }
 
 #[test]

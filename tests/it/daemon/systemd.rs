@@ -316,6 +316,44 @@ fn the_unit_waits_for_docker_and_outlives_its_restarts() {
     machine.run(&["netfast", "detach"]).expect("detach");
 }
 
+/// A host without Docker starts it once, and not every two seconds.
+#[test]
+fn without_docker_the_unit_is_up_and_waits() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let machine = machine(&topo);
+    machine
+        .write(CONFIG, "docker_host = \"unix:///run/no-docker.sock\"\n")
+        .expect("a configuration");
+    machine.run(&["systemctl", "start", UNIT]).expect("it starts");
+    let pid = main_pid(&machine);
+    let told = machine.property(UNIT, "StatusText").expect("a status");
+    assert!(
+        told.starts_with("waiting for the container runtime") && told.contains("no-docker.sock"),
+        "{told}"
+    );
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(
+        (main_pid(&machine), restarts(&machine)),
+        (pid, 0),
+        "{}",
+        machine.journal()
+    );
+    assert_eq!(machine.property(UNIT, "ActiveState").expect("a state"), "active");
+
+    machine.write(CONFIG, "runtime = \"none\"\n").expect("a configuration");
+    machine.run(&["systemctl", "reload", UNIT]).expect("reload");
+    cmd::poll("it is in step", PATIENCE, || {
+        (state(&machine)?["in_sync"] == true).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
+    assert_eq!(main_pid(&machine), pid);
+    machine.run(&["systemctl", "stop", UNIT]).expect("it stops");
+    machine.run(&["netfast", "detach"]).expect("detach");
+}
+
 /// The daemon has a view of the file systems of its own, in which the old bpffs may live on.
 #[test]
 fn a_bpffs_that_is_mounted_anew_under_the_unit_makes_it_start_again() {

@@ -215,6 +215,7 @@ fn panic_when_ready(dirs: &std::path::Path) -> ! {
         pin_dir: real("pins"),
         run_dir: real("run"),
         without_tcx: false,
+        wait: false,
     };
     let state = settings.run_dir.join("state.json");
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -16,3 +16,4 @@ mod rates;
 mod says;
 mod staleness;
 mod trace;
+mod verbs;

@@ -76,6 +76,7 @@ fn both_paths_are_shown() {
             "--container",
             &a.veth,
             "--json",
+            "--print",
             "--limit",
             "100000",
             "--pcap",
@@ -119,7 +120,7 @@ fn both_paths_are_shown() {
             to.veth
         );
     }
-    let said = format!("{} packets passed the filter", packets.len());
+    let said = format!("{} packets shown", packets.len());
     assert!(done.stderr.contains(&said) || packets.len() > 999, "{}", done.stderr);
 
     // The capture has the same packets.
@@ -138,6 +139,53 @@ fn both_paths_are_shown() {
             .any(|comment| comment.contains("slow: ") && comment.contains("tcp-syn"))
     );
     assert!(comments.iter().any(|comment| comment.contains("fast: ")));
+}
+
+#[test]
+fn a_count_is_of_what_is_printed_and_a_capture_is_quiet() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let lab = Lab::start();
+    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
+    // More comes in one look than is asked for.
+    let tracer = start(&lab, &["-c", "6", "tcp", "port", "7777"]);
+    talk(&lab, 7777);
+    let done = tracer.wait(PATIENCE).expect("it ends by itself");
+    assert_eq!(done.stdout.lines().count(), 6, "{}", done.stdout);
+    assert!(done.stderr.contains("6 packets shown\n"), "{}", done.stderr);
+
+    let pcap = lab.netfast.run_dir().join("quiet.pcapng");
+    let tracer = start(&lab, &["-c", "6", "-w", &pcap.display().to_string(), "port", "7778"]);
+    talk(&lab, 7778);
+    let done = tracer.wait(PATIENCE).expect("it ends by itself");
+    assert_eq!(done.stdout, "");
+    assert!(done.stderr.contains("6 packets shown\n"), "{}", done.stderr);
+    assert!(fs::metadata(&pcap).is_ok_and(|file| file.len() > 6 * 60));
+
+    // What the programs cannot compare is judged after them: one direction, two hosts, names, a network, and not.
+    let words = format!(
+        "src host {} and dst {} and net {}/24 and not port 7778",
+        a.veth, b.ip, a.ip
+    );
+    let tracer = start(&lab, &["--json", "--limit", "100000", &words]);
+    talk(&lab, 7778);
+    talk(&lab, 7779);
+    let done = stop(tracer);
+    let packets: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert!(packets.len() >= 10, "{}", done.stdout);
+    let (from, to) = (format!("{}:", a.ip), format!("{}:7779", b.ip));
+    for packet in &packets {
+        assert!(
+            packet["source"].as_str().is_some_and(|end| end.starts_with(&from)),
+            "{packet}"
+        );
+        assert_eq!(packet["destination"], to.as_str(), "{packet}");
+    }
 }
 
 #[test]

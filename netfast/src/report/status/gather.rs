@@ -69,7 +69,7 @@ impl Status {
         status.daemon.revalidate_ms = tables.control.revalidate_ns / 1_000_000;
         status.totals.flows = tables.flows;
         status.count(&tables.counts);
-        status
+        status.with_verdict()
     }
 }
 
@@ -340,7 +340,7 @@ mod tests {
         let ruled = path(&state, &tables);
         assert_eq!(ruled, (Some("rate-rules".into()), Some("rate-rules".into())));
         let status = Status::gather(Some(&state), &tables, true, 4_000, |_| None);
-        let text = status.render(crate::report::Style::default());
+        let text = status.render(crate::report::Style::default(), false);
         assert!(
             text.contains("attached; slow from and to the host: ufw's limit"),
             "{text}"

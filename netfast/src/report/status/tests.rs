@@ -89,7 +89,7 @@ pub(crate) fn example() -> Status {
         counts[index] = Count { packets: 1, bytes: 60 };
     }
     status.count(&counts);
-    status
+    status.with_verdict()
 }
 
 fn networks() -> Vec<Network> {
@@ -130,14 +130,17 @@ fn networks() -> Vec<Network> {
                 "host-network",
                 "shares the host's own namespace: there is nothing to shorten",
             ),
-            endpoints: vec![endpoint(
-                "monitor",
-                PathState::slow(
-                    "host-network",
-                    "shares the host's own namespace: there is nothing to shorten",
-                ),
-                None,
-            )],
+            endpoints: vec![Endpoint {
+                veth: None,
+                ..endpoint(
+                    "monitor",
+                    PathState::slow(
+                        "host-network",
+                        "shares the host's own namespace: there is nothing to shorten",
+                    ),
+                    None,
+                )
+            }],
         },
         Network {
             name: "idle".into(),
@@ -186,15 +189,77 @@ fn the_totals_are_the_sums_of_the_reasons() {
 
 #[test]
 fn running() {
-    assert_golden("status.txt", &example().render(Style::default()));
+    assert_golden("status.txt", &example().render(Style::default(), false));
     assert_golden(
         "status-80.txt",
-        &example().render(Style {
-            width: Some(80),
-            color: false,
-        }),
+        &example().render(
+            Style {
+                width: Some(80),
+                color: false,
+            },
+            true,
+        ),
     );
     assert_golden_json("status.json", &example());
+}
+
+#[test]
+fn what_became_of_candidates_is_for_those_who_ask() {
+    const LEARNING: &str = "WHAT BECAME OF CANDIDATES FOR LEARNING";
+    assert!(!example().render(Style::default(), false).contains(LEARNING));
+    assert!(example().render(Style::default(), true).contains(LEARNING));
+}
+
+#[test]
+fn the_first_line_is_the_verdict() {
+    let first = |status: &Status| {
+        let status = status.clone().with_verdict();
+        let text = status.render(Style::default(), false);
+        (status.verdict.ok, text.lines().next().unwrap_or_default().to_owned())
+    };
+    let numbers = "99.98 % of packets fast, 2 of 3 endpoints";
+    let mut status = example();
+    assert_eq!(first(&status), (true, format!("ok: {numbers}, daemon running")));
+    status.daemon.in_sync = false;
+    let said = |trouble: &str| (false, format!("attention: {trouble}; {numbers}"));
+    assert_eq!(first(&status), said("catching up with changes"));
+    status.runtime.error = Some("connection refused".into());
+    assert_eq!(first(&status), said("the container runtime does not answer"));
+    status.daemon.learning_off = Some("a program listens on NFQUEUE 0".into());
+    assert_eq!(first(&status), said("learning off: a program listens on NFQUEUE 0"));
+    status.daemon.using = false;
+    assert_eq!(first(&status), said("fast path off"));
+    status.daemon.running = false;
+    assert_eq!(first(&status), said("daemon not running"));
+    // Endpoints that are all slow are no success, and no packets are no share.
+    let mut idle = example();
+    idle.totals = Totals::default();
+    for endpoint in &mut idle.networks[0].endpoints {
+        endpoint.path = PathState::slow("no-mac", "its MAC address is not known yet");
+    }
+    assert_eq!(
+        first(&idle).1,
+        "attention: no endpoint is fast; no packets yet, 0 of 3 endpoints"
+    );
+    assert_eq!(
+        first(&Status::default()).1,
+        "attention: daemon not running; no packets yet, 0 of 0 endpoints"
+    );
+}
+
+#[test]
+fn a_name_chooses_a_network_or_a_container() {
+    let of = |name: &str| {
+        let status = example().select(name)?;
+        Some(status.render_part(Style::default()))
+    };
+    let network = of("bridge").expect("a network");
+    assert!(network.starts_with("ok: 99.98 % of packets fast, 2 of 3 endpoints, daemon running\n"));
+    assert!(network.contains("database") && !network.contains("monitor") && !network.contains("WHY PACKETS"));
+    let container = of("web").expect("a container");
+    assert!(container.contains("1 of 1 endpoints") && container.contains("NETWORK bridge"));
+    assert!(!container.contains("database"), "{container}");
+    assert_eq!(of("nobody"), None);
 }
 
 #[test]
@@ -211,9 +276,12 @@ fn daemon_gone_docker_gone_learning_off() {
     status.devices.clear();
     assert_golden(
         "status-left.txt",
-        &status.render(Style {
-            width: Some(80),
-            color: false,
-        }),
+        &status.with_verdict().render(
+            Style {
+                width: Some(80),
+                color: false,
+            },
+            false,
+        ),
     );
 }

@@ -15,9 +15,17 @@ use crate::report::{
 const TOP: usize = 8;
 
 impl Status {
-    /// The text.
-    pub fn render(&self, style: Style) -> String {
+    /// The text; `verbose` with what became of candidates for learning.
+    pub fn render(&self, style: Style, verbose: bool) -> String {
         let mut text = String::new();
+        let paint = if self.verdict.ok { Paint::Green } else { Paint::Yellow };
+        let verdict = style.width.map_or_else(
+            || vec![self.verdict.text.as_str()],
+            |width| wrap(&self.verdict.text, width),
+        );
+        for part in verdict {
+            push_line(&mut text, &paint.on(part, style));
+        }
         for line in self.headlines() {
             for part in style
                 .width
@@ -43,10 +51,32 @@ impl Status {
             text.push_str("\nHOST INTERFACES\n");
             text.push_str(&devices.render(style));
         }
+        text.push_str(&self.counted(style, verbose));
+        text
+    }
+
+    /// Of one network or one container: the verdict, and its endpoints.
+    pub fn render_part(&self, style: Style) -> String {
+        let paint = if self.verdict.ok { Paint::Green } else { Paint::Yellow };
+        let mut text = paint.on(&self.verdict.text, style) + "\n";
+        for network in &self.networks {
+            text.push('\n');
+            push_line(&mut text, &title(network, style));
+            text.push_str(&endpoints(network).render(style));
+        }
+        text
+    }
+
+    /// Packets by their reasons.
+    fn counted(&self, style: Style, verbose: bool) -> String {
+        let mut text = String::new();
         for (heading, counts) in [
             ("WHY PACKETS TOOK THE SLOW PATH", &self.reasons),
             ("WHAT BECAME OF CANDIDATES FOR LEARNING", &self.learning),
-        ] {
+        ]
+        .into_iter()
+        .take(if verbose { 2 } else { 1 })
+        {
             if counts.is_empty() {
                 continue;
             }

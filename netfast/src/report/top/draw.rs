@@ -159,29 +159,19 @@ impl Screen {
             } else {
                 cells.extend([(); 5].map(|()| right("-".into())));
             }
-            Row::new(cells)
+            cells
         });
-        let headings = [
-            ("CONTAINER", false),
-            ("NETWORK", false),
-            ("PATH", false),
-            ("SENT FAST", true),
-            ("SENT SLOW", true),
-            ("SHARE", true),
-            ("RECV FAST", true),
-            ("BITS/S", true),
+        let columns = [
+            Column::new("CONTAINER", Constraint::Fill(3), 12, 0),
+            Column::new("NETWORK", Constraint::Fill(2), 8, 5),
+            Column::new("PATH", Constraint::Length(4), 4, 3),
+            Column::number("SENT FAST", 9, 4),
+            Column::number("SENT SLOW", 9, 6),
+            Column::number("SHARE", 7, 1),
+            Column::number("RECV FAST", 9, 7),
+            Column::number("BITS/S", 9, 2),
         ];
-        let widths = [
-            Constraint::Fill(3),
-            Constraint::Fill(2),
-            Constraint::Length(4),
-            Constraint::Length(9),
-            Constraint::Length(9),
-            Constraint::Length(7),
-            Constraint::Length(9),
-            Constraint::Length(9),
-        ];
-        Self::table(frame, area, &headings, rows.collect(), &widths, "no endpoints");
+        Self::table(frame, area, &columns, rows.collect(), "no endpoints");
     }
 
     fn flows(frame: &mut Frame<'_>, area: Rect, top: &Top, offset: usize) {
@@ -191,66 +181,55 @@ impl Screen {
                 (None, true) => "host".into(),
                 (None, false) => side.device.clone(),
             };
-            Row::new(vec![
+            vec![
                 Cell::from(flow.protocol.clone()),
                 Cell::from(format!("{} > {}", flow.enters.source, flow.enters.destination)),
                 Cell::from(format!("{} > {}", who(&flow.enters), who(&flow.leaves))),
                 right(number(rate.packets)),
                 right(bits(rate.bits)),
-            ])
+            ]
         });
-        let headings = [
-            ("FLOW", false),
-            ("FROM > TO, AS IT ENTERS", false),
-            ("ENTERS > LEAVES", false),
-            ("PACKETS/S", true),
-            ("BITS/S", true),
+        let columns = [
+            Column::new("FLOW", Constraint::Length(4), 4, 2),
+            Column::new("FROM > TO, AS IT ENTERS", Constraint::Length(37), 37, 4),
+            Column::new("ENTERS > LEAVES", Constraint::Fill(1), 12, 0),
+            Column::number("PACKETS/S", 9, 3),
+            Column::number("BITS/S", 9, 1),
         ];
-        let widths = [
-            Constraint::Length(4),
-            Constraint::Length(37),
-            Constraint::Fill(1),
-            Constraint::Length(9),
-            Constraint::Length(9),
-        ];
-        Self::table(frame, area, &headings, rows.collect(), &widths, "no flow was used");
+        Self::table(frame, area, &columns, rows.collect(), "no flow was used");
     }
 
     fn reasons(frame: &mut Frame<'_>, area: Rect, top: &Top, offset: usize) {
         let rows = top.reasons.iter().skip(offset).map(|(reason, rate)| {
-            Row::new(vec![
+            vec![
                 right(number(rate.packets)),
                 Cell::from(reason.name),
                 Cell::from(reason.text),
-            ])
+            ]
         });
-        let headings = [("PACKETS/S", true), ("WHY SLOW", false), ("MEANING", false)];
-        let widths = [Constraint::Length(9), Constraint::Length(17), Constraint::Fill(1)];
-        Self::table(
-            frame,
-            area,
-            &headings,
-            rows.collect(),
-            &widths,
-            "no packet took the slow path",
-        );
+        let columns = [
+            Column::number("PACKETS/S", 9, 2),
+            Column::new("WHY SLOW", Constraint::Length(17), 17, 0),
+            Column::new("MEANING", Constraint::Fill(1), 12, 3),
+        ];
+        Self::table(frame, area, &columns, rows.collect(), "no packet took the slow path");
     }
 
-    fn table(
-        frame: &mut Frame<'_>,
-        area: Rect,
-        headings: &[(&'static str, bool)],
-        rows: Vec<Row<'_>>,
-        widths: &[Constraint],
-        nothing: &'static str,
-    ) {
-        let header = headings.iter().map(|(text, is_right)| {
-            let line = Line::from(*text);
-            Cell::from(if *is_right { line.right_aligned() } else { line })
+    fn table(frame: &mut Frame<'_>, area: Rect, columns: &[Column], rows: Vec<Vec<Cell<'_>>>, nothing: &'static str) {
+        let shown = Column::that_fit(columns, area.width);
+        let header = shown.iter().map(|column| {
+            let Column { heading, is_right, .. } = columns[*column];
+            let line = Line::from(heading);
+            Cell::from(if is_right { line.right_aligned() } else { line })
         });
         let style = Style::new().add_modifier(Modifier::BOLD);
         let is_empty = rows.is_empty();
-        let table = Table::new(rows, widths.iter().copied()).header(Row::new(header).style(style));
+        let rows = rows.into_iter().map(|cells| {
+            let cells = cells.into_iter().enumerate();
+            Row::new(cells.filter_map(|(column, cell)| shown.contains(&column).then_some(cell)))
+        });
+        let widths = shown.iter().map(|column| columns[*column].width);
+        let table = Table::new(rows, widths).header(Row::new(header).style(style));
         frame.render_widget(table, area);
         if is_empty && area.height > 1 {
             let below = Rect {
@@ -283,6 +262,48 @@ impl Screen {
         } else {
             Span::raw(text)
         }
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+struct Column {
+    heading: &'static str,
+    is_right: bool,
+    width: Constraint,
+    /// With less it says nothing.
+    least: u16,
+    /// Where there is no room for all, those with the highest go first; names have the lowest.
+    rank: u8,
+}
+
+impl Column {
+    const fn new(heading: &'static str, width: Constraint, least: u16, rank: u8) -> Self {
+        Self {
+            heading,
+            is_right: false,
+            width,
+            least,
+            rank,
+        }
+    }
+
+    const fn number(heading: &'static str, width: u16, rank: u8) -> Self {
+        Self {
+            is_right: true,
+            ..Self::new(heading, Constraint::Length(width), width, rank)
+        }
+    }
+
+    /// The places of those that there is room for, each with a gap to the next.
+    fn that_fit(columns: &[Self], width: u16) -> Vec<usize> {
+        let mut shown: Vec<usize> = (0..columns.len()).collect();
+        while shown.len() > 1 && shown.iter().map(|column| columns[*column].least + 1).sum::<u16>() > width + 1 {
+            let ranks = shown.iter().map(|column| columns[*column].rank);
+            let highest = ranks.max().unwrap_or_default();
+            shown.retain(|column| columns[*column].rank != highest);
+        }
+        shown
     }
 }
 

@@ -154,6 +154,31 @@ fn it_fits_80_by_24() {
     assert_golden("top-80x24.txt", &text);
 }
 
+/// Whose they are is the last thing to go.
+#[test]
+fn a_narrow_screen_keeps_the_names() {
+    let top = top();
+    let page = |page, width| {
+        let screen = Screen {
+            page,
+            ..Screen::default()
+        };
+        drawn(&top, screen, width, 24)
+    };
+    let endpoints = page(Page::Endpoints, 40);
+    assert!(
+        endpoints.contains("CONTAINER") && endpoints.contains("\ndatabase ") && endpoints.contains("5.79Gb"),
+        "{endpoints}"
+    );
+    let flows = page(Page::Flows, 40);
+    assert!(
+        flows.contains("\ntcp  web > eth0 ") && flows.contains("4.63Gb"),
+        "{flows}"
+    );
+    assert!(page(Page::Endpoints, 12).contains("\ndatabase"));
+    assert!(page(Page::Flows, 12).contains("\nweb > eth0"));
+}
+
 #[test]
 fn more_room_shows_more() {
     assert_golden("top-120x40.txt", &drawn(&top(), Screen::default(), 120, 40));

@@ -177,6 +177,21 @@ fn a_container_whose_address_is_not_known_has_routes_all_the_same() {
     assert_eq!(said(&state, 0, "web", "172.17.3.3").0, Verdict::KernelDecides);
 }
 
+/// The flows of the scene are usable, and the kernel was not asked about them lately.
+#[test]
+fn flows_that_are_left_do_not_contradict_a_missing_route() {
+    let state = with(bare);
+    let (verdict, _, text) = said(&state, 0, "web", "192.0.2.1");
+    assert_eq!(verdict, Verdict::Slow);
+    assert!(
+        text.contains("no route") && text.contains("4 on the fast path"),
+        "{text}"
+    );
+    assert!(text.contains("the next packet of each asks the kernel"), "{text}");
+    // Where nothing is contradicted, nothing is added.
+    assert!(!said(&state, 0, "web", "203.0.113.9").2.contains("are left"));
+}
+
 #[test]
 fn flows_that_there_are_go_before_predictions_and_not_before_the_plan() {
     let state = with(bare);

@@ -1,0 +1,96 @@
+//! The first line of `netfast status`: whether all is well, and of what.
+
+use serde::Serialize;
+
+use super::{Endpoint, Status, Traffic};
+use crate::report::units::share;
+
+/// Whether all is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Whether there is nothing to do: the daemon runs, is in step, uses and learns flows, and something is fast.
+    pub ok: bool,
+    /// That, and how much is fast, in one line.
+    pub text: String,
+}
+
+impl Status {
+    /// Only the network of this name, or the endpoints of this container; `None` if there is neither.
+    #[must_use]
+    pub fn select(mut self, name: &str) -> Option<Self> {
+        if self.networks.iter().any(|network| network.name == name) {
+            self.networks.retain(|network| network.name == name);
+        } else {
+            for network in &mut self.networks {
+                network.endpoints.retain(|endpoint| endpoint.container == name);
+            }
+            self.networks.retain(|network| !network.endpoints.is_empty());
+        }
+        // What is said of all interfaces is not said of these.
+        self.devices.clear();
+        let is_found = !self.networks.is_empty();
+        let endpoints = self.networks.iter().flat_map(|network| &network.endpoints);
+        let sent = endpoints.filter_map(|endpoint| endpoint.traffic).fold((0, 0), sum);
+        self.verdict = self.judged(sent);
+        is_found.then_some(self)
+    }
+
+    /// The verdict on all that there is.
+    #[must_use]
+    pub fn with_verdict(mut self) -> Self {
+        let totals = &self.totals;
+        self.verdict = self.judged((totals.fast_packets, totals.slow_packets));
+        self
+    }
+
+    fn judged(&self, (fast, slow): (u64, u64)) -> Verdict {
+        // Those without an interface of their own on the host have nothing to be shortened.
+        let endpoints = self.networks.iter().flat_map(|network| &network.endpoints);
+        let all: Vec<&Endpoint> = endpoints.filter(|endpoint| endpoint.veth.is_some()).collect();
+        let are_fast = all.iter().filter(|endpoint| endpoint.path.is_fast()).count();
+        let trouble = self.trouble().or_else(|| {
+            let none = are_fast == 0 && !all.is_empty();
+            none.then(|| "no endpoint is fast".to_owned())
+        });
+        let packets = match fast + slow {
+            0 => "no packets yet".to_owned(),
+            all => format!("{} of packets fast", share(fast, all)),
+        };
+        let numbers = format!("{packets}, {are_fast} of {} endpoints", all.len());
+        Verdict {
+            ok: trouble.is_none(),
+            text: match trouble {
+                None => format!("ok: {numbers}, daemon running"),
+                Some(trouble) => format!("attention: {trouble}; {numbers}"),
+            },
+        }
+    }
+
+    /// What is wrong, the worst first.
+    fn trouble(&self) -> Option<String> {
+        let daemon = &self.daemon;
+        if !daemon.running {
+            return Some("daemon not running".into());
+        }
+        if !daemon.attached {
+            return Some("nothing is attached yet".into());
+        }
+        if !daemon.using {
+            return Some("fast path off".into());
+        }
+        if let Some(why) = &daemon.learning_off {
+            return Some(format!("learning off: {why}"));
+        }
+        if !daemon.learning {
+            return Some("learning off".into());
+        }
+        if self.runtime.error.is_some() {
+            return Some("the container runtime does not answer".into());
+        }
+        (!daemon.in_sync).then(|| "catching up with changes".into())
+    }
+}
+
+fn sum((fast, slow): (u64, u64), traffic: Traffic) -> (u64, u64) {
+    (fast + traffic.in_fast_packets, slow + traffic.in_slow_packets)
+}

@@ -1,0 +1,192 @@
+//! What commands say of a host without a runtime, on the command line and to a shell that completes.
+
+use std::{process::Command, time::Duration};
+
+use netfast_tests::{
+    cmd::{self, Background, Finished},
+    programs,
+    require::{Need, needs},
+};
+use serde_json::Value;
+
+use super::lab::{Lab, PATIENCE, at, connect};
+use crate::daemon::Marks;
+
+const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
+
+/// A line of a conversation, there and back.
+fn talk(lab: &Lab) -> (std::net::TcpStream, std::net::TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
+    let (mut client, mut server) = connect(&a.ns, at(b.ip, 7777), &b.ns, 7777);
+    let mut buffer = [0; 100];
+    cmd::poll("the fast path", PATIENCE, || {
+        let before = lab.fast();
+        for _ in 0..10 {
+            client.write_all(&[b'q'; 100]).expect("sent");
+            server.read_exact(&mut buffer).expect("received");
+            server.write_all(&[b'a'; 100]).expect("sent");
+            client.read_exact(&mut buffer).expect("received");
+        }
+        (lab.fast() >= before + 20).then_some(())
+    })
+    .expect("the flow is learned");
+    (client, server)
+}
+
+#[test]
+fn status_has_a_verdict_a_choice_and_goes_on() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let lab = Lab::start();
+    let conversation = talk(&lab);
+    let text = lab.netfast.verb(&["status"]).expect("status");
+    let verdict = text.lines().next().unwrap_or_default();
+    assert!(
+        verdict.starts_with("ok: ") && verdict.contains(" of packets fast, 3 of 3 endpoints, daemon running"),
+        "{text}"
+    );
+    assert!(!text.contains("CANDIDATES FOR LEARNING"), "{text}");
+    let verbose = lab.netfast.verb(&["status", "--verbose"]).expect("status");
+    assert!(verbose.contains("CANDIDATES FOR LEARNING"), "{verbose}");
+
+    let (one, other) = (
+        &lab.topo.bridges[0].containers[0].veth,
+        &lab.topo.bridges[1].containers[0].veth,
+    );
+    let container = lab.netfast.verb(&["status", one]).expect("status");
+    assert!(
+        container.contains("1 of 1 endpoints") && container.contains(one) && !container.contains(other),
+        "{container}"
+    );
+    let bridge = &lab.topo.bridges[0].name;
+    let network: Value =
+        serde_json::from_str(&lab.netfast.verb(&["status", bridge, "--json"]).expect("status")).expect("JSON");
+    assert_eq!(network["networks"].as_array().map(Vec::len), Some(1), "{network:#}");
+    let nobody = lab.netfast.try_verb(&["status", "nobody"]).expect("it ends");
+    assert_eq!(nobody.status.code(), Some(1), "{}", nobody.stderr);
+
+    // Again and again, until it is interrupted.
+    let watch = Background::start(&mut lab.netfast.command(&["status", "--watch=0.2"])).expect("it starts");
+    std::thread::sleep(Duration::from_secs(2));
+    let done = watch.stop().expect("it ends");
+    let times = done.stdout.matches("daemon running").count();
+    assert!(times >= 2, "printed {times} times:\n{}", done.stdout);
+    drop(conversation);
+}
+
+#[test]
+fn explain_does_not_contradict_its_flows_without_a_runtime() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let lab = Lab::start();
+    let conversation = talk(&lab);
+    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
+    for to in [b.ip.to_string(), format!("{}:7777", b.ip)] {
+        let text = lab.netfast.verb(&["explain", &a.veth, &to]).expect("explain");
+        assert!(
+            text.contains("on the fast path") && !text.contains("no route"),
+            "{text}"
+        );
+    }
+    drop(conversation);
+}
+
+#[test]
+fn networks_without_a_runtime_have_no_blank_columns() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let lab = Lab::start();
+    let text = lab.netfast.verb(&["networks"]).expect("networks");
+    let head = text.lines().next().unwrap_or_default();
+    assert!(head.starts_with("NAME"), "{text}");
+    for line in text.lines().skip(1) {
+        assert!(!line.starts_with(' '), "{text}");
+    }
+    for blank in ["NETWORK ID", "SUBNET"] {
+        assert!(!head.contains(blank), "{text}");
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_detach_then_does() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let mut lab = Lab::start();
+    let before = Marks::of(lab.topo.host());
+    let would: Value =
+        serde_json::from_str(&lab.netfast.verb(&["--json", "detach", "--dry-run"]).expect("it ends")).expect("JSON");
+    assert_eq!(would["stopped"], lab.netfast.pid().expect("it runs"), "{would:#}");
+    let text = lab.netfast.verb(&["detach", "-n"]).expect("it ends");
+    assert!(
+        text.contains("nothing is changed") && text.contains("Stop the daemon"),
+        "{text}"
+    );
+    assert_eq!(Marks::of(lab.topo.host()), before);
+    lab.netfast
+        .stop(nix::sys::signal::Signal::SIGTERM)
+        .expect("it still runs");
+    let done: Value = serde_json::from_str(&lab.netfast.verb(&["detach", "--json"]).expect("it ends")).expect("JSON");
+    for key in ["links", "pin_directories", "clsact", "sysctls", "ways"] {
+        assert_eq!(would[key], done[key], "{key}: {would:#}");
+    }
+    let text = lab.netfast.verb(&["detach", "--dry-run"]).expect("it ends");
+    assert!(text.contains("nothing to do"), "{text}");
+}
+
+/// What bash offers for the last of these words.
+fn offered(lab: &Lab, words: &[&str]) -> Vec<String> {
+    let program = programs::netfast().expect("the binary").display().to_string();
+    // As the package's script does, which only names it otherwise.
+    let script = r#"
+        eval "$(COMPLETE=bash "$1")"
+        shift
+        COMP_WORDS=(netfast "$@") COMP_CWORD=$#
+        _clap_complete_netfast netfast "${COMP_WORDS[COMP_CWORD]}" ""
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script, "bash", &program])
+        .args(words)
+        .env("NETFAST_RUN_DIR", lab.netfast.run_dir());
+    let Finished { status, stdout, stderr } = cmd::finish(&mut bash, cmd::TIME_LIMIT).expect("it ends");
+    assert!(status.success(), "{stderr}");
+    stdout.lines().map(|word| word.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_shell_completes_containers_networks_and_reasons() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6), Need::Program("bash")]) {
+        return;
+    }
+    let lab = Lab::start();
+    let has = |words: &[&str], wanted: &str| {
+        let found = offered(&lab, words);
+        assert!(
+            found.iter().any(|word| word == wanted),
+            "{words:?}: no {wanted} in {found:?}"
+        );
+        found
+    };
+    let veth = &lab.topo.bridges[0].containers[0].veth;
+    let bridge = &lab.topo.bridges[0].name;
+    has(&["sta"], "status");
+    has(&["explain", ""], veth);
+    has(&["explain", veth, ""], veth);
+    has(&["flows", "--container", ""], veth);
+    has(&["networks", ""], bridge);
+    has(&["status", ""], bridge);
+    has(&["status", ""], veth);
+    let reasons = has(&["explain", "--reason", "no-f"], "no-flow");
+    assert!(reasons.iter().all(|reason| reason.starts_with("no-f")), "{reasons:?}");
+    has(&["trace", "reason", ""], "no-flow");
+    has(&["trace", "host", ""], veth);
+    has(&["trace", ""], "tcp");
+    // What is typed goes before the environment.
+    let elsewhere = offered(&lab, &["explain", "--run-dir", "/nonexistent", ""]);
+    assert!(!elsewhere.contains(veth), "{elsewhere:?}");
+}
