@@ -253,6 +253,8 @@ impl Arena {
 /// Whether netfast hears of it.
 fn announced_by(foreign: Foreign) -> Expect {
     match (foreign.hook, foreign.spot) {
+        // Redirects lead past a bridge, whatever runs first there.
+        (Hook::Tcx { .. }, Spot::Host(Device::Bridge(_))) => Expect::Found,
         // What runs inside a container behind the place where redirected packets come out, and what drops before
         // netfast's program runs.
         (Hook::Tcx { .. }, Spot::Inside(_))
