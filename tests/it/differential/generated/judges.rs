@@ -263,7 +263,7 @@ fn announced_by(foreign: Foreign) -> Expect {
                 egress: false,
                 first: true,
             },
-            Spot::Host(Device::Veth(_) | Device::Uplink(_)),
+            Spot::Host(_),
         ) => Expect::Nothing,
         // Nobody announces them to the host. (The kernel leaves out generic XDP for what `bpf_redirect` has sent,
         // `skb_is_redirected` in `net/core/dev.c`.)
