@@ -26,7 +26,9 @@ pub mod top;
 pub mod trace;
 
 pub use args::*;
-pub use error::{CliError, Exit, Fail, Said};
+pub use error::{CliError, Fail, Said};
+
+pub use crate::exit::Exit;
 
 const LONG_ABOUT: &str = "\
 Moves the packets of containers through the host in one hop.

@@ -14,7 +14,6 @@ use tracing::{error, info, warn};
 pub mod alone;
 pub mod detach;
 mod error;
-pub mod health;
 mod heed;
 pub mod instance;
 pub mod lock;
@@ -32,6 +31,7 @@ use crate::{
     apply::{self, Datapath, Mode},
     config::{AliasMode, Config, ConfigError, RawConfig, VipPool},
     exporter::{Exporter, Source},
+    health::Health,
     observe::{Change, Observer},
     plan::{Facts, plan},
     probe,
@@ -39,7 +39,6 @@ use crate::{
     world::{RuntimeState, World},
 };
 use alone::Alone;
-use health::Health;
 use lock::Lock;
 use retry::Backoff;
 use service::Service;

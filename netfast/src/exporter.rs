@@ -21,7 +21,7 @@ use crate::{
         flows::FlowTables,
         read::{ReadError, Tables},
     },
-    daemon::health::{Health, Vitals},
+    health::{Health, Vitals},
     report::{aliases::Aliases, status::Status},
     snapshot::{self, SnapshotError},
     state::{State, StateError},

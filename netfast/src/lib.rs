@@ -8,7 +8,9 @@ pub mod daemon;
 pub mod diff;
 #[cfg(test)]
 mod document;
+mod exit;
 pub mod exporter;
+pub mod health;
 pub mod observe;
 pub mod plan;
 pub mod probe;

@@ -116,7 +116,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::daemon::health::Health;
+    use crate::health::Health;
 
     async fn ask(source: &Arc<Source>, method: Method, path: &str) -> (StatusCode, String) {
         let request = Request::builder().method(method).uri(path).body(()).expect("a request");

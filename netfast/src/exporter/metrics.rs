@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    daemon::health::Vitals,
+    health::Vitals,
     report::{
         aliases::Aliases,
         status::{Interface, ReasonCount, Status, Traffic},

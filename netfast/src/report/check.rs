@@ -3,7 +3,7 @@
 use serde::{Serialize, ser::SerializeStruct as _};
 
 use crate::{
-    cli::Exit,
+    exit::Exit,
     probe::Tried,
     report::{
         Style, Table,
