@@ -15,7 +15,7 @@ use aya::{
 use netfast_common::{
     abi::{DEFAULT_FRESH, Program, map},
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
 };
 use tracing::{info, warn};
 
@@ -62,7 +62,7 @@ pub struct Datapath {
     mode: Mode,
     ebpf: Ebpf,
     control: Array<MapData, Control>,
-    devices: HashMap<MapData, u32, Device>,
+    devices: HashMap<MapData, DeviceKey, Device>,
     generations: Array<MapData, u32>,
     traffic: PerCpuArray<MapData, Traffic>,
     realized: Realized,
@@ -157,9 +157,9 @@ impl Datapath {
             .get(&0, 0)
             .map_err(|source| map_error(map::CONTROL, source))?;
         for entry in &self.devices {
-            let (ifindex, device) = entry.map_err(|source| map_error(map::DEVICES, source))?;
+            let (key, device) = entry.map_err(|source| map_error(map::DEVICES, source))?;
             let entry = RealizedDevice { device, identity: None };
-            self.realized.devices.insert(ifindex, entry);
+            self.realized.devices.insert(key.ifindex, entry);
         }
         let attachments = self.pins.attachments().map_err(|source| ApplyError::Io {
             path: self.pins.root().into(),

@@ -12,7 +12,7 @@ use aya::{
 use netfast_common::{
     abi::map,
     control::Control,
-    device::{Device, Kind, Traffic},
+    device::{Device, DeviceKey, Kind, Traffic},
 };
 use tracing::{debug, info};
 
@@ -204,7 +204,7 @@ impl Datapath {
             }
             Action::ChangeDevice { ifindex, to, .. } => self.set_device(*ifindex, *to),
             Action::RemoveDevice { ifindex, device } => {
-                match self.devices.remove(ifindex) {
+                match self.devices.remove(&DeviceKey::served(*ifindex)) {
                     Ok(()) | Err(MapError::KeyNotFound) => {}
                     Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
                     Err(source) => return Err(map_error(map::DEVICES, source)),
@@ -251,7 +251,7 @@ impl Datapath {
     /// First the entry, then the generation: what is learned in between dies with it.
     fn set_device(&mut self, ifindex: u32, device: Device) -> Result<(), ApplyError> {
         self.devices
-            .insert(ifindex, device, 0)
+            .insert(DeviceKey::served(ifindex), device, 0)
             .map_err(|source| map_error(map::DEVICES, source))?;
         self.new_generation(device.slot)
     }
