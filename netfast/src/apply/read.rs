@@ -53,10 +53,9 @@ impl Tables {
     }
 
     /// The devices.
-    pub fn devices(&self) -> Result<BTreeMap<u32, Device>, ReadError> {
+    pub fn devices(&self) -> Result<BTreeMap<DeviceKey, Device>, ReadError> {
         self.devices
             .iter()
-            .map(|entry| entry.map(|(key, device)| (key.ifindex, device)))
             .collect::<Result<_, _>>()
             .map_err(|source| read_error(map::DEVICES, source))
     }
