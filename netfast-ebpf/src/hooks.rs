@@ -20,7 +20,7 @@ use crate::{
     },
     learn::{self, candidate, pairs, warmup},
     packet::{Packet, TCP, UDP, parse},
-    state::{Tables, maps},
+    state::{self, Tables, maps},
 };
 
 /// What the programs at the hooks need of a packet.
@@ -164,8 +164,7 @@ fn miss<F: Tables, S: Hooked>(
         candidate::forget::<F>();
         return Reason::LearnOff;
     }
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    let Some(device) = (unsafe { maps::DEVICES.get(skb.ifindex()) }) else {
+    let Some(device) = state::device(skb.ifindex()) else {
         candidate::forget::<F>();
         return Reason::UnknownDevice;
     };

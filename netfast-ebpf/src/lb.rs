@@ -20,7 +20,7 @@ use crate::{
         ipv4::{Ends, V4},
         parse, rewrite,
     },
-    state::{lb::Work, maps},
+    state::{self, lb::Work, maps},
 };
 
 pub mod conntrack;
@@ -169,8 +169,7 @@ fn translate_or_fail_over<S: Calls>(skb: &S, way: u32) -> Outcome {
 /// Carries a packet to a virtual address on.
 #[inline(always)]
 fn to_vip<S: Calls>(skb: &S, service: &Service, protocol: u8) -> Result<Outcome, Verdict> {
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    let device = unsafe { maps::DEVICES.get(skb.ifindex()) }.ok_or(Verdict::OtherBridge)?;
+    let device = state::device(skb.ifindex()).ok_or(Verdict::OtherBridge)?;
     if !device.is_endpoint() || device.bridge == 0 || device.bridge != service.bridge {
         return Err(Verdict::OtherBridge);
     }
@@ -227,8 +226,7 @@ fn check<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Result<(), Verdict> {
     if !packet.macs.is_unicast() {
         return Err(Verdict::Unreadable);
     }
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    let device = unsafe { maps::DEVICES.get(skb.ifindex()) }.ok_or(Verdict::OtherBridge)?;
+    let device = state::device(skb.ifindex()).ok_or(Verdict::OtherBridge)?;
     if packet.macs.source() != device.mac || packet.network.source != device.address4 {
         return Err(Verdict::Spoofed);
     }
@@ -416,8 +414,7 @@ fn direct<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Outcome {
 /// Whether the veth's other end is in another namespace.
 #[inline(always)]
 fn is_elsewhere<S: Calls>(skb: &S) -> bool {
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    unsafe { maps::DEVICES.get(skb.ifindex()) }.is_some_and(|device| device.has(Device::PEER_ELSEWHERE))
+    state::device(skb.ifindex()).is_some_and(|device| device.has(Device::PEER_ELSEWHERE))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     ctx::{RouteQuery, Skb, kernel::coarse_ns},
     fastpath::{gate, lookup::generation},
     packet::{ECN, Packet, parse, segment_length},
-    state::{Tables, candidate::Candidate, maps},
+    state::{self, Tables, candidate::Candidate},
 };
 
 pub mod candidate;
@@ -72,8 +72,7 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     {
         return Reason::Passing;
     }
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    let Some(device) = (unsafe { maps::DEVICES.get(skb.ifindex()) }) else {
+    let Some(device) = state::device(skb.ifindex()) else {
         return Reason::EgressUnknown;
     };
     if !device.has(Device::ACCELERATED) {
@@ -119,8 +118,7 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         return Err(Reason::TtlChanged);
     }
     let ifindex = skb.ifindex();
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    let device = unsafe { maps::DEVICES.get(ifindex) }.ok_or(Reason::EgressUnknown)?;
+    let device = state::device(ifindex).ok_or(Reason::EgressUnknown)?;
     if !device.has(Device::ACCELERATED) {
         return Err(Reason::EgressUnknown);
     }

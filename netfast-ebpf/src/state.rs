@@ -8,6 +8,8 @@ pub mod tables;
 
 pub use self::tables::Tables;
 
+use netfast_common::device::{Device, DeviceKey, NetnsNumber};
+
 /// The number of the network namespace whose hooks the programs run at; 0 is the one that the daemon runs in. It is set when
 /// they are loaded, so to the verifier it is a constant.
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
@@ -18,4 +20,12 @@ static NETFAST_NETNS: u16 = 0;
 pub fn netns() -> u16 {
     // SAFETY: a valid reference; volatile, since the compiler would take the number in the source for what it is.
     unsafe { (&raw const NETFAST_NETNS).read_volatile() }
+}
+
+/// What the daemon says of an interface of the namespace that the program runs in.
+#[inline(always)]
+pub fn device(ifindex: u32) -> Option<&'static Device> {
+    let key = DeviceKey::new(NetnsNumber(netns()), ifindex);
+    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
+    unsafe { maps::DEVICES.get(key) }
 }

@@ -15,7 +15,7 @@ use aya::{
 use netfast_common::{
     abi::{DEFAULT_FRESH, Program, map},
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
 };
 use tracing::{info, warn};
 
@@ -62,7 +62,7 @@ pub struct Datapath {
     mode: Mode,
     ebpf: Ebpf,
     control: Array<MapData, Control>,
-    devices: HashMap<MapData, u32, Device>,
+    devices: HashMap<MapData, DeviceKey, Device>,
     generations: Array<MapData, u32>,
     traffic: PerCpuArray<MapData, Traffic>,
     realized: Realized,
@@ -74,7 +74,7 @@ pub struct Datapath {
     _vetter: vet::Vetter,
     table_bytes: u64,
     /// Interfaces that a clsact qdisc was added to, with their names.
-    added_clsact: BTreeMap<u32, String>,
+    added_clsact: BTreeMap<DeviceKey, String>,
     /// Where the pins were made.
     place: Option<mount::Place>,
     /// The kernel's number of each pinned map.
@@ -157,9 +157,9 @@ impl Datapath {
             .get(&0, 0)
             .map_err(|source| map_error(map::CONTROL, source))?;
         for entry in &self.devices {
-            let (ifindex, device) = entry.map_err(|source| map_error(map::DEVICES, source))?;
+            let (key, device) = entry.map_err(|source| map_error(map::DEVICES, source))?;
             let entry = RealizedDevice { device, identity: None };
-            self.realized.devices.insert(ifindex, entry);
+            self.realized.devices.insert(key, entry);
         }
         let attachments = self.pins.attachments().map_err(|source| ApplyError::Io {
             path: self.pins.root().into(),
@@ -184,7 +184,7 @@ impl Datapath {
         let failed = |source| ApplyError::Attach { at, source };
         let detach = |pins| attach::detach(pins, &attachment).map_err(failed);
         if let Some((device, kind)) = attachment.device_of_kind() {
-            let entry = self.realized.devices.get(&device.ifindex);
+            let entry = self.realized.devices.get(&device);
             if entry.and_then(|entry| entry.device.kind()) != Some(kind) {
                 return detach(&self.pins);
             }
@@ -240,7 +240,7 @@ impl Datapath {
     }
 
     /// Interfaces that a clsact qdisc was added to by this daemon, with their names.
-    pub fn added_clsact(&self) -> &BTreeMap<u32, String> {
+    pub fn added_clsact(&self) -> &BTreeMap<DeviceKey, String> {
         &self.added_clsact
     }
 
@@ -255,7 +255,7 @@ impl Datapath {
     }
 
     /// Devices that have both programs attached.
-    pub fn attached(&self) -> BTreeSet<u32> {
+    pub fn attached(&self) -> BTreeSet<DeviceKey> {
         let attachments = &self.realized.attachments;
         let devices = attachments.iter().filter_map(Attachment::device_of_kind);
         devices
@@ -263,13 +263,13 @@ impl Datapath {
                 let on = |hook| Attachment::of_device(*device, *kind, hook);
                 Hook::BOTH.into_iter().all(|hook| attachments.contains(&on(hook)))
             })
-            .map(|(device, _)| device.ifindex)
+            .map(|(device, _)| device)
             .collect()
     }
 
     /// The slot of a device.
-    pub fn slot(&self, ifindex: u32) -> Option<u16> {
-        Some(self.realized.devices.get(&ifindex)?.device.slot)
+    pub fn slot(&self, device: DeviceKey) -> Option<u16> {
+        Some(self.realized.devices.get(&device)?.device.slot)
     }
 }
 

@@ -111,33 +111,33 @@ fn epoch(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
 }
 
 /// Takes away devices that are not desired, or desired as another kind; returns their slots' owners.
-fn removals(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) -> BTreeSet<u32> {
-    let wanted_kind = |ifindex| desired.devices.get(&ifindex).map(|spec| spec.kind);
+fn removals(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) -> BTreeSet<DeviceKey> {
+    let wanted_kind = |key| desired.devices.get(&key).map(|spec| spec.kind);
     let mut gone = BTreeSet::new();
-    for (&ifindex, found) in &realized.devices {
-        if wanted_kind(ifindex).is_none() || wanted_kind(ifindex) != found.device.kind() {
-            gone.insert(ifindex);
+    for (&key, found) in &realized.devices {
+        if wanted_kind(key).is_none() || wanted_kind(key) != found.device.kind() {
+            gone.insert(key);
             actions.push(Action::RemoveDevice {
-                ifindex,
+                key,
                 device: found.device,
             });
         }
     }
     for found in &realized.attachments {
         let of_device = found.device_of_kind();
-        if of_device.is_some_and(|(device, kind)| wanted_kind(device.ifindex) != Some(kind)) {
+        if of_device.is_some_and(|(device, kind)| wanted_kind(device) != Some(kind)) {
             actions.push(Action::Detach(*found));
         }
     }
     gone
 }
 
-fn additions(desired: &Desired, realized: &Realized, gone: &BTreeSet<u32>, actions: &mut Vec<Action>) {
-    let kept = |ifindex: &u32| realized.devices.get(ifindex).filter(|_| !gone.contains(ifindex));
+fn additions(desired: &Desired, realized: &Realized, gone: &BTreeSet<DeviceKey>, actions: &mut Vec<Action>) {
+    let kept = |key: &DeviceKey| realized.devices.get(key).filter(|_| !gone.contains(key));
     let taken: BTreeSet<u16> = desired
         .devices
         .keys()
-        .filter_map(|ifindex| kept(ifindex).map(|found| found.device.slot))
+        .filter_map(|key| kept(key).map(|found| found.device.slot))
         .collect();
     let mut free = free_slots(&taken);
     let outdated = realized
@@ -145,13 +145,13 @@ fn additions(desired: &Desired, realized: &Realized, gone: &BTreeSet<u32>, actio
         .as_ref()
         .map(|inputs| inputs.outdated(&desired.inputs))
         .unwrap_or_default();
-    for (&ifindex, spec) in &desired.devices {
-        match kept(&ifindex) {
-            Some(found) => change(ifindex, spec, found, outdated.contains(&ifindex), actions),
+    for (&key, spec) in &desired.devices {
+        match kept(&key) {
+            Some(found) => change(key, spec, found, outdated.contains(&key), actions),
             // The plan asks for no more devices than there are slots.
             None => match free.next() {
                 Some(slot) => actions.push(Action::AddDevice {
-                    ifindex,
+                    key,
                     device: spec.device(slot),
                     identity: spec.identity.clone(),
                 }),
@@ -159,13 +159,13 @@ fn additions(desired: &Desired, realized: &Realized, gone: &BTreeSet<u32>, actio
             },
         }
         for hook in Hook::BOTH {
-            let attachment = Attachment::of_device(DeviceKey::served(ifindex), spec.kind, hook);
+            let attachment = Attachment::of_device(key, spec.kind, hook);
             attach(attachment, &spec.name, realized, actions);
         }
     }
 }
 
-fn change(ifindex: u32, spec: &DeviceSpec, found: &RealizedDevice, outdated: bool, actions: &mut Vec<Action>) {
+fn change(key: DeviceKey, spec: &DeviceSpec, found: &RealizedDevice, outdated: bool, actions: &mut Vec<Action>) {
     let to = spec.device(found.device.slot);
     // What a daemon before us knew of it is not known, but then the epoch is new anyway.
     let same = found
@@ -174,14 +174,14 @@ fn change(ifindex: u32, spec: &DeviceSpec, found: &RealizedDevice, outdated: boo
         .is_none_or(|identity| *identity == spec.identity);
     if to != found.device || !same || outdated {
         actions.push(Action::ChangeDevice {
-            ifindex,
+            key,
             from: found.device,
             to,
             identity: spec.identity.clone(),
         });
     } else if found.identity.is_none() {
         actions.push(Action::NoteIdentity {
-            ifindex,
+            key,
             identity: spec.identity.clone(),
         });
     }

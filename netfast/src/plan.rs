@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use netfast_common::{
     abi::MAX_DEVICES,
     control::{Control, Pace},
-    device::{Device, Kind},
+    device::{Device, DeviceKey, Kind},
     net::Ip4,
 };
 
@@ -42,10 +42,10 @@ const RESERVED_DEVICES: usize = 1024;
 pub struct Facts {
     /// Packets that are handed to user space are noticed (the `netfast_queued` program is attached).
     pub queue_watch: bool,
-    /// Programs of others on tcx, by ifindex.
-    pub foreign: BTreeMap<u32, Foreign>,
-    /// The endpoints as they are in the devices map, by ifindex.
-    pub endpoints: BTreeMap<u32, Device>,
+    /// Programs of others on tcx.
+    pub foreign: BTreeMap<DeviceKey, Foreign>,
+    /// The endpoints as they are in the devices map.
+    pub endpoints: BTreeMap<DeviceKey, Device>,
     /// Why answers of resolvers cannot be seen, if they cannot.
     pub aliases_off: Option<String>,
     /// Why packets to virtual addresses cannot be translated, if they cannot.
@@ -57,8 +57,8 @@ pub struct Facts {
 /// What should be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// Devices to be attached to, by ifindex.
-    pub devices: BTreeMap<u32, DeviceSpec>,
+    /// Devices to be attached to.
+    pub devices: BTreeMap<DeviceKey, DeviceSpec>,
     /// Every network with every endpoint, fast or slow.
     pub networks: Vec<NetworkReport>,
     /// What learned flows depend on, besides their devices.
@@ -207,7 +207,7 @@ struct Build<'a> {
     config: &'a Config,
     facts: &'a Facts,
     rules: RateRules<'a>,
-    devices: BTreeMap<u32, DeviceSpec>,
+    devices: BTreeMap<DeviceKey, DeviceSpec>,
     /// Networks with virtual addresses.
     vips: BTreeSet<NetworkId>,
 }
@@ -304,7 +304,7 @@ impl Build<'_> {
             address6: endpoint.address6,
             identity: Identity::of(link),
         };
-        self.devices.insert(link.ifindex, spec);
+        self.devices.insert(self.world.key(link.ifindex), spec);
         path
     }
 
@@ -358,7 +358,7 @@ impl Build<'_> {
                     format!("this rule must see every packet from and to the host (see allow_rate_rules): {rule}"),
                 );
             }
-            self.devices.insert(link.ifindex, bridge);
+            self.devices.insert(self.world.key(link.ifindex), bridge);
         }
     }
 }
@@ -377,9 +377,9 @@ fn plain(link: &Link, kind: Kind) -> DeviceSpec {
 }
 
 /// Puts an endpoint that could not be attached on the slow path in the reports.
-pub fn report_failure(networks: &mut [NetworkReport], ifindex: u32, text: &str) {
+pub fn report_failure(networks: &mut [NetworkReport], device: DeviceKey, text: &str) {
     let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
-    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.ifindex == Some(ifindex)) {
+    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.device() == Some(device)) {
         endpoint.path = Path::slow_since(Why::NotAttached, text);
     }
 }
@@ -390,10 +390,10 @@ fn is_cut_off(veth: &Link) -> bool {
 }
 
 /// Puts endpoints that are still to be attached on the slow path in the reports.
-pub fn report_waiting(networks: &mut [NetworkReport], is_attached: impl Fn(u32) -> bool) {
+pub fn report_waiting(networks: &mut [NetworkReport], is_attached: impl Fn(DeviceKey) -> bool) {
     let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
     for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.path.is_fast()) {
-        if !endpoint.ifindex.is_some_and(&is_attached) {
+        if !endpoint.device().is_some_and(&is_attached) {
             endpoint.path = Path::slow_since(Why::NotAttached, "netfast is not attached to it yet");
         }
     }

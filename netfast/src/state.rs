@@ -11,6 +11,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use netfast_common::device::DeviceKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
         report::{NetworkReport, Slow},
     },
 };
+
+mod keyed;
 
 /// The name of the file in the run directory.
 const FILE: &str = "state.json";
@@ -56,13 +59,15 @@ pub struct State {
     pub runtime: RuntimeReport,
     /// Networks and their endpoints, by name.
     pub networks: Vec<NetworkReport>,
-    /// Devices that netfast is attached to, or wants to be, by ifindex.
-    pub devices: BTreeMap<u32, DeviceReport>,
+    /// Devices that netfast is attached to, or wants to be.
+    #[serde(with = "keyed")]
+    pub devices: BTreeMap<DeviceKey, DeviceReport>,
     /// Sysctls that a version before 0.2 has changed, and that are still to be restored.
     #[serde(default)]
     pub sysctls: Vec<SavedSysctl>,
-    /// Interfaces that netfast added a clsact qdisc to, by ifindex with the name.
-    pub clsact: BTreeMap<u32, String>,
+    /// Interfaces that netfast added a clsact qdisc to, with the name.
+    #[serde(with = "keyed")]
+    pub clsact: BTreeMap<DeviceKey, String>,
     /// Kernel memory of the flow tables, in bytes.
     pub table_bytes: u64,
     /// Names that several containers of a network share, by network and name.

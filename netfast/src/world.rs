@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use netfast_common::device::{DeviceKey, NetnsNumber};
 use serde::Serialize;
 
 mod address;
@@ -65,6 +66,17 @@ pub struct World {
 }
 
 impl World {
+    /// What an interface of this index is called outside of the namespace that was observed.
+    pub const fn key(&self, ifindex: u32) -> DeviceKey {
+        DeviceKey::served(ifindex)
+    }
+
+    /// The link, if there is one.
+    pub fn link(&self, device: DeviceKey) -> Option<&Link> {
+        let here = device.netns == NetnsNumber::SERVED;
+        self.links.get(&device.ifindex).filter(|_| here)
+    }
+
     /// The link of that name, if there is one. Names are unique within a namespace.
     pub fn link_by_name(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)

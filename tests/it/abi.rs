@@ -8,7 +8,7 @@ use netfast_common::{
     abi::{HookKind, Program, map},
     alias::{Alias, AliasKey, MemberKey},
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::Count,
@@ -24,7 +24,7 @@ use netfast_ebpf::{
 /// Each map's key and value as this side sees them, in bytes.
 const MAPS: [(&str, usize, usize); 29] = [
     (map::CONTROL, 4, size_of::<Control>()),
-    (map::DEVICES, 4, size_of::<Device>()),
+    (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
     (map::TRAFFIC, 4, size_of::<Traffic>()),
     (map::REASONS, 4, size_of::<Count>()),

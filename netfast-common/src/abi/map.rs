@@ -41,7 +41,7 @@ macro_rules! maps {
 maps! {
     /// [`Control`](crate::control::Control), one entry.
     CONTROL = "netfast_control", Pinned;
-    /// ifindex to [`Device`](crate::device::Device).
+    /// [`DeviceKey`](crate::device::DeviceKey) to [`Device`](crate::device::Device).
     DEVICES = "netfast_devices", Pinned;
     /// Slot of a device to its generation, `u32`.
     GENERATIONS = "netfast_gens", Pinned;

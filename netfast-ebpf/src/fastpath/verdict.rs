@@ -9,7 +9,7 @@ use super::{Entry, lookup::Hit, redirect};
 use crate::{
     ctx::{NEXT, Skb},
     packet::{ETHERNET, Family, parse},
-    state::maps,
+    state::{self, maps},
 };
 
 /// A packet that may be used with a flow, already rewritten: counts it and sends it.
@@ -32,8 +32,7 @@ pub fn fast<A, S: Skb>(skb: &S, hit: &Hit<A>, bytes: u32) -> i32 {
 pub fn slow<F: Family, S: Skb>(skb: &S, entry: Entry, reason: Reason) -> i32 {
     let bytes = skb.length().saturating_sub(ETHERNET);
     count(reason.number(), bytes);
-    // SAFETY: the element lives as long as the program runs; only the daemon writes it, as a whole.
-    if let Some(device) = unsafe { maps::DEVICES.get(skb.ifindex()) }
+    if let Some(device) = state::device(skb.ifindex())
         && let Some(traffic) = traffic(device.slot)
     {
         traffic.in_slow_packets += 1;

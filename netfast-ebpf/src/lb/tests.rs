@@ -7,7 +7,7 @@ use aya_ebpf::bindings::BPF_F_INGRESS;
 use etherparse::PacketBuilder;
 use netfast_common::{
     alias::{MemberKey, address4},
-    device::{Device, Kind},
+    device::{Device, DeviceKey, Kind},
     vip::{Backend, Given, Member, SlotKey},
 };
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
@@ -37,7 +37,7 @@ fn set_up(members: &[u8]) {
     device.mac = CLIENT_MAC;
     device.address4 = Ip4::from_bytes(CLIENT);
     device.bridge = BRIDGE;
-    maps::DEVICES.insert(VETH, device, 0).expect("room");
+    maps::DEVICES.insert(DeviceKey::served(VETH), device, 0).expect("room");
     for (slot, number) in (0..).zip(members) {
         let (address, mac) = member(*number);
         let key = SlotKey {

@@ -8,7 +8,7 @@ use netfast_common::{
     abi,
     alias::{self, Alias, AliasKey, MemberKey},
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::{self, Count},
@@ -28,9 +28,9 @@ use crate::ctx::{
 #[map(name = "netfast_control")]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The interfaces that netfast is attached to, by ifindex.
+/// The interfaces that netfast is attached to.
 #[map(name = "netfast_devices")]
-pub static DEVICES: HashMap<u32, Device> = HashMap::with_max_entries(abi::MAX_DEVICES, 0);
+pub static DEVICES: HashMap<DeviceKey, Device> = HashMap::with_max_entries(abi::MAX_DEVICES, 0);
 
 /// Generation of each slot: a flow learned under another one is stale.
 #[map(name = "netfast_gens")]

@@ -12,7 +12,7 @@ use aya::{
 use netfast_common::{
     abi::map,
     control::Control,
-    device::{Device, Kind, Traffic},
+    device::{Device, DeviceKey, Kind, Traffic},
 };
 use tracing::{debug, info};
 
@@ -89,7 +89,7 @@ impl Datapath {
         let mut unreachable = Unreachable::default();
         for action in actions {
             let device = action.device();
-            if device.is_some_and(|ifindex| failed_devices.contains(&ifindex))
+            if device.is_some_and(|device| failed_devices.contains(&device))
                 || (unsafe_to_use && starts_use(&action))
                 || unreachable.forbids(&action)
             {
@@ -112,8 +112,8 @@ impl Datapath {
                 Err(error) => {
                     unreachable.note(&action);
                     match device {
-                        Some(ifindex) => {
-                            failed_devices.insert(ifindex);
+                        Some(device) => {
+                            failed_devices.insert(device);
                         }
                         None => unsafe_to_use |= !action.is_about_aliases(),
                     }
@@ -142,8 +142,8 @@ impl Datapath {
     }
 
     /// Makes every learned flow that enters or leaves by a device a miss, at once. A device that is not ours has none.
-    pub fn outdate(&mut self, ifindex: u32) -> Result<(), ApplyError> {
-        match self.slot(ifindex) {
+    pub fn outdate(&mut self, device: DeviceKey) -> Result<(), ApplyError> {
+        match self.slot(device) {
             Some(slot) => self.new_generation(slot),
             None => Ok(()),
         }
@@ -151,15 +151,11 @@ impl Datapath {
 
     /// A device changed: makes every flow a miss that enters or leaves by it. Packets between endpoints and the outside
     /// pass their bridge, too.
-    pub fn outdate_device(&mut self, ifindex: u32) -> Result<(), ApplyError> {
-        self.outdate(ifindex)?;
-        let kind = self
-            .realized
-            .devices
-            .get(&ifindex)
-            .and_then(|entry| entry.device.kind());
+    pub fn outdate_device(&mut self, device: DeviceKey) -> Result<(), ApplyError> {
+        self.outdate(device)?;
+        let kind = self.realized.devices.get(&device).and_then(|entry| entry.device.kind());
         match kind {
-            Some(Kind::Bridge) => self.outdate_neighbour(ifindex, None),
+            Some(Kind::Bridge) => self.outdate_neighbour(device, None),
             Some(Kind::Uplink | Kind::Endpoint) | None => Ok(()),
         }
     }
@@ -167,7 +163,7 @@ impl Datapath {
     /// A neighbour behind a device is not who it was: makes every flow a miss that may have been learned through it.
     /// Behind a bridge those are the flows of the endpoint whose MAC address it had, since nothing is learned that
     /// leaves for another; without that address, those of all its endpoints.
-    pub fn outdate_neighbour(&mut self, device: u32, mac: Option<Mac>) -> Result<(), ApplyError> {
+    pub fn outdate_neighbour(&mut self, device: DeviceKey, mac: Option<Mac>) -> Result<(), ApplyError> {
         let devices = &self.realized.devices;
         match devices.get(&device).and_then(|entry| entry.device.kind()) {
             None => return Ok(()),
@@ -176,13 +172,13 @@ impl Datapath {
         }
         let is_behind = |entry: &RealizedDevice| {
             let master = entry.identity.as_ref().map(|identity| identity.master);
-            master.is_none_or(|master| master == Some(device))
+            master.is_none_or(|master| master == Some(device.ifindex))
         };
-        let concerned = devices.values().filter(|entry| {
+        let concerned = devices.iter().filter(|(key, entry)| {
             let is_named = mac.is_none_or(|mac| entry.device.mac == mac.0);
-            entry.device.is_endpoint() && is_named && is_behind(entry)
+            key.netns == device.netns && entry.device.is_endpoint() && is_named && is_behind(entry)
         });
-        let slots: Vec<u16> = concerned.map(|entry| entry.device.slot).collect();
+        let slots: Vec<u16> = concerned.map(|(_, entry)| entry.device.slot).collect();
         slots.into_iter().try_for_each(|slot| self.new_generation(slot))
     }
 
@@ -198,13 +194,13 @@ impl Datapath {
             Action::SetSwitches { to, pace, .. } => self.set_control(self.realized.control.with(*to, *pace)),
             // Nothing on the host depends on them.
             Action::NoteInputs(_) | Action::NoteIdentity { .. } => Ok(()),
-            Action::AddDevice { ifindex, device, .. } => {
+            Action::AddDevice { key, device, .. } => {
                 self.clear_traffic(device.slot)?;
-                self.set_device(*ifindex, *device)
+                self.set_device(*key, *device)
             }
-            Action::ChangeDevice { ifindex, to, .. } => self.set_device(*ifindex, *to),
-            Action::RemoveDevice { ifindex, device } => {
-                match self.devices.remove(ifindex) {
+            Action::ChangeDevice { key, to, .. } => self.set_device(*key, *to),
+            Action::RemoveDevice { key, device } => {
+                match self.devices.remove(key) {
                     Ok(()) | Err(MapError::KeyNotFound) => {}
                     Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
                     Err(source) => return Err(map_error(map::DEVICES, source)),
@@ -249,9 +245,9 @@ impl Datapath {
     }
 
     /// First the entry, then the generation: what is learned in between dies with it.
-    fn set_device(&mut self, ifindex: u32, device: Device) -> Result<(), ApplyError> {
+    fn set_device(&mut self, key: DeviceKey, device: Device) -> Result<(), ApplyError> {
         self.devices
-            .insert(ifindex, device, 0)
+            .insert(key, device, 0)
             .map_err(|source| map_error(map::DEVICES, source))?;
         self.new_generation(device.slot)
     }
@@ -293,7 +289,7 @@ impl Datapath {
                     hook,
                 };
                 if self.mode == Mode::Clsact && clsact::add(to).map_err(failed)? {
-                    self.added_clsact.insert(device.ifindex, to.into());
+                    self.added_clsact.insert(device, to.into());
                 }
                 attach::attach(program, &self.pins, self.mode, &attachment, place).map_err(failed)
             }
@@ -332,7 +328,7 @@ impl Datapath {
         }
         // What was learned with its translation must not be used any more.
         let endpoint = attachment.endpoint_of_vips();
-        let slot = endpoint.and_then(|device| self.slot(device.ifindex));
+        let slot = endpoint.and_then(|device| self.slot(device));
         slot.map_or(Ok(()), |slot| self.new_generation(slot))
     }
 }

@@ -1,6 +1,6 @@
 //! What the plan must know of the BPF subsystem: programs of others on the hooks that netfast is attached to.
 
-use netfast_common::abi::Hook;
+use netfast_common::{abi::Hook, device::DeviceKey};
 
 use crate::{
     apply::{Datapath, Mode},
@@ -12,17 +12,17 @@ use crate::{
 impl Datapath {
     /// Looks again at the programs on an interface; whether others than before are among them that are not ours. One
     /// that is not known yet is looked at when it is.
-    pub fn has_other_programs(&mut self, ifindex: u32, name: Option<&str>) -> bool {
-        if self.mode == Mode::Clsact || !self.facts.foreign.contains_key(&ifindex) {
+    pub fn has_other_programs(&mut self, device: DeviceKey, name: Option<&str>) -> bool {
+        if self.mode == Mode::Clsact || !self.facts.foreign.contains_key(&device) {
             return false;
         }
         let Some(programs) = name.and_then(|name| probe::attached(name).ok()) else {
             // It was renamed, or has just gone: it is looked at anew when that has been read.
-            self.facts.foreign.remove(&ifindex);
+            self.facts.foreign.remove(&device);
             return true;
         };
         let found = foreign(&programs);
-        self.facts.foreign.insert(ifindex, found.clone()) != Some(found)
+        self.facts.foreign.insert(device, found.clone()) != Some(found)
     }
 
     /// What the plan must know of the BPF subsystem. Interfaces are looked at when they appear, and all of them when `all`
@@ -31,20 +31,19 @@ impl Datapath {
         let devices = self.realized.devices.iter();
         self.facts.endpoints = devices
             .filter(|(_, entry)| entry.device.is_endpoint())
-            .map(|(ifindex, entry)| (*ifindex, entry.device))
+            .map(|(key, entry)| (*key, entry.device))
             .collect();
         if self.mode == Mode::Clsact {
             return &self.facts;
         }
-        self.facts
-            .foreign
-            .retain(|ifindex, _| world.links.contains_key(ifindex));
+        self.facts.foreign.retain(|device, _| world.link(*device).is_some());
         for link in world.links.values().filter(|link| link.is_ethernet()) {
             let concerns = link.master.is_some() || !matches!(link.kind, LinkKind::Dummy | LinkKind::Loopback);
-            if concerns && (all || !self.facts.foreign.contains_key(&link.ifindex)) {
+            let device = world.key(link.ifindex);
+            if concerns && (all || !self.facts.foreign.contains_key(&device)) {
                 // One that went away meanwhile is not in the next snapshot.
                 if let Ok(programs) = probe::attached(&link.name) {
-                    self.facts.foreign.insert(link.ifindex, foreign(&programs));
+                    self.facts.foreign.insert(device, foreign(&programs));
                 }
             }
         }

@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use netfast_common::{
     abi::{MAX_DEVICES, map},
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
     reason::{Count, SLOTS},
 };
 
@@ -19,7 +19,7 @@ use crate::apply::{
 /// The maps of an instance, opened for reading.
 pub struct Tables {
     control: Array<MapData, Control>,
-    devices: HashMap<MapData, u32, Device>,
+    devices: HashMap<MapData, DeviceKey, Device>,
     generations: Array<MapData, u32>,
     traffic: PerCpuArray<MapData, Traffic>,
     reasons: PerCpuArray<MapData, Count>,
@@ -52,8 +52,8 @@ impl Tables {
             .map_err(|source| read_error(map::CONTROL, source))
     }
 
-    /// The devices, by ifindex.
-    pub fn devices(&self) -> Result<BTreeMap<u32, Device>, ReadError> {
+    /// The devices.
+    pub fn devices(&self) -> Result<BTreeMap<DeviceKey, Device>, ReadError> {
         self.devices
             .iter()
             .collect::<Result<_, _>>()

@@ -108,7 +108,7 @@ fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) 
         queue_watch: check.has(Level::Ok, probe::WATCH) && !check.has(Level::Note, Program::Queued.name()),
         foreign: programs
             .iter()
-            .map(|(ifindex, on_link)| (*ifindex, apply::foreign(on_link)))
+            .map(|(ifindex, on_link)| (world.key(*ifindex), apply::foreign(on_link)))
             .collect(),
         ..Facts::default()
     };
@@ -141,6 +141,11 @@ fn concerned(world: &World, desired: &Desired) -> std::collections::BTreeSet<u32
         .flat_map(|network| &network.endpoints)
         .filter_map(|endpoint| endpoint.ifindex);
     let bridges = desired.networks.iter().filter_map(|network| network.bridge_ifindex);
-    let found = desired.devices.keys().copied().chain(endpoints).chain(bridges);
+    let found = desired
+        .devices
+        .keys()
+        .map(|device| device.ifindex)
+        .chain(endpoints)
+        .chain(bridges);
     found.filter(|ifindex| world.links.contains_key(ifindex)).collect()
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use netfast_common::{
     control::Control,
-    device::Device,
+    device::{Device, DeviceKey},
     flow::{Exit, Flow, FlowKey, Origin},
     net::{Ip4, Port},
 };
@@ -127,7 +127,7 @@ impl Heard {
 /// What the programs know.
 struct Known {
     control: Control,
-    devices: BTreeMap<u32, Device>,
+    devices: BTreeMap<DeviceKey, Device>,
     flows: Vec<Learned>,
 }
 

@@ -52,9 +52,9 @@ impl Instance {
         };
         let devices = state.devices.iter();
         let mut names: BTreeMap<_, _> = devices
-            .map(|(ifindex, device)| {
+            .map(|(key, device)| {
                 (
-                    *ifindex,
+                    key.ifindex,
                     DeviceName {
                         device: device.name.clone(),
                         container: None,

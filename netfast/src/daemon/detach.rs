@@ -111,7 +111,7 @@ pub fn preview(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> 
         let interfaces = state.clsact.into_iter();
         // Those that went away have taken their qdisc along.
         would.clsact = interfaces
-            .filter(|(ifindex, _)| snapshot::interface_name(*ifindex).is_some())
+            .filter(|(device, _)| snapshot::interface_name(device.ifindex).is_some())
             .map(|(_, name)| name)
             .collect();
         let sysctls = state.sysctls.into_iter();
@@ -245,8 +245,8 @@ fn remove_filters(state: &State) -> Result<(), DetachError> {
     if state.attached_by != apply::Mode::Clsact.name() {
         return Ok(());
     }
-    for (&ifindex, device) in &state.devices {
-        apply::clsact::remove_filters(ifindex, &device.name).map_err(|source| DetachError::Filters {
+    for (key, device) in &state.devices {
+        apply::clsact::remove_filters(key.ifindex, &device.name).map_err(|source| DetachError::Filters {
             name: device.name.clone(),
             source,
         })?;
@@ -256,8 +256,8 @@ fn remove_filters(state: &State) -> Result<(), DetachError> {
 
 fn remove_clsact(state: &State) -> Result<Vec<String>, DetachError> {
     let mut removed = Vec::new();
-    for (&ifindex, name) in &state.clsact {
-        let gone = apply::clsact::remove(ifindex, name).map_err(|source| DetachError::Clsact {
+    for (key, name) in &state.clsact {
+        let gone = apply::clsact::remove(key.ifindex, name).map_err(|source| DetachError::Clsact {
             name: name.clone(),
             source,
         })?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use netfast_common::device::DeviceKey;
 use tracing::{debug, warn};
 
 use super::Daemon;
@@ -17,18 +18,20 @@ impl Daemon {
             debug!("hint: {change:?}");
             // Every time, even if the same is still to be read: a flow may have been learned in between.
             outdated |= change.outdates_all_flows();
+            // Hints are of the namespace that the daemon serves.
+            let key = DeviceKey::served;
             let some = match change {
-                Change::Neighbours { device, mac } => self.sync.datapath().outdate_neighbour(device, mac),
-                Change::Stations { port } => self.sync.datapath().outdate(port),
-                Change::Device { device } => self.sync.datapath().outdate_device(device),
+                Change::Neighbours { device, mac } => self.sync.datapath().outdate_neighbour(key(device), mac),
+                Change::Stations { port } => self.sync.datapath().outdate(key(port)),
+                Change::Device { device } => self.sync.datapath().outdate_device(key(device)),
                 Change::Programs { device } => {
                     let name = self.world.links.get(&device).map(|link| link.name.as_str());
-                    if !self.sync.datapath().has_other_programs(device, name) {
+                    if !self.sync.datapath().has_other_programs(key(device), name) {
                         // Ours, most likely.
                         next = self.hints.try_recv().ok();
                         continue;
                     }
-                    self.sync.datapath().outdate_device(device)
+                    self.sync.datapath().outdate_device(key(device))
                 }
                 Change::Links
                 | Change::Addresses

@@ -8,7 +8,7 @@ use std::{
 
 use netfast_common::{
     abi::{ABI_VERSION, MAX_DEVICES},
-    device::Kind,
+    device::{DeviceKey, Kind},
 };
 use tracing::{debug, info, warn};
 
@@ -34,7 +34,7 @@ pub struct Sync {
     /// Sysctls that an older version has set, and that are still to be restored.
     older: Vec<SavedSysctl>,
     /// clsact qdiscs that were added.
-    clsact: BTreeMap<u32, String>,
+    clsact: BTreeMap<DeviceKey, String>,
     /// Failures that the log has.
     told: BTreeSet<String>,
     written: Option<State>,
@@ -119,7 +119,7 @@ impl Sync {
         let outcome = self.datapath.execute(actions, budget);
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
-        self.clsact.retain(|ifindex, _| world.links.contains_key(ifindex));
+        self.clsact.retain(|device, _| world.link(*device).is_some());
         self.restore_older(&outcome);
         let in_sync = !outcome.unfinished && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
         let state = self.state(desired, world, config, &outcome.failures, in_sync);
@@ -250,31 +250,31 @@ impl Sync {
     }
 
     fn state(&self, desired: Desired, world: &World, config: &Config, failures: &[Failure], in_sync: bool) -> State {
-        let mut errors: BTreeMap<u32, String> = BTreeMap::new();
+        let mut errors: BTreeMap<DeviceKey, String> = BTreeMap::new();
         for failure in failures {
-            if let Some(ifindex) = failure.action.device() {
-                errors.entry(ifindex).or_insert_with(|| failure.text());
+            if let Some(device) = failure.action.device() {
+                errors.entry(device).or_insert_with(|| failure.text());
             }
         }
         let attached = self.datapath.attached();
         let mut networks = desired.networks;
         let mut devices = BTreeMap::new();
-        for (ifindex, spec) in desired.devices {
-            let error = errors.get(&ifindex);
+        for (key, spec) in desired.devices {
+            let error = errors.get(&key);
             if let Some(text) = error {
-                report_failure(&mut networks, ifindex, text);
+                report_failure(&mut networks, key, text);
             }
             let report = DeviceReport {
                 name: spec.name,
                 kind: spec.kind.name().into(),
-                slot: self.datapath.slot(ifindex),
-                attached: attached.contains(&ifindex),
+                slot: self.datapath.slot(key),
+                attached: attached.contains(&key),
                 error: error.map(|text| Slow::new(Why::NotAttached, text)),
             };
-            devices.insert(ifindex, report);
+            devices.insert(key, report);
         }
-        report_waiting(&mut networks, |ifindex| {
-            devices.get(&ifindex).is_some_and(|device| device.attached)
+        report_waiting(&mut networks, |key| {
+            devices.get(&key).is_some_and(|device| device.attached)
         });
         debug_assert!(devices.len() <= MAX_DEVICES as usize, "the plan asks for no more");
         State {

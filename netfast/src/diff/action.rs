@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use netfast_common::{
     control::{Control, Pace},
-    device::Device,
+    device::{Device, DeviceKey},
 };
 
 use crate::{
@@ -37,7 +37,7 @@ pub enum Action {
     /// Writes the entry of a device that had none; its slot gets a new generation and empty counters.
     AddDevice {
         /// The device.
-        ifindex: u32,
+        key: DeviceKey,
         /// The entry.
         device: Device,
         /// What else its flows depend on.
@@ -46,7 +46,7 @@ pub enum Action {
     /// Writes another entry for a device; its slot gets a new generation.
     ChangeDevice {
         /// The device.
-        ifindex: u32,
+        key: DeviceKey,
         /// The entry that it had.
         from: Device,
         /// The entry that it gets, with the same slot.
@@ -57,14 +57,14 @@ pub enum Action {
     /// Remembers what a device's flows depend on, found at the start of a daemon.
     NoteIdentity {
         /// The device.
-        ifindex: u32,
+        key: DeviceKey,
         /// What its flows depend on.
         identity: Identity,
     },
     /// Removes the entry of a device; its slot gets a new generation.
     RemoveDevice {
         /// The device.
-        ifindex: u32,
+        key: DeviceKey,
         /// The entry that it had.
         device: Device,
     },
@@ -127,17 +127,17 @@ impl Action {
                 to: *from,
                 pace: *pace,
             }),
-            Self::AddDevice { ifindex, device, .. } => Some(Self::RemoveDevice {
-                ifindex: *ifindex,
+            Self::AddDevice { key, device, .. } => Some(Self::RemoveDevice {
+                key: *key,
                 device: *device,
             }),
             Self::ChangeDevice {
-                ifindex,
+                key,
                 from,
                 to,
                 identity,
             } => Some(Self::ChangeDevice {
-                ifindex: *ifindex,
+                key: *key,
                 from: *to,
                 to: *from,
                 identity: identity.clone(),
@@ -201,15 +201,13 @@ impl Action {
     }
 
     /// The device that it is about, if it is about one.
-    pub fn device(&self) -> Option<u32> {
+    pub const fn device(&self) -> Option<DeviceKey> {
         match self {
-            Self::AddDevice { ifindex, .. }
-            | Self::ChangeDevice { ifindex, .. }
-            | Self::NoteIdentity { ifindex, .. }
-            | Self::RemoveDevice { ifindex, .. } => Some(*ifindex),
-            Self::Attach { attachment, .. } | Self::Detach(attachment) => {
-                attachment.at.device().map(|device| device.ifindex)
-            }
+            Self::AddDevice { key, .. }
+            | Self::ChangeDevice { key, .. }
+            | Self::NoteIdentity { key, .. }
+            | Self::RemoveDevice { key, .. } => Some(*key),
+            Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.at.device(),
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
             | Self::SetSwitches { .. }
@@ -236,13 +234,13 @@ impl fmt::Display for Action {
                 (true, false) => write!(f, "switch the fast path on, without learning"),
                 (true, true) => write!(f, "switch the fast path and learning on"),
             },
-            Self::AddDevice { ifindex, device, .. } => {
-                write!(f, "add device {ifindex} in slot {}", device.slot)
+            Self::AddDevice { key, device, .. } => {
+                write!(f, "add device {key} in slot {}", device.slot)
             }
-            Self::ChangeDevice { ifindex, to, .. } => write!(f, "change device {ifindex} in slot {}", to.slot),
-            Self::NoteIdentity { ifindex, .. } => write!(f, "note identity of device {ifindex}"),
-            Self::RemoveDevice { ifindex, device } => {
-                write!(f, "remove device {ifindex} from slot {}", device.slot)
+            Self::ChangeDevice { key, to, .. } => write!(f, "change device {key} in slot {}", to.slot),
+            Self::NoteIdentity { key, .. } => write!(f, "note identity of device {key}"),
+            Self::RemoveDevice { key, device } => {
+                write!(f, "remove device {key} from slot {}", device.slot)
             }
             Self::Attach { attachment, to } => {
                 write!(f, "attach {}", what(attachment))?;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netfast_common::{control::Control, device::Device};
+use netfast_common::{
+    control::Control,
+    device::{Device, DeviceKey},
+};
 
 use crate::{
     config::VipPool,
@@ -17,8 +20,8 @@ pub struct Realized {
     pub control: Control,
     /// What the epoch stands for; `None` when another daemon set it.
     pub inputs: Option<EpochInputs>,
-    /// The devices map, by ifindex.
-    pub devices: BTreeMap<u32, RealizedDevice>,
+    /// The devices map.
+    pub devices: BTreeMap<DeviceKey, RealizedDevice>,
     /// The programs that are attached.
     pub attachments: BTreeSet<Attachment>,
     /// The alias maps.
@@ -50,13 +53,9 @@ impl Realized {
             }
             Action::NoteInputs(inputs) => self.inputs = Some(inputs.as_ref().clone()),
             Action::SetSwitches { to, pace, .. } => self.control = self.control.with(*to, *pace),
-            Action::AddDevice {
-                ifindex,
-                device,
-                identity,
-            }
+            Action::AddDevice { key, device, identity }
             | Action::ChangeDevice {
-                ifindex,
+                key,
                 to: device,
                 identity,
                 ..
@@ -65,15 +64,15 @@ impl Realized {
                     device: *device,
                     identity: Some(identity.clone()),
                 };
-                self.devices.insert(*ifindex, entry);
+                self.devices.insert(*key, entry);
             }
-            Action::NoteIdentity { ifindex, identity } => {
-                if let Some(found) = self.devices.get_mut(ifindex) {
+            Action::NoteIdentity { key, identity } => {
+                if let Some(found) = self.devices.get_mut(key) {
                     found.identity = Some(identity.clone());
                 }
             }
-            Action::RemoveDevice { ifindex, .. } => {
-                self.devices.remove(ifindex);
+            Action::RemoveDevice { key, .. } => {
+                self.devices.remove(key);
             }
             Action::Attach { attachment, .. } => {
                 self.attachments.insert(*attachment);

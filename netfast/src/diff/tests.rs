@@ -57,9 +57,9 @@ impl Host {
         actions
     }
 
-    fn slots(&self) -> BTreeMap<u32, u16> {
+    fn slots(&self) -> BTreeMap<DeviceKey, u16> {
         let devices = self.realized.devices.iter();
-        devices.map(|(ifindex, entry)| (*ifindex, entry.device.slot)).collect()
+        devices.map(|(key, entry)| (*key, entry.device.slot)).collect()
     }
 
     /// The programs that carry devices' flows.
@@ -152,7 +152,7 @@ prop_compose! {
                     ([198, 19, 0, service].into(), VipService { id: service.into(), slots, ..VipService::default() })
                 }).collect(),
             },
-            endpoints: clients.iter().map(|client| (*client, format!("veth{client}"))).collect(),
+            endpoints: clients.iter().map(|client| (DeviceKey::served(*client), format!("veth{client}"))).collect(),
             clients: clients.into_iter().map(|client| {
                 (Client { netns: client.into(), pid: client, ifindex: 2 }, (way.clone(), format!("c{client}")))
             }).collect(),
@@ -164,7 +164,7 @@ prop_compose! {
 
 prop_compose! {
     fn desired()(
-        devices in btree_map(1u32..12, device_spec(), 0..8),
+        devices in btree_map((1u32..12).prop_map(DeviceKey::served), device_spec(), 0..8),
         generation in 0u32..3,
         learning_off in option::of(Just("a queue".to_owned())),
         revalidate_ns in 1u64..4,
@@ -196,11 +196,11 @@ proptest! {
             host.reach(desired);
             let devices: Vec<_> = host.realized.devices.keys().collect();
             prop_assert_eq!(devices, desired.devices.keys().collect::<Vec<_>>());
-            for (ifindex, spec) in &desired.devices {
-                let slot = host.realized.devices[ifindex].device.slot;
-                prop_assert_eq!(host.realized.devices[ifindex].device, spec.device(slot));
+            for (device, spec) in &desired.devices {
+                let slot = host.realized.devices[device].device.slot;
+                prop_assert_eq!(host.realized.devices[device].device, spec.device(slot));
                 for hook in Hook::BOTH {
-                    let wanted = Attachment::of_device(DeviceKey::served(*ifindex), spec.kind, hook);
+                    let wanted = Attachment::of_device(*device, spec.kind, hook);
                     prop_assert!(host.realized.attachments.contains(&wanted));
                 }
             }
@@ -262,7 +262,7 @@ proptest! {
             if let Action::Attach { attachment, .. } = &action
                 && let Some((device, kind)) = attachment.device_of_kind()
             {
-                let entry = host.realized.devices.get(&device.ifindex);
+                let entry = host.realized.devices.get(&device);
                 prop_assert_eq!(entry.and_then(|entry| entry.device.kind()), Some(kind));
             }
             host.act(&action);
@@ -284,11 +284,11 @@ proptest! {
                 if matches!(action, Action::SetAliases { .. }) {
                     let wanted = &desired.aliases.vips;
                     prop_assert!(wanted.clients.keys().all(|client| host.realized.ways.contains_key(client)));
-                    let links = |ifindex: &u32| {
-                        let wanted = |hook| Attachment::of_vips(DeviceKey::served(*ifindex), hook);
+                    let links = |device: &DeviceKey| {
+                        let wanted = |hook| Attachment::of_vips(*device, hook);
                         Hook::BOTH.map(|hook| host.realized.attachments.contains(&wanted(hook)))
                     };
-                    prop_assert!(wanted.endpoints.keys().all(|ifindex| links(ifindex) == [true; 2]));
+                    prop_assert!(wanted.endpoints.keys().all(|device| links(device) == [true; 2]));
                 }
             }
         }
@@ -317,7 +317,7 @@ proptest! {
         let mut host = Host::default();
         host.reach(&one);
         for action in diff(&two, &host.realized) {
-            if action.device().is_none_or(|ifindex| !fails.contains(&ifindex)) {
+            if action.device().is_none_or(|device| !fails.contains(&device.ifindex)) {
                 host.act(&action);
             }
         }
@@ -369,7 +369,7 @@ fn the_order_of_a_start() {
         identity: Identity::default(),
     };
     let desired = Desired {
-        devices: BTreeMap::from([(7, endpoint)]),
+        devices: BTreeMap::from([(DeviceKey::served(7), endpoint)]),
         pace: Pace {
             revalidate_ns: 1_000_000_000,
             learn_after: 3,

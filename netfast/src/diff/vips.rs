@@ -1,7 +1,5 @@
 //! Virtual addresses: what comes in which order, and what goes.
 
-use netfast_common::device::DeviceKey;
-
 use crate::{
     diff::{Action, Attachment, Hook, Realized, attach},
     plan::{Desired, VipTable},
@@ -22,9 +20,9 @@ pub(super) fn come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             to: wanted.pool,
         });
     }
-    for (&ifindex, name) in &wanted.endpoints {
+    for (&device, name) in &wanted.endpoints {
         for hook in Hook::BOTH {
-            let attachment = Attachment::of_vips(DeviceKey::served(ifindex), hook);
+            let attachment = Attachment::of_vips(device, hook);
             attach(attachment, name, realized, actions);
         }
     }
@@ -57,7 +55,7 @@ pub(super) fn go(desired: &Desired, realized: &Realized, actions: &mut Vec<Actio
     }
     for found in &realized.attachments {
         let endpoint = found.endpoint_of_vips();
-        if endpoint.is_some_and(|endpoint| !wanted.endpoints.contains_key(&endpoint.ifindex)) {
+        if endpoint.is_some_and(|endpoint| !wanted.endpoints.contains_key(&endpoint)) {
             actions.push(Action::Detach(*found));
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use netfast_common::alias::{
     Alias, AliasKey, COUNTED, ENTRIES, MEMBERS, MemberKey, NAME, RecordType, address4, address6, digest, part,
 };
-use netfast_common::net::Ip4;
+use netfast_common::{device::DeviceKey, net::Ip4};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -128,7 +128,7 @@ pub fn aliases(
     config: &Config,
     facts: &Facts,
     reports: &[NetworkReport],
-    devices: &BTreeMap<u32, DeviceSpec>,
+    devices: &BTreeMap<DeviceKey, DeviceSpec>,
 ) -> Aliases {
     let mut plan = Aliases::default();
     let mut vips = Builder::new(world, reports, devices, config.vip_pool, &facts.vips);

@@ -55,7 +55,7 @@ fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {
 
 fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -> EndpointReport {
     let macs = stations(build.world, bridge.ifindex, veth.ifindex);
-    let known = build.facts.endpoints.get(&veth.ifindex);
+    let known = build.facts.endpoints.get(&build.world.key(veth.ifindex));
     let mac = match macs.len() {
         // The bridge forgets who is silent. A veth belongs to one container for life, so it has not changed hands.
         0 => known.map(|device| Mac(device.mac)),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netfast_common::device::Kind;
+use netfast_common::device::{DeviceKey, Kind};
 
 use crate::{
     plan::{DeviceSpec, uplinks::is_link_local},
@@ -71,12 +71,12 @@ struct Met {
     /// through it.
     bridge: bool,
     /// That endpoint's device.
-    owner: Option<u32>,
+    owner: Option<DeviceKey>,
 }
 
 impl EpochInputs {
     /// Takes them from the world; neighbours count behind the bridges and uplinks among these devices.
-    pub fn of(world: &World, devices: &BTreeMap<u32, DeviceSpec>) -> Self {
+    pub fn of(world: &World, devices: &BTreeMap<DeviceKey, DeviceSpec>) -> Self {
         let endpoints: BTreeSet<(std::net::IpAddr, Mac)> = devices
             .values()
             .filter(|spec| spec.kind == Kind::Endpoint)
@@ -88,13 +88,13 @@ impl EpochInputs {
             .collect();
         let forwards = |ifindex: u32| {
             devices
-                .get(&ifindex)
+                .get(&world.key(ifindex))
                 .is_some_and(|spec| matches!(spec.kind, Kind::Bridge | Kind::Uplink))
         };
         let owner = |bridge: u32, mac: Mac| {
             let mut endpoints = devices.iter().filter(|(_, spec)| spec.kind == Kind::Endpoint);
             let found = endpoints.find(|(_, spec)| spec.mac == mac && spec.identity.master == Some(bridge));
-            found.map(|(ifindex, _)| *ifindex)
+            found.map(|(device, _)| *device)
         };
         let neighbours = world.neighbours.iter().filter_map(|(key, neighbour)| {
             let mac = neighbour.mac.filter(|_| neighbour.state.is_valid())?;
@@ -102,7 +102,9 @@ impl EpochInputs {
             let met = Met {
                 mac,
                 endpoint: endpoints.contains(&(key.ip, mac)),
-                bridge: devices.get(&key.ifindex).is_some_and(|spec| spec.kind == Kind::Bridge),
+                bridge: devices
+                    .get(&world.key(key.ifindex))
+                    .is_some_and(|spec| spec.kind == Kind::Bridge),
                 owner: owner(key.ifindex, mac),
             };
             (forwards(key.ifindex) && !key.ip.is_multicast() && !mac.is_multicast()).then_some((*key, met))
@@ -116,7 +118,7 @@ impl EpochInputs {
         let names = world
             .links
             .values()
-            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)) || devices.contains_key(&link.ifindex));
+            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)) || devices.contains_key(&world.key(link.ifindex)));
         Self {
             nft_generation: world.ruleset.nft_generation,
             nft_chains: world.ruleset.nft_chains.clone(),
@@ -176,7 +178,7 @@ impl EpochInputs {
     }
 
     /// The endpoints whose flows must not be used, because a neighbour that had their MAC address has another one.
-    pub fn outdated(&self, newer: &Self) -> BTreeSet<u32> {
+    pub fn outdated(&self, newer: &Self) -> BTreeSet<DeviceKey> {
         let lost = self.lost_neighbours(newer);
         lost.filter(|lost| lost.bridge).filter_map(|lost| lost.owner).collect()
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use netfast_common::device::DeviceKey;
 use serde::{Deserialize, Serialize};
 
 /// Which path the packets of a network or an endpoint take.
@@ -180,6 +181,13 @@ pub struct EndpointReport {
     pub published: Vec<Published>,
     /// Which path its packets take.
     pub path: Path,
+}
+
+impl EndpointReport {
+    /// The host's side of the veth.
+    pub fn device(&self) -> Option<DeviceKey> {
+        self.ifindex.map(DeviceKey::served)
+    }
 }
 
 /// A port of a container that is reached by the host's address.

@@ -57,7 +57,7 @@ fn classic_filter(world: &World, ifindex: u32, egress: bool) -> Option<String> {
 pub fn foreign_on_ingress(world: &World, facts: &Facts, link: &Link) -> Option<String> {
     let after = facts
         .foreign
-        .get(&link.ifindex)
+        .get(&world.key(link.ifindex))
         .and_then(|foreign| foreign.ingress_after.first());
     let what = after
         .map(|name| format!("program {name}"))
@@ -78,7 +78,7 @@ pub fn generic_xdp_inside(world: &World, link: &Link) -> Option<String> {
 
 /// What runs on a bridge device: redirected packets do not touch it at all.
 pub fn foreign_on_bridge(world: &World, facts: &Facts, link: &Link) -> Option<String> {
-    let foreign = facts.foreign.get(&link.ifindex);
+    let foreign = facts.foreign.get(&world.key(link.ifindex));
     let program = foreign.and_then(|foreign| foreign.ingress.first().or(foreign.egress.first()));
     let xdp = link.xdp.is_attached().then(|| "XDP program".to_owned());
     let what = program
@@ -109,7 +109,7 @@ pub fn must_pass_egress(world: &World, facts: &Facts, link: &Link, mac: Mac) -> 
         || classic_filter(world, link.ifindex, true).is_some()
         || facts
             .foreign
-            .get(&link.ifindex)
+            .get(&world.key(link.ifindex))
             .is_some_and(|foreign| !foreign.egress.is_empty())
         || judged_at_the_other_end(world, link, mac)
 }

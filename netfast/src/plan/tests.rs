@@ -20,6 +20,11 @@ mod reasons;
 
 use build::*;
 
+/// An interface of the namespace that is planned.
+const fn key(ifindex: u32) -> DeviceKey {
+    DeviceKey::served(ifindex)
+}
+
 /// Everything that is decided, as text.
 fn text(desired: &Desired) -> String {
     let mut text = String::new();
@@ -190,7 +195,7 @@ fn epochs_end_for_what_verdicts_depend_on_and_for_nothing_else() {
     });
     let mut stolen = world.clone();
     stolen.neighbours.insert(container, neighbour(99));
-    assert_eq!(inputs(&world).outdated(&inputs(&stolen)), [VETH_WEB].into());
+    assert_eq!(inputs(&world).outdated(&inputs(&stolen)), [key(VETH_WEB)].into());
     assert_eq!(inputs(&world).outdated(&inputs(&world)), [].into());
     check("a container comes", "", &|world| {
         let veth = link(40, "veth9", veth(2, Some(9)));

@@ -35,8 +35,10 @@ pub fn add(build: &mut Build<'_>) -> Vec<String> {
         // Filters that come after us on its ingress would not see what we redirect; those on its egress do, and so
         // does its queueing discipline.
         let skipped = tc::foreign_on_ingress(build.world, build.facts, link).is_some();
-        if link.up && link.is_ethernet() && !skipped && !build.devices.contains_key(&link.ifindex) {
-            build.devices.insert(link.ifindex, plain(link, Kind::Uplink));
+        if link.up && link.is_ethernet() && !skipped && !build.devices.contains_key(&build.world.key(link.ifindex)) {
+            build
+                .devices
+                .insert(build.world.key(link.ifindex), plain(link, Kind::Uplink));
         }
     }
     missing

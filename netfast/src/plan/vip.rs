@@ -10,6 +10,7 @@ use std::{
 
 use netfast_common::{
     alias::{MemberKey, address4},
+    device::DeviceKey,
     net::Ip4,
     vip::{Backend, MEMBERS, SERVICES, SLOTS},
 };
@@ -35,7 +36,7 @@ pub struct Vips {
     /// What the programs know.
     pub table: VipTable,
     /// The endpoints whose packets are translated, by the ifindex of the veth, with the interface's name.
-    pub endpoints: BTreeMap<u32, String>,
+    pub endpoints: BTreeMap<DeviceKey, String>,
     /// Where the clients' ways there are, with the container that each is of.
     pub clients: BTreeMap<Client, (Way, String)>,
     /// The pool, while anything of it is in use: the host says of all of it that there is no way there.
@@ -112,7 +113,7 @@ enum Rank {
 pub(super) struct Builder<'a> {
     world: &'a World,
     reports: &'a [NetworkReport],
-    devices: &'a BTreeMap<u32, DeviceSpec>,
+    devices: &'a BTreeMap<DeviceKey, DeviceSpec>,
     pool: VipPool,
     slots: usize,
     /// Networks with a virtual address.
@@ -128,7 +129,7 @@ impl<'a> Builder<'a> {
     pub fn new(
         world: &'a World,
         reports: &'a [NetworkReport],
-        devices: &'a BTreeMap<u32, DeviceSpec>,
+        devices: &'a BTreeMap<DeviceKey, DeviceSpec>,
         pool: VipPool,
         memory: &VipMemory,
     ) -> Self {
@@ -234,14 +235,14 @@ impl<'a> Builder<'a> {
                 .iter()
                 .filter(|on| self.networks.contains(&on.network))
             {
-                let Some((client, veth, mac)) = self.place(container, on) else {
+                let Some((client, device, mac)) = self.place(container, on) else {
                     continue;
                 };
                 let blocks = self.vips.memory.blocks(&on.network);
                 self.vips
                     .clients
                     .insert(client, (Way { blocks, mac }, container.name.clone()));
-                self.vips.endpoints.insert(veth, self.devices[&veth].name.clone());
+                self.vips.endpoints.insert(device, self.devices[&device].name.clone());
             }
         }
         self.vips.pool = (!self.vips.table.services.is_empty()).then_some(self.pool);
@@ -265,11 +266,11 @@ impl<'a> Builder<'a> {
     }
 
     /// Where the way of a container on a network begins: the interface inside, its veth, and the bridge's MAC address.
-    fn place(&self, container: &Container, on: &Attachment) -> Option<(Client, u32, Mac)> {
+    fn place(&self, container: &Container, on: &Attachment) -> Option<(Client, DeviceKey, Mac)> {
         let (report, endpoint) = self.endpoint(container, on)?;
         let veth = endpoint.ifindex?;
-        let device = self.devices.get(&veth)?;
-        device.address4?;
+        let device = endpoint.device()?;
+        self.devices.get(&device)?.address4?;
         let interface = container.interfaces.iter().find(|one| one.host_ifindex == Some(veth))?;
         let own = container.interfaces.iter().flat_map(|one| &one.addresses);
         if own.copied().any(|net| overlaps(net, self.pool.net())) {
@@ -280,7 +281,7 @@ impl<'a> Builder<'a> {
             pid: Some(container.pid).filter(|pid| *pid != 0)?,
             ifindex: interface.ifindex,
         };
-        Some((client, veth, self.world.links.get(&report.bridge_ifindex?)?.mac?))
+        Some((client, device, self.world.links.get(&report.bridge_ifindex?)?.mac?))
     }
 
     /// A member, if it has an IPv4 address.

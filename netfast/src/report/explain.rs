@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use netfast_common::{control::Control, device::Device, reason::Reason};
+use netfast_common::{
+    control::Control,
+    device::{Device, DeviceKey},
+    reason::Reason,
+};
 use serde::Serialize;
 
 use crate::{
@@ -128,7 +132,7 @@ pub struct Facts<'a> {
     /// The switches.
     pub control: Control,
     /// The interfaces as the programs know them.
-    pub devices: &'a BTreeMap<u32, Device>,
+    pub devices: &'a BTreeMap<DeviceKey, Device>,
     /// Asks the kernel where a packet goes that comes in by an interface, from one address to another.
     pub route: &'a dyn Fn(u32, IpAddr, IpAddr) -> Route,
     /// An address that a container of this bridge could have, where its own is not known.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use netfast_common::{
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
     flow::{Exit, Flow, FlowKey},
     net::{Ip4, Port},
     reason::{Count, FAST, Reason, SLOTS},
@@ -191,9 +191,11 @@ impl Machine for Host {
 
     fn set_device(&mut self, dev: Dev, device: Option<Device>) {
         // What is not there cannot be removed.
-        let _ = maps::DEVICES.remove(self.ifindex(dev));
+        let _ = maps::DEVICES.remove(DeviceKey::served(self.ifindex(dev)));
         if let Some(device) = device {
-            maps::DEVICES.insert(self.ifindex(dev), device, 0).expect("room");
+            maps::DEVICES
+                .insert(DeviceKey::served(self.ifindex(dev)), device, 0)
+                .expect("room");
         }
     }
 
@@ -370,7 +372,7 @@ impl Judge {
         assert_eq!(before.len(), after.len());
         assert!(matches!(run.hook, Hook::EndpointIn | Hook::BridgeOut | Hook::UplinkIn));
         // SAFETY: no program runs.
-        let device = |index: u32| unsafe { maps::DEVICES.get(index) }.copied();
+        let device = |index: u32| unsafe { maps::DEVICES.get(DeviceKey::served(index)) }.copied();
         let Some(Sent::To(out, _) | Sent::ToPeer(out)) = host.sent else {
             panic!("redirected nowhere");
         };
@@ -440,7 +442,7 @@ fn judge_checksums(run: &Run, before: &[u8], after: &[u8]) {
 /// An endpoint teaches only what it sends from its own addresses.
 fn judge_source(host: &Host, entered: &Run) {
     // SAFETY: no program runs.
-    let device = unsafe { maps::DEVICES.get(host.ifindex(entered.dev)) };
+    let device = unsafe { maps::DEVICES.get(DeviceKey::served(host.ifindex(entered.dev))) };
     let (Hook::EndpointIn, Some(device)) = (entered.hook, device) else {
         return;
     };

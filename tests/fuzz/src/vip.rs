@@ -7,7 +7,7 @@ use std::{
 
 use netfast_common::{
     alias::{MemberKey, address4},
-    device::Device,
+    device::{Device, DeviceKey},
     net::Ip4,
     vip::{Backend, Given, Member, Service, SlotKey, VERDICTS},
 };
@@ -121,7 +121,7 @@ impl Machine for Host {
     }
 
     fn set_device(&mut self, dev: Dev, device: Option<Device>) {
-        set!(DEVICES, self.indexes[dev], device);
+        set!(DEVICES, DeviceKey::served(self.indexes[dev]), device);
     }
 
     fn set_service(&mut self, vip: Ip4, service: Option<Service>) {

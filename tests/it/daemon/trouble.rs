@@ -13,7 +13,10 @@ use netfast::{
     config::{RawConfig, Runtime},
     daemon::{self, Settings},
 };
-use netfast_common::{abi::MAX_DEVICES, device::Device};
+use netfast_common::{
+    abi::MAX_DEVICES,
+    device::{Device, DeviceKey},
+};
 use netfast_tests::{
     cmd,
     netfast_proc::{NetfastProc, Options},
@@ -39,16 +42,16 @@ const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Takes the places that are left in the table of devices, as interfaces that are not there; returns them.
-fn fill(netfast: &NetfastProc) -> (HashMap<MapData, u32, Device>, Vec<u32>) {
+fn fill(netfast: &NetfastProc) -> (HashMap<MapData, DeviceKey, Device>, Vec<DeviceKey>) {
     let pin = netfast.abi_dir().join("maps/netfast_devices");
     let map = Map::from_map_data(MapData::from_pin(pin).expect("pinned")).expect("a map");
-    let mut devices: HashMap<_, u32, Device> = map.try_into().expect("a table of devices");
+    let mut devices: HashMap<_, DeviceKey, Device> = map.try_into().expect("a table of devices");
     let mut taken = Vec::new();
-    for ifindex in 1_000_000..1_000_000 + MAX_DEVICES {
-        if devices.insert(ifindex, Device::default(), 0).is_err() {
+    for device in (1_000_000..1_000_000 + MAX_DEVICES).map(DeviceKey::served) {
+        if devices.insert(device, Device::default(), 0).is_err() {
             return (devices, taken);
         }
-        taken.push(ifindex);
+        taken.push(device);
     }
     panic!("the table has room for more than {MAX_DEVICES}");
 }
@@ -76,8 +79,8 @@ fn an_entry_that_cannot_be_written_is_told_and_tried_again() {
     assert_eq!(fast_endpoints(&found), names(&["veth0x0", "veth0x1"]));
     must_be_fast(&netfast, "the others go on");
 
-    for ifindex in taken {
-        devices.remove(&ifindex).expect("ours");
+    for device in taken {
+        devices.remove(&device).expect("ours");
     }
     let gateway = topo.bridges[0].gateway;
     let ping = format!("busybox ping -c1 -W2 {gateway}");

@@ -8,6 +8,7 @@ use std::{
 };
 
 use netfast::apply::read::Tables;
+use netfast_common::device::DeviceKey;
 use netfast_tests::{
     cmd,
     netns::NsHandle,
@@ -198,7 +199,10 @@ fn is_fast(lab: &Lab, (bridge, index): (usize, usize)) -> bool {
         .and_then(|number| number.parse().ok())
         .expect("an index");
     let tables = Tables::open(lab.netfast.pin_dir()).expect("the maps are pinned");
-    tables.devices().expect("the devices").contains_key(&number)
+    tables
+        .devices()
+        .expect("the devices")
+        .contains_key(&DeviceKey::served(number))
 }
 
 fn until(lab: &Lab, who: (usize, usize), fast: bool, what: &str) {

@@ -1,6 +1,12 @@
 //! What is there before a packet comes, and what the packet changes in the maps.
 
-use netfast_common::{control::Control, device::Device, flow::Flow, net::Ip4, vet::Answer};
+use netfast_common::{
+    control::Control,
+    device::{Device, DeviceKey},
+    flow::Flow,
+    net::Ip4,
+    vet::Answer,
+};
 
 use super::{
     harness::{Lab, now_ns},
@@ -110,13 +116,15 @@ impl Given {
             }
             Self::Device(dev, edit) => {
                 let index = lab.ifindex(*dev);
-                let mut device = lab.devices.get(&index, 0).expect("a device");
+                let mut device = lab.devices.get(&DeviceKey::served(index), 0).expect("a device");
                 edit(&mut device);
-                lab.devices.insert(index, device, 0).expect("a device");
+                lab.devices
+                    .insert(DeviceKey::served(index), device, 0)
+                    .expect("a device");
             }
             Self::NoDevice(dev) => {
                 let index = lab.ifindex(*dev);
-                lab.devices.remove(&index).expect("a device");
+                lab.devices.remove(&DeviceKey::served(index)).expect("a device");
             }
             Self::Generation(dev, generation) => lab
                 .generations

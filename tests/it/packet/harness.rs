@@ -13,7 +13,7 @@ use netfast_common::{
     abi::{map, program},
     alias::MemberKey,
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::{Count, SLOTS},
@@ -154,7 +154,7 @@ pub struct Lab {
     /// The daemon's switches.
     pub control: Array<MapData, Control>,
     /// What the programs know of the interfaces.
-    pub devices: HashMap<MapData, u32, Device>,
+    pub devices: HashMap<MapData, DeviceKey, Device>,
     /// Generations by slot.
     pub generations: Array<MapData, u32>,
     /// Traffic by slot.
@@ -279,7 +279,9 @@ impl Lab {
         for dev in Dev::ALL {
             let index = self.ifindex(dev);
             if let Some(device) = dev.device() {
-                self.devices.insert(index, device, 0).expect("a device");
+                self.devices
+                    .insert(DeviceKey::served(index), device, 0)
+                    .expect("a device");
             }
             self.generations
                 .set(dev.slot().into(), dev.generation(), 0)

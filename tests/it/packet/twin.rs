@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, env, fmt::Write as _, fs, ops::Range, path::Pat
 
 use netfast_common::{
     control::Control,
-    device::{Device, Traffic},
+    device::{Device, DeviceKey, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::Count,
@@ -117,9 +117,13 @@ impl Machine for Twins<'_> {
         self.host.set_device(which, device);
         let index = self.lab.ifindex(dev(which));
         match device {
-            Some(device) => self.lab.devices.insert(index, device, 0).expect("a device"),
+            Some(device) => self
+                .lab
+                .devices
+                .insert(DeviceKey::served(index), device, 0)
+                .expect("a device"),
             // It may be gone already.
-            None => drop(self.lab.devices.remove(&index)),
+            None => drop(self.lab.devices.remove(&DeviceKey::served(index))),
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use netfast_common::{
     alias::{MemberKey, address4},
     control::Control,
+    device::DeviceKey,
     net::Ip4,
     vip::{Backend, Given, Member, Service, SlotKey, Verdict},
 };
@@ -45,7 +46,9 @@ fn run(slots: &[u8], body: impl FnOnce(&mut Lab) + Send) {
         for dev in [Dev::A, Dev::B] {
             let mut device = dev.device().expect("known");
             device.bridge = bridge;
-            lab.devices.insert(lab.ifindex(dev), device, 0).expect("a device");
+            lab.devices
+                .insert(DeviceKey::served(lab.ifindex(dev)), device, 0)
+                .expect("a device");
         }
         set_service(lab, slots, 1, 0);
         lab.turns.insert(ID, 0, 0).expect("a turn");

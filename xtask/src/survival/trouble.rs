@@ -91,7 +91,8 @@ pub fn map_write(bed: &Bed) -> Result<()> {
     let (mut filling, mut emptying) = (fs::File::create(&fill)?, fs::File::create(&empty)?);
     for index in 0..u32::try_from(number("max_entries")?)? {
         let [a, b, c, d] = (1_000_000 + index).to_ne_bytes();
-        let key = format!("pinned {} key {a} {b} {c} {d}", pin.display());
+        // `DeviceKey`: the namespace that the daemon serves has the number 0.
+        let key = format!("pinned {} key 0 0 0 0 {a} {b} {c} {d}", pin.display());
         writeln!(filling, "map update {key} value hex {value}")?;
         writeln!(emptying, "map delete {key}")?;
     }

@@ -31,9 +31,9 @@ pub(super) fn check(desired: &Desired, web: Option<Why>, db: Option<Why>) {
     );
     for (container, ifindex, bridge) in [("web", VETH_WEB, BRIDGE), ("db", 11, 4)] {
         let fast = why(desired, container).is_none();
-        assert_eq!(desired.devices.contains_key(&ifindex), fast, "{container}");
+        assert_eq!(desired.devices.contains_key(&key(ifindex)), fast, "{container}");
         // br-app has the router besides.
-        assert!(!fast || desired.devices.contains_key(&bridge), "{container}");
+        assert!(!fast || desired.devices.contains_key(&key(bridge)), "{container}");
     }
 }
 
@@ -52,7 +52,7 @@ fn switched_off_by_configuration_or_label() {
             config.disabled_networks.insert(name.into());
         });
         check(&desired, Some(Why::DisabledByConfig), None);
-        assert!(!desired.devices.contains_key(&BRIDGE), "no endpoint, no bridge");
+        assert!(!desired.devices.contains_key(&key(BRIDGE)), "no endpoint, no bridge");
     }
     let label = |labels: &mut BTreeMap<String, String>| {
         labels.insert("netfast.enable".into(), "False".into());
@@ -117,7 +117,7 @@ fn what_must_see_every_packet() {
         world.tc_filters.insert(VETH_WEB, vec![egress.clone()]);
     });
     check(&desired, None, None);
-    assert_ne!(desired.devices[&VETH_WEB].flags & Device::QUEUED, 0);
+    assert_ne!(desired.devices[&key(VETH_WEB)].flags & Device::QUEUED, 0);
     for filter in [ingress.clone(), egress] {
         let desired = after(|world, _, _| {
             world.tc_filters.insert(BRIDGE, vec![filter]);
@@ -128,7 +128,7 @@ fn what_must_see_every_packet() {
         world.tc_filters.insert(UPLINK, vec![ingress]);
     });
     check(&desired, None, None);
-    assert!(!desired.devices.contains_key(&UPLINK));
+    assert!(!desired.devices.contains_key(&key(UPLINK)));
 
     let qdisc = |kind: &str| Qdisc {
         kind: kind.into(),
@@ -138,11 +138,11 @@ fn what_must_see_every_packet() {
     let desired = after(|world, _, _| {
         world.qdiscs.insert(VETH_WEB, vec![qdisc("noqueue"), qdisc("clsact")]);
     });
-    assert_eq!(desired.devices[&VETH_WEB].flags & Device::QUEUED, 0);
+    assert_eq!(desired.devices[&key(VETH_WEB)].flags & Device::QUEUED, 0);
     let desired = after(|world, _, _| {
         world.qdiscs.insert(VETH_WEB, vec![qdisc("tbf")]);
     });
-    assert_ne!(desired.devices[&VETH_WEB].flags & Device::QUEUED, 0);
+    assert_ne!(desired.devices[&key(VETH_WEB)].flags & Device::QUEUED, 0);
     let desired = after(|world, _, _| {
         world.qdiscs.insert(BRIDGE, vec![qdisc("tbf")]);
     });
@@ -154,7 +154,7 @@ fn programs_of_others_on_tcx() {
     let theirs = || vec!["theirs".to_owned()];
     let on = |ifindex: u32, foreign: Foreign| {
         after(|_, _, facts| {
-            facts.foreign.insert(ifindex, foreign);
+            facts.foreign.insert(key(ifindex), foreign);
         })
     };
     let before = Foreign {
@@ -172,12 +172,12 @@ fn programs_of_others_on_tcx() {
     check(&on(VETH_WEB, before.clone()), None, None);
     check(&on(VETH_WEB, behind), Some(Why::ForeignPrograms), None);
     assert_ne!(
-        on(VETH_WEB, egress.clone()).devices[&VETH_WEB].flags & Device::QUEUED,
+        on(VETH_WEB, egress.clone()).devices[&key(VETH_WEB)].flags & Device::QUEUED,
         0
     );
     check(&on(BRIDGE, before), Some(Why::ForeignPrograms), None);
     check(&on(BRIDGE, egress.clone()), Some(Why::ForeignPrograms), None);
-    assert!(on(UPLINK, egress).devices.contains_key(&UPLINK));
+    assert!(on(UPLINK, egress).devices.contains_key(&key(UPLINK)));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn judges_at_the_other_end_of_a_veth() {
     let queued = |change: &dyn Fn(&mut World)| {
         let desired = after(|world, _, _| change(world));
         check(&desired, None, None);
-        desired.devices[&VETH_WEB].flags & Device::QUEUED != 0
+        desired.devices[&key(VETH_WEB)].flags & Device::QUEUED != 0
     };
     let peer = |change: fn(&mut Peer)| {
         queued(&move |world: &mut World| change(world.peers.get_mut(&VETH_WEB).expect("its other end")))
@@ -234,7 +234,7 @@ fn xdp_on_a_bridge_device() {
     let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").xdp.native = Some(3));
     check(&desired, None, None);
     let desired = after(|world, _, _| world.links.get_mut(&UPLINK).expect("uplink").xdp.native = Some(3));
-    assert!(desired.devices.contains_key(&UPLINK), "it runs before netfast");
+    assert!(desired.devices.contains_key(&key(UPLINK)), "it runs before netfast");
 }
 
 fn finding(chain: &str, severity: Severity) -> RuleFinding {
@@ -335,7 +335,7 @@ fn rules_for_the_host_s_own_packets_keep_only_those_slow() {
         });
         assert_eq!((why(&desired, "web"), why(&desired, "db")), (None, None));
         [BRIDGE, 4].map(|bridge| {
-            let fast = desired.devices[&bridge].flags & Device::ACCELERATED != 0;
+            let fast = desired.devices[&key(bridge)].flags & Device::ACCELERATED != 0;
             let mut networks = desired.networks.iter();
             let network = networks.find(|network| network.bridge_ifindex == Some(bridge));
             assert_eq!(
@@ -450,7 +450,8 @@ fn a_container_with_two_networks_has_two_endpoints() {
         web(world).attachments.extend(more.attachments);
         web(world).interfaces.extend(more.interfaces);
     });
-    let spec = |ifindex: u32| (desired.devices[&ifindex].mac, desired.devices[&ifindex].address4);
+    let devices = &desired.devices;
+    let spec = |ifindex: u32| (devices[&key(ifindex)].mac, devices[&key(ifindex)].address4);
     assert_eq!(spec(VETH_WEB), (mac(10), Some([172, 17, 0, 2].into())));
     assert_eq!(spec(14), (mac(14), Some([172, 18, 0, 9].into())));
 }
@@ -459,7 +460,7 @@ fn a_container_with_two_networks_has_two_endpoints() {
 fn a_mac_address_that_is_being_changed_is_the_one_that_is_heard() {
     let mac_of = |change: &dyn Fn(&mut World)| {
         let desired = after(|world, _, _| change(world));
-        desired.devices[&VETH_WEB].mac
+        desired.devices[&key(VETH_WEB)].mac
     };
     // The bridge has heard 10, which the runtime tells, too.
     assert_eq!(mac_of(&|world| web_interface(world).mac = Some(mac(77))), mac(10));
@@ -491,7 +492,7 @@ fn the_table_of_devices_is_never_full() {
         }
     });
     assert!(desired.devices.len() <= MAX_DEVICES as usize);
-    assert!(desired.devices.contains_key(&BRIDGE) && desired.devices.contains_key(&UPLINK));
+    assert!(desired.devices.contains_key(&key(BRIDGE)) && desired.devices.contains_key(&key(UPLINK)));
     let full = desired.networks.iter().flat_map(|network| &network.endpoints);
     let full = full.filter(|endpoint| matches!(&endpoint.path, Path::Slow(slow) if slow.why == Why::TooManyDevices));
     assert!(full.count() > 0);

@@ -101,7 +101,10 @@ fn a_label_on_the_network_gives_its_aliases_an_address() {
     let told: Vec<Ipv4Addr> = told.map(|alias| Ipv4Addr::from(alias.vip.bytes())).collect();
     assert_eq!(told, [vip; 2]);
     // All four may ask, members among them.
-    assert_eq!(vips.endpoints.keys().collect::<Vec<_>>(), [&22, &23, &24, &25]);
+    assert_eq!(
+        vips.endpoints.keys().map(|device| device.ifindex).collect::<Vec<_>>(),
+        [22, 23, 24, 25]
+    );
     assert_eq!(vips.pool, Some(VipPool::default()));
     for (client, (way, name)) in &vips.clients {
         assert_eq!(
@@ -112,7 +115,10 @@ fn a_label_on_the_network_gives_its_aliases_an_address() {
         assert_eq!(way.blocks.len(), 1);
     }
     assert_eq!(desired.aliases.loopbacks.len(), 4);
-    assert!(desired.devices[&22].device(0).bridge == APP && desired.devices[&APP].device(0).bridge == 0);
+    assert!(
+        desired.devices[&DeviceKey::served(22)].device(0).bridge == APP
+            && desired.devices[&DeviceKey::served(APP)].device(0).bridge == 0
+    );
 }
 
 #[test]
@@ -344,7 +350,7 @@ fn what_keeps_packets_slow_for_a_while_does_not_end_connections() {
     );
     let desired = planned(&world);
     assert!(web(&desired).vip.is_some());
-    let device = &desired.devices[&22];
+    let device = &desired.devices[&DeviceKey::served(22)];
     assert_eq!(
         device.flags & netfast_common::device::Device::ACCELERATED,
         0,
@@ -370,7 +376,8 @@ fn who_cannot_reach_an_address_is_not_told_of_it() {
     let desired = planned(&world);
     let told: Vec<&str> = desired.aliases.loopbacks.values().map(String::as_str).collect();
     assert_eq!(told, ["b", "c"]);
-    assert_eq!(desired.aliases.vips.endpoints.keys().collect::<Vec<_>>(), [&23, &24]);
+    let endpoints = desired.aliases.vips.endpoints.keys();
+    assert_eq!(endpoints.map(|device| device.ifindex).collect::<Vec<_>>(), [23, 24]);
     assert_eq!(order(&desired), [2, 3, 4], "to be given it needs no way");
     assert!(matches!(world.links[&APP].kind, LinkKind::Bridge(_)));
 }

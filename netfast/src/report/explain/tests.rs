@@ -100,6 +100,7 @@ fn state() -> State {
             (14, device("veth14", "endpoint", true)),
             (16, device("veth16", "endpoint", false)),
         ]
+        .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
         .into(),
         sysctls: Vec::new(),
         clsact: BTreeMap::new(),
@@ -137,7 +138,7 @@ fn route(_: u32, _: IpAddr, to: IpAddr) -> Route {
 }
 
 /// What the programs were told of the interfaces of a state.
-fn told(state: &State) -> BTreeMap<u32, Device> {
+fn told(state: &State) -> BTreeMap<DeviceKey, Device> {
     let kind = |name: &str| match name {
         "endpoint" => Kind::Endpoint,
         "bridge" => Kind::Bridge,
@@ -145,7 +146,7 @@ fn told(state: &State) -> BTreeMap<u32, Device> {
     };
     let devices = state.devices.iter();
     devices
-        .map(|(ifindex, device)| (*ifindex, Device::new(kind(&device.kind), Device::ACCELERATED, 1)))
+        .map(|(key, device)| (*key, Device::new(kind(&device.kind), Device::ACCELERATED, 1)))
         .collect()
 }
 

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use netfast_common::{
-    device::{Device, Kind},
+    device::{Device, DeviceKey, Kind},
     reason::Reason,
 };
 
@@ -264,7 +264,7 @@ fn out(from: From<'_>, (ifindex, device): (u32, &str), (source, ip): (IpAddr, Ip
     let is_uplink = facts
         .state
         .devices
-        .get(&ifindex)
+        .get(&DeviceKey::served(ifindex))
         .is_some_and(|device| device.kind == Kind::Uplink.name());
     if !is_uplink || !facts.is_accelerated(Some(ifindex)) {
         return Step::reason(
@@ -316,18 +316,20 @@ fn to_network(about: String, network: &NetworkReport, facts: &Facts<'_>) -> Step
 impl Facts<'_> {
     /// The only address that an endpoint's packets may have as their source to be fast, as the programs were told.
     pub(super) fn only_source(&self, endpoint: &EndpointReport) -> Option<IpAddr> {
-        let device = self.devices.get(&endpoint.ifindex?)?;
+        let device = self.devices.get(&endpoint.device()?)?;
         let address = Ipv4Addr::from(device.address4.bytes());
         (!device.has(Device::ANY_SOURCE) && !address.is_unspecified()).then_some(address.into())
     }
 
     /// Whether the programs are attached to an interface, and told that its flows may be learned and used.
     pub(super) fn is_accelerated(&self, ifindex: Option<u32>) -> bool {
-        let Some(ifindex) = ifindex else { return false };
-        let attached = self.state.devices.get(&ifindex).is_some_and(|device| device.attached);
+        let Some(device) = ifindex.map(DeviceKey::served) else {
+            return false;
+        };
+        let attached = self.state.devices.get(&device).is_some_and(|device| device.attached);
         let told = self
             .devices
-            .get(&ifindex)
+            .get(&device)
             .is_some_and(|device| device.has(Device::ACCELERATED));
         attached && told
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use netfast_common::{
     control::Control,
-    device::{self, Kind},
+    device::{self, DeviceKey, Kind},
     reason::Count,
 };
 
@@ -22,8 +22,8 @@ pub struct Tables {
     pub control: Control,
     /// Counts by reason number.
     pub counts: Vec<Count>,
-    /// The devices, by ifindex.
-    pub devices: BTreeMap<u32, device::Device>,
+    /// The devices.
+    pub devices: BTreeMap<DeviceKey, device::Device>,
     /// Packets by slot of a device.
     pub traffic: BTreeMap<u16, Traffic>,
     /// Counters of the interfaces in containers, by the index of the host's side of the veth.
@@ -93,9 +93,9 @@ fn networks(state: &State, tables: &Tables) -> Vec<Network> {
         veth: report.veth.clone(),
         path: PathState::from(&report.path),
         traffic: report
-            .ifindex
+            .device()
             .filter(|_| report.path.is_fast())
-            .and_then(|ifindex| tables.of_device(ifindex)),
+            .and_then(|device| tables.of_device(device)),
         interface: report
             .ifindex
             .and_then(|ifindex| tables.interfaces.get(&ifindex).copied()),
@@ -117,25 +117,26 @@ fn devices(state: &State, tables: &Tables) -> Vec<Device> {
         .devices
         .iter()
         .filter(|(_, device)| device.kind != Kind::Endpoint.name());
-    let report = others.map(|(ifindex, device)| Device {
+    let report = others.map(|(key, device)| Device {
         name: device.name.clone(),
         kind: device.kind.clone(),
         attached: device.attached,
         error: device.error.as_ref().map(|slow| slow.text.clone()),
-        path: path_of_device(*ifindex, device, state, tables),
-        traffic: tables.of_device(*ifindex),
+        path: path_of_device(*key, device, state, tables),
+        traffic: tables.of_device(*key),
     });
     report.collect()
 }
 
 /// What the programs were told of a bridge device or an uplink, with the plan's cause where it is not to be fast.
-fn path_of_device(ifindex: u32, device: &DeviceReport, state: &State, tables: &Tables) -> PathState {
+fn path_of_device(key: DeviceKey, device: &DeviceReport, state: &State, tables: &Tables) -> PathState {
     if let Some(error) = &device.error {
         return PathState::from(&Path::Slow(error.clone()));
     }
     let mut networks = state.networks.iter();
-    let planned = networks.find(|network| network.bridge_ifindex == Some(ifindex) && !network.host.is_fast());
-    let told = tables.devices.get(&ifindex);
+    let planned =
+        networks.find(|network| network.bridge_ifindex.map(DeviceKey::served) == Some(key) && !network.host.is_fast());
+    let told = tables.devices.get(&key);
     if let Some(network) = planned {
         PathState::from(&network.host)
     } else if device.attached && told.is_some_and(|told| told.has(device::Device::ACCELERATED)) {
@@ -146,14 +147,14 @@ fn path_of_device(ifindex: u32, device: &DeviceReport, state: &State, tables: &T
 }
 
 impl Tables {
-    fn of_device(&self, ifindex: u32) -> Option<Traffic> {
-        self.traffic.get(&self.devices.get(&ifindex)?.slot).copied()
+    fn of_device(&self, key: DeviceKey) -> Option<Traffic> {
+        self.traffic.get(&self.devices.get(&key)?.slot).copied()
     }
 
     /// All devices, by what the programs know of them.
     fn unnamed_devices(&self, name_of: impl Fn(u32) -> Option<String>) -> Vec<Device> {
-        let report = self.devices.iter().map(|(ifindex, device)| Device {
-            name: name_of(*ifindex).unwrap_or_else(|| format!("#{ifindex}")),
+        let report = self.devices.iter().map(|(key, device)| Device {
+            name: name_of(key.ifindex).unwrap_or_else(|| format!("#{key}")),
             kind: device.kind().map_or("unknown", Kind::name).into(),
             attached: true,
             error: None,
@@ -162,7 +163,7 @@ impl Tables {
             } else {
                 PathState::slow("unknown-device", "its flows are not used")
             },
-            traffic: self.of_device(*ifindex),
+            traffic: self.of_device(*key),
         });
         report.collect()
     }
@@ -226,6 +227,7 @@ mod tests {
                     device("docker0", "bridge", Some(Slow::new(Why::NotAttached, "no memory"))),
                 ),
             ]
+            .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
             .into(),
             sysctls: Vec::new(),
             clsact: BTreeMap::new(),
@@ -258,6 +260,7 @@ mod tests {
                 (13, device::Device::new(Kind::Endpoint, 0, 2)),
                 (5, device::Device::new(Kind::Bridge, 0, 1)),
             ]
+            .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
             .into(),
             traffic: [
                 (
@@ -324,7 +327,7 @@ mod tests {
     #[test]
     fn a_bridge_whose_own_packets_are_slow_is_not_shown_as_fast() {
         let (mut state, mut tables) = (state(), tables());
-        state.devices.get_mut(&5).expect("docker0").error = None;
+        state.devices.get_mut(&DeviceKey::served(5)).expect("docker0").error = None;
         state.networks[0].bridge_ifindex = Some(5);
         let path = |state: &State, tables: &Tables| {
             let status = Status::gather(Some(state), tables, true, 4_000, |_| None);
@@ -332,9 +335,10 @@ mod tests {
         };
         let not_told = path(&state, &tables);
         assert_eq!(not_told, (Some("not-attached".into()), None));
-        tables
-            .devices
-            .insert(5, device::Device::new(Kind::Bridge, device::Device::ACCELERATED, 1));
+        tables.devices.insert(
+            DeviceKey::served(5),
+            device::Device::new(Kind::Bridge, device::Device::ACCELERATED, 1),
+        );
         assert_eq!(path(&state, &tables), (None, None));
         state.networks[0].host = Path::slow_since(Why::RateRules, "ufw's limit");
         let ruled = path(&state, &tables);

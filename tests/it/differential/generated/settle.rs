@@ -98,9 +98,9 @@ impl Noted {
         let maps = arena.maps.as_ref()?;
         let control = maps.control().expect("the switches");
         let devices = maps.devices().expect("the devices");
-        let devices = devices.into_iter().map(|(ifindex, device)| {
+        let devices = devices.into_iter().map(|(key, device)| {
             let generation = maps.generation(device.slot).expect("a generation");
-            (ifindex, (device, generation))
+            (key.ifindex, (device, generation))
         });
         Some(Self {
             epoch: control.epoch,

@@ -15,6 +15,7 @@ use std::{
 use netfast::apply::{flows::FlowTables, read::Tables};
 use netfast_common::{
     abi::DEFAULT_FRESH,
+    device::DeviceKey,
     flow::{Flow, FlowKey},
     net::Ip4,
 };
@@ -199,7 +200,10 @@ impl Scene {
     /// Packets in from a container: fast, slow, spoofed, malformed.
     pub fn traffic(&self, who: (usize, usize)) -> [u64; 4] {
         let tables = Tables::open(self.lab.netfast.pin_dir()).expect("the maps are pinned");
-        let device = tables.devices().expect("the devices").remove(&self.index(who));
+        let device = tables
+            .devices()
+            .expect("the devices")
+            .remove(&DeviceKey::served(self.index(who)));
         // Without a container runtime a port with several addresses is no endpoint.
         let Some(slot) = device.map(|device| device.slot) else {
             return [0; 4];

@@ -2,7 +2,7 @@
 
 use netfast_common::{
     alias::MemberKey,
-    device::Device,
+    device::{Device, DeviceKey},
     net::Ip4,
     vip::{Backend, Given, Member, Service, SlotKey, VERDICTS},
 };
@@ -52,7 +52,11 @@ impl Machine for Twins<'_> {
 
     fn set_device(&mut self, which: Dev, device: Option<Device>) {
         self.host.set_device(which, device);
-        set!(self.lab.devices, self.lab.ifindex(dev(which)), device);
+        set!(
+            self.lab.devices,
+            DeviceKey::served(self.lab.ifindex(dev(which))),
+            device
+        );
     }
 
     fn set_service(&mut self, vip: Ip4, service: Option<Service>) {

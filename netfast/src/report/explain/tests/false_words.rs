@@ -94,7 +94,7 @@ fn a_container_s_own_published_port_is_slow_because_of_the_same_device() {
                 port: 80,
             }];
         }
-        state.devices.get_mut(&16).expect("new").attached = true;
+        state.devices.get_mut(&DeviceKey::served(16)).expect("new").attached = true;
     });
     let (verdict, causes, text) = said(&state, 0, "web", "172.17.0.1:8080");
     assert_eq!(
@@ -128,7 +128,7 @@ fn a_bridge_that_is_not_accelerated_is_told_to_whoever_asks_for_the_host() {
     // The programs' own table goes before what the daemon has written down.
     let state = with(|_| {});
     let mut devices = told(&state);
-    devices.insert(5, Device::new(Kind::Bridge, 0, 1));
+    devices.insert(DeviceKey::served(5), Device::new(Kind::Bridge, 0, 1));
     let facts = Facts {
         state: &state,
         running: true,
@@ -242,7 +242,7 @@ fn isolated_ports_are_not_fast_to_each_other() {
 #[test]
 fn another_network_is_asked_for_by_its_route() {
     // database (backend) to new (docker0), once that is attached.
-    let mut state = with(|state| state.devices.get_mut(&16).expect("new").attached = true);
+    let mut state = with(|state| state.devices.get_mut(&DeviceKey::served(16)).expect("new").attached = true);
     assert_eq!(
         said(&state, 0, "database", "172.17.0.10").0,
         Verdict::Fast,
@@ -282,7 +282,7 @@ fn what_is_sent_from_another_address_is_not_fast() {
     let state = with(|state| state.runtime.state = "none".into());
     let mut devices = told(&state);
     for (ifindex, last) in [(13, 2), (14, 3)] {
-        let device = devices.get_mut(&ifindex).expect("an endpoint");
+        let device = devices.get_mut(&DeviceKey::served(ifindex)).expect("an endpoint");
         device.address4 = Ip4::from_bytes([172, 30, 0, last]);
     }
     let explained = |to: &str| {
