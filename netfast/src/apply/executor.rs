@@ -305,7 +305,7 @@ impl Datapath {
         let failed = |source| ApplyError::Attach { ifindex, hook, source };
         let program = object::classifier(&mut self.ebpf, kind, hook)?;
         let place = Place { ifindex, name, hook };
-        if self.mode == Mode::Clsact && clsact::add(name).map_err(failed)? {
+        if self.mode == Mode::Clsact && clsact::add(ifindex).map_err(failed)? {
             self.added_clsact.insert(ifindex, name.into());
         }
         attach::attach(program, &self.pins, self.mode, place).map_err(failed)

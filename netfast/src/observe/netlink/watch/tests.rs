@@ -1,16 +1,20 @@
 //! What is a hint, and what is not.
 
 use super::*;
-use crate::observe::wire::{Messages, Request};
+use crate::sys::netlink::{Messages, Request};
 use crate::world::FdbState;
 
 const REACHABLE: u16 = 2;
 const STALE: u16 = 4;
 const FAILED: u16 = 32;
 
-fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
+fn try_note(memory: &mut Memory, request: &Request) -> Result<Option<Change>, Malformed> {
     let bytes = request.finish(0);
-    memory.note(Messages(&bytes).next().expect("one message"))
+    memory.note(Messages(&bytes).next().expect("one message")?)
+}
+
+fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
+    try_note(memory, request).expect("a message that can be read")
 }
 
 fn neighbour(memory: &mut Memory, kind: u16, state: u16, mac: Option<u8>) -> Option<Change> {
@@ -227,11 +231,20 @@ fn a_switch_matters_when_it_is_flipped() {
 }
 
 #[test]
-fn malformed_notifications_do_no_harm() {
+fn a_notification_without_what_is_needed_is_an_error() {
     let mut memory = Memory::default();
-    for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 36, 44, 80] {
-        for len in 0..20 {
-            note(&mut memory, &Request::new(kind, 0, &vec![7; len]));
+    for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81, 112, 113] {
+        for len in 0..4 {
+            let cut = Request::new(kind, 0, &vec![7; len]);
+            assert!(try_note(&mut memory, &cut).is_err(), "{kind} of {len} bytes");
         }
+    }
+    // Of these it is news enough that there is one.
+    for kind in [32, 33, 36, 37, 44, 45, 104, 105] {
+        let cut = Request::new(kind, 0, &[]);
+        assert!(
+            try_note(&mut memory, &cut).is_ok_and(|change| change.is_some()),
+            "{kind}"
+        );
     }
 }
