@@ -11,10 +11,10 @@
 //! without what is needed is an error, as is a length that cannot be true: `netlink-proto`, on which `rtnetlink` is
 //! built, drops what it cannot decode with a line in the log, and queues notifications without a bound.
 //!
-//! The packet crates decode a message whole, and one attribute that they do not expect fails all of it: of a link that
-//! may be any of some hundred, most of which differ by driver and kernel version. So attributes are walked here, and only
-//! those that are needed are decoded: by `netlink-packet-route`, or by the parsers of `netlink-packet-core` where it has
-//! nothing (netconf, expressions of `nf_tables`) or decodes in one piece what here is needed in part (links, next hops).
+//! The packet crates decode a message whole, and one attribute of a shape that they do not expect fails all of it: of a
+//! link that may be any of some hundred, many of which differ by driver and kernel version. So attributes are walked here,
+//! and only those that are needed are decoded: by `netlink-packet-route`, or by the parsers of `netlink-packet-core` where
+//! it has nothing (netconf, expressions of `nf_tables`) or decodes in one piece what is needed in part (links, next hops).
 
 use std::borrow::Cow;
 use std::fmt::Debug;

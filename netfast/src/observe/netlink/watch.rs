@@ -19,11 +19,12 @@
 //! Neighbours and forwarding entries have a socket of their own: what a container does to them may make it overflow, and
 //! then only they are read anew.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::neighbour::{self, Entry, RTM_DELNEIGH};
+use super::neighbour::{self, RTM_DELNEIGH};
 use super::netconf::{self, RTM_DELNETCONF, RTM_NEWNETCONF};
 use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
 use crate::observe::change::{Change, Hints};
@@ -205,8 +206,8 @@ impl Memory {
             address::RTM_NEWADDR | address::RTM_DELADDR => self.note_address(message)?.then_some(Change::Addresses),
             neighbour::RTM_NEWNEIGH | RTM_DELNEIGH => match neighbour::parse(message)? {
                 None => None,
-                Some(Entry::Neighbour(key, _)) if key.ip.is_multicast() => None,
-                Some(Entry::Neighbour(key, neighbour)) => {
+                Some(neighbour::Entry::Neighbour(key, _)) if key.ip.is_multicast() => None,
+                Some(neighbour::Entry::Neighbour(key, neighbour)) => {
                     let usable = message.kind != RTM_DELNEIGH && neighbour.state.is_valid();
                     let before = if usable {
                         self.neighbours.insert(key, neighbour.mac)
@@ -217,7 +218,7 @@ impl Memory {
                     let device = key.ifindex;
                     before.filter(|_| !same).map(|mac| Change::Neighbours { device, mac })
                 }
-                Some(Entry::Fdb(entry)) => self.note_station(&entry, message.kind == RTM_DELNEIGH),
+                Some(neighbour::Entry::Fdb(entry)) => self.note_station(&entry, message.kind == RTM_DELNEIGH),
             },
             route::RTM_NEWROUTE | route::RTM_DELROUTE => {
                 let routes = route::parse(message)?;
@@ -324,8 +325,12 @@ impl Memory {
         }
         if let Some((port, _)) = before {
             self.stations.remove(&key);
-            if let Some(crowd) = self.crowds.get_mut(&port) {
-                *crowd -= 1;
+            if let Entry::Occupied(mut crowd) = self.crowds.entry(port) {
+                *crowd.get_mut() -= 1;
+                // Ports come and go by the thousand, each with a number of its own.
+                if *crowd.get() == 0 {
+                    crowd.remove();
+                }
             }
         }
         let mut came = false;

@@ -122,7 +122,7 @@ fn a_station_comes_moves_and_goes() {
     assert_eq!(memory.note_station(&own, false), None);
     assert_eq!(station(&mut memory, 29, 4), Some(Change::Stations { port: 4 }));
     assert_eq!(station(&mut memory, 29, 4), None);
-    assert!(memory.crowds.values().all(|crowd| *crowd == 0));
+    assert!(memory.crowds.is_empty() && memory.stations.is_empty());
 }
 
 fn entry(port: u32, number: usize) -> FdbEntry {
@@ -228,6 +228,69 @@ fn a_switch_matters_when_it_is_flipped() {
     assert_eq!(note(&mut memory, &forwarding(80, 7, 1)), None, "and says so again");
     assert_eq!(note(&mut memory, &forwarding(80, 7, 0)), Some(Change::Sysctls));
     assert_eq!(note(&mut memory, &forwarding(81, 7, 0)), None, "it goes");
+}
+
+/// All that the kernel announces of a bridge's port, from its coming to its end, in its order.
+#[test]
+fn a_link_that_goes_leaves_nothing_behind() {
+    let link = |kind: u16, family: u8| {
+        let mut header = [0; 16];
+        (header[0], header[4]) = (family, 7);
+        Request::new(kind, 0, &header).attr(3, b"v1\0")
+    };
+    let switches = |kind: u16, family: u8| Request::new(kind, 0, &[family, 0, 0, 0]).attr(1, &7_i32.to_ne_bytes());
+    let station = |kind: u16| {
+        let mut header = [0; 12];
+        (header[0], header[4], header[8]) = (AF_BRIDGE, 7, 2);
+        Request::new(kind, 0, &header)
+            .attr(2, &[2, 0, 0, 0, 0, 1])
+            .attr(9, &[3, 0, 0, 0])
+    };
+    let neighbour = |kind: u16| {
+        let mut header = [0; 12];
+        (header[0], header[4], header[8]) = (2, 7, 2);
+        Request::new(kind, 0, &header)
+            .attr(1, &[10, 0, 0, 2])
+            .attr(2, &[2, 0, 0, 0, 0, 1])
+    };
+    let address = |kind: u16| Request::new(kind, 0, &[2, 24, 0, 0, 7, 0, 0, 0]).attr(1, &[10, 0, 0, 1]);
+    let mut memory = Memory::default();
+    memory.peers.insert(7, None);
+    for message in [
+        switches(80, 2),
+        switches(80, 10),
+        link(16, 0),
+        link(16, AF_BRIDGE),
+        station(28),
+        address(20),
+        neighbour(28),
+        station(29),
+        neighbour(29),
+        address(21),
+        switches(81, 2),
+        switches(81, 10),
+        link(16, AF_BRIDGE),
+        link(17, AF_BRIDGE),
+        link(17, 0),
+    ] {
+        note(&mut memory, &message);
+    }
+    let Memory {
+        links,
+        peers,
+        ports,
+        addresses,
+        neighbours,
+        stations,
+        crowds,
+        switches,
+    } = memory;
+    assert!(links.is_empty() && peers.is_empty() && ports.is_empty() && addresses.is_empty());
+    assert!(
+        neighbours.is_empty() && stations.is_empty() && switches.is_empty(),
+        "{neighbours:?} {switches:?}"
+    );
+    assert!(crowds.is_empty(), "{crowds:?}");
 }
 
 #[test]
