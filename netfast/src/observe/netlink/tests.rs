@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::sys::netlink::rt::{
     AddressAttribute, AddressFamily, AddressMessage, LinkMessage, NeighbourAttribute, NeighbourMessage, RouteAttribute,
@@ -247,5 +249,29 @@ fn next_hops_are_a_route_each_and_a_lying_one_is_an_error() {
         let mut lying = hops.clone();
         lying[16] = len;
         assert!(read(&lying).is_err(), "{len}");
+    }
+}
+
+proptest! {
+    /// The packet crates index into what they decode, so what they are given must be long enough.
+    #[test]
+    fn any_bytes_are_read_or_refused(number in 0_u16..130, family in 0_u8..12, payload in prop::collection::vec(any::<u8>(), 0..256)) {
+        let request = Request::new(number, 0, &[&[family], &payload[..]].concat());
+        let bytes = request.finish(0);
+        let message = Messages(&bytes).next().expect("one message").expect("whole");
+        for kind in kinds() {
+            let _ = (kind.parse)(message);
+        }
+    }
+
+    /// A number of attributes of any kind and content.
+    #[test]
+    fn any_attributes_are_read_or_refused(
+        attributes in prop::collection::vec((0_u16..64, prop::collection::vec(any::<u8>(), 0..40)), 0..8),
+    ) {
+        for kind in kinds() {
+            let request = attributes.iter().fold(kind.whole.clone(), |request, (kind, payload)| request.attr(*kind, payload));
+            let _ = read(&kind, &request.finish(0));
+        }
     }
 }
