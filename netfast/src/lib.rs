@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod bpf;
+mod bytes;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -17,6 +18,7 @@ pub mod probe;
 pub mod report;
 pub mod snapshot;
 pub mod state;
+pub mod sys;
 #[cfg(feature = "fuzz")]
 pub mod untrusted;
 pub mod world;

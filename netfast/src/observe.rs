@@ -27,16 +27,14 @@ pub(crate) mod nftables;
 mod poll;
 mod programs;
 pub mod rules;
-pub(crate) mod socket;
 pub mod sysctl;
-pub(crate) mod wire;
 
 use change::Hints;
 
+pub use crate::sys::netlink::NetlinkError;
 pub use change::Change;
 pub use docker::DockerError;
 pub use netns::veths;
-pub use socket::NetlinkError;
 
 /// What to observe, and how often to look where nothing is announced.
 #[derive(Clone, Debug)]

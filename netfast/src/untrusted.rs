@@ -15,24 +15,26 @@ use crate::{
         netlink::{address, link, neighbour, netconf, route, tc, watch::Memory},
         nftables::{self, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM},
         rules,
-        wire::{Message, Messages},
     },
+    sys::netlink::{Message, Messages},
 };
 
 /// A datagram of rtnetlink, as notifications: what is said twice is news once.
 pub fn rtnetlink(datagram: &[u8]) {
     let mut memory = Memory::default();
-    for message in Messages(datagram) {
-        memory.note(message);
+    for message in messages(datagram) {
+        let first = memory.note(message);
         let again = memory.note(message);
+        assert_eq!(first.is_err(), again.is_err(), "understood once: {message:?}");
+        let again = again.ok().flatten();
         match message.kind {
             link::RTM_NEWLINK => {
-                let Some(link) = link::parse(message) else { continue };
+                let Ok(link) = link::parse(message) else { continue };
                 assert!(link.ifindex != 0 && !link.name.is_empty());
                 assert!(again.is_none(), "a link twice: {link:?}");
             }
             neighbour::RTM_NEWNEIGH => {
-                let is_station = matches!(neighbour::parse(message), Some(neighbour::Entry::Fdb(_)));
+                let is_station = matches!(neighbour::parse(message), Ok(Some(neighbour::Entry::Fdb(_))));
                 assert!(again.is_none() || is_station, "twice: {again:?} by {message:?}");
             }
             address::RTM_NEWADDR => assert!(again.is_none(), "twice: {again:?} by {message:?}"),
@@ -50,22 +52,28 @@ pub fn rtnetlink(datagram: &[u8]) {
             _ => {}
         }
         // A listing reads more of a message than a notification.
-        address::parse(message);
-        netconf::parse(message);
-        route::parse(message);
-        tc::parse_qdisc(message);
-        tc::parse_filter(message);
+        let _ = address::parse(message);
+        let _ = netconf::parse(message);
+        let _ = route::parse(message);
+        let _ = route::parse_rule(message);
+        let _ = tc::parse_qdisc(message);
+        let _ = tc::parse_filter(message);
     }
+}
+
+/// Those of a datagram up to the first whose length cannot be true.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    Messages(datagram).map_while(Result::ok)
 }
 
 /// A datagram of `nf_tables`: chains, sets and rules, as one rule set.
 pub fn nftables(datagram: &[u8]) {
     let (mut chains, mut sets, mut found) = (BTreeSet::new(), rules::nft::Sets::default(), Vec::new());
-    for message in Messages(datagram) {
+    for message in messages(datagram) {
         match message.kind {
-            NEWCHAIN => chains.extend(nftables::parse_chain(message)),
-            NEWSET => sets.note(message),
-            NEWSETELEM => sets.note_elements(message),
+            NEWCHAIN => chains.extend(nftables::parse_chain(message).ok().flatten()),
+            NEWSET => drop(sets.note(message)),
+            NEWSETELEM => drop(sets.note_elements(message)),
             NEWRULE => found.extend(rules::nft::parse(message)),
             _ => {}
         }
@@ -77,16 +85,16 @@ pub fn nftables(datagram: &[u8]) {
 
 /// A datagram of conntrack's list; each connection is answered by a message of ours.
 pub fn conntrack(datagram: &[u8]) {
-    for message in Messages(datagram) {
+    for message in messages(datagram) {
         let Some(request) = conntrack::answer(message) else {
             continue;
         };
         let bytes = request.finish(1);
-        let mut messages = Messages(&bytes);
-        let Some(Message { payload, .. }) = messages.next() else {
+        let mut answered = Messages(&bytes);
+        let Some(Ok(Message { payload, .. })) = answered.next() else {
             panic!("a request that cannot be read: {bytes:?}");
         };
-        assert!(payload.len() >= 4 && messages.next().is_none());
+        assert!(payload.len() >= 4 && answered.next().is_none());
     }
 }
 

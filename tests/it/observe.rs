@@ -15,6 +15,7 @@ use tokio::{runtime::Builder, sync::mpsc::Receiver, time::timeout};
 
 mod docker;
 mod matches;
+mod netlink;
 mod netns;
 mod rules;
 mod software;

@@ -24,6 +24,7 @@ use nix::{
 use crate::{
     apply::pins::{Pins, remove_file},
     diff::{Attachment, Hook},
+    observe::NetlinkError,
     plan::Loopback,
 };
 
@@ -233,6 +234,9 @@ pub enum AttachError {
     /// The kernel refused.
     #[error("the kernel refused")]
     Program(#[source] Box<ProgramError>),
+    /// The kernel refused the clsact qdisc.
+    #[error(transparent)]
+    Clsact(NetlinkError),
     /// The kernel refused to handle the link.
     #[error("the link cannot be used")]
     Link(#[source] Box<LinkError>),

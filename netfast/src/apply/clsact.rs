@@ -1,6 +1,5 @@
 //! The clsact qdiscs that classic filters hang from, where tcx does not exist (before Linux 6.6).
 
-use aya::programs::tc::{self, TcError};
 use netfast_common::{abi::Program, device::Kind};
 use nix::net::if_::if_nametoindex;
 
@@ -10,26 +9,20 @@ use crate::{
         attach::{self, Place},
     },
     diff::Hook,
-    observe::{
-        NetlinkError, netlink,
-        socket::{Asker, REQUEST},
-        wire::Request,
-    },
+    observe::{NetlinkError, netlink},
+    sys::netlink::write::write,
 };
 
-// Numbers of linux/rtnetlink.h and linux/pkt_sched.h.
-const RTM_DELQDISC: u16 = 37;
-const NLM_F_ACK: u16 = 4;
-const TC_H_CLSACT: u32 = 0xffff_fff1;
-const TC_H_CLSACT_HANDLE: u32 = 0xffff_0000;
-
 /// Adds clsact to an interface; `false` if it was there.
-pub fn add(name: &str) -> Result<bool, AttachError> {
-    match tc::qdisc_add_clsact(name) {
+pub fn add(ifindex: u32) -> Result<bool, AttachError> {
+    match write(|writer| writer.add_clsact(ifindex)) {
         Ok(()) => Ok(true),
-        // aya does not tell the errno apart; whether there is one shows at once, when a filter is attached to it.
-        Err(TcError::NetlinkError(_) | TcError::AlreadyAttached) => Ok(false),
-        Err(error) => Err(AttachError::Program(Box::new(error.into()))),
+        Err(error) => match error.refused() {
+            // It may be an `ingress`, too: that shows at once, when a filter is attached to its egress.
+            Some(libc::EEXIST) => Ok(false),
+            Some(libc::ENODEV) => Err(AttachError::Gone),
+            _ => Err(AttachError::Clsact(error)),
+        },
     }
 }
 
@@ -60,12 +53,6 @@ pub fn remove(ifindex: u32, name: &str) -> Result<bool, NetlinkError> {
     if used || !there {
         return Ok(false);
     }
-    // `struct tcmsg`: family and padding, ifindex, handle, parent, info.
-    let header = [0, ifindex, TC_H_CLSACT_HANDLE, TC_H_CLSACT, 0]
-        .map(u32::to_ne_bytes)
-        .concat();
-    let request = Request::new(RTM_DELQDISC, REQUEST | NLM_F_ACK, &header);
-    // The answer is an acknowledgement: a list of nothing.
-    Asker::route()?.dump::<()>("the clsact qdisc", &request, |(), _| Ok(()))?;
+    write(|writer| writer.remove_clsact(ifindex))?;
     Ok(true)
 }

@@ -7,49 +7,37 @@
 //! `nf_conntrack_tcp_be_liberal` would do the same to all connections of the host, also to those that netfast has
 //! nothing to do with, and so change what `--ctstate INVALID` means to the host's rules.
 
-use std::{io, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use crate::observe::{
-    NetlinkError,
-    socket::{Asker, DUMP, REQUEST},
-    wire::{Attr, Attrs, Message, Request},
+use crate::sys::netlink::{
+    Attrs, DUMP, Malformed, Message, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request,
+    nf::{
+        ConntrackAttribute, ConntrackMessage, DefaultNla, IPTuple, NetfilterHeader, NetfilterMessage,
+        NetfilterProtoFamily, ProtoInfo, ProtoInfoTCP, ProtoTuple, Status, TCPFlags, Tuple as TuplePart,
+    },
 };
 
 // Numbers of linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h and nf_conntrack_tcp.h.
-const NFNL_SUBSYS_CTNETLINK: u16 = 1 << 8;
-pub(super) const CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK;
-const CT_GET: u16 = NFNL_SUBSYS_CTNETLINK | 1;
-pub(super) const NLM_F_ACK: u16 = 4;
-pub(super) const NLA_F_NESTED: u16 = 1 << 15;
-pub(super) const CTA_TUPLE_ORIG: u16 = 1;
-pub(super) const CTA_STATUS: u16 = 3;
-pub(super) const CTA_PROTOINFO: u16 = 4;
+/// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_NEW`.
+const CT_NEW: u16 = 1 << 8;
+/// `struct nfgenmsg`.
+const NFGENMSG: usize = 4;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_STATUS: u16 = 3;
 const CTA_HELP: u16 = 5;
 const CTA_SEQ_ADJ_ORIG: u16 = 15;
 const CTA_SEQ_ADJ_REPLY: u16 = 16;
 const CTA_ZONE: u16 = 18;
 const CTA_SYNPROXY: u16 = 24;
-const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
-const CTA_IP_V4_SRC: u16 = 1;
-const CTA_IP_V4_DST: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
-const CTA_PROTO_SRC_PORT: u16 = 2;
-const CTA_PROTO_DST_PORT: u16 = 3;
-/// `IPS_SEQ_ADJUST | IPS_HELPER` (`nf_conntrack_common.h`): sequence numbers are adjusted, a rule gave it a
-/// helper.
-const HELPED: u32 = 1 << 6 | 1 << 13;
-pub(super) const CTA_PROTOINFO_TCP: u16 = 1;
-pub(super) const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
-pub(super) const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
-pub(super) const BE_LIBERAL: u8 = 8;
-/// `struct nfgenmsg`: family (`AF_INET`), version, resource. Only IPv4 flows are on the fast path.
-pub(super) const IPV4: [u8; 4] = [2, 0, 0, 0];
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`.
+const BE_LIBERAL: u8 = 8;
 
 /// A TCP connection, as conntrack names it.
 struct Connection {
-    tuple: Vec<u8>,
-    zone: Option<Vec<u8>>,
+    tuple: ConntrackAttribute,
+    zone: Option<ConntrackAttribute>,
 }
 
 /// One direction of a conversation as conntrack keys it, before or after translation.
@@ -64,22 +52,19 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The nested attributes of a `CTA_TUPLE_*`.
-    pub(super) fn attributes(&self) -> Vec<u8> {
-        let ip = [
-            attr(CTA_IP_V4_SRC, &self.source.0.octets()),
-            attr(CTA_IP_V4_DST, &self.destination.0.octets()),
-        ];
-        let proto = [
-            attr(CTA_PROTO_NUM, &[self.protocol]),
-            attr(CTA_PROTO_SRC_PORT, &self.source.1.to_be_bytes()),
-            attr(CTA_PROTO_DST_PORT, &self.destination.1.to_be_bytes()),
-        ];
-        [
-            attr(CTA_TUPLE_IP | NLA_F_NESTED, &ip.concat()),
-            attr(CTA_TUPLE_PROTO | NLA_F_NESTED, &proto.concat()),
+    /// What is in a `CTA_TUPLE_*`.
+    pub(super) fn parts(&self) -> Vec<TuplePart> {
+        vec![
+            TuplePart::Ip(vec![
+                IPTuple::SourceAddress(self.source.0.into()),
+                IPTuple::DestinationAddress(self.destination.0.into()),
+            ]),
+            TuplePart::Proto(vec![
+                ProtoTuple::Protocol(self.protocol.into()),
+                ProtoTuple::SourcePort(self.source.1),
+                ProtoTuple::DestinationPort(self.destination.1),
+            ]),
         ]
-        .concat()
     }
 }
 
@@ -94,55 +79,64 @@ pub enum Entry {
     Plain,
 }
 
+/// A request about IPv4: only such flows are on the fast path.
+pub(super) fn request(message: ConntrackMessage, flags: u16) -> Request {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    Request::of(&NetfilterMessage::new(header, message), NLM_F_REQUEST | flags)
+}
+
 /// Asks for the entry of which this is one direction.
-pub fn entry(asker: &mut Asker, tuple: &Tuple) -> Result<Entry, NetlinkError> {
-    let request = Request::new(CT_GET, REQUEST, &IPV4).attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple.attributes());
-    match asker.ask("a connection", &request, |message| Some(read(message))) {
+pub fn entry(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<Entry, NetlinkError> {
+    let tuple = ConntrackAttribute::CtaTupleOrig(tuple.parts());
+    let request = request(ConntrackMessage::Get(vec![tuple]), 0);
+    match socket.ask("a connection", &request, read) {
         Err(error) if error.refused() == Some(libc::ENOENT) => Ok(Entry::None),
         found => found,
     }
 }
 
-/// An entry without a status, which every one has, is not understood: then it counts as one that must be left alone.
-pub(crate) fn read(message: Message<'_>) -> Entry {
-    let attrs = Attrs::after(message.payload, IPV4.len());
-    let status = attrs.find(CTA_STATUS).and_then(Attr::be32);
-    let has = |kind| attrs.find(kind).is_some();
-    let is_helped = status.is_none_or(|status| status & HELPED != 0)
+fn read(message: Message<'_>) -> Result<Entry, Malformed> {
+    let attrs = Attrs::after(message.payload, NFGENMSG)?;
+    let ConntrackAttribute::CtaStatus(status) = attrs.need(CTA_STATUS, "the status")?.decode()? else {
+        return Err(Malformed::missing("the status"));
+    };
+    // Sequence numbers are adjusted, or a rule gave it a helper.
+    let is_helped = status.intersects(Status::SeqAdjust | Status::Helper)
         || [CTA_HELP, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY, CTA_SYNPROXY]
             .into_iter()
-            .any(has);
-    if is_helped { Entry::Helped } else { Entry::Plain }
+            .any(|kind| attrs.find(kind).is_some());
+    Ok(if is_helped { Entry::Helped } else { Entry::Plain })
 }
 
 /// Lets conntrack go on with a TCP connection whose segments it will not all see; `false` if it has ended.
-pub fn be_liberal(asker: &mut Asker, tuple: &Tuple) -> Result<bool, NetlinkError> {
+pub fn be_liberal(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<bool, NetlinkError> {
     let connection = Connection {
-        tuple: tuple.attributes(),
+        tuple: ConntrackAttribute::CtaTupleOrig(tuple.parts()),
         zone: None,
     };
-    tell(asker, &connection)
+    tell(socket, &connection)
 }
 
 /// Marks every IPv4 TCP connection of the calling thread's namespace; returns how many there were.
 pub fn mark_liberal() -> Result<usize, NetlinkError> {
-    let mut asker = Asker::netfilter()?;
-    let list = Request::new(CT_GET, DUMP, &IPV4);
-    let connections: Vec<Connection> = asker.dump("connections", &list, |found: &mut Vec<Connection>, message| {
-        found.extend(connection(message));
+    let mut socket = NetlinkSocket::netfilter()?;
+    let list = request(ConntrackMessage::Get(Vec::new()), DUMP);
+    let connections = socket.dump("connections", &list, |found: &mut Vec<Connection>, message| {
+        if message.kind == CT_NEW {
+            found.extend(connection(message)?);
+        }
         Ok(())
     })?;
     for connection in &connections {
-        tell(&mut asker, connection)?;
+        tell(&mut socket, connection)?;
     }
     Ok(connections.len())
 }
 
-fn tell(asker: &mut Asker, connection: &Connection) -> Result<bool, NetlinkError> {
-    // The answer to this is an acknowledgement: a list of nothing.
-    match asker.dump::<()>("connections", &mark(connection), |(), _| Ok(())) {
+fn tell(socket: &mut NetlinkSocket, connection: &Connection) -> Result<bool, NetlinkError> {
+    match socket.tell("a connection", &mark(connection)) {
         // It ended meanwhile.
-        Err(NetlinkError::Refused { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(false),
         done => done.map(|()| true),
     }
 }
@@ -150,59 +144,55 @@ fn tell(asker: &mut Asker, connection: &Connection) -> Result<bool, NetlinkError
 /// The question that marks the connection of a message.
 #[cfg(feature = "fuzz")]
 pub(crate) fn answer(message: Message<'_>) -> Option<Request> {
-    connection(message).as_ref().map(mark)
+    connection(message).ok()?.as_ref().map(mark)
 }
 
-/// A message of the list, if it is about TCP.
-fn connection(message: Message<'_>) -> Option<Connection> {
-    let attrs = Attrs::after(message.payload, IPV4.len());
-    let tuple = attrs.find(CTA_TUPLE_ORIG)?;
-    let protocol = tuple.nested().find(CTA_TUPLE_PROTO)?.nested().find(CTA_PROTO_NUM)?;
-    (i32::from(protocol.u8()?) == libc::IPPROTO_TCP).then(|| Connection {
-        tuple: tuple.payload.to_vec(),
-        zone: attrs.find(CTA_ZONE).map(|zone| zone.payload.to_vec()),
-    })
+/// A message of the list, if it is about TCP. What names the connection is given back as it came.
+fn connection(message: Message<'_>) -> Result<Option<Connection>, Malformed> {
+    let attrs = Attrs::after(message.payload, NFGENMSG)?;
+    let tuple = attrs.need(CTA_TUPLE_ORIG, "the tuple")?;
+    let protocol = tuple.nested()?.need(CTA_TUPLE_PROTO, "the protocol")?.nested()?;
+    let protocol = protocol.need(CTA_PROTO_NUM, "the protocol")?.u8()?;
+    let same = |kind, payload: &[u8]| ConntrackAttribute::Other(DefaultNla::new(kind, payload.to_vec()));
+    Ok((i32::from(protocol) == libc::IPPROTO_TCP).then(|| Connection {
+        tuple: same(CTA_TUPLE_ORIG | NLA_F_NESTED, tuple.payload),
+        zone: attrs.find(CTA_ZONE).map(|zone| same(CTA_ZONE, zone.payload)),
+    }))
 }
 
 fn mark(connection: &Connection) -> Request {
-    // `struct nf_ct_tcp_flags`: flags, mask.
-    let flags = [BE_LIBERAL, BE_LIBERAL];
-    let tcp = attr(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &flags)
-        .into_iter()
-        .chain(attr(CTA_PROTOINFO_TCP_FLAGS_REPLY, &flags));
-    let info = attr(CTA_PROTOINFO_TCP | NLA_F_NESTED, &tcp.collect::<Vec<u8>>());
-    let request = Request::new(CT_NEW, REQUEST | NLM_F_ACK, &IPV4)
-        .attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &connection.tuple)
-        .attr(CTA_PROTOINFO | NLA_F_NESTED, &info);
-    match &connection.zone {
-        Some(zone) => request.attr(CTA_ZONE, zone),
-        None => request,
-    }
+    let mut attributes = vec![connection.tuple.clone(), liberal(None)];
+    attributes.extend(connection.zone.clone());
+    request(ConntrackMessage::New(attributes), NLM_F_ACK)
 }
 
-/// An attribute, padded, to be nested.
-pub(super) fn attr(kind: u16, payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(payload.len() + 4).expect("these attributes are short");
-    let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend_from_slice(payload);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+/// Tells the TCP tracker to look at no window in either direction; and the connection's state, where it is not there
+/// already.
+pub(super) fn liberal(state: Option<u8>) -> ConntrackAttribute {
+    // `struct nf_ct_tcp_flags`: flags, mask.
+    let flags = TCPFlags::parse(&[BE_LIBERAL, BE_LIBERAL]).expect("two bytes");
+    let state = state.map(ProtoInfoTCP::State).into_iter();
+    let flags = [
+        ProtoInfoTCP::OriginalFlags(flags.clone()),
+        ProtoInfoTCP::ReplyFlags(flags),
+    ];
+    ConntrackAttribute::CtaProtoInfo(vec![ProtoInfo::TCP(state.chain(flags).collect())])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::wire::Messages;
+    use crate::sys::netlink::Messages;
 
     /// An entry as ctnetlink tells it, with these attributes.
-    fn read_entry(attributes: &[(u16, &[u8])]) -> Entry {
+    fn read_entry(attributes: &[(u16, &[u8])]) -> Result<Entry, Malformed> {
         let request = attributes
             .iter()
-            .fold(Request::new(CT_NEW, 0, &IPV4), |request, (kind, payload)| {
+            .fold(Request::new(CT_NEW, 0, &[0; NFGENMSG]), |request, (kind, payload)| {
                 request.attr(*kind, payload)
             });
         let bytes = request.finish(1);
-        read(Messages(&bytes).next().expect("a message"))
+        read(Messages(&bytes).next().expect("a message")?)
     }
 
     #[test]
@@ -210,16 +200,63 @@ mod tests {
         // IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED
         let plain = 0xe_u32;
         let status = |more: u32| (plain | more).to_be_bytes();
-        assert_eq!(read_entry(&[(CTA_STATUS, &status(0))]), Entry::Plain);
+        assert_eq!(read_entry(&[(CTA_STATUS, &status(0))]), Ok(Entry::Plain));
         // IPS_EXPECTED: a data connection, whose payload nobody reads.
-        assert_eq!(read_entry(&[(CTA_STATUS, &status(1))]), Entry::Plain);
+        assert_eq!(read_entry(&[(CTA_STATUS, &status(1))]), Ok(Entry::Plain));
         for more in [1 << 6, 1 << 13] {
-            assert_eq!(read_entry(&[(CTA_STATUS, &status(more))]), Entry::Helped, "{more:#x}");
+            assert_eq!(
+                read_entry(&[(CTA_STATUS, &status(more))]),
+                Ok(Entry::Helped),
+                "{more:#x}"
+            );
         }
         for kind in [CTA_HELP, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY, CTA_SYNPROXY] {
             let helped = read_entry(&[(CTA_STATUS, &status(0)), (kind | NLA_F_NESTED, &[0; 8])]);
-            assert_eq!(helped, Entry::Helped, "{kind}");
+            assert_eq!(helped, Ok(Entry::Helped), "{kind}");
         }
-        assert_eq!(read_entry(&[]), Entry::Helped, "cut short");
+        assert!(read_entry(&[]).is_err(), "without a status");
+        assert!(read_entry(&[(CTA_STATUS, &[0; 3])]).is_err(), "cut short");
+    }
+
+    #[test]
+    fn a_connection_without_what_is_needed_is_an_error() {
+        let ask = |tuple: &[u8]| {
+            let bytes = Request::new(CT_NEW, 0, &[2, 0, 0, 0])
+                .attr(CTA_TUPLE_ORIG | NLA_F_NESTED, tuple)
+                .finish(1);
+            connection(Messages(&bytes).next().expect("a message")?).map(|found| found.is_some())
+        };
+        // CTA_TUPLE_PROTO with CTA_PROTO_NUM in it.
+        let proto = |number| [12, 0, 2, 0x80, 5, 0, 1, 0, number, 0, 0, 0];
+        assert_eq!((ask(&proto(6)), ask(&proto(17))), (Ok(true), Ok(false)));
+        assert!(ask(&[]).is_err(), "no protocol");
+        assert!(ask(&[4, 0, 2, 0x80]).is_err(), "no number");
+        assert!(ask(&[200, 0, 2, 0x80]).is_err(), "a lie");
+        let bytes = Request::new(CT_NEW, 0, &[2, 0, 0, 0]).finish(1);
+        let message = Messages(&bytes).next().expect("a message").expect("whole");
+        assert!(connection(message).is_err(), "no tuple");
+    }
+
+    /// What names a connection is given back as it came, also what no crate knows.
+    #[test]
+    fn a_connection_is_marked_by_the_name_that_it_has() {
+        let tuple = [12, 0, 2, 0x80, 5, 0, 1, 0, 6, 0, 0, 0, 6, 0, 99, 0, 1, 2, 0, 0];
+        let bytes = Request::new(CT_NEW, 0, &[2, 0, 0, 0])
+            .attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple)
+            .attr(CTA_ZONE, &[0, 5])
+            .finish(1);
+        let message = Messages(&bytes).next().expect("a message").expect("whole");
+        let connection = connection(message).expect("readable").expect("of TCP");
+        let bytes = mark(&connection).finish(2);
+        let marked = Messages(&bytes).next().expect("a message").expect("whole");
+        assert_eq!((marked.kind, marked.flags), (CT_NEW, NLM_F_REQUEST | NLM_F_ACK));
+        assert_eq!(marked.payload[..NFGENMSG], [2, 0, 0, 0]);
+        let attrs = Attrs::after(marked.payload, NFGENMSG).expect("whole");
+        assert_eq!(attrs.find(CTA_TUPLE_ORIG).expect("the name").payload, tuple);
+        assert_eq!(attrs.find(CTA_ZONE).expect("the zone").payload, [0, 5]);
+        // CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL and _REPLY
+        let tcp = attrs.inside(4).and_then(|info| info.inside(1)).expect("whole");
+        let flags: Vec<_> = tcp.iter().map(|attr| (attr.kind, attr.payload)).collect();
+        assert_eq!(flags, [(4, &[8, 8][..]), (5, &[8, 8])]);
     }
 }

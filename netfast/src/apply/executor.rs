@@ -288,7 +288,7 @@ impl Datapath {
                     name: to,
                     hook,
                 };
-                if self.mode == Mode::Clsact && clsact::add(to).map_err(failed)? {
+                if self.mode == Mode::Clsact && clsact::add(device.ifindex).map_err(failed)? {
                     self.added_clsact.insert(device, to.into());
                 }
                 attach::attach(program, &self.pins, self.mode, &attachment, place).map_err(failed)

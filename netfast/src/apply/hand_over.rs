@@ -16,37 +16,26 @@ use tracing::warn;
 
 use crate::{
     apply::{
-        conntrack::{
-            BE_LIBERAL, CT_NEW, CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
-            CTA_PROTOINFO_TCP_FLAGS_REPLY, CTA_STATUS, CTA_TUPLE_ORIG, IPV4, NLA_F_NESTED, NLM_F_ACK, Tuple, attr,
-        },
+        conntrack::{Tuple, liberal, request},
         pins::Pins,
         read,
         ways::{self, WayError},
     },
     bpf,
-    observe::{
-        self, NetlinkError,
-        socket::{Asker, REQUEST},
-        wire::Request,
-    },
+    observe::{self, NetlinkError},
     plan::{Client, Way},
+    sys::netlink::{
+        Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NetlinkSocket, Request,
+        nf::{ConntrackAttribute, ConntrackMessage, DefaultNla, Status, Tuple as TuplePart},
+    },
 };
 
 // Numbers of linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_common.h and nf_conntrack_tcp.h.
-const CT_DELETE: u16 = 1 << 8 | 2;
-const NLM_F_CREATE: u16 = 0x400;
-const NLM_F_EXCL: u16 = 0x200;
-const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_TIMEOUT: u16 = 7;
 const CTA_NAT_DST: u16 = 13;
 const CTA_NAT_V4_MINIP: u16 = 1;
 const CTA_NAT_V4_MAXIP: u16 = 2;
-const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 /// `TCP_CONNTRACK_ESTABLISHED`.
 const ESTABLISHED: u8 = 3;
-/// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED`.
-const STATUS: u32 = 1 << 1 | 1 << 2 | 1 << 3;
 /// Seconds after which an idle TCP connection is forgotten (`nf_conntrack_tcp_timeout_established`).
 const TCP_TIMEOUT: u32 = 432_000;
 /// Seconds after which an idle UDP conversation is forgotten (`nf_conntrack_udp_timeout_stream`).
@@ -155,10 +144,10 @@ fn connection(key: &ConnKey, conn: &Conn) -> Option<Connection> {
 
 /// Replaces the entries of connections in the calling thread's namespace; returns how many.
 fn replace_all(connections: &[Connection]) -> Result<usize, WayError> {
-    let mut asker = Asker::netfilter()?;
+    let mut socket = NetlinkSocket::netfilter()?;
     let mut handed = 0;
     for connection in connections {
-        match replace(&mut asker, connection) {
+        match replace(&mut socket, connection) {
             Ok(()) => handed += 1,
             Err(error) => warn!(
                 "a connection from {} to {}:{} ends: {:#}",
@@ -172,8 +161,8 @@ fn replace_all(connections: &[Connection]) -> Result<usize, WayError> {
     Ok(handed)
 }
 
-fn replace(asker: &mut Asker, connection: &Connection) -> Result<(), NetlinkError> {
-    let mut tell = |request: &Request| asker.dump::<()>("connections", request, |(), _| Ok(()));
+fn replace(socket: &mut NetlinkSocket, connection: &Connection) -> Result<(), NetlinkError> {
+    let mut tell = |request: &Request| socket.tell("a connection", request);
     for _ in 0..TRIES {
         match tell(&delete(connection)) {
             Err(error) if error.refused() == Some(libc::ENOENT) => {}
@@ -189,41 +178,37 @@ fn replace(asker: &mut Asker, connection: &Connection) -> Result<(), NetlinkErro
 }
 
 fn delete(connection: &Connection) -> Request {
-    Request::new(CT_DELETE, REQUEST | NLM_F_ACK, &IPV4).attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(connection, false))
+    let tuple = ConntrackAttribute::CtaTupleOrig(tuple(connection, false));
+    request(ConntrackMessage::Delete(vec![tuple]), NLM_F_ACK)
 }
 
 fn create(connection: &Connection) -> Request {
-    let member = connection.member.octets();
-    let nat = [attr(CTA_NAT_V4_MINIP, &member), attr(CTA_NAT_V4_MAXIP, &member)].concat();
-    let timeout = if connection.protocol == TCP {
-        TCP_TIMEOUT
-    } else {
-        UDP_TIMEOUT
-    };
-    let request = Request::new(CT_NEW, REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &IPV4)
-        .attr(CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(connection, false))
-        .attr(CTA_TUPLE_REPLY | NLA_F_NESTED, &tuple(connection, true))
-        .attr(CTA_STATUS, &STATUS.to_be_bytes())
-        .attr(CTA_TIMEOUT, &timeout.to_be_bytes())
-        .attr(CTA_NAT_DST | NLA_F_NESTED, &nat);
-    if connection.protocol != TCP {
-        return request;
-    }
-    // `struct nf_ct_tcp_flags`: flags, mask. It has not seen the windows, see `conntrack`.
-    let flags = [BE_LIBERAL, BE_LIBERAL];
-    let tcp = [
-        attr(CTA_PROTOINFO_TCP_STATE, &[ESTABLISHED]),
-        attr(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &flags),
-        attr(CTA_PROTOINFO_TCP_FLAGS_REPLY, &flags),
+    let is_tcp = connection.protocol == TCP;
+    let timeout = if is_tcp { TCP_TIMEOUT } else { UDP_TIMEOUT };
+    let mut attributes = vec![
+        ConntrackAttribute::CtaTupleOrig(tuple(connection, false)),
+        ConntrackAttribute::CtaTupleReply(tuple(connection, true)),
+        ConntrackAttribute::CtaStatus(Status::SeenReply | Status::Assured | Status::Confirmed),
+        ConntrackAttribute::CtaTimeout(timeout),
+        to_member(connection.member),
     ];
-    request.attr(
-        CTA_PROTOINFO | NLA_F_NESTED,
-        &attr(CTA_PROTOINFO_TCP | NLA_F_NESTED, &tcp.concat()),
-    )
+    if is_tcp {
+        // It has not seen the windows, see `conntrack`.
+        attributes.push(liberal(Some(ESTABLISHED)));
+    }
+    request(ConntrackMessage::New(attributes), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// `CTA_NAT_DST`, which the packet crate does not know.
+fn to_member(member: Ipv4Addr) -> ConntrackAttribute {
+    let range = [CTA_NAT_V4_MINIP, CTA_NAT_V4_MAXIP].map(|kind| DefaultNla::new(kind, member.octets().to_vec()));
+    let mut bytes = vec![0; range.as_slice().buffer_len()];
+    range.as_slice().emit(&mut bytes);
+    ConntrackAttribute::Other(DefaultNla::new(CTA_NAT_DST | NLA_F_NESTED, bytes))
 }
 
 /// The connection as the client sees it; `back`: what comes back, before anything is translated.
-fn tuple(connection: &Connection, back: bool) -> Vec<u8> {
+fn tuple(connection: &Connection, back: bool) -> Vec<TuplePart> {
     let (from, to) = (
         (connection.client, connection.client_port),
         (connection.vip, connection.port),
@@ -235,7 +220,7 @@ fn tuple(connection: &Connection, back: bool) -> Vec<u8> {
         destination,
         protocol,
     }
-    .attributes()
+    .parts()
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ use tracing::{debug, warn};
 
 use crate::{
     apply::conntrack::{self, Entry, Tuple},
-    observe::{NetlinkError, socket::Asker},
+    observe::NetlinkError,
+    sys::netlink::NetlinkSocket,
 };
 
 /// The thread looks this often whether it shall end.
@@ -65,12 +66,12 @@ impl Vetter {
         requests: RingBuf<MapData>,
         answers: HashMap<MapData, FlowKey<Ip4>, Answer>,
     ) -> Result<Self, VetError> {
-        let asker = Asker::netfilter()?;
+        let conntrack = NetlinkSocket::netfilter()?;
         let end = Arc::new(AtomicBool::new(false));
         let mut work = Work {
             requests,
             answers,
-            asker,
+            conntrack,
             told: None,
         };
         let is_over = Arc::clone(&end);
@@ -96,7 +97,7 @@ impl Drop for Vetter {
 struct Work {
     requests: RingBuf<MapData>,
     answers: HashMap<MapData, FlowKey<Ip4>, Answer>,
-    asker: Asker,
+    conntrack: NetlinkSocket,
     /// When a failure was told last.
     told: Option<Instant>,
 }
@@ -144,12 +145,12 @@ impl Work {
     /// passes no hook of its, or is not tracked by somebody's wish.
     fn judge(&mut self, request: &Request<Ip4>) -> Result<u32, NetlinkError> {
         for tuple in [tuple(&request.key), tuple(&request.reverse)] {
-            match conntrack::entry(&mut self.asker, &tuple)? {
+            match conntrack::entry(&mut self.conntrack, &tuple)? {
                 Entry::None => {}
                 Entry::Helped => return Ok(Answer::HELPED),
                 Entry::Plain => {
                     if tuple.protocol == TCP {
-                        conntrack::be_liberal(&mut self.asker, &tuple)?;
+                        conntrack::be_liberal(&mut self.conntrack, &tuple)?;
                     }
                     return Ok(Answer::CLEAR);
                 }

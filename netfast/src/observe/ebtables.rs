@@ -11,7 +11,7 @@ use std::{fs, io};
 use nix::sys::socket::AddressFamily;
 
 use super::legacy::{datagrams, getsockopt};
-use super::wire::u32_at;
+use crate::bytes::u32_at;
 
 /// `NF_BR_NUMHOOKS`.
 const HOOKS: usize = 6;

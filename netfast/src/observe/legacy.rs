@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::wire::{text, u16_at, u32_at};
+use crate::bytes::{text, u16_at, u32_at};
 
 const TABLE_NAME: usize = 32;
 pub const HOOKS: usize = 5;

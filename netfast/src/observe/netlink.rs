@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::socket::{Asker, NetlinkError};
+use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, Peer, PolicyRules, Qdisc, Route, TcFilter};
 
 pub(crate) mod address;
@@ -57,15 +57,15 @@ pub struct Routing {
 /// Each table is consistent in itself (a dump that the kernel marks as torn is repeated); between two tables something
 /// may have happened, which then comes as a notification.
 pub fn snapshot() -> Result<Snapshot, NetlinkError> {
-    let mut asker = Asker::route()?;
-    let links = link::list(&mut asker)?;
-    let qdiscs = tc::qdiscs(&mut asker)?;
+    let mut socket = NetlinkSocket::route()?;
+    let links = link::list(&mut socket)?;
+    let qdiscs = tc::qdiscs(&mut socket)?;
     Ok(Snapshot {
         links,
-        addresses: address::list(&mut asker)?,
-        neighbours: neighbour::list(&mut asker)?,
-        fdb: neighbour::list_fdb(&mut asker)?,
-        tc_filters: tc::filters(&mut asker, &qdiscs)?,
+        addresses: address::list(&mut socket)?,
+        neighbours: neighbour::list(&mut socket)?,
+        fdb: neighbour::list_fdb(&mut socket)?,
+        tc_filters: tc::filters(&mut socket, &qdiscs)?,
         qdiscs,
     })
 }
@@ -73,20 +73,23 @@ pub fn snapshot() -> Result<Snapshot, NetlinkError> {
 /// Asks about the other ends of veths anew, likewise: a question each, a few microseconds.
 pub fn peers(links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
     let ends: Vec<link::End> = links.values().filter_map(link::end).collect();
-    link::peers(&mut Asker::route()?, &ends)
+    link::peers(&mut NetlinkSocket::route()?, &ends)
 }
 
 /// Lists routes and policy routing rules anew, likewise.
 pub fn routing() -> Result<Routing, NetlinkError> {
-    let mut asker = Asker::route()?;
+    let mut socket = NetlinkSocket::route()?;
     Ok(Routing {
-        routes: route::list(&mut asker)?,
-        policy_rules: route::list_rules(&mut asker)?,
+        routes: route::list(&mut socket)?,
+        policy_rules: route::list_rules(&mut socket)?,
     })
 }
 
 /// Asks where the kernel would send a packet with these addresses (of one family) that comes in by an interface, in the
 /// calling thread's namespace. Rules that look at marks are asked about a packet without one.
 pub fn route(iif: u32, source: IpAddr, destination: IpAddr) -> Result<Route, NetlinkError> {
-    route::ask(&mut Asker::route()?, iif, source, destination)
+    route::ask(&mut NetlinkSocket::route()?, iif, source, destination)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,16 +14,11 @@ use std::{io, thread};
 use nix::sched::{CloneFlags, setns};
 
 use super::netlink::{address, link};
-use super::socket::{Asker, NetlinkError, REQUEST};
-use super::wire::{Attr, Attrs, Request};
+use crate::sys::netlink::rt::{NsidAttribute, NsidHeader, NsidMessage, RouteNetlinkMessage};
+use crate::sys::netlink::{Attrs, Emitable as _, Malformed, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
 use crate::world::{ContainerInterface, Link, LinkKind, NetnsId};
 
-const RTM_NEWNSID: u16 = 88;
-const RTM_GETNSID: u16 = 90;
-/// `struct rtgenmsg`, padded.
-const RTGENMSG: usize = 4;
 const NETNSA_NSID: u16 = 1;
-const NETNSA_FD: u16 = 3;
 
 /// What was found in a process's network namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -125,11 +120,11 @@ fn identity(file: &File) -> io::Result<NetnsId> {
 
 /// The interfaces of the calling thread's namespace, as seen from `home`.
 fn interfaces(home: &File) -> Result<Vec<ContainerInterface>, NetlinkError> {
-    let mut asker = Asker::route()?;
+    let mut socket = NetlinkSocket::route()?;
     // Listing a link gives the namespace of its peer an identifier, so the question for it comes second.
-    let links = link::list(&mut asker)?;
-    let home = namespace_id(&mut asker, home)?;
-    let addresses = address::list(&mut asker)?;
+    let links = link::list(&mut socket)?;
+    let home = namespace_id(&mut socket, home)?;
+    let addresses = address::list(&mut socket)?;
     let outside = links.into_values().filter(|link| link.kind != LinkKind::Loopback);
     Ok(outside
         .map(|link| ContainerInterface {
@@ -162,14 +157,19 @@ fn host_end(link: &Link, home: Option<i32>) -> Option<u32> {
 }
 
 /// The identifier that the socket's namespace has for `namespace`, if it has one.
-fn namespace_id(asker: &mut Asker, namespace: &File) -> Result<Option<i32>, NetlinkError> {
-    let fd = namespace.as_raw_fd().to_ne_bytes();
-    let request = Request::new(RTM_GETNSID, REQUEST, &[0; RTGENMSG]).attr(NETNSA_FD, &fd);
-    let id = asker.ask("a namespace's identifier", &request, |message| {
-        let attrs = Attrs::after(message.payload, RTGENMSG);
-        (message.kind == RTM_NEWNSID)
-            .then(|| attrs.find(NETNSA_NSID).and_then(Attr::i32))
-            .flatten()
+fn namespace_id(socket: &mut NetlinkSocket, namespace: &File) -> Result<Option<i32>, NetlinkError> {
+    let mut message = NsidMessage::default();
+    message
+        .attributes
+        .push(NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned()));
+    let request = Request::of(&RouteNetlinkMessage::GetNsId(message), NLM_F_REQUEST);
+    let id = socket.ask("a namespace's identifier", &request, |message| {
+        let header = NsidHeader::parse(message.payload)?;
+        let attrs = Attrs::after(message.payload, header.buffer_len())?;
+        let NsidAttribute::Id(id) = attrs.need(NETNSA_NSID, "the identifier")?.decode()? else {
+            return Err(Malformed::missing("the identifier"));
+        };
+        Ok(id)
     })?;
     // NETNSA_NSID_NOT_ASSIGNED is -1.
     Ok(Some(id).filter(|id| *id >= 0))

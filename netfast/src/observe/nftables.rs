@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::change::{Change, Hints};
-use super::socket::{Asker, DUMP, NetlinkError, REQUEST, Watcher};
-use super::wire::{Attr, Attrs, Message, Request};
+use crate::sys::netlink::{
+    Attr, Attrs, DUMP, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request, Watcher,
+};
 use crate::world::NftChain;
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -19,7 +20,6 @@ pub const NEWSET: u16 = SUBSYSTEM | 9;
 pub const GETSET: u16 = SUBSYSTEM | 0xa;
 pub const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
 pub const GETSETELEM: u16 = SUBSYSTEM | 0xd;
-const NEWGEN: u16 = SUBSYSTEM | 15;
 const GETGEN: u16 = SUBSYSTEM | 16;
 /// `struct nfgenmsg`: family, version, resource. Family 0 asks for all.
 pub const NFGENMSG: usize = 4;
@@ -38,13 +38,11 @@ const NFTA_HOOK_DEV: u16 = 3;
 const NFTA_HOOK_DEVS: u16 = 4;
 
 /// The current generation of the calling thread's namespace; `None` when the kernel has no `nf_tables`.
-pub fn generation(asker: &mut Asker) -> Result<Option<u32>, NetlinkError> {
-    let request = Request::new(GETGEN, REQUEST, &[0; NFGENMSG]);
-    let answer = asker.ask("the nftables generation", &request, |message| {
-        let attrs = Attrs::after(message.payload, NFGENMSG);
-        (message.kind == NEWGEN)
-            .then(|| attrs.find(NFTA_GEN_ID).and_then(Attr::be32))
-            .flatten()
+pub fn generation(socket: &mut NetlinkSocket) -> Result<Option<u32>, NetlinkError> {
+    let request = Request::new(GETGEN, NLM_F_REQUEST, &[0; NFGENMSG]);
+    let answer = socket.ask("the nftables generation", &request, |message| {
+        let attrs = Attrs::after(message.payload, NFGENMSG)?;
+        attrs.need(NFTA_GEN_ID, "the number")?.be32()
     });
     match answer {
         Ok(generation) => Ok(Some(generation)),
@@ -62,37 +60,44 @@ pub fn generation(asker: &mut Asker) -> Result<Option<u32>, NetlinkError> {
 }
 
 /// The base chains of all families.
-pub fn chains(asker: &mut Asker) -> Result<BTreeSet<NftChain>, NetlinkError> {
+pub fn chains(socket: &mut NetlinkSocket) -> Result<BTreeSet<NftChain>, NetlinkError> {
     let request = Request::new(GETCHAIN, DUMP, &[0; NFGENMSG]);
-    asker.dump("nftables chains", &request, |chains: &mut BTreeSet<_>, message| {
+    socket.dump("nftables chains", &request, |chains: &mut BTreeSet<_>, message| {
         if message.kind == NEWCHAIN {
-            chains.extend(parse_chain(message));
+            chains.extend(parse_chain(message)?);
         }
         Ok(())
     })
 }
 
 /// Reads a chain message; `None` for a chain that is not hooked.
-pub fn parse_chain(message: Message<'_>) -> Option<NftChain> {
+pub fn parse_chain(message: Message<'_>) -> Result<Option<NftChain>, Malformed> {
     const NF_DROP: u32 = 0;
-    let attrs = Attrs::after(message.payload, NFGENMSG);
-    let hook = attrs.find(NFTA_CHAIN_HOOK)?.nested();
-    let devices = hook.find(NFTA_HOOK_DEVS).map_or(Attrs(&[]), Attr::nested);
+    let attrs = Attrs::after(message.payload, NFGENMSG)?;
+    let (table, name) = (
+        attrs.need(NFTA_CHAIN_TABLE, "the table")?,
+        attrs.need(NFTA_CHAIN_NAME, "the name")?,
+    );
+    let Some(hook) = attrs.find(NFTA_CHAIN_HOOK) else {
+        return Ok(None);
+    };
+    let hook = hook.nested()?;
+    let devices = hook.inside(NFTA_HOOK_DEVS)?;
     let is_one = devices.iter().count() <= 1;
-    Some(NftChain {
-        family: family(*message.payload.first()?),
-        table: attrs.find(NFTA_CHAIN_TABLE)?.text(),
-        name: attrs.find(NFTA_CHAIN_NAME)?.text(),
+    Ok(Some(NftChain {
+        family: family(message.payload[0]),
+        table: table.text(),
+        name: name.text(),
         kind: attrs.find(NFTA_CHAIN_TYPE).map(Attr::text).unwrap_or_default(),
-        hook: hook.find(NFTA_HOOK_HOOKNUM)?.be32()?,
-        priority: hook.find(NFTA_HOOK_PRIORITY)?.be32()?.cast_signed(),
+        hook: hook.need(NFTA_HOOK_HOOKNUM, "the hook")?.be32()?,
+        priority: hook.need(NFTA_HOOK_PRIORITY, "the priority")?.be32()?.cast_signed(),
         device: hook
             .find(NFTA_HOOK_DEV)
             .or_else(|| devices.iter().next())
             .filter(|_| is_one)
             .map(Attr::text),
-        policy_drop: attrs.find(NFTA_CHAIN_POLICY).and_then(Attr::be32) == Some(NF_DROP),
-    })
+        policy_drop: attrs.find(NFTA_CHAIN_POLICY).map(Attr::be32).transpose()? == Some(NF_DROP),
+    }))
 }
 
 /// The name of a netfilter family (`NFPROTO_*`).
@@ -121,7 +126,10 @@ pub async fn run(mut watcher: Watcher, hints: Hints) {
     loop {
         let mut ours = false;
         match watcher
-            .receive(|message| ours |= message.kind & 0xff00 == SUBSYSTEM)
+            .receive(|message| {
+                ours |= message.kind & 0xff00 == SUBSYSTEM;
+                Ok(())
+            })
             .await
         {
             Ok(()) => {}
@@ -135,6 +143,49 @@ pub async fn run(mut watcher: Watcher, hints: Hints) {
         }
         if ours {
             hints.send(Change::Ruleset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netlink::{Messages, NLA_F_NESTED};
+
+    /// A chain with these attributes.
+    fn read(attributes: &[(u16, &[u8])]) -> Result<Option<NftChain>, Malformed> {
+        let request = attributes
+            .iter()
+            .fold(Request::new(NEWCHAIN, 0, &[2, 0, 0, 0]), |request, (kind, payload)| {
+                request.attr(*kind, payload)
+            });
+        let bytes = request.finish(0);
+        parse_chain(Messages(&bytes).next().expect("one message")?)
+    }
+
+    #[test]
+    fn a_chain_without_what_is_needed_is_an_error() {
+        let (table, name) = ((NFTA_CHAIN_TABLE, &b"t\0"[..]), (NFTA_CHAIN_NAME, &b"c\0"[..]));
+        // NFTA_HOOK_HOOKNUM 2, NFTA_HOOK_PRIORITY -100
+        let hook = [8, 0, 1, 0, 0, 0, 0, 2, 8, 0, 2, 0, 0xff, 0xff, 0xff, 0x9c];
+        let hooked = |hook| (NFTA_CHAIN_HOOK | NLA_F_NESTED, hook);
+        let chain = read(&[table, name, hooked(&hook[..])])
+            .expect("whole")
+            .expect("a base chain");
+        assert_eq!((chain.hook, chain.priority, chain.policy_drop), (2, -100, false));
+        assert_eq!(read(&[table, name]), Ok(None), "not hooked");
+        for (what, attributes) in [
+            ("no table", &[name, hooked(&hook[..])][..]),
+            ("no name", &[table, hooked(&hook[..])]),
+            ("no priority", &[table, name, hooked(&hook[..8])]),
+            ("no hook", &[table, name, hooked(&hook[8..])]),
+            ("a lie about the hook", &[table, name, hooked(&[200, 0, 1, 0])]),
+            (
+                "half a policy",
+                &[table, name, hooked(&hook[..]), (NFTA_CHAIN_POLICY, &[0, 0])],
+            ),
+        ] {
+            assert!(read(attributes).is_err(), "{what}");
         }
     }
 }

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::netlink::link;
-use super::socket::{Asker, NetlinkError};
 use crate::bpf::{self, TcxHook};
+use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 use crate::world::{Peer, Xdp};
 
 /// What is attached to one interface.
@@ -71,13 +71,13 @@ impl Listed {
 
     /// Lists them again if `news` says that some were announced, or there is a new BPF link. Where there are XDP programs
     /// they may go without a word, too.
-    fn renewed(self, asker: &mut Asker, news: u64, has_new_link: bool) -> Result<Self, NetlinkError> {
+    fn renewed(self, socket: &mut NetlinkSocket, news: u64, has_new_link: bool) -> Result<Self, NetlinkError> {
         let has_xdp = || self.links.values().any(|quiet| quiet.xdp != Xdp::default());
         let looks = self.looks + 1;
         if self.news == news && looks < Self::LOOKS && !has_new_link && !self.links.is_empty() && !has_xdp() {
             return Ok(Self { looks, ..self });
         }
-        let links = link::list_quiet(asker)?;
+        let links = link::list_quiet(socket)?;
         Ok(Self { news, looks: 0, links })
     }
 }
@@ -85,14 +85,14 @@ impl Listed {
 /// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each. `news` is how many
 /// changes of links have been announced by now, `has_new_link` whether a BPF link has come since they were `listed`.
 pub fn look(listed: Listed, news: u64, has_new_link: bool) -> Result<(Listed, BTreeMap<u32, Attached>), NetlinkError> {
-    let mut asker = Asker::route()?;
-    let listed = listed.renewed(&mut asker, news, has_new_link)?;
+    let mut socket = NetlinkSocket::route()?;
+    let listed = listed.renewed(&mut socket, news, has_new_link)?;
     let ends: Vec<link::End> = listed
         .links
         .iter()
         .filter_map(|(ifindex, quiet)| quiet.peer.map(|(netns, peer)| (*ifindex, netns, peer)))
         .collect();
-    let peers = link::peers(&mut asker, &ends)?;
+    let peers = link::peers(&mut socket, &ends)?;
     let mut found = BTreeMap::new();
     let mut has_tcx = true;
     for (ifindex, quiet) in &listed.links {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::socket::{Asker, NetlinkError};
+use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 use crate::world::{RuleFinding, Ruleset, Severity};
 
 #[cfg(test)]
@@ -49,11 +49,11 @@ fn hashes(tables: &[super::legacy::Table], bridged: &[super::ebtables::Table]) -
 /// Reads all rule sets of the calling thread's namespace, whole. It blocks, for some milliseconds when there are
 /// thousands of rules.
 pub fn read() -> Result<Ruleset, RulesError> {
-    let mut asker = Asker::netfilter()?;
+    let mut socket = NetlinkSocket::netfilter()?;
     let tables = super::legacy::tables().map_err(RulesError::Legacy)?;
     let bridged = super::ebtables::tables().map_err(RulesError::Ebtables)?;
     let nfqueue_bound = super::nfqueue::bound().map_err(RulesError::Legacy)?;
-    let nft_generation = super::nftables::generation(&mut asker)?;
+    let nft_generation = super::nftables::generation(&mut socket)?;
     let mut ruleset = Ruleset {
         nft_generation,
         legacy: hashes(&tables, &bridged),
@@ -61,8 +61,8 @@ pub fn read() -> Result<Ruleset, RulesError> {
         ..Ruleset::default()
     };
     if nft_generation.is_some() {
-        ruleset.nft_chains = super::nftables::chains(&mut asker)?;
-        ruleset.findings = nft::findings(&mut asker, &ruleset.nft_chains)?;
+        ruleset.nft_chains = super::nftables::chains(&mut socket)?;
+        ruleset.findings = nft::findings(&mut socket, &ruleset.nft_chains)?;
     }
     ruleset.findings.extend(tables.iter().flat_map(legacy::findings));
     ruleset.findings.extend(bridged.iter().flat_map(ebtables::findings));

@@ -3,45 +3,53 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::AF_UNSPEC;
-use crate::observe::socket::{Asker, DUMP, NetlinkError};
-use crate::observe::wire::{Attr, Attrs, Message, Request, u32_at};
+use libc::{IFA_ADDRESS, IFA_LOCAL};
+
+use crate::sys::netlink::rt::{self, AddressAttribute, AddressFamily, AddressHeader, AddressMessage};
+use crate::sys::netlink::{Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request};
 use crate::world::{Address, AddressScope, IpNet};
 
-pub const RTM_NEWADDR: u16 = 20;
-pub const RTM_DELADDR: u16 = 21;
-const RTM_GETADDR: u16 = 22;
-/// `struct ifaddrmsg`.
-const IFADDRMSG: usize = 8;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+pub use libc::{RTM_DELADDR, RTM_NEWADDR};
 
 /// Lists the IPv4 and IPv6 addresses of the socket's namespace.
-pub fn list(asker: &mut Asker) -> Result<BTreeSet<Address>, NetlinkError> {
-    let mut header = [0; IFADDRMSG];
-    header[0] = AF_UNSPEC;
-    let request = Request::new(RTM_GETADDR, DUMP, &header);
-    asker.dump("addresses", &request, |addresses: &mut BTreeSet<_>, message| {
+pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeSet<Address>, NetlinkError> {
+    let all = rt::RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let request = Request::of(&all, DUMP);
+    socket.dump("addresses", &request, |addresses: &mut BTreeSet<_>, message| {
         if message.kind == RTM_NEWADDR {
-            addresses.extend(parse(message));
+            addresses.extend(parse(message)?);
         }
         Ok(())
     })
 }
 
 /// Reads an address message; `None` if it is not of IPv4 or IPv6.
-pub fn parse(message: Message<'_>) -> Option<Address> {
-    let [_family, prefix, _flags, scope] = *message.payload.first_chunk()?;
-    let attrs = Attrs::after(message.payload, IFADDRMSG);
-    let address = attrs.find(IFA_ADDRESS).and_then(Attr::ip);
+pub fn parse(message: Message<'_>) -> Result<Option<Address>, Malformed> {
+    let header = AddressHeader::parse(message.payload)?;
+    let attrs = Attrs::after(message.payload, header.buffer_len())?;
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return Ok(None);
+    }
+    let (mut address, mut local) = (None, None);
+    for attr in attrs
+        .iter()
+        .filter(|attr| [IFA_ADDRESS, IFA_LOCAL].contains(&attr.kind))
+    {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "these are all that is asked for")]
+        match attr.decode()? {
+            AddressAttribute::Address(ip) => address = Some(ip),
+            AddressAttribute::Local(ip) => local = Some(ip),
+            other => return Err(Malformed::unexpected(&other)),
+        }
+    }
     // On a point-to-point link IFA_ADDRESS is the other end; IPv6 gives IFA_LOCAL only then.
-    let local = attrs.find(IFA_LOCAL).and_then(Attr::ip).or(address)?;
-    Some(Address {
-        ifindex: u32_at(message.payload, 4)?,
-        net: IpNet::new(local, prefix)?,
+    let local = local.or(address).ok_or_else(|| Malformed::missing("the address"))?;
+    Ok(Some(Address {
+        ifindex: header.index,
+        net: IpNet::new(local, header.prefix_len).ok_or(Malformed::wrong("the prefix is too long"))?,
         peer: address.filter(|peer| *peer != local),
-        scope: scope_of(scope),
-    })
+        scope: scope_of(header.scope),
+    }))
 }
 
 /// Whether it is an IPv6 link-local address, which no packet that a host forwards ever has.
@@ -49,8 +57,8 @@ pub fn is_link_local_v6(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-fn scope_of(scope: u8) -> AddressScope {
-    match scope {
+fn scope_of(scope: rt::AddressScope) -> AddressScope {
+    match u8::from(scope) {
         0 => AddressScope::Universe,
         200 => AddressScope::Site,
         253 => AddressScope::Link,

@@ -5,17 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use libc::{IFLA_STATS64, IFLA_TARGET_NETNSID, RTM_GETLINK};
+
 use super::link;
-use crate::observe::socket::{Asker, NetlinkError, REQUEST};
-use crate::observe::wire::{Attrs, Request, u32_at};
+use crate::sys::netlink::{Attrs, Malformed, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
 use crate::world::{Link, LinkKind};
 
-const RTM_GETLINK: u16 = 18;
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
-const IFLA_STATS64: u16 = 23;
-/// Linux 4.20.
-const IFLA_TARGET_NETNSID: u16 = 46;
 
 /// Packets and bytes (with the Ethernet header) of an interface, as its own namespace sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,17 +30,17 @@ pub struct Counters {
 /// The counters of the other ends of these veths, by the index of the end in the calling thread's namespace. What is
 /// no veth, or whose other end cannot be asked, is left out.
 pub fn of_other_ends(veths: impl IntoIterator<Item = u32>) -> Result<BTreeMap<u32, Counters>, NetlinkError> {
-    let mut asker = Asker::route()?;
-    let links = link::list(&mut asker)?;
+    let mut socket = NetlinkSocket::route()?;
+    let links = link::list(&mut socket)?;
     let mut counters = BTreeMap::new();
     for ifindex in veths {
-        let found = links.get(&ifindex).and_then(|link| ask(&mut asker, link));
+        let found = links.get(&ifindex).and_then(|link| ask(&mut socket, link));
         counters.extend(found.map(|found| (ifindex, found)));
     }
     Ok(counters)
 }
 
-fn ask(asker: &mut Asker, link: &Link) -> Option<Counters> {
+fn ask(socket: &mut NetlinkSocket, link: &Link) -> Option<Counters> {
     let LinkKind::Veth {
         peer_ifindex: Some(peer),
         peer_netns,
@@ -53,15 +50,19 @@ fn ask(asker: &mut Asker, link: &Link) -> Option<Counters> {
     };
     let mut header = [0; IFINFOMSG];
     header[4..8].copy_from_slice(&peer.to_ne_bytes());
-    let mut request = Request::new(RTM_GETLINK, REQUEST, &header);
+    let mut request = Request::new(RTM_GETLINK, NLM_F_REQUEST, &header);
     if let Some(namespace) = peer_netns {
         request = request.attr(IFLA_TARGET_NETNSID, &namespace.to_ne_bytes());
     }
-    asker
+    socket
         .ask("the counters of a container's interface", &request, |message| {
             // A veth of another namespace may have had this number since.
-            (u32_at(message.payload, 4)? == peer).then_some(())?;
-            parse(Attrs::after(message.payload, IFINFOMSG).find(IFLA_STATS64)?.payload)
+            let is_it = link::Header::read(message)?.ifindex == peer;
+            let attrs = Attrs::after(message.payload, IFINFOMSG)?;
+            let counters = parse(attrs.need(IFLA_STATS64, "the counters")?.payload);
+            counters
+                .filter(|_| is_it)
+                .ok_or(Malformed::wrong("the counters are cut"))
         })
         .ok()
 }

@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::AF_UNSPEC;
-use crate::observe::socket::{Asker, DUMP, NetlinkError, REQUEST};
-use crate::observe::wire::{Attr, Attrs, Message, Request, u16_at, u32_at};
-use crate::world::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Xdp};
+use libc::{
+    IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
+    IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_TARGET_NETNSID, IFLA_XDP, RTM_GETLINK,
+};
 
-pub const RTM_NEWLINK: u16 = 16;
-pub const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
+use super::AF_UNSPEC;
+use crate::bytes::{u16_at, u32_at};
+use crate::sys::netlink::message::{after, append, walk};
+use crate::sys::netlink::{Attr, Attrs, DUMP, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
+use crate::world::{BridgeInfo, BridgePort, Link, LinkKind, Mac, Offload, OperState, Peer, PortState, Xdp};
+
+pub use libc::{RTM_DELLINK, RTM_NEWLINK};
+
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
 
@@ -20,40 +26,18 @@ const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_NUM_TX_QUEUES: u16 = 31;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_GSO_MAX_SEGS: u16 = 40;
-const IFLA_GSO_MAX_SIZE: u16 = 41;
-const IFLA_XDP: u16 = 43;
-const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_GRO_MAX_SIZE: u16 = 58;
 const IFLA_TSO_MAX_SIZE: u16 = 59;
 const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_GRO_IPV4_MAX_SIZE: u16 = 64;
 
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-const IFLA_INFO_SLAVE_DATA: u16 = 5;
-
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 /// Lists all links of the socket's namespace.
-pub fn list(asker: &mut Asker) -> Result<BTreeMap<u32, Link>, NetlinkError> {
-    asker.dump("links", &dump_request(), |links: &mut BTreeMap<_, _>, message| {
+pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Link>, NetlinkError> {
+    socket.dump("links", &dump_request(), |links: &mut BTreeMap<_, _>, message| {
         if message.kind == RTM_NEWLINK {
-            let link = parse(message).ok_or(NetlinkError::Malformed {
-                what: "a link",
-                missing: "index or name",
-            })?;
+            let link = parse(message)?;
             links.insert(link.ifindex, link);
         }
         Ok(())
@@ -79,34 +63,34 @@ pub struct Quiet {
 
 /// Lists the links with what changes quietly, to be compared with the next time: without names, and so without a piece
 /// of memory for each.
-pub fn list_quiet(asker: &mut Asker) -> Result<BTreeMap<u32, Quiet>, NetlinkError> {
-    asker.dump("links", &dump_request(), |links: &mut BTreeMap<_, _>, message| {
-        if message.kind == RTM_NEWLINK
-            && let Some((ifindex, quiet)) = parse_quiet(message)
-        {
+pub fn list_quiet(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Quiet>, NetlinkError> {
+    socket.dump("links", &dump_request(), |links: &mut BTreeMap<_, _>, message| {
+        if message.kind == RTM_NEWLINK {
+            let (ifindex, quiet) = parse_quiet(message)?;
             links.insert(ifindex, quiet);
         }
         Ok(())
     })
 }
 
-fn parse_quiet(message: Message<'_>) -> Option<(u32, Quiet)> {
-    let is_loopback = u32_at(message.payload, 8)? & IFF_LOOPBACK != 0;
+fn parse_quiet(message: Message<'_>) -> Result<(u32, Quiet), Malformed> {
+    let header = Header::read(message)?;
     let mut quiet = Quiet {
-        is_ethernet: u16_at(message.payload, 2)? == ARPHRD_ETHER && !is_loopback,
+        is_ethernet: header.arp_type == ARPHRD_ETHER && header.flags & IFF_LOOPBACK == 0,
         ..Quiet::default()
     };
     let (mut lower, mut peer_netns) = (None, None);
-    for attr in Attrs::after(message.payload, IFINFOMSG) {
+    for attr in walk(after(message.payload, IFINFOMSG)?) {
+        let attr = attr?;
         match attr.kind {
-            IFLA_LINK => lower = attr.u32().filter(|index| *index != 0),
-            IFLA_LINK_NETNSID => peer_netns = attr.i32(),
-            IFLA_XDP => quiet.xdp = xdp(attr.nested()),
+            IFLA_LINK => lower = attr.index()?,
+            IFLA_LINK_NETNSID => peer_netns = Some(attr.i32()?),
+            IFLA_XDP => quiet.xdp = xdp(attr)?,
             _ => {}
         }
     }
     quiet.peer = peer_netns.zip(lower);
-    Some((ifindex(message)?, quiet))
+    Ok((header.ifindex, quiet))
 }
 
 /// The other end of a veth: the index of the end here, the identifier of the other end's namespace, and its index there.
@@ -114,35 +98,45 @@ pub type End = (u32, i32, u32);
 
 /// Asks about the other ends of veths, each in its own namespace. One is missing if there is nothing to be learned: its
 /// namespace has no identifier (-1), it is gone, or this process may not ask there.
-pub fn peers(asker: &mut Asker, ends: &[End]) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
-    let requests: Vec<Request> = ends
-        .iter()
-        .map(|(_, netns, ifindex)| peer_request(*netns, *ifindex))
-        .collect();
-    let answers = asker.ask_all(&requests, parse_peer)?;
-    let found = ends.iter().zip(answers);
-    Ok(found.filter_map(|((here, ..), peer)| Some((*here, peer?))).collect())
+///
+/// On a host with hundreds of containers this is most of what an idle daemon does: no memory is taken for a question or
+/// an answer.
+pub fn peers(socket: &mut NetlinkSocket, ends: &[End]) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
+    let mut peers = BTreeMap::new();
+    socket.ask_each(
+        "the other end of a veth",
+        ends,
+        append_peer_request,
+        |(here, ..), message| {
+            peers.insert(*here, parse_peer(message)?);
+            Ok(())
+        },
+    )?;
+    Ok(peers)
 }
 
-fn peer_request(netns: i32, ifindex: u32) -> Request {
+fn append_peer_request((_, netns, ifindex): &End, bytes: &mut Vec<u8>) {
     let mut header = [0; IFINFOMSG];
     header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    Request::new(RTM_GETLINK, REQUEST, &header)
-        .attr(IFLA_TARGET_NETNSID, &netns.to_ne_bytes())
-        .attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
+    let attrs: [(u16, &[u8]); 2] = [
+        (IFLA_TARGET_NETNSID, &netns.to_ne_bytes()),
+        (IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes()),
+    ];
+    append(bytes, RTM_GETLINK, NLM_F_REQUEST, &header, &attrs);
 }
 
-fn parse_peer(message: Message<'_>) -> Option<Peer> {
+fn parse_peer(message: Message<'_>) -> Result<Peer, Malformed> {
     let mut peer = Peer::default();
-    for attr in Attrs::after(message.payload, IFINFOMSG) {
+    for attr in walk(after(message.payload, IFINFOMSG)?) {
+        let attr = attr?;
         match attr.kind {
-            IFLA_ADDRESS => peer.mac = attr.mac(),
+            IFLA_ADDRESS => peer.mac = attr.mac().map(Mac),
             IFLA_MTU => peer.mtu = attr.u32()?,
-            IFLA_XDP => peer.xdp = xdp(attr.nested()),
+            IFLA_XDP => peer.xdp = xdp(attr)?,
             _ => {}
         }
     }
-    Some(peer)
+    Ok(peer)
 }
 
 /// The other end of a link, if it is a veth that ends in another namespace.
@@ -158,24 +152,50 @@ pub fn end(link: &Link) -> Option<End> {
     }
 }
 
-/// The address family of a link message: `AF_BRIDGE` for one about a bridge's port.
-pub fn family(message: Message<'_>) -> Option<u8> {
-    message.payload.first().copied()
+/// What is needed of `struct ifinfomsg`.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// The address family: `AF_BRIDGE` for a message about a bridge's port.
+    pub family: u8,
+    /// The interface index.
+    pub ifindex: u32,
+    arp_type: u16,
+    flags: u32,
 }
 
-/// The interface index of a link message.
-pub fn ifindex(message: Message<'_>) -> Option<u32> {
-    u32_at(message.payload, 4)
+impl Header {
+    /// Reads a link message's header.
+    pub fn read(message: Message<'_>) -> Result<Self, Malformed> {
+        let bytes = message.payload;
+        let read = || {
+            Some(Self {
+                family: *bytes.first()?,
+                arp_type: u16_at(bytes, 2)?,
+                ifindex: u32_at(bytes, 4).filter(|index| *index != 0)?,
+                flags: u32_at(bytes, 8)?,
+            })
+        };
+        read().ok_or(Malformed::wrong("there is no index"))
+    }
 }
 
-/// Reads a link message of family `AF_UNSPEC`. `None` if it has no index or no name.
-pub fn parse(message: Message<'_>) -> Option<Link> {
-    let flags = u32_at(message.payload, 8)?;
+/// Reads a link message of family `AF_UNSPEC`.
+///
+/// Not by `LinkMessage` of `netlink-packet-route`: it decodes every attribute, those of a kind of link that netfast has
+/// nothing to do with among them, and one that is not as it expects fails the whole link, and so the snapshot. Here an
+/// attribute that is not needed may be as it likes.
+pub fn parse(message: Message<'_>) -> Result<Link, Malformed> {
+    let Header {
+        ifindex,
+        arp_type,
+        flags,
+        ..
+    } = Header::read(message)?;
     let mut link = Link {
-        ifindex: ifindex(message)?,
+        ifindex,
         name: String::new(),
         kind: LinkKind::Physical,
-        arp_type: u16_at(message.payload, 2)?,
+        arp_type,
         mac: None,
         mtu: 0,
         master: None,
@@ -188,86 +208,92 @@ pub fn parse(message: Message<'_>) -> Option<Link> {
         tx_queues: 1,
         xdp: Xdp::default(),
     };
-    let (mut info, mut peer_netns) = (None, None);
-    for attr in Attrs::after(message.payload, IFINFOMSG) {
+    let (mut info, mut peer_netns) = (Attrs::default(), None);
+    for attr in walk(after(message.payload, IFINFOMSG)?) {
+        let attr = attr?;
         match attr.kind {
-            IFLA_ADDRESS => link.mac = attr.mac(),
+            IFLA_ADDRESS => link.mac = attr.mac().map(Mac),
             IFLA_IFNAME => link.name = attr.text(),
             IFLA_MTU => link.mtu = attr.u32()?,
-            IFLA_LINK => link.lower = attr.u32().filter(|index| *index != 0),
-            IFLA_MASTER => link.master = attr.u32().filter(|index| *index != 0),
+            IFLA_LINK => link.lower = attr.index()?,
+            IFLA_MASTER => link.master = attr.index()?,
             IFLA_OPERSTATE => link.operstate = operstate(attr.u8()?),
-            IFLA_LINKINFO => info = Some(attr.nested()),
+            IFLA_LINKINFO => info = attr.nested()?,
             IFLA_NUM_TX_QUEUES => link.tx_queues = attr.u32()?,
-            IFLA_LINK_NETNSID => peer_netns = attr.i32(),
-            IFLA_GSO_MAX_SEGS => link.offload.gso_max_segs = attr.u32(),
-            IFLA_GSO_MAX_SIZE => link.offload.gso_max_size = attr.u32(),
-            IFLA_GRO_MAX_SIZE => link.offload.gro_max_size = attr.u32(),
-            IFLA_TSO_MAX_SIZE => link.offload.tso_max_size = attr.u32(),
-            IFLA_GSO_IPV4_MAX_SIZE => link.offload.gso_ipv4_max_size = attr.u32(),
-            IFLA_GRO_IPV4_MAX_SIZE => link.offload.gro_ipv4_max_size = attr.u32(),
-            IFLA_XDP => link.xdp = xdp(attr.nested()),
+            IFLA_LINK_NETNSID => peer_netns = Some(attr.i32()?),
+            IFLA_GSO_MAX_SEGS => link.offload.gso_max_segs = Some(attr.u32()?),
+            IFLA_GSO_MAX_SIZE => link.offload.gso_max_size = Some(attr.u32()?),
+            IFLA_GRO_MAX_SIZE => link.offload.gro_max_size = Some(attr.u32()?),
+            IFLA_TSO_MAX_SIZE => link.offload.tso_max_size = Some(attr.u32()?),
+            IFLA_GSO_IPV4_MAX_SIZE => link.offload.gso_ipv4_max_size = Some(attr.u32()?),
+            IFLA_GRO_IPV4_MAX_SIZE => link.offload.gro_ipv4_max_size = Some(attr.u32()?),
+            IFLA_XDP => link.xdp = xdp(attr)?,
             _ => {}
         }
     }
     link.kind = if flags & IFF_LOOPBACK != 0 {
         LinkKind::Loopback
     } else {
-        kind(info, link.lower, peer_netns)
+        kind(info, link.lower, peer_netns)?
     };
     if matches!(link.kind, LinkKind::Veth { .. }) {
         link.lower = None;
     }
-    link.port = info.and_then(port);
-    (!link.name.is_empty() && link.ifindex != 0).then_some(link)
+    link.port = port(info)?;
+    if link.name.is_empty() {
+        return Err(Malformed::missing("the name"));
+    }
+    Ok(link)
 }
 
-fn kind(info: Option<Attrs<'_>>, link: Option<u32>, peer_netns: Option<i32>) -> LinkKind {
-    let Some(info) = info else { return LinkKind::Physical };
-    let data = info.find(IFLA_INFO_DATA);
-    let number = |attr: Option<Attr<'_>>| attr.and_then(Attr::u32).unwrap_or(0);
+fn kind(info: Attrs<'_>, link: Option<u32>, peer_netns: Option<i32>) -> Result<LinkKind, Malformed> {
+    // What another kind has there is its own.
+    let data = || info.inside(IFLA_INFO_DATA);
     // IFLA_VLAN_ID and IFLA_VXLAN_ID both have the number 1.
-    let id = data.and_then(|data| data.nested().find(1));
-    match info.find(IFLA_INFO_KIND).map(Attr::text).as_deref() {
+    let id = || Ok::<_, Malformed>(data()?.find(1));
+    Ok(match info.find(IFLA_INFO_KIND).map(Attr::text).as_deref() {
         None | Some("") => LinkKind::Physical,
         Some("veth") => LinkKind::Veth {
             peer_ifindex: link,
             peer_netns,
         },
-        Some("bridge") => LinkKind::Bridge(data.map(|data| bridge(data.nested())).unwrap_or_default()),
+        Some("bridge") => LinkKind::Bridge(bridge(data()?)?),
         Some("vlan") => LinkKind::Vlan {
-            id: id.and_then(Attr::u16).unwrap_or(0),
+            id: id()?.map_or(Ok(0), Attr::u16)?,
         },
         Some("bond" | "team") => LinkKind::Bond,
-        Some("vxlan") => LinkKind::Vxlan { vni: number(id) },
+        Some("vxlan") => LinkKind::Vxlan {
+            vni: id()?.map_or(Ok(0), Attr::u32)?,
+        },
         Some("macvlan" | "macvtap") => LinkKind::Macvlan,
         Some("ipvlan" | "ipvtap") => LinkKind::Ipvlan,
         Some("dummy") => LinkKind::Dummy,
         Some("tun") => LinkKind::Tun,
         Some("wireguard") => LinkKind::Wireguard,
         Some(other) => LinkKind::Other(other.into()),
-    }
+    })
 }
 
-fn bridge(attrs: Attrs<'_>) -> BridgeInfo {
+fn bridge(attrs: Attrs<'_>) -> Result<BridgeInfo, Malformed> {
     let mut info = BridgeInfo::default();
-    for attr in attrs {
+    for attr in attrs.iter() {
+        // IFLA_BR_*
         match attr.kind {
-            4 => info.ageing_time = attr.u32().unwrap_or(0),
-            5 => info.stp = attr.u32().is_some_and(|state| state != 0),
-            7 => info.vlan_filtering = attr.flag(),
-            36 => info.nf_call_iptables = attr.flag(),
-            37 => info.nf_call_ip6tables = attr.flag(),
-            38 => info.nf_call_arptables = attr.flag(),
+            4 => info.ageing_time = attr.u32()?,
+            5 => info.stp = attr.u32()? != 0,
+            7 => info.vlan_filtering = attr.flag()?,
+            36 => info.nf_call_iptables = attr.flag()?,
+            37 => info.nf_call_ip6tables = attr.flag()?,
+            38 => info.nf_call_arptables = attr.flag()?,
             _ => {}
         }
     }
-    info
+    Ok(info)
 }
 
-fn port(info: Attrs<'_>) -> Option<BridgePort> {
-    if info.find(IFLA_INFO_SLAVE_KIND)?.text() != "bridge" {
-        return None;
+fn port(info: Attrs<'_>) -> Result<Option<BridgePort>, Malformed> {
+    if info.find(IFLA_INFO_SLAVE_KIND).map(Attr::text).as_deref() != Some("bridge") {
+        return Ok(None);
     }
     let mut port = BridgePort {
         state: PortState::Disabled,
@@ -279,21 +305,24 @@ fn port(info: Attrs<'_>) -> Option<BridgePort> {
         locked: false,
         neigh_suppress: false,
     };
-    for attr in info.find(IFLA_INFO_SLAVE_DATA)?.nested() {
+    let attrs = info
+        .need(IFLA_INFO_SLAVE_DATA, "what a bridge says of its port")?
+        .nested()?;
+    for attr in attrs.iter() {
         // IFLA_BRPORT_*
         match attr.kind {
             1 => port.state = port_state(attr.u8()?),
-            4 => port.hairpin = attr.flag(),
-            8 => port.learning = attr.flag(),
-            9 => port.unicast_flood = attr.flag(),
-            29 => port.vlan_tunnel = attr.flag(),
-            32 => port.neigh_suppress = attr.flag(),
-            33 => port.isolated = attr.flag(),
-            39 => port.locked = attr.flag(),
+            4 => port.hairpin = attr.flag()?,
+            8 => port.learning = attr.flag()?,
+            9 => port.unicast_flood = attr.flag()?,
+            29 => port.vlan_tunnel = attr.flag()?,
+            32 => port.neigh_suppress = attr.flag()?,
+            33 => port.isolated = attr.flag()?,
+            39 => port.locked = attr.flag()?,
             _ => {}
         }
     }
-    Some(port)
+    Ok(Some(port))
 }
 
 fn port_state(state: u8) -> PortState {
@@ -319,16 +348,17 @@ fn operstate(state: u8) -> OperState {
     }
 }
 
-fn xdp(attrs: Attrs<'_>) -> Xdp {
+fn xdp(attr: Attr<'_>) -> Result<Xdp, Malformed> {
     let mut xdp = Xdp::default();
-    for attr in attrs {
+    for attr in walk(attr.payload) {
+        let attr = attr?;
         // IFLA_XDP_DRV_PROG_ID, IFLA_XDP_SKB_PROG_ID, IFLA_XDP_HW_PROG_ID
         match attr.kind {
-            5 => xdp.native = attr.u32(),
-            6 => xdp.generic = attr.u32(),
-            7 => xdp.offloaded = attr.u32(),
+            5 => xdp.native = Some(attr.u32()?),
+            6 => xdp.generic = Some(attr.u32()?),
+            7 => xdp.offloaded = Some(attr.u32()?),
             _ => {}
         }
     }
-    xdp
+    Ok(xdp)
 }

@@ -1,27 +1,20 @@
 //! Neighbours and forwarding entries: the same message (`RTM_GETNEIGH`, linux/neighbour.h), two tables.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use libc::{NDA_DST, NDA_LLADDR, NDA_MASTER, NDA_VLAN};
 
 use super::watch::MOST_STATIONS;
-use super::{AF_BRIDGE, AF_UNSPEC};
-use crate::observe::socket::{Asker, DUMP, NetlinkError};
-use crate::observe::wire::{Attr, Attrs, Message, Request, u16_at, u32_at};
-use crate::world::{FdbEntry, FdbState, Neighbour, NeighbourKey, NeighbourState};
+use crate::sys::netlink::rt::{
+    self, AddressFamily, NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage,
+};
+use crate::sys::netlink::{
+    Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request, message::ip,
+};
+use crate::world::{FdbEntry, FdbState, Mac, Neighbour, NeighbourKey, NeighbourState};
 
-pub const RTM_NEWNEIGH: u16 = 28;
-pub const RTM_DELNEIGH: u16 = 29;
-const RTM_GETNEIGH: u16 = 30;
-/// `struct ndmsg`.
-const NDMSG: usize = 12;
-
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NDA_VLAN: u16 = 5;
-const NDA_MASTER: u16 = 9;
-
-const NTF_SELF: u8 = 0x02;
-const NTF_PROXY: u8 = 0x08;
-const NTF_EXT_LEARNED: u8 = 0x10;
+pub use libc::{RTM_DELNEIGH, RTM_NEWNEIGH};
 
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
@@ -36,28 +29,25 @@ pub enum Entry {
 }
 
 /// Lists the neighbour tables.
-pub fn list(asker: &mut Asker) -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
-    asker.dump(
-        "neighbours",
-        &request(AF_UNSPEC),
-        |neighbours: &mut BTreeMap<_, _>, message| {
-            if let Some(Entry::Neighbour(key, neighbour)) = parse(message) {
-                neighbours.insert(key, neighbour);
-            }
-            Ok(())
-        },
-    )
+pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
+    let request = request(AddressFamily::Unspec);
+    socket.dump("neighbours", &request, |neighbours: &mut BTreeMap<_, _>, message| {
+        if let Some(Entry::Neighbour(key, neighbour)) = parse(message)? {
+            neighbours.insert(key, neighbour);
+        }
+        Ok(())
+    })
 }
 
 /// Lists the forwarding entries of all bridges and vxlan devices.
 /// Of each port as many as are remembered, see [`watch`](super::watch).
-pub fn list_fdb(asker: &mut Asker) -> Result<BTreeSet<FdbEntry>, NetlinkError> {
+pub fn list_fdb(socket: &mut NetlinkSocket) -> Result<BTreeSet<FdbEntry>, NetlinkError> {
     type Listed = (BTreeSet<FdbEntry>, HashMap<u32, usize>);
-    let (fdb, _) = asker.dump(
+    let (fdb, _) = socket.dump(
         "forwarding entries",
-        &request(AF_BRIDGE),
+        &request(AddressFamily::Bridge),
         |(fdb, crowds): &mut Listed, message| {
-            if let Some(Entry::Fdb(entry)) = parse(message) {
+            if let Some(Entry::Fdb(entry)) = parse(message)? {
                 let crowd = crowds.entry(entry.ifindex).or_default();
                 if *crowd < MOST_STATIONS && fdb.insert(entry) {
                     *crowd += 1;
@@ -69,49 +59,89 @@ pub fn list_fdb(asker: &mut Asker) -> Result<BTreeSet<FdbEntry>, NetlinkError> {
     Ok(fdb)
 }
 
-fn request(family: u8) -> Request {
+fn request(family: AddressFamily) -> Request {
     // Exactly an ndmsg and no more: an older kernel takes a longer header for a filter by link.
-    let mut header = [0; NDMSG];
-    header[0] = family;
-    Request::new(RTM_GETNEIGH, DUMP, &header)
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    Request::of(&rt::RouteNetlinkMessage::GetNeighbour(message), DUMP)
 }
 
-/// Reads a neighbour message; `None` for proxy entries and for what has no address that is understood.
-pub fn parse(message: Message<'_>) -> Option<Entry> {
+/// What is needed of a message's attributes.
+#[derive(Default)]
+struct Found {
+    ip: Option<IpAddr>,
+    mac: Option<Mac>,
+    vlan: Option<u16>,
+    bridge: Option<u32>,
+}
+
+impl Found {
+    fn read(attrs: Attrs<'_>, family: AddressFamily) -> Result<Self, Malformed> {
+        let mut found = Self::default();
+        let needed = [NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_MASTER];
+        for attr in attrs.iter().filter(|attr| needed.contains(&attr.kind)) {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "these are all that is asked for")]
+            match attr.decode_with(family)? {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => found.ip = Some(ip.into()),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => found.ip = Some(ip.into()),
+                // The remote end of a vxlan device, which may be of either family.
+                NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => found.ip = Some(ip(&bytes)?),
+                // Addresses of other lengths are of links without Ethernet.
+                NeighbourAttribute::LinkLayerAddress(bytes) => found.mac = bytes.try_into().ok().map(Mac),
+                NeighbourAttribute::Vlan(vlan) => found.vlan = Some(vlan),
+                NeighbourAttribute::Controller(bridge) => found.bridge = Some(bridge),
+                other => return Err(Malformed::unexpected(&other)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a neighbour message; `None` for proxy entries and for other families.
+pub fn parse(message: Message<'_>) -> Result<Option<Entry>, Malformed> {
     if !matches!(message.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
-        return None;
+        return Ok(None);
     }
-    let family = *message.payload.first()?;
-    let ifindex = u32_at(message.payload, 4)?;
-    let state = u16_at(message.payload, 8)?;
-    let flags = *message.payload.get(10)?;
-    let attrs = Attrs::after(message.payload, NDMSG);
-    let mac = attrs.find(NDA_LLADDR).and_then(Attr::mac);
-    let ip = attrs.find(NDA_DST).and_then(Attr::ip);
-    if family != AF_BRIDGE {
-        let key = NeighbourKey { ifindex, ip: ip? };
-        return (flags & NTF_PROXY == 0).then_some(Entry::Neighbour(key, Neighbour { mac, state: nud(state) }));
+    let header = NeighbourHeader::parse(message.payload)?;
+    let attrs = Attrs::after(message.payload, header.buffer_len())?;
+    let is_fdb = header.family == AddressFamily::Bridge;
+    if !is_fdb && !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return Ok(None);
     }
-    Some(Entry::Fdb(FdbEntry {
-        bridge: attrs
-            .find(NDA_MASTER)
-            .and_then(Attr::u32)
-            .filter(|_| flags & NTF_SELF == 0),
-        ifindex,
-        mac: mac?,
-        vlan: attrs.find(NDA_VLAN).and_then(Attr::u16),
-        remote: ip,
+    let found = Found::read(attrs, header.family)?;
+    if is_fdb {
+        return fdb_entry(&header, &found).map(Some);
+    }
+    let key = NeighbourKey {
+        ifindex: header.ifindex,
+        ip: found.ip.ok_or_else(|| Malformed::missing("the address"))?,
+    };
+    let neighbour = Neighbour {
+        mac: found.mac,
+        state: nud(header.state),
+    };
+    Ok((!header.flags.contains(NeighbourFlags::Proxy)).then_some(Entry::Neighbour(key, neighbour)))
+}
+
+fn fdb_entry(header: &NeighbourHeader, found: &Found) -> Result<Entry, Malformed> {
+    let state = u16::from(header.state);
+    Ok(Entry::Fdb(FdbEntry {
+        bridge: found.bridge.filter(|_| !header.flags.contains(NeighbourFlags::Own)),
+        ifindex: header.ifindex,
+        mac: found.mac.ok_or_else(|| Malformed::missing("the Ethernet address"))?,
+        vlan: found.vlan,
+        remote: found.ip,
         state: match state {
             _ if state & NUD_PERMANENT != 0 => FdbState::Local,
-            _ if state & NUD_NOARP != 0 || flags & NTF_EXT_LEARNED != 0 => FdbState::Static,
+            _ if state & NUD_NOARP != 0 || header.flags.contains(NeighbourFlags::ExtLearned) => FdbState::Static,
             _ => FdbState::Learned,
         },
     }))
 }
 
-fn nud(state: u16) -> NeighbourState {
+fn nud(state: rt::NeighbourState) -> NeighbourState {
     // The states are bits, of which one is set.
-    match state {
+    match u16::from(state) {
         0x01 => NeighbourState::Incomplete,
         0x02 => NeighbourState::Reachable,
         0x04 => NeighbourState::Stale,

@@ -5,12 +5,10 @@
 use std::collections::HashMap;
 
 use super::{AF_INET, AF_INET6};
-use crate::observe::socket::{Asker, DUMP, NetlinkError};
-use crate::observe::wire::{Attr, Attrs, Message, Request};
+use crate::sys::netlink::{Attrs, DUMP, Malformed, Message, NetlinkError, NetlinkSocket, Request};
 
-pub const RTM_NEWNETCONF: u16 = 80;
-pub const RTM_DELNETCONF: u16 = 81;
-const RTM_GETNETCONF: u16 = 82;
+pub use libc::{RTM_DELNETCONF, RTM_NEWNETCONF};
+
 /// `struct netconfmsg`, padded.
 const NETCONFMSG: usize = 4;
 const NETCONFA_IFINDEX: u16 = 1;
@@ -22,15 +20,17 @@ pub type Key = (u8, i32);
 pub type Switches = Vec<(u16, i32)>;
 
 /// Lists the switches of all links.
-pub fn list(asker: &mut Asker) -> Result<HashMap<Key, Switches>, NetlinkError> {
+pub fn list(socket: &mut NetlinkSocket) -> Result<HashMap<Key, Switches>, NetlinkError> {
     let mut all = HashMap::new();
     for family in [AF_INET, AF_INET6] {
-        let request = Request::new(RTM_GETNETCONF, DUMP, &[family, 0, 0, 0]);
-        let listed = asker.dump(
+        let request = Request::new(libc::RTM_GETNETCONF, DUMP, &[family, 0, 0, 0]);
+        let listed = socket.dump(
             "forwarding switches",
             &request,
             |switches: &mut HashMap<_, _>, message| {
-                switches.extend(parse(message));
+                if message.kind == RTM_NEWNETCONF {
+                    switches.extend([parse(message)?]);
+                }
                 Ok(())
             },
         );
@@ -44,14 +44,12 @@ pub fn list(asker: &mut Asker) -> Result<HashMap<Key, Switches>, NetlinkError> {
     Ok(all)
 }
 
-/// Reads a message; `None` if it does not say about which link it is.
-pub fn parse(message: Message<'_>) -> Option<(Key, Switches)> {
-    let family = *message.payload.first()?;
-    let attrs = Attrs::after(message.payload, NETCONFMSG);
-    let ifindex = attrs.find(NETCONFA_IFINDEX).and_then(Attr::i32)?;
+/// Reads a message.
+pub fn parse(message: Message<'_>) -> Result<(Key, Switches), Malformed> {
+    let attrs = Attrs::after(message.payload, NETCONFMSG)?;
+    let ifindex = attrs.need(NETCONFA_IFINDEX, "the link")?.i32()?;
     let switches = attrs.iter().filter(|attr| attr.kind != NETCONFA_IFINDEX);
-    Some((
-        (family, ifindex),
-        switches.filter_map(|attr| Some((attr.kind, attr.i32()?))).collect(),
-    ))
+    // What is no number is no switch that is known.
+    let switches = switches.filter_map(|attr| Some((attr.kind, attr.i32().ok()?)));
+    Ok(((message.payload[0], ifindex), switches.collect()))
 }

@@ -4,90 +4,76 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{AF_INET, AF_INET6, AF_UNSPEC};
-use crate::observe::socket::{Asker, DUMP, NetlinkError, REQUEST};
-use crate::observe::wire::{Attr, Attrs, Message, Request, ip, u16_at, u32_at};
+use libc::{
+    RTA_DST, RTA_ENCAP_TYPE, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE,
+    RTA_VIA,
+};
+
+use super::{AF_INET, AF_INET6};
+use crate::bytes::{u16_at, u32_at};
+use crate::sys::netlink::rt::RouteNetlinkMessage::{GetRoute, GetRule};
+use crate::sys::netlink::rt::{
+    self, AddressFamily, RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage,
+    RouteMetric, RouteVia, RuleHeader, RuleMessage,
+};
+use crate::sys::netlink::{
+    Attrs, DUMP, Emitable as _, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request,
+};
 use crate::world::{IpNet, PolicyRules, Route, RouteType};
 
-pub const RTM_NEWROUTE: u16 = 24;
-pub const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
-pub const RTM_NEWRULE: u16 = 32;
-pub const RTM_DELRULE: u16 = 33;
-const RTM_GETRULE: u16 = 34;
-/// `struct rtmsg` and `struct fib_rule_hdr`.
-const RTMSG: usize = 12;
+pub use libc::{RTM_DELROUTE, RTM_DELRULE, RTM_NEWROUTE, RTM_NEWRULE};
+
 /// `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
-/// A cached exception (a path MTU, a redirect), not a configured route.
-const RTM_F_CLONED: u32 = 0x200;
-
-const RTA_DST: u16 = 1;
-const RTA_SRC: u16 = 2;
-const RTA_IIF: u16 = 3;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
-const RTA_METRICS: u16 = 8;
-const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
-const RTA_VIA: u16 = 18;
-const RTA_ENCAP_TYPE: u16 = 21;
 const RTAX_MTU: u16 = 2;
-/// `LWTUNNEL_ENCAP_BPF` of linux/lwtunnel.h.
-const ENCAP_BPF: u16 = 6;
 
 /// Lists the IPv4 and IPv6 routes of all tables.
-pub fn list(asker: &mut Asker) -> Result<BTreeSet<Route>, NetlinkError> {
-    let mut header = [0; RTMSG];
-    header[0] = AF_UNSPEC;
-    asker.dump(
-        "routes",
-        &Request::new(RTM_GETROUTE, DUMP, &header),
-        |routes: &mut BTreeSet<_>, message| {
-            if message.kind == RTM_NEWROUTE && !is_cached(message) {
-                routes.extend(parse(message).unwrap_or_default());
-            }
-            Ok(())
-        },
-    )
+pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeSet<Route>, NetlinkError> {
+    let request = Request::of(&GetRoute(RouteMessage::default()), DUMP);
+    socket.dump("routes", &request, |routes: &mut BTreeSet<_>, message| {
+        // Cached exceptions come from kernels without strict checking of requests (before Linux 4.20).
+        if message.kind == RTM_NEWROUTE && !is_cached(message) {
+            routes.extend(parse(message)?);
+        }
+        Ok(())
+    })
 }
 
 /// Asks where the kernel would send a packet with these addresses (of one family) that comes in by an interface.
-pub fn ask(asker: &mut Asker, iif: u32, source: IpAddr, destination: IpAddr) -> Result<Route, NetlinkError> {
-    let octets = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
+pub fn ask(socket: &mut NetlinkSocket, iif: u32, source: IpAddr, destination: IpAddr) -> Result<Route, NetlinkError> {
+    let mut message = RouteMessage::default();
+    let (family, len) = match destination {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
-    let mut header = [0; RTMSG];
-    (header[0], header[1], header[2]) = match destination {
-        IpAddr::V4(_) => (AF_INET, 32, 32),
-        IpAddr::V6(_) => (AF_INET6, 128, 128),
-    };
-    let request = Request::new(RTM_GETROUTE, REQUEST, &header)
-        .attr(RTA_DST, &octets(destination))
-        .attr(RTA_SRC, &octets(source))
-        .attr(RTA_IIF, &iif.to_ne_bytes());
+    message.header.address_family = family;
+    message.header.destination_prefix_length = len;
+    message.header.source_prefix_length = len;
+    message.attributes = vec![
+        RouteAttribute::Destination(destination.into()),
+        RouteAttribute::Source(source.into()),
+        RouteAttribute::Iif(iif),
+    ];
+    let request = Request::of(&GetRoute(message), NLM_F_REQUEST);
     // The answer is marked as a copy of a cached one; it may have been made for the question.
-    asker.ask("a route", &request, |message| parse(message)?.into_iter().next())
+    socket.ask("a route", &request, |message| {
+        let route = parse(message)?.into_iter().next();
+        route.ok_or_else(|| Malformed::missing("the route"))
+    })
 }
 
 /// Counts and hashes the IPv4 and IPv6 rules.
-pub fn list_rules(asker: &mut Asker) -> Result<PolicyRules, NetlinkError> {
-    let mut header = [0; RTMSG];
-    header[0] = AF_UNSPEC;
-    let request = Request::new(RTM_GETRULE, DUMP, &header);
-    let rules: Result<Vec<(u8, Vec<u8>)>, _> =
-        asker.dump("policy routing rules", &request, |rules: &mut Vec<_>, message| {
-            if let (RTM_NEWRULE, Some(family)) = (message.kind, message.payload.first()) {
-                rules.push((*family, message.payload.to_vec()));
-            }
-            Ok(())
-        });
+pub fn list_rules(socket: &mut NetlinkSocket) -> Result<PolicyRules, NetlinkError> {
+    let request = Request::of(&GetRule(RuleMessage::default()), DUMP);
+    let rules: Vec<(u8, Vec<u8>)> = socket.dump("policy routing rules", &request, |rules: &mut Vec<_>, message| {
+        if message.kind == RTM_NEWRULE {
+            rules.push((parse_rule(message)?, message.payload.to_vec()));
+        }
+        Ok(())
+    })?;
     let mut summary = PolicyRules::default();
     let mut hasher = DefaultHasher::new();
-    for (family, rule) in rules? {
+    for (family, rule) in rules {
         match family {
             AF_INET => summary.v4 += 1,
             AF_INET6 => summary.v6 += 1,
@@ -100,69 +86,128 @@ pub fn list_rules(asker: &mut Asker) -> Result<PolicyRules, NetlinkError> {
     Ok(summary)
 }
 
-/// Whether the message is about a cached exception, which comes and goes with traffic.
-pub fn is_cached(message: Message<'_>) -> bool {
-    u32_at(message.payload, 8).is_some_and(|flags| flags & RTM_F_CLONED != 0)
+/// Reads the family of a rule, of which nothing else is told apart. It must be whole all the same.
+pub fn parse_rule(message: Message<'_>) -> Result<u8, Malformed> {
+    let header = RuleHeader::parse(message.payload)?;
+    Attrs::after(message.payload, header.buffer_len())?;
+    Ok(header.family.into())
 }
 
-/// Reads a route message: one route per hop. `None` if it is not of IPv4 or IPv6.
-pub fn parse(message: Message<'_>) -> Option<Vec<Route>> {
-    let [family, dst_len, _src_len, _tos, table, protocol, _scope, kind] = *message.payload.first_chunk()?;
-    let any: IpAddr = match family {
-        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
+/// Whether the message is about a cached exception, which comes and goes with traffic.
+pub fn is_cached(message: Message<'_>) -> bool {
+    RouteHeader::parse(message.payload).is_ok_and(|header| header.flags.contains(RouteFlags::Cloned))
+}
+
+/// Reads a route message: one route per hop; none if it is not of IPv4 or IPv6.
+pub fn parse(message: Message<'_>) -> Result<Vec<Route>, Malformed> {
+    let header = RouteHeader::parse(message.payload)?;
+    let attrs = Attrs::after(message.payload, header.buffer_len())?;
+    let any: IpAddr = if header.address_family == AddressFamily::Inet {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else if header.address_family == AddressFamily::Inet6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        return Ok(Vec::new());
     };
-    let attrs = Attrs::after(message.payload, RTMSG);
-    let dst = attrs.find(RTA_DST).and_then(Attr::ip).unwrap_or(any);
-    let (gateway, oif) = hop(attrs);
-    let route = Route {
-        table: attrs.find(RTA_TABLE).and_then(Attr::u32).unwrap_or(table.into()),
-        dst: IpNet::new(dst, dst_len)?,
-        priority: attrs.find(RTA_PRIORITY).and_then(Attr::u32).unwrap_or(0),
-        gateway,
-        oif: oif.or_else(|| attrs.find(RTA_OIF).and_then(Attr::u32)),
-        kind: route_type(kind),
-        protocol,
-        source: attrs.find(RTA_PREFSRC).and_then(Attr::ip),
-        mtu: attrs
-            .find(RTA_METRICS)
-            .and_then(|metrics| metrics.nested().find(RTAX_MTU))
-            .and_then(Attr::u32),
+    let hop = Hop::read(attrs, &header)?;
+    let mut route = Route {
+        table: header.table.into(),
+        dst: IpNet::new(any, 0).ok_or(Malformed::wrong("no prefix"))?,
+        priority: 0,
+        gateway: hop.gateway,
+        oif: hop.oif,
+        kind: route_type(header.kind),
+        protocol: header.protocol.into(),
+        source: None,
+        mtu: None,
         multipath: false,
-        has_programs: has_programs(attrs),
+        has_programs: hop.has_programs,
     };
-    let Some(multipath) = attrs.find(RTA_MULTIPATH) else {
-        return Some(vec![route]);
-    };
+    let mut dst = any;
+    let needed = [RTA_TABLE, RTA_DST, RTA_PRIORITY, RTA_PREFSRC];
+    for attr in attrs.iter().filter(|attr| needed.contains(&attr.kind)) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "these are all that is asked for")]
+        match attr.decode_with((header.address_family, header.kind, RouteLwEnCapType::None))? {
+            RouteAttribute::Table(table) => route.table = table,
+            RouteAttribute::Destination(to) => dst = address(&to)?,
+            RouteAttribute::Priority(priority) => route.priority = priority,
+            RouteAttribute::PrefSource(source) => route.source = Some(address(&source)?),
+            other => return Err(Malformed::unexpected(&other)),
+        }
+    }
+    route.dst = IpNet::new(dst, header.destination_prefix_length).ok_or(Malformed::wrong("the prefix is too long"))?;
+    if let Some(mtu) = attrs.inside(RTA_METRICS)?.find(RTAX_MTU)
+        && let RouteMetric::Mtu(mtu) = mtu.decode()?
+    {
+        route.mtu = Some(mtu);
+    }
+    match attrs.find(RTA_MULTIPATH) {
+        Some(hops) => multipath(hops.payload, &header, &route),
+        None => Ok(vec![route]),
+    }
+}
+
+/// A route for each of several next hops (`struct rtnexthop` and attributes). Not by `RouteNextHop`, which would decode
+/// all attributes of all hops.
+fn multipath(mut rest: &[u8], header: &RouteHeader, route: &Route) -> Result<Vec<Route>, Malformed> {
     let mut routes = Vec::new();
-    let mut rest = multipath.payload;
-    while let (Some(len), Some(oif)) = (u16_at(rest, 0), u32_at(rest, 4)) {
+    while !rest.is_empty() {
+        let (Some(len), Some(oif)) = (u16_at(rest, 0), u32_at(rest, 4)) else {
+            return Err(Malformed::wrong("a next hop is cut"));
+        };
         let len = usize::from(len);
-        let Some(attrs) = rest.get(RTNEXTHOP..len) else { break };
-        let (gateway, _) = hop(Attrs(attrs));
-        let has_programs = has_programs(Attrs(attrs));
+        let attrs = rest
+            .get(RTNEXTHOP..len)
+            .ok_or(Malformed::wrong("a next hop's length lies"))?;
+        let hop = Hop::read(Attrs::new(attrs)?, header)?;
         routes.push(Route {
-            gateway,
+            gateway: hop.gateway,
             oif: Some(oif),
             multipath: true,
-            has_programs,
+            has_programs: hop.has_programs,
             ..route.clone()
         });
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
-    Some(routes)
+    Ok(routes)
 }
 
-fn has_programs(attrs: Attrs<'_>) -> bool {
-    attrs.find(RTA_ENCAP_TYPE).and_then(Attr::u16) == Some(ENCAP_BPF)
+/// What is said of one hop.
+#[derive(Default)]
+struct Hop {
+    gateway: Option<IpAddr>,
+    oif: Option<u32>,
+    has_programs: bool,
 }
 
-fn hop(attrs: Attrs<'_>) -> (Option<IpAddr>, Option<u32>) {
-    // RTA_VIA is a gateway of the other family, after two bytes that name the family.
-    let via = attrs.find(RTA_VIA).and_then(|via| ip(via.payload.get(2..)?));
-    let gateway = attrs.find(RTA_GATEWAY).and_then(Attr::ip).or(via);
-    (gateway, attrs.find(RTA_OIF).and_then(Attr::u32))
+impl Hop {
+    fn read(attrs: Attrs<'_>, header: &RouteHeader) -> Result<Self, Malformed> {
+        let mut hop = Self::default();
+        let needed = [RTA_GATEWAY, RTA_VIA, RTA_OIF, RTA_ENCAP_TYPE];
+        for attr in attrs.iter().filter(|attr| needed.contains(&attr.kind)) {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "these are all that is asked for")]
+            match attr.decode_with((header.address_family, header.kind, RouteLwEnCapType::None))? {
+                RouteAttribute::Gateway(gateway) => hop.gateway = Some(address(&gateway)?),
+                // A gateway of the other family.
+                RouteAttribute::Via(RouteVia::Inet(gateway)) => hop.gateway = Some(gateway.into()),
+                RouteAttribute::Via(RouteVia::Inet6(gateway)) => hop.gateway = Some(gateway.into()),
+                RouteAttribute::Oif(oif) => hop.oif = Some(oif),
+                RouteAttribute::EncapType(kind) => hop.has_programs = kind == RouteLwEnCapType::Bpf,
+                other => return Err(Malformed::unexpected(&other)),
+            }
+        }
+        Ok(hop)
+    }
+}
+
+fn address(address: &RouteAddress) -> Result<IpAddr, Malformed> {
+    if let RouteAddress::Inet(ip) = address {
+        Ok((*ip).into())
+    } else if let RouteAddress::Inet6(ip) = address {
+        Ok((*ip).into())
+    } else {
+        Err(Malformed::unexpected(address))
+    }
 }
 
 /// Whether no packet that a host forwards can be routed by it: IPv6 link-local and multicast destinations, of which
@@ -171,8 +216,8 @@ pub fn is_link_local_v6(route: &Route) -> bool {
     matches!(route.dst.addr, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast())
 }
 
-fn route_type(kind: u8) -> RouteType {
-    match kind {
+fn route_type(kind: rt::RouteType) -> RouteType {
+    match u8::from(kind) {
         1 => RouteType::Unicast,
         2 => RouteType::Local,
         3 => RouteType::Broadcast,

@@ -4,23 +4,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::observe::socket::{Asker, DUMP, NetlinkError};
-use crate::observe::wire::{Attr, Attrs, Message, Request, u32_at};
+use libc::{TCA_KIND, TCA_OPTIONS};
+
+use crate::sys::netlink::rt::RouteNetlinkMessage::{GetQueueDiscipline, GetTrafficFilter};
+use crate::sys::netlink::rt::{TcHeader, TcMessage};
+use crate::sys::netlink::{Attr, Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request};
 use crate::world::{Qdisc, TcFilter};
 
-pub const RTM_NEWQDISC: u16 = 36;
-const RTM_GETQDISC: u16 = 38;
-pub const RTM_NEWTFILTER: u16 = 44;
-const RTM_GETTFILTER: u16 = 46;
-/// `struct tcmsg`.
-const TCMSG: usize = 20;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub use libc::{RTM_DELQDISC, RTM_DELTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER};
+
 const TCA_BPF_NAME: u16 = 7;
 
-/// In the place of the interface: the filter is in a block, which several queueing disciplines may share, and the block's
-/// number is in the place of the parent (`tcf_fill_node`, `net/sched/cls_api.c`).
-const MAGIC_BLOCK: u32 = 0xffff_ffff;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Disciplines without filters, the defaults of all kinds of devices among them.
@@ -37,13 +31,14 @@ const CLASSLESS: [&str; 9] = [
 ];
 
 /// Lists the queueing disciplines. A kernel without any has an empty list.
-pub fn qdiscs(asker: &mut Asker) -> Result<BTreeMap<u32, Vec<Qdisc>>, NetlinkError> {
-    let request = Request::new(RTM_GETQDISC, DUMP, &[0; TCMSG]);
-    unsupported_is_empty(asker.dump(
+pub fn qdiscs(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Vec<Qdisc>>, NetlinkError> {
+    let request = Request::of(&GetQueueDiscipline(TcMessage::default()), DUMP);
+    unsupported_is_empty(socket.dump(
         "queueing disciplines",
         &request,
         |qdiscs: &mut BTreeMap<_, Vec<_>>, message| {
-            if let (RTM_NEWQDISC, Some((ifindex, qdisc))) = (message.kind, parse_qdisc(message)) {
+            if message.kind == RTM_NEWQDISC {
+                let (ifindex, qdisc) = parse_qdisc(message)?;
                 qdiscs.entry(ifindex).or_default().push(qdisc);
             }
             Ok(())
@@ -53,7 +48,7 @@ pub fn qdiscs(asker: &mut Asker) -> Result<BTreeMap<u32, Vec<Qdisc>>, NetlinkErr
 
 /// Lists the filters of those disciplines that can hold any: a question each, so the usual ones are left out.
 pub fn filters(
-    asker: &mut Asker,
+    socket: &mut NetlinkSocket,
     qdiscs: &BTreeMap<u32, Vec<Qdisc>>,
 ) -> Result<BTreeMap<u32, Vec<TcFilter>>, NetlinkError> {
     let mut filters = BTreeMap::new();
@@ -67,7 +62,7 @@ pub fn filters(
                 &[qdisc.handle][..]
             };
             for parent in parents {
-                found.extend(filters_of(asker, *ifindex, *parent)?);
+                found.extend(filters_of(socket, *ifindex, *parent)?);
             }
         }
         if !found.is_empty() {
@@ -77,15 +72,17 @@ pub fn filters(
     Ok(filters)
 }
 
-fn filters_of(asker: &mut Asker, ifindex: u32, parent: u32) -> Result<Vec<TcFilter>, NetlinkError> {
-    let mut header = [0; TCMSG];
-    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    header[12..16].copy_from_slice(&parent.to_ne_bytes());
-    let request = Request::new(RTM_GETTFILTER, DUMP, &header);
+fn filters_of(socket: &mut NetlinkSocket, ifindex: u32, parent: u32) -> Result<Vec<TcFilter>, NetlinkError> {
+    let mut request = TcMessage::with_index(ifindex.cast_signed());
+    request.header.parent = parent.into();
+    let request = Request::of(&GetTrafficFilter(request), DUMP);
     unsupported_is_empty(
-        asker.dump("tc filters", &request, |filters: &mut Vec<TcFilter>, message| {
-            if let (RTM_NEWTFILTER, Some(mut filter)) = (message.kind, parse_filter(message)) {
-                if u32_at(message.payload, 4) == Some(MAGIC_BLOCK) {
+        socket.dump("tc filters", &request, |filters: &mut Vec<TcFilter>, message| {
+            if message.kind == RTM_NEWTFILTER {
+                let (place, mut filter) = parse_filter(message)?;
+                // It is in a block, which several queueing disciplines may share, and the block's number is in the place
+                // of the parent (`tcf_fill_node`, `net/sched/cls_api.c`).
+                if place == TcHeader::TCM_IFINDEX_MAGIC_BLOCK {
                     filter.parent = parent;
                 }
                 // The kernel lists each filter once as a table and then with each of its handles.
@@ -117,27 +114,41 @@ fn unsupported_is_empty<T: Default>(result: Result<T, NetlinkError>) -> Result<T
 }
 
 /// Reads a message about a discipline: the link, and what is on it.
-pub fn parse_qdisc(message: Message<'_>) -> Option<(u32, Qdisc)> {
-    let kind = Attrs::after(message.payload, TCMSG).find(TCA_KIND)?.text();
+pub fn parse_qdisc(message: Message<'_>) -> Result<(u32, Qdisc), Malformed> {
+    let (header, attrs) = split(message)?;
     let qdisc = Qdisc {
-        kind,
-        handle: u32_at(message.payload, 8)?,
-        parent: u32_at(message.payload, 12)?,
+        kind: kind(attrs)?,
+        handle: header.handle.into(),
+        parent: header.parent.into(),
     };
-    Some((u32_at(message.payload, 4)?, qdisc))
+    Ok((header.index.cast_unsigned(), qdisc))
 }
 
-/// Reads a message about a filter.
-pub fn parse_filter(message: Message<'_>) -> Option<TcFilter> {
-    let attrs = Attrs::after(message.payload, TCMSG);
-    let kind = attrs.find(TCA_KIND)?.text();
-    let options = attrs.find(TCA_OPTIONS).filter(|_| kind == "bpf");
-    Some(TcFilter {
-        parent: u32_at(message.payload, 12)?,
-        priority: u16::try_from(u32_at(message.payload, 16)? >> 16).ok()?,
-        name: options
-            .and_then(|options| options.nested().find(TCA_BPF_NAME))
-            .map(Attr::text),
+/// Reads a message about a filter: the link, and what is on it.
+pub fn parse_filter(message: Message<'_>) -> Result<(u32, TcFilter), Malformed> {
+    let (header, attrs) = split(message)?;
+    let kind = kind(attrs)?;
+    // The options of other kinds need not be attributes.
+    let name = if kind == "bpf" {
+        attrs.inside(TCA_OPTIONS)?.find(TCA_BPF_NAME).map(Attr::text)
+    } else {
+        None
+    };
+    let filter = TcFilter {
+        parent: header.parent.into(),
+        priority: u16::try_from(header.info >> 16).unwrap_or_default(),
+        name,
         kind,
-    })
+    };
+    Ok((header.index.cast_unsigned(), filter))
+}
+
+fn split(message: Message<'_>) -> Result<(TcHeader, Attrs<'_>), Malformed> {
+    let header = TcHeader::parse(message.payload)?;
+    let attrs = Attrs::after(message.payload, header.buffer_len())?;
+    Ok((header, attrs))
+}
+
+fn kind(attrs: Attrs<'_>) -> Result<String, Malformed> {
+    Ok(attrs.need(TCA_KIND, "the kind")?.text())
 }

@@ -19,20 +19,18 @@
 //! Neighbours and forwarding entries have a socket of their own: what a container does to them may make it overflow, and
 //! then only they are read anew.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::neighbour::{self, Entry, RTM_DELNEIGH};
+use super::neighbour::{self, RTM_DELNEIGH};
 use super::netconf::{self, RTM_DELNETCONF, RTM_NEWNETCONF};
 use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
 use crate::observe::change::{Change, Hints};
-use crate::observe::socket::{Asker, NetlinkError, Watcher};
-use crate::observe::wire::Message;
+use crate::sys::netlink::{Malformed, Message, NetlinkError, NetlinkSocket, Watcher};
 use crate::world::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 
-const RTM_DELQDISC: u16 = tc::RTM_NEWQDISC + 1;
-const RTM_DELTFILTER: u16 = tc::RTM_NEWTFILTER + 1;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
 const RTM_NEWVLAN: u16 = 112;
@@ -84,9 +82,8 @@ pub fn open_neighbours() -> Result<Watcher, NetlinkError> {
 pub async fn run_neighbours(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
     loop {
         let received = watcher.receive(|message| {
-            if let Some(change) = memory.note(message) {
-                hints.send(change);
-            }
+            memory.note(message)?.into_iter().for_each(|change| hints.send(change));
+            Ok(())
         });
         let Err(error) = received.await else { continue };
         tracing::debug!(%error, "notifications about neighbours: they are read anew");
@@ -101,17 +98,20 @@ pub async fn run_neighbours(mut watcher: Watcher, mut memory: Memory, hints: Hin
 /// Leaves a hint for each change that matters, for ever.
 pub async fn run(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
     // Without it what is announced in silence is found by the poll.
-    let mut asker = Asker::route().ok();
+    let mut socket = NetlinkSocket::route().ok();
     loop {
         let received = watcher.receive(|message| {
-            let change = memory.note(message);
-            if let Some(change) = change.or_else(|| memory.note_other_end(message, asker.as_mut()?)) {
+            let change = memory.note(message)?;
+            if let Some(change) = change.or_else(|| memory.note_other_end(message, socket.as_mut()?)) {
                 hints.send(change);
             }
+            Ok(())
         });
         if let Err(error) = received.await {
-            tracing::debug!(%error, "rtnetlink notifications: everything is read anew");
-            if !matches!(error, NetlinkError::Overflow) {
+            if matches!(error, NetlinkError::Overflow) {
+                tracing::debug!("{error}: everything is read anew");
+            } else {
+                tracing::warn!("{error}: everything is read anew");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             // If that fails, everything is news.
@@ -145,7 +145,7 @@ impl Memory {
     /// Reads what is known before the first notification. It blocks for about a millisecond.
     pub fn read() -> Result<Self, NetlinkError> {
         let known = super::snapshot()?;
-        let mut memory = Self::new(&known, netconf::list(&mut Asker::route()?)?);
+        let mut memory = Self::new(&known, netconf::list(&mut NetlinkSocket::route()?)?);
         let peers = super::peers(&known.links)?;
         memory.peers = peers.into_iter().map(|(device, peer)| (device, Some(peer))).collect();
         Ok(memory)
@@ -195,15 +195,19 @@ impl Memory {
     }
 
     /// Takes a notification in, and says what it changes.
-    pub fn note(&mut self, message: Message<'_>) -> Option<Change> {
-        match message.kind {
-            link::RTM_NEWLINK | link::RTM_DELLINK => self.note_link(message),
-            RTM_NEWVLAN | RTM_DELVLAN => link::ifindex(message).map(|device| Change::Device { device }),
+    pub fn note(&mut self, message: Message<'_>) -> Result<Option<Change>, Malformed> {
+        Ok(match message.kind {
+            link::RTM_NEWLINK | link::RTM_DELLINK => self.note_link(message)?,
+            RTM_NEWVLAN | RTM_DELVLAN => {
+                let device = vlan_ifindex(message)?;
+                Some(Change::Device { device })
+            }
             RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::Routes),
-            address::RTM_NEWADDR | address::RTM_DELADDR => self.note_address(message).then_some(Change::Addresses),
+            address::RTM_NEWADDR | address::RTM_DELADDR => self.note_address(message)?.then_some(Change::Addresses),
             neighbour::RTM_NEWNEIGH | RTM_DELNEIGH => match neighbour::parse(message)? {
-                Entry::Neighbour(key, _) if key.ip.is_multicast() => None,
-                Entry::Neighbour(key, neighbour) => {
+                None => None,
+                Some(neighbour::Entry::Neighbour(key, _)) if key.ip.is_multicast() => None,
+                Some(neighbour::Entry::Neighbour(key, neighbour)) => {
                     let usable = message.kind != RTM_DELNEIGH && neighbour.state.is_valid();
                     let before = if usable {
                         self.neighbours.insert(key, neighbour.mac)
@@ -214,7 +218,7 @@ impl Memory {
                     let device = key.ifindex;
                     before.filter(|_| !same).map(|mac| Change::Neighbours { device, mac })
                 }
-                Entry::Fdb(entry) => self.note_station(&entry, message.kind == RTM_DELNEIGH),
+                Some(neighbour::Entry::Fdb(entry)) => self.note_station(&entry, message.kind == RTM_DELNEIGH),
             },
             route::RTM_NEWROUTE | route::RTM_DELROUTE => {
                 let routes = route::parse(message)?;
@@ -222,37 +226,34 @@ impl Memory {
                 matters.then_some(Change::Routes)
             }
             route::RTM_NEWRULE | route::RTM_DELRULE => Some(Change::PolicyRules),
-            tc::RTM_NEWQDISC | RTM_DELQDISC | tc::RTM_NEWTFILTER | RTM_DELTFILTER => Some(Change::Tc),
-            RTM_NEWNETCONF | RTM_DELNETCONF => self.note_switches(message).then_some(Change::Sysctls),
+            tc::RTM_NEWQDISC | tc::RTM_DELQDISC | tc::RTM_NEWTFILTER | tc::RTM_DELTFILTER => Some(Change::Tc),
+            RTM_NEWNETCONF | RTM_DELNETCONF => self.note_switches(message)?.then_some(Change::Sysctls),
             _ => None,
-        }
+        })
     }
 
-    fn note_link(&mut self, message: Message<'_>) -> Option<Change> {
-        let Some(device) = link::ifindex(message) else {
-            return Some(Change::Links);
-        };
-        if link::family(message) == Some(AF_BRIDGE) {
+    fn note_link(&mut self, message: Message<'_>) -> Result<Option<Change>, Malformed> {
+        let header = link::Header::read(message)?;
+        let device = header.ifindex;
+        if header.family == AF_BRIDGE {
             // About a bridge or a port of it: other attributes, and it may be all that tells of a change, as of its VLANs.
             let mut hasher = DefaultHasher::new();
             (message.kind, message.payload).hash(&mut hasher);
             let hash = hasher.finish();
             let is_news = self.ports.insert(device, hash) != Some(hash);
-            return is_news.then_some(Change::Device { device });
+            return Ok(is_news.then_some(Change::Device { device }));
         }
         if message.kind == link::RTM_DELLINK {
             self.ports.remove(&device);
             self.peers.remove(&device);
-            return self.links.remove(&device).map(|_| Change::Links);
+            return Ok(self.links.remove(&device).map(|_| Change::Links));
         }
-        let Some(link) = link::parse(message) else {
-            return Some(Change::Links);
-        };
+        let link = link::parse(message)?;
         let Some(before) = self.links.insert(device, link.clone()) else {
-            return Some(Change::Links);
+            return Ok(Some(Change::Links));
         };
         if before == link {
-            return None;
+            return Ok(None);
         }
         // Packets do not depend on these.
         let like_before = Link {
@@ -262,47 +263,46 @@ impl Memory {
             tx_queues: before.tx_queues,
             ..link
         };
-        Some(if like_before == before {
+        Ok(Some(if like_before == before {
             Change::Links
         } else {
             Change::Device { device }
-        })
+        }))
     }
 
     /// Looks at the other end of a veth that is announced without news of its own.
-    fn note_other_end(&mut self, message: Message<'_>, asker: &mut Asker) -> Option<Change> {
-        if message.kind != link::RTM_NEWLINK || link::family(message) == Some(AF_BRIDGE) {
+    fn note_other_end(&mut self, message: Message<'_>, socket: &mut NetlinkSocket) -> Option<Change> {
+        let header = link::Header::read(message).ok()?;
+        if message.kind != link::RTM_NEWLINK || header.family == AF_BRIDGE {
             return None;
         }
-        let device = link::ifindex(message)?;
+        let device = header.ifindex;
         let end = link::end(self.links.get(&device)?)?;
-        let peer = link::peers(asker, &[end]).ok()?.remove(&device);
+        let peer = link::peers(socket, &[end]).ok()?.remove(&device);
         let before = self.peers.insert(device, peer);
         // What was not known may be no news; then the look costs a trip down the slow path.
         (before != Some(peer)).then_some(Change::Device { device })
     }
 
-    fn note_address(&mut self, message: Message<'_>) -> bool {
-        let Some(address) = address::parse(message) else {
-            return false;
+    fn note_address(&mut self, message: Message<'_>) -> Result<bool, Malformed> {
+        let Some(address) = address::parse(message)? else {
+            return Ok(false);
         };
         if address::is_link_local_v6(address.net.addr) {
-            return false;
+            return Ok(false);
         }
-        if message.kind == address::RTM_NEWADDR {
+        Ok(if message.kind == address::RTM_NEWADDR {
             self.addresses.insert(address)
         } else {
             self.addresses.remove(&address)
-        }
+        })
     }
 
-    fn note_switches(&mut self, message: Message<'_>) -> bool {
-        let Some((key, switches)) = netconf::parse(message) else {
-            return false;
-        };
+    fn note_switches(&mut self, message: Message<'_>) -> Result<bool, Malformed> {
+        let (key, switches) = netconf::parse(message)?;
         if message.kind == RTM_DELNETCONF {
             self.switches.remove(&key);
-            return false;
+            return Ok(false);
         }
         let known = self.switches.entry(key).or_default();
         let mut news = false;
@@ -313,7 +313,7 @@ impl Memory {
                 None => known.push((kind, value)),
             }
         }
-        news
+        Ok(news)
     }
 
     fn note_station(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
@@ -325,8 +325,12 @@ impl Memory {
         }
         if let Some((port, _)) = before {
             self.stations.remove(&key);
-            if let Some(crowd) = self.crowds.get_mut(&port) {
-                *crowd -= 1;
+            if let Entry::Occupied(mut crowd) = self.crowds.entry(port) {
+                *crowd.get_mut() -= 1;
+                // Ports come and go by the thousand, each with a number of its own.
+                if *crowd.get() == 0 {
+                    crowd.remove();
+                }
             }
         }
         let mut came = false;
@@ -343,6 +347,11 @@ impl Memory {
             None => came.then_some(Change::Fdb),
         }
     }
+}
+
+/// The interface of `struct br_vlan_msg`.
+fn vlan_ifindex(message: Message<'_>) -> Result<u32, Malformed> {
+    crate::bytes::u32_at(message.payload, 4).ok_or_else(|| Malformed::missing("the link"))
 }
 
 fn station(entry: &FdbEntry) -> (u32, Option<u16>, Mac) {

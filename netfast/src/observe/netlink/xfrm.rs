@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::observe::change::{Change, Hints};
-use crate::observe::socket::{NetlinkError, Watcher};
+use crate::sys::netlink::{NetlinkError, Watcher};
 
 /// `XFRMNLGRP_EXPIRE`, `XFRMNLGRP_SA`, `XFRMNLGRP_POLICY`. Not `ACQUIRE`: anybody's packet can make the kernel ask for an
 /// association, and that changes nothing yet.
@@ -17,8 +17,11 @@ pub fn open() -> Option<Watcher> {
 /// Leaves a hint for each change, for ever.
 pub async fn run(mut watcher: Watcher, hints: Hints) {
     loop {
-        let received = watcher.receive(|_| hints.send(Change::Ipsec)).await;
-        if let Err(error) = received {
+        let received = watcher.receive(|_| {
+            hints.send(Change::Ipsec);
+            Ok(())
+        });
+        if let Err(error) = received.await {
             hints.send(Change::Ipsec);
             if !matches!(error, NetlinkError::Overflow) {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -3,8 +3,8 @@
 use super::reading::Reading;
 use super::table::Place;
 use super::ways::{Common, Entrance, Graph};
+use crate::bytes::{text, u32_at};
 use crate::observe::ebtables::Table;
-use crate::observe::wire::{text, u32_at};
 use crate::world::{RuleFinding, RuleSource, Verdict};
 
 /// `struct ebt_entries`, which begins a chain: its first word, whose lowest bit is clear, its name, its rules behind it.

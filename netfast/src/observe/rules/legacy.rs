@@ -6,8 +6,8 @@ use super::reading::Reading;
 use super::table::Place;
 use super::ways::{Common, Entrance, Graph};
 use super::xt::is_other_protocol;
+use crate::bytes::{text, u16_at, u32_at};
 use crate::observe::legacy::{Entry, Layout, Table};
-use crate::observe::wire::{text, u16_at, u32_at};
 use crate::world::{RuleFinding, RuleSource, Verdict};
 
 /// The names of the hooks, by `NF_INET_*`.

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::table::Place;
 use super::ways::{Entrance, Graph};
 use crate::observe::nftables::{GETRULE, GETSET, GETSETELEM, NEWRULE, NEWSET, NEWSETELEM, NFGENMSG};
-use crate::observe::socket::{Asker, DUMP, NetlinkError};
-use crate::observe::wire::{Attr, Attrs, Message, Request};
+use crate::sys::netlink::{Attr, Attrs, DUMP, Malformed, Message, NetlinkError, NetlinkSocket, Request};
 use crate::world::{NftChain, RuleFinding, RuleSource};
 
 mod registers;
@@ -19,11 +18,11 @@ pub use rule::{Rule, parse};
 const NFTA_EXPR_NAME: u16 = 1;
 
 /// Looks through all rules of the socket's namespace.
-pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<RuleFinding>, NetlinkError> {
+pub fn findings(socket: &mut NetlinkSocket, chains: &BTreeSet<NftChain>) -> Result<Vec<RuleFinding>, NetlinkError> {
     let request = Request::new(GETSET, DUMP, &[0; NFGENMSG]);
-    let sets = asker.dump("nftables sets", &request, |sets: &mut Sets, message| {
+    let sets = socket.dump("nftables sets", &request, |sets: &mut Sets, message| {
         if message.kind == NEWSET {
-            sets.note(message);
+            sets.note(message)?;
         }
         Ok(())
     })?;
@@ -33,9 +32,9 @@ pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<Ru
         let request = Request::new(GETSETELEM, DUMP, &[set.number, 0, 0, 0])
             .attr(1, &terminated(&set.table))
             .attr(2, &terminated(&set.name));
-        let found = asker.dump("nftables maps", &request, |found: &mut Sets, message| {
+        let found = socket.dump("nftables maps", &request, |found: &mut Sets, message| {
             if message.kind == NEWSETELEM {
-                found.note_elements(message);
+                found.note_elements(message)?;
             }
             Ok(())
         });
@@ -46,9 +45,9 @@ pub fn findings(asker: &mut Asker, chains: &BTreeSet<NftChain>) -> Result<Vec<Ru
         }
     }
     let request = Request::new(GETRULE, DUMP, &[0; NFGENMSG]);
-    let rules = asker.dump("nftables rules", &request, |rules: &mut Vec<Rule>, message| {
+    let rules = socket.dump("nftables rules", &request, |rules: &mut Vec<Rule>, message| {
         if message.kind == NEWRULE {
-            rules.extend(parse(message));
+            rules.push(parse(message)?);
         }
         Ok(())
     })?;
@@ -111,54 +110,45 @@ pub struct Sets {
 
 impl Sets {
     /// Reads a set's message.
-    pub fn note(&mut self, message: Message<'_>) {
+    pub fn note(&mut self, message: Message<'_>) -> Result<(), Malformed> {
         /// `NFT_DATA_VERDICT`
         const VERDICT: u32 = 0xffff_ff00;
-        // NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_DATA_TYPE, NFTA_SET_EXPR (one) and NFTA_SET_EXPRESSIONS (a list).
-        let attrs = Attrs::after(message.payload, NFGENMSG);
-        let (Some(number), Some(table), Some(name)) = (message.payload.first(), attrs.find(1), attrs.find(2)) else {
-            return;
-        };
-        let set = Set {
-            number: *number,
-            table: table.text(),
-            name: name.text(),
-        };
-        if is_rated(attrs, 17, 18) {
+        // NFTA_SET_DATA_TYPE, NFTA_SET_EXPR (one) and NFTA_SET_EXPRESSIONS (a list).
+        let attrs = Attrs::after(message.payload, NFGENMSG)?;
+        let set = Set::read(message, attrs)?;
+        if is_rated(attrs, 17, 18)? {
             self.judging.insert(set.clone());
         }
-        if attrs.find(6).and_then(Attr::be32) == Some(VERDICT) {
+        if attrs.find(6).map(Attr::be32).transpose()? == Some(VERDICT) {
             self.maps.entry(set).or_default();
         }
+        Ok(())
     }
 
     /// Reads a message with elements of a set.
-    pub fn note_elements(&mut self, message: Message<'_>) {
-        let attrs = Attrs::after(message.payload, NFGENMSG);
-        if let (Some(number), Some(table), Some(name)) = (message.payload.first(), attrs.find(1), attrs.find(2)) {
-            let set = Set {
-                number: *number,
-                table: table.text(),
-                name: name.text(),
-            };
-            self.maps
-                .entry(set)
-                .or_default()
-                .get_or_insert_default()
-                .extend(targets(message));
+    pub fn note_elements(&mut self, message: Message<'_>) -> Result<(), Malformed> {
+        // NFTA_SET_ELEM_LIST_ELEMENTS; NFTA_SET_ELEM_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN
+        let attrs = Attrs::after(message.payload, NFGENMSG)?;
+        let set = Set::read(message, attrs)?;
+        let targets = self.maps.entry(set).or_default().get_or_insert_default();
+        for element in attrs.inside(3)?.iter() {
+            let verdict = element.nested()?.inside(2)?.inside(2)?;
+            targets.extend(verdict.find(2).map(Attr::text));
         }
+        Ok(())
     }
 }
 
-/// The chains that elements of a map lead to.
-fn targets(message: Message<'_>) -> impl Iterator<Item = String> {
-    // NFTA_SET_ELEM_LIST_ELEMENTS; NFTA_SET_ELEM_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN
-    let attrs = Attrs::after(message.payload, NFGENMSG);
-    let elements = attrs.find(3).map_or(Attrs(&[]), Attr::nested);
-    elements.iter().filter_map(|element| {
-        let verdict = element.nested().find(2)?.nested().find(2)?;
-        Some(verdict.nested().find(2)?.text())
-    })
+impl Set {
+    /// Which set a message is about.
+    fn read(message: Message<'_>, attrs: Attrs<'_>) -> Result<Self, Malformed> {
+        // NFTA_SET_TABLE and NFTA_SET_NAME, NFTA_SET_ELEM_LIST_TABLE and NFTA_SET_ELEM_LIST_SET.
+        Ok(Self {
+            number: message.payload[0],
+            table: attrs.need(1, "the table")?.text(),
+            name: attrs.need(2, "the set")?.text(),
+        })
+    }
 }
 
 fn terminated(text: &str) -> Vec<u8> {
@@ -167,14 +157,16 @@ fn terminated(text: &str) -> Vec<u8> {
 
 /// Whether a set, or a statement that adds to one, limits by rate or amount per element, or does what is not known:
 /// `add @set { ip saddr limit rate 10/second }`. `one` is the attribute of a single expression, `list` of several.
-fn is_rated(data: Attrs<'_>, one: u16, list: u16) -> bool {
-    let one = data.find(one).into_iter().map(Attr::nested);
-    let list = data
-        .find(list)
-        .map_or(Attrs(&[]), Attr::nested)
+fn is_rated(data: Attrs<'_>, one: u16, list: u16) -> Result<bool, Malformed> {
+    for expression in data
         .iter()
-        .map(Attr::nested);
-    one.chain(list)
-        .filter_map(|expression| expression.find(NFTA_EXPR_NAME))
-        .any(|name| !matches!(name.text().as_str(), "counter" | "connlimit" | "last"))
+        .filter(|attr| attr.kind == one)
+        .chain(data.inside(list)?.iter())
+    {
+        let name = expression.nested()?.find(NFTA_EXPR_NAME).map(Attr::text);
+        if name.is_some_and(|name| !matches!(name.as_str(), "counter" | "connlimit" | "last")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -3,7 +3,7 @@
 //! has not seen a reply of.
 
 use super::table::Place;
-use crate::observe::wire::{u16_at, u32_at};
+use crate::bytes::{u16_at, u32_at};
 
 /// FIN, SYN, RST: the data path leaves every packet with one of them to the kernel.
 const OPENS_OR_CLOSES: u8 = 0x07;

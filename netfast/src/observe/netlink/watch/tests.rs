@@ -1,16 +1,20 @@
 //! What is a hint, and what is not.
 
 use super::*;
-use crate::observe::wire::{Messages, Request};
+use crate::sys::netlink::{Messages, Request};
 use crate::world::FdbState;
 
 const REACHABLE: u16 = 2;
 const STALE: u16 = 4;
 const FAILED: u16 = 32;
 
-fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
+fn try_note(memory: &mut Memory, request: &Request) -> Result<Option<Change>, Malformed> {
     let bytes = request.finish(0);
-    memory.note(Messages(&bytes).next().expect("one message"))
+    memory.note(Messages(&bytes).next().expect("one message")?)
+}
+
+fn note(memory: &mut Memory, request: &Request) -> Option<Change> {
+    try_note(memory, request).expect("a message that can be read")
 }
 
 fn neighbour(memory: &mut Memory, kind: u16, state: u16, mac: Option<u8>) -> Option<Change> {
@@ -118,7 +122,7 @@ fn a_station_comes_moves_and_goes() {
     assert_eq!(memory.note_station(&own, false), None);
     assert_eq!(station(&mut memory, 29, 4), Some(Change::Stations { port: 4 }));
     assert_eq!(station(&mut memory, 29, 4), None);
-    assert!(memory.crowds.values().all(|crowd| *crowd == 0));
+    assert!(memory.crowds.is_empty() && memory.stations.is_empty());
 }
 
 fn entry(port: u32, number: usize) -> FdbEntry {
@@ -226,12 +230,84 @@ fn a_switch_matters_when_it_is_flipped() {
     assert_eq!(note(&mut memory, &forwarding(81, 7, 0)), None, "it goes");
 }
 
+/// All that the kernel announces of a bridge's port, from its coming to its end, in its order.
 #[test]
-fn malformed_notifications_do_no_harm() {
+fn a_link_that_goes_leaves_nothing_behind() {
+    let link = |kind: u16, family: u8| {
+        let mut header = [0; 16];
+        (header[0], header[4]) = (family, 7);
+        Request::new(kind, 0, &header).attr(3, b"v1\0")
+    };
+    let switches = |kind: u16, family: u8| Request::new(kind, 0, &[family, 0, 0, 0]).attr(1, &7_i32.to_ne_bytes());
+    let station = |kind: u16| {
+        let mut header = [0; 12];
+        (header[0], header[4], header[8]) = (AF_BRIDGE, 7, 2);
+        Request::new(kind, 0, &header)
+            .attr(2, &[2, 0, 0, 0, 0, 1])
+            .attr(9, &[3, 0, 0, 0])
+    };
+    let neighbour = |kind: u16| {
+        let mut header = [0; 12];
+        (header[0], header[4], header[8]) = (2, 7, 2);
+        Request::new(kind, 0, &header)
+            .attr(1, &[10, 0, 0, 2])
+            .attr(2, &[2, 0, 0, 0, 0, 1])
+    };
+    let address = |kind: u16| Request::new(kind, 0, &[2, 24, 0, 0, 7, 0, 0, 0]).attr(1, &[10, 0, 0, 1]);
     let mut memory = Memory::default();
-    for kind in [16, 17, 20, 21, 24, 25, 28, 29, 32, 36, 44, 80] {
-        for len in 0..20 {
-            note(&mut memory, &Request::new(kind, 0, &vec![7; len]));
+    memory.peers.insert(7, None);
+    for message in [
+        switches(80, 2),
+        switches(80, 10),
+        link(16, 0),
+        link(16, AF_BRIDGE),
+        station(28),
+        address(20),
+        neighbour(28),
+        station(29),
+        neighbour(29),
+        address(21),
+        switches(81, 2),
+        switches(81, 10),
+        link(16, AF_BRIDGE),
+        link(17, AF_BRIDGE),
+        link(17, 0),
+    ] {
+        note(&mut memory, &message);
+    }
+    let Memory {
+        links,
+        peers,
+        ports,
+        addresses,
+        neighbours,
+        stations,
+        crowds,
+        switches,
+    } = memory;
+    assert!(links.is_empty() && peers.is_empty() && ports.is_empty() && addresses.is_empty());
+    assert!(
+        neighbours.is_empty() && stations.is_empty() && switches.is_empty(),
+        "{neighbours:?} {switches:?}"
+    );
+    assert!(crowds.is_empty(), "{crowds:?}");
+}
+
+#[test]
+fn a_notification_without_what_is_needed_is_an_error() {
+    let mut memory = Memory::default();
+    for kind in [16, 17, 20, 21, 24, 25, 28, 29, 80, 81, 112, 113] {
+        for len in 0..4 {
+            let cut = Request::new(kind, 0, &vec![7; len]);
+            assert!(try_note(&mut memory, &cut).is_err(), "{kind} of {len} bytes");
         }
+    }
+    // Of these it is news enough that there is one.
+    for kind in [32, 33, 36, 37, 44, 45, 104, 105] {
+        let cut = Request::new(kind, 0, &[]);
+        assert!(
+            try_note(&mut memory, &cut).is_ok_and(|change| change.is_some()),
+            "{kind}"
+        );
     }
 }

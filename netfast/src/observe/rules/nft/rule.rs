@@ -7,7 +7,7 @@ use super::super::ways::{Chain, Common};
 use super::registers::{Loaded, Registers};
 use super::{NFTA_EXPR_NAME, is_rated};
 use crate::observe::nftables::{NFGENMSG, family};
-use crate::observe::wire::{Attr, Attrs, Message};
+use crate::sys::netlink::{Attr, Attrs, Malformed, Message};
 use crate::world::Verdict;
 
 mod decide;
@@ -20,17 +20,22 @@ const NFTA_EXPR_DATA: u16 = 2;
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`.
 const XT_NAME: u16 = 1;
 
-/// Reads a rule; `None` if it has no table, chain or expressions.
-pub fn parse(message: Message<'_>) -> Option<Rule> {
-    let attrs = Attrs::after(message.payload, NFGENMSG);
-    let number = *message.payload.first()?;
-    let text = |kind| attrs.find(kind).map(Attr::text);
+/// Reads a rule. Expressions are read one by one here: `netlink-packet-netfilter` knows six of them, and not all that
+/// those six may have.
+pub fn parse(message: Message<'_>) -> Result<Rule, Malformed> {
+    let attrs = Attrs::after(message.payload, NFGENMSG)?;
+    let number = message.payload[0];
+    let text = |kind, name| attrs.need(kind, name).map(Attr::text);
     let family = family(number);
     let mut rule = Rule {
         reading: Reading::new(Common::default(), ["bridge", "netdev"].contains(&family.as_str())),
         number,
-        chain: (family, text(NFTA_RULE_TABLE)?, text(NFTA_RULE_CHAIN)?),
-        handle: attrs.find(NFTA_RULE_HANDLE).and_then(Attr::be64).unwrap_or(0),
+        chain: (
+            family,
+            text(NFTA_RULE_TABLE, "the table")?,
+            text(NFTA_RULE_CHAIN, "the chain")?,
+        ),
+        handle: attrs.find(NFTA_RULE_HANDLE).map_or(Ok(0), Attr::be64)?,
         network: match number {
             2 => Header::Ip4,
             10 => Header::Ip6,
@@ -38,10 +43,10 @@ pub fn parse(message: Message<'_>) -> Option<Rule> {
         },
         ..Rule::default()
     };
-    for element in attrs.find(NFTA_RULE_EXPRESSIONS)?.nested() {
-        rule.read(element.nested());
+    for element in attrs.need(NFTA_RULE_EXPRESSIONS, "what it does")?.nested()?.iter() {
+        rule.read(element.nested()?)?;
     }
-    Some(rule)
+    Ok(rule)
 }
 
 /// What has been read of a rule.
@@ -81,28 +86,26 @@ impl Default for Rule {
 }
 
 impl Rule {
-    fn read(&mut self, expression: Attrs<'_>) {
-        let Some(name) = expression.find(NFTA_EXPR_NAME).map(Attr::text) else {
-            return;
-        };
-        let data = expression.find(NFTA_EXPR_DATA).map_or(Attrs(&[]), Attr::nested);
+    fn read(&mut self, expression: Attrs<'_>) -> Result<(), Malformed> {
+        let name = expression.need(NFTA_EXPR_NAME, "an expression's name")?.text();
+        let data = expression.inside(NFTA_EXPR_DATA)?;
         match name.as_str() {
-            "match" | "target" => self.compat(&name, data),
-            "meta" => self.meta(data),
-            "ct" => self.ct(data),
-            "payload" => self.payload(data),
-            "exthdr" => self.extension(data),
-            "cmp" => self.compare(data),
-            "bitwise" => self.mask(data),
+            "match" | "target" => self.compat(&name, data)?,
+            "meta" => self.meta(data)?,
+            "ct" => self.ct(data)?,
+            "payload" => self.payload(data)?,
+            "exthdr" => self.extension(data)?,
+            "cmp" => self.compare(data)?,
+            "bitwise" => self.mask(data)?,
             // NFTA_BYTEORDER_SREG, NFTA_BYTEORDER_DREG, NFTA_BYTEORDER_LEN
-            "byteorder" => self.derive(number(data, 1), number(data, 2), number(data, 4)),
+            "byteorder" => self.derive(number(data, 1)?, number(data, 2)?, number(data, 4)?),
             // NFTA_RANGE_SREG
-            "range" => self.ask(number(data, 1)),
-            "lookup" => self.lookup(data),
-            "objref" => self.object(data),
-            "immediate" => self.immediate(data),
-            "dynset" => self.dynset(data),
-            "hash" => self.hash(data),
+            "range" => self.ask(number(data, 1)?),
+            "lookup" => self.lookup(data)?,
+            "objref" => self.object(data)?,
+            "immediate" => self.immediate(data)?,
+            "dynset" => self.dynset(data)?,
+            "hash" => self.hash(data)?,
             "reject" => self.reading.decide(Verdict::Drop, "reject"),
             "queue" => {
                 self.reading.decide(Verdict::Queue, "queue");
@@ -116,30 +119,32 @@ impl Rule {
                     .see(Place::Expression, if to_group { "nflog" } else { "log" });
             }
             "counter" => {}
-            _ => self.other(&name, data),
+            _ => self.other(&name, data)?,
         }
+        Ok(())
     }
 
     /// An expression that is known by its name alone. What it puts in a register is judged with it; where that is does not
     /// matter, since the attribute is not the same for all of them: what was there before is judged besides.
-    fn other(&mut self, name: &str, data: Attrs<'_>) {
+    fn other(&mut self, name: &str, data: Attrs<'_>) -> Result<(), Malformed> {
         if find(Place::Expression, name).is_some() {
             self.reading.words.push(name.to_owned());
         }
         // NFTA_FIB_DREG, NFTA_RT_DREG, NFTA_NG_DREG, NFTA_OSF_DREG: 1; NFTA_SOCKET_DREG: 2
         let target = match name {
-            "fib" | "rt" | "numgen" | "osf" => number(data, 1),
-            "socket" => number(data, 2),
+            "fib" | "rt" | "numgen" | "osf" => number(data, 1)?,
+            "socket" => number(data, 2)?,
             _ => None,
         };
         self.load(target, 4, Loaded::Plain);
         self.reading.see(Place::Expression, name);
+        Ok(())
     }
 
-    fn compat(&mut self, name: &str, data: Attrs<'_>) {
+    fn compat(&mut self, name: &str, data: Attrs<'_>) -> Result<(), Malformed> {
         let xt = data.find(XT_NAME).map(Attr::text).unwrap_or_default();
         // NFTA_MATCH_REV and NFTA_MATCH_INFO
-        let revision = number(data, 2).and_then(|number| u8::try_from(number).ok());
+        let revision = number(data, 2)?.and_then(|number| u8::try_from(number).ok());
         let info = data.find(3).map_or(&[][..], |info| info.payload);
         let (place, word) = if name == "match" {
             (Place::Match, "-m")
@@ -151,17 +156,18 @@ impl Rule {
         if place == Place::Target && matches!(xt.as_str(), "REJECT" | "DROP") {
             self.reading.verdict = Verdict::Drop;
         }
+        Ok(())
     }
 
-    fn meta(&mut self, data: Attrs<'_>) {
+    fn meta(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_META_DREG, NFTA_META_KEY, NFTA_META_SREG; NFT_META_*
-        let (target, key, source) = (number(data, 1), number(data, 2), number(data, 3));
+        let (target, key, source) = (number(data, 1)?, number(data, 2)?, number(data, 3)?);
         let name = key_name(&META, key);
         if source.is_some() {
             self.reading.words.push(format!("meta {name} set"));
             self.reading.see(Place::MetaSet, &name);
             self.ask(source);
-            return;
+            return Ok(());
         }
         let loaded = match key {
             Some(4) => Loaded::IncomingIndex,
@@ -180,17 +186,18 @@ impl Rule {
             4
         };
         self.load(target, len, loaded);
+        Ok(())
     }
 
-    fn ct(&mut self, data: Attrs<'_>) {
+    fn ct(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_SREG; NFT_CT_*
-        let (target, key, source) = (number(data, 1), number(data, 2), number(data, 4));
+        let (target, key, source) = (number(data, 1)?, number(data, 2)?, number(data, 4)?);
         let name = key_name(&CT, key);
         if source.is_some() {
             self.reading.words.push(format!("ct {name} set"));
             self.reading.see(Place::CtSet, &name);
             self.ask(source);
-            return;
+            return Ok(());
         }
         let loaded = if key == Some(0) {
             Loaded::State(u32::MAX)
@@ -203,6 +210,7 @@ impl Rule {
             4
         };
         self.load(target, len, loaded);
+        Ok(())
     }
 
     /// What a key of `meta` or `ct` loads. What judges is found when something is made of it.
@@ -216,27 +224,28 @@ impl Rule {
         }
     }
 
-    fn payload(&mut self, data: Attrs<'_>) {
+    fn payload(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_PAYLOAD_DREG, _BASE, _OFFSET, _LEN, _SREG; the bases are link layer 0, network 1, transport 2, inner 3.
-        let header = match number(data, 2) {
+        let header = match number(data, 2)? {
             Some(0) => Header::Link,
             Some(1) => self.network,
             Some(2) => self.transport,
             _ => Header::Inner,
         };
-        let (offset, len) = (number(data, 3).unwrap_or(u32::MAX), number(data, 4).unwrap_or(1));
+        let (offset, len) = (number(data, 3)?.unwrap_or(u32::MAX), number(data, 4)?.unwrap_or(1));
         // No register is longer (`NFT_REG_SIZE` times four).
         let len = usize::try_from(len).unwrap_or(usize::MAX).clamp(1, 64);
-        if let Some(source) = number(data, 5) {
+        if let Some(source) = number(data, 5)? {
             self.write(Bytes::load(header, offset, len), source);
-            return;
+            return Ok(());
         }
         let loaded = match (header, offset, len) {
             (Header::Ip4, 9, 1) | (Header::Ip6, 6, 1) => Loaded::Protocol,
             (Header::Link, 12, 2) => Loaded::EtherType,
             _ => Loaded::Bytes(Bytes::load(header, offset, len)),
         };
-        self.load(number(data, 1), len, loaded);
+        self.load(number(data, 1)?, len, loaded);
+        Ok(())
     }
 
     /// `payload set`. nft writes two bytes at least: those bits that are written as they were read do not count.
@@ -268,9 +277,9 @@ impl Rule {
         self.reading.see(Place::Target, if varies { "TTL" } else { "DSCP" });
     }
 
-    fn extension(&mut self, data: Attrs<'_>) {
+    fn extension(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_EXTHDR_DREG, _LEN, _OP, _SREG; NFT_EXTHDR_OP_*
-        let (target, len, op, source) = (number(data, 1), number(data, 4), number(data, 6), number(data, 7));
+        let (target, len, op, source) = (number(data, 1)?, number(data, 4)?, number(data, 6)?, number(data, 7)?);
         let name = key_name(&EXTENSIONS, Some(op.unwrap_or(0)));
         let loaded = self.key(Place::Extension, &name);
         if let (None, Loaded::Judging(what, reason)) = (target, &loaded) {
@@ -280,40 +289,44 @@ impl Rule {
         }
         self.ask(source);
         self.load(target, usize::try_from(len.unwrap_or(4)).unwrap_or(4), loaded);
+        Ok(())
     }
 
-    fn hash(&mut self, data: Attrs<'_>) {
+    fn hash(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_HASH_SREG, NFTA_HASH_DREG, NFTA_HASH_LEN. A symmetric one has no source: it is of addresses and ports.
-        self.derive(number(data, 1), number(data, 2), Some(4));
+        self.derive(number(data, 1)?, number(data, 2)?, Some(4));
+        Ok(())
     }
 
-    fn lookup(&mut self, data: Attrs<'_>) {
+    fn lookup(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_LOOKUP_DREG; register 0 is the verdict
-        let is_map = number(data, 3) == Some(0);
+        let is_map = number(data, 3)? == Some(0);
         self.has_map |= is_map;
         self.reading.acts |= is_map;
         self.sets.extend(data.find(1).map(Attr::text));
         self.reading.words.push("lookup".into());
-        self.ask(number(data, 2));
-        self.load(number(data, 3).filter(|target| *target != 0), 16, Loaded::Plain);
+        self.ask(number(data, 2)?);
+        self.load(number(data, 3)?.filter(|target| *target != 0), 16, Loaded::Plain);
+        Ok(())
     }
 
-    fn dynset(&mut self, data: Attrs<'_>) {
+    fn dynset(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_DYNSET_SREG_KEY, NFTA_DYNSET_SREG_DATA
-        self.ask(number(data, 4));
-        self.ask(number(data, 5));
-        let name = if is_rated(data, 7, 10) { "meter" } else { "dynset" };
+        self.ask(number(data, 4)?);
+        self.ask(number(data, 5)?);
+        let name = if is_rated(data, 7, 10)? { "meter" } else { "dynset" };
         self.reading.acts = true;
         self.reading.words.push(name.into());
         self.reading.see(Place::Expression, name);
+        Ok(())
     }
 
-    fn object(&mut self, data: Attrs<'_>) {
+    fn object(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_*. Without it, NFTA_OBJREF_SET_SREG and NFTA_OBJREF_SET_NAME: a map that
         // leads to counters, quotas, limits.
-        let kind = number(data, 1);
+        let kind = number(data, 1)?;
         let name = if kind.is_none() && data.find(4).is_some() {
-            self.ask(number(data, 3));
+            self.ask(number(data, 3)?);
             "counter".to_owned()
         } else {
             key_name(&OBJECTS, kind)
@@ -321,6 +334,7 @@ impl Rule {
         self.reading.words.push(format!("{name} object"));
         self.reading.acts = true;
         self.reading.see(Place::Object, &name);
+        Ok(())
     }
 
     fn load(&mut self, register: Option<u32>, len: usize, loaded: Loaded) {
@@ -351,8 +365,9 @@ impl Rule {
     }
 }
 
-pub(super) fn number(attrs: Attrs<'_>, kind: u16) -> Option<u32> {
-    attrs.find(kind).and_then(Attr::be32)
+/// A number of an expression, if it is there.
+pub(super) fn number(attrs: Attrs<'_>, kind: u16) -> Result<Option<u32>, Malformed> {
+    attrs.find(kind).map(Attr::be32).transpose()
 }
 
 /// What nft calls a number; of one that it does not know, the number.

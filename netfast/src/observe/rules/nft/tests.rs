@@ -3,7 +3,7 @@
 use super::super::field::{FIELDS, Header, Nature};
 use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find, rows};
 use super::*;
-use crate::observe::wire::Messages;
+use crate::sys::netlink::Messages;
 use crate::world::Severity;
 
 const NESTED: u16 = 1 << 15;
@@ -88,7 +88,7 @@ fn findings_at(family: u8, hook: u32, expressions: &[Vec<u8>]) -> Vec<RuleFindin
         .attr(2, b"c\0")
         .attr(4 | NESTED, &attrs(&list));
     let bytes = request.finish(0);
-    let rule = parse(Messages(&bytes).next().expect("one message")).expect("a rule");
+    let rule = parse(Messages(&bytes).next().expect("one message").expect("whole")).expect("a rule");
     let chain = NftChain {
         family: crate::observe::nftables::family(family),
         table: "t".into(),
@@ -403,4 +403,67 @@ fn the_host_s_own_chains() {
             "hook {hook}"
         );
     }
+}
+
+#[test]
+fn a_message_without_what_is_needed_is_an_error() {
+    let read = |parts: &[(u16, Vec<u8>)]| {
+        let request = Request::new(NEWRULE, 0, &[IP, 0, 0, 0]);
+        let request = parts
+            .iter()
+            .fold(request, |request, (kind, payload)| request.attr(*kind, payload));
+        let bytes = request.finish(0);
+        let message = Messages(&bytes).next().expect("one message").expect("whole");
+        let (mut sets, mut elements) = (Sets::default(), Sets::default());
+        (
+            parse(message).is_ok(),
+            sets.note(message).is_ok(),
+            elements.note_elements(message).is_ok(),
+        )
+    };
+    let name = |kind, text: &str| (kind, terminated(text));
+    let list = |expression: Vec<u8>| (4 | NESTED, attrs(&[(1 | NESTED, expression)]));
+    assert_eq!(read(&[name(1, "t"), name(2, "c"), list(drop())]), (true, true, true));
+    assert_eq!(read(&[name(2, "c"), list(drop())]), (false, false, false), "no table");
+    assert_eq!(
+        read(&[name(1, "t"), list(drop())]),
+        (false, false, false),
+        "no chain, no set"
+    );
+    assert_eq!(
+        read(&[name(1, "t"), name(2, "c")]),
+        (false, true, true),
+        "no expressions"
+    );
+    let lying = vec![200, 0, 1, 0];
+    for (what, expression) in [
+        ("no name", attrs(&[(2 | NESTED, Vec::new())])),
+        ("nothing to compare", expression("cmp", &[(1, be(1)), (2, be(0))])),
+        (
+            "nothing to compare it with",
+            expression("cmp", &[(2, be(0)), value(3, &[6])]),
+        ),
+        (
+            "a number of another length",
+            expression("meta", &[(1, be(1)), (2, vec![0; 3])]),
+        ),
+        ("a lie", lying.clone()),
+        (
+            "a lie about the data",
+            attrs(&[(NFTA_EXPR_NAME, b"meta\0".to_vec()), (2 | NESTED, lying.clone())]),
+        ),
+        (
+            "a lie about a mask",
+            expression("bitwise", &[(1, be(1)), (2, be(1)), (3, be(4)), (4, lying.clone())]),
+        ),
+        (
+            "a lie about a verdict",
+            expression("immediate", &[(1, be(0)), (2, attrs(&[(2, lying.clone())]))]),
+        ),
+    ] {
+        assert!(!read(&[name(1, "t"), name(2, "c"), list(expression)]).0, "{what}");
+    }
+    let lie = |kind| read(&[name(1, "t"), name(2, "c"), list(drop()), (kind, lying.clone())]);
+    assert!(!lie(18).1, "a lie about a set's expressions");
+    assert!(!lie(3).2, "a lie about a set's elements");
 }

@@ -6,20 +6,21 @@ use super::super::super::table::Place;
 use super::super::super::xt::{is_other_protocol, is_unreplied};
 use super::super::registers::Loaded;
 use super::{Rule, number};
-use crate::observe::wire::{Attr, Attrs, u32_at};
+use crate::bytes::u32_at;
+use crate::sys::netlink::{Attr, Attrs, Malformed};
 use crate::world::Verdict;
 
 impl Rule {
     /// `register = register & mask ^ flip`.
-    pub(super) fn mask(&mut self, data: Attrs<'_>) {
+    pub(super) fn mask(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_BITWISE_SREG, _DREG, _LEN, _MASK and _XOR with NFTA_DATA_VALUE in them, _OP: 0 is this one; NFTA_BITWISE_SREG2.
-        let value = |kind| data.find(kind).and_then(|value| value.nested().find(1));
-        let (source, target, len) = (number(data, 1), number(data, 2), number(data, 3));
-        let is_mask = number(data, 6).unwrap_or(0) == 0;
-        let flip = value(5).map_or(&[][..], |flip| flip.payload);
+        let (mask, flip) = (data.inside(4)?.find(1), data.inside(5)?.find(1));
+        let (source, target, len) = (number(data, 1)?, number(data, 2)?, number(data, 3)?);
+        let is_mask = number(data, 6)?.unwrap_or(0) == 0;
+        let flip = flip.map_or(&[][..], |flip| flip.payload);
         let flipped = flip.iter().any(|byte| *byte != 0);
         let before = source.and_then(|register| self.registers.get(register));
-        let after = match (before, value(4).map(|mask| mask.payload)) {
+        let after = match (before, mask.map(|mask| mask.payload)) {
             (Some(Loaded::Bytes(bytes)), Some(mask))
                 if is_mask && mask.len() == bytes.kept.len() && flip.len() == mask.len() =>
             {
@@ -35,7 +36,7 @@ impl Rule {
                 u32_at(mask, 0).map_or(Loaded::Plain, |mask| Loaded::State(old & mask))
             }
             _ => {
-                let second = number(data, 8).and_then(|register| self.registers.get(register));
+                let second = number(data, 8)?.and_then(|register| self.registers.get(register));
                 let mut both = source
                     .into_iter()
                     .flat_map(|register| self.registers.key(register))
@@ -45,19 +46,19 @@ impl Rule {
             }
         };
         self.load(target, usize::try_from(len.unwrap_or(4)).unwrap_or(4), after);
+        Ok(())
     }
 
-    pub(super) fn compare(&mut self, data: Attrs<'_>) {
+    pub(super) fn compare(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_CMP_SREG, NFTA_CMP_OP (NFT_CMP_EQ 0, NFT_CMP_NEQ 1), NFTA_CMP_DATA with NFTA_DATA_VALUE in it
-        let value = data.find(3).and_then(|value| value.nested().find(1));
-        let (Some(register), Some(value)) = (number(data, 1), value) else {
-            return;
-        };
+        let register = data.need(1, "what is compared")?.be32()?;
+        let value = data.need(3, "what it is compared with")?.nested()?;
+        let value = value.need(1, "what it is compared with")?;
         let Some(loaded) = self.registers.get(register).cloned() else {
-            return;
+            return Ok(());
         };
         let is_zero = value.payload.iter().all(|byte| *byte == 0);
-        match (number(data, 2), &loaded) {
+        match (number(data, 2)?, &loaded) {
             (Some(op @ (0 | 1)), Loaded::Bytes(bytes)) => match bytes.compare(value.payload, op == 0) {
                 Outcome::Repeatable => {}
                 Outcome::Never => self.reading.common.always_slow = true,
@@ -68,15 +69,21 @@ impl Rule {
             (Some(1), Loaded::State(mask)) if is_zero => self.reading.common.always_slow |= is_unreplied(*mask),
             _ => {}
         }
-        if !matches!(loaded, Loaded::Bytes(_)) || !matches!(number(data, 2), Some(0 | 1)) {
+        if !matches!(loaded, Loaded::Bytes(_)) || !matches!(number(data, 2)?, Some(0 | 1)) {
             loaded.varies().into_iter().for_each(|found| self.judge(found));
         }
+        Ok(())
     }
 
     fn equals(&mut self, loaded: &Loaded, value: Attr<'_>) {
         // Without a terminating zero it is the beginning of a name, for `eth*`.
         let name = Some(value.text()).filter(|_| value.payload.contains(&0));
-        let by_index = || nix::net::if_::if_indextoname(value.u32()?).ok()?.into_string().ok();
+        let by_index = || {
+            nix::net::if_::if_indextoname(value.u32().ok()?)
+                .ok()?
+                .into_string()
+                .ok()
+        };
         let Reading { common, words, .. } = &mut self.reading;
         match loaded {
             Loaded::IncomingName => {
@@ -102,31 +109,32 @@ impl Rule {
                 _ => common.always_slow = true,
             },
             Loaded::Protocol => {
-                common.always_slow |= value.u8().is_some_and(is_other_protocol);
-                self.transport = match value.u8() {
+                let protocol = value.payload.first().copied();
+                common.always_slow |= protocol.is_some_and(is_other_protocol);
+                self.transport = match protocol {
                     Some(6) => Header::Tcp,
                     Some(17) => Header::Udp,
                     _ => Header::Transport,
                 };
             }
             Loaded::State(mask) => {
-                common.always_slow |= value.u32().is_some_and(|states| is_unreplied(mask & states));
+                common.always_slow |= value.u32().is_ok_and(|states| is_unreplied(mask & states));
             }
             Loaded::Plain | Loaded::Judging(..) | Loaded::Bytes(_) => {}
         }
     }
 
-    pub(super) fn immediate(&mut self, data: Attrs<'_>) {
+    pub(super) fn immediate(&mut self, data: Attrs<'_>) -> Result<(), Malformed> {
         // NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE and NFTA_VERDICT_CHAIN
-        let content = data.find(2).map_or(Attrs(&[]), Attr::nested);
+        let content = data.inside(2)?;
         let Some(verdict) = content.find(2) else {
             let len = content.find(1).map_or(4, |value| value.payload.len());
-            self.load(number(data, 1), len, Loaded::Plain);
-            return;
+            self.load(number(data, 1)?, len, Loaded::Plain);
+            return Ok(());
         };
-        let verdict = verdict.nested();
+        let verdict = verdict.nested()?;
         let chain = verdict.find(2).map(Attr::text).unwrap_or_default();
-        let (kind, word) = match verdict.find(1).and_then(Attr::be32).map(u32::cast_signed) {
+        let (kind, word) = match number(verdict, 1)?.map(u32::cast_signed) {
             Some(0) => (Verdict::Drop, "drop".into()),
             Some(1) => (Verdict::Accept, "accept".into()),
             Some(-3) => (Verdict::Jump, format!("jump {chain}")),
@@ -138,10 +146,11 @@ impl Rule {
                 (Verdict::Queue, "queue".into())
             }
             // NFT_CONTINUE
-            Some(-1) => return,
+            Some(-1) => return Ok(()),
             other => (Verdict::None, format!("verdict {}", other.unwrap_or_default())),
         };
         self.reading.decide(kind, word);
         self.reading.jump = (kind == Verdict::Jump).then_some(chain);
+        Ok(())
     }
 }

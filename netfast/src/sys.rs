@@ -1,0 +1,3 @@
+//! The kernel's interfaces: for each, one module that alone knows the crates that speak it.
+
+pub mod netlink;
