@@ -34,6 +34,7 @@ pub mod hand_over;
 mod mend;
 mod mount;
 mod object;
+pub mod pinned;
 pub mod pins;
 pub mod read;
 mod remove;

@@ -17,10 +17,7 @@ pub mod http;
 pub mod metrics;
 
 use crate::{
-    apply::{
-        flows::FlowTables,
-        read::{ReadError, Tables},
-    },
+    apply::{flows::FlowTables, pinned::ReadError, read::Tables},
     health::{Health, Vitals},
     report::{aliases::Aliases, status::Status},
     snapshot::{self, SnapshotError},

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, io, time::SystemTime};
 
 use crate::{
-    apply::{
-        flows::FlowTables,
-        read::{ReadError, Tables},
-    },
+    apply::{flows::FlowTables, pinned::ReadError, read::Tables},
     observe::netlink::counters,
     report::{
         aliases::{Aliases, Counted},

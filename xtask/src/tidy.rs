@@ -21,6 +21,18 @@ const UNDONE: [&str; 4] = [
     concat!("XX", "X"),
 ];
 
+/// Crates that one module alone knows; all others use its types.
+const KEPT_IN: [(&str, &[&str]); 1] = [(
+    "netfast/src/sys/netlink",
+    &[
+        "netlink_packet_core",
+        "netlink_packet_netfilter",
+        "netlink_packet_route",
+        "netlink_sys",
+        "rtnetlink::",
+    ],
+)];
+
 /// Checks every source and document; the error lists all findings.
 pub fn check() -> Result<()> {
     let root = root();
@@ -39,6 +51,9 @@ pub fn check() -> Result<()> {
         match kind {
             "rs" => {
                 length(&text, &mut found);
+                if shown.starts_with("netfast/src") {
+                    kept_in(&text, shown, &mut found);
+                }
                 if shown.starts_with("netfast-ebpf") || shown.starts_with("netfast-common/src/abi.rs") {
                     object_names(&text, &mut found);
                 }
@@ -78,6 +93,23 @@ fn length(text: &str, found: &mut impl FnMut(usize, String)) {
             lines,
             format!("{lines} lines, at most {MAX_LINES}: split it by subject"),
         );
+    }
+}
+
+/// Crates that are named outside of the module that they are kept in.
+fn kept_in(text: &str, file: &Path, found: &mut impl FnMut(usize, String)) {
+    for (module, crates) in KEPT_IN {
+        if file.to_string_lossy().starts_with(module) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            for name in crates.iter().filter(|name| line.contains(*name)) {
+                found(
+                    number + 1,
+                    format!("{name} is for {module} alone: use the types of that"),
+                );
+            }
+        }
     }
 }
 
@@ -162,6 +194,14 @@ mod tests {
         let text = "[a](tidy.rs) [b](https://x.y/z) [c](#here)\n[d](missing.md#there)\n";
         let path = root().join("xtask/src/README.md");
         assert_eq!(findings(|mut found| links(text, &path, &mut found)), [2]);
+    }
+
+    #[test]
+    fn crates_of_one_module_are_found_elsewhere() {
+        let text = "use std::fmt;\nuse netlink_sys::Socket;\n";
+        let in_file = |file: &str| findings(|mut found| kept_in(text, Path::new(file), &mut found));
+        assert_eq!(in_file("netfast/src/observe/netlink.rs"), [2]);
+        assert_eq!(in_file("netfast/src/sys/netlink/socket.rs"), [0; 0]);
     }
 
     #[test]

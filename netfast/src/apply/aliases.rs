@@ -14,8 +14,8 @@ use netfast_common::{
 use crate::{
     apply::{
         ApplyError, map_error,
+        pinned::{self, ReadError},
         pins::Pins,
-        read::{self, ReadError},
         take,
     },
     plan::AliasTable,
@@ -142,14 +142,14 @@ impl AnswerMaps {
     /// Opens them.
     pub fn open(pins: &Pins) -> Result<Self, ReadError> {
         Ok(Self {
-            given: read::open(pins, map::GIVEN)?,
-            counts: read::open(pins, map::ANSWERS)?,
+            given: pinned::open(pins, map::GIVEN)?,
+            counts: pinned::open(pins, map::ANSWERS)?,
         })
     }
 
     /// What the program has counted.
     pub fn read(&self) -> Result<Answers, ReadError> {
-        let failed = |name| move |source| read::read_error(name, source);
+        let failed = |name| move |source| pinned::read_error(name, source);
         let sum = |values: PerCpuValues<u64>| values.iter().fold(0, |sum: u64, part| sum.wrapping_add(*part));
         let count = |verdict: &Verdict| Ok((*verdict, self.counts.get(&verdict.number(), 0).map(sum)?));
         Ok(Answers {

@@ -11,8 +11,8 @@ use netfast_common::{
 
 use crate::{
     apply::{
+        pinned::{self, ReadError},
         pins::Pins,
-        read::{self, ReadError},
     },
     bpf,
 };
@@ -28,8 +28,8 @@ impl FlowTables {
     pub fn open(pin_dir: &Path) -> Result<Self, ReadError> {
         let pins = Pins::new(pin_dir);
         Ok(Self {
-            in_use: read::open(&pins, map::FLOWS4)?,
-            fresh: read::open(&pins, map::FRESH4)?,
+            in_use: pinned::open(&pins, map::FLOWS4)?,
+            fresh: pinned::open(&pins, map::FRESH4)?,
         })
     }
 

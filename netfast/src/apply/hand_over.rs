@@ -17,8 +17,8 @@ use tracing::warn;
 use crate::{
     apply::{
         conntrack::{Tuple, liberal, request},
+        pinned,
         pins::Pins,
-        read,
         ways::{self, WayError},
     },
     bpf,
@@ -74,7 +74,7 @@ pub fn hand_over(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result
         if !pins.map(name).exists() {
             continue;
         }
-        let entries: HashMap<MapData, ConnKey, Conn> = read::open(pins, name).map_err(io::Error::other)?;
+        let entries: HashMap<MapData, ConnKey, Conn> = pinned::open(pins, name).map_err(io::Error::other)?;
         bpf::for_each(&entries, |key, conn| {
             if is_live(key, conn, now) {
                 match connection(key, conn) {

@@ -1,8 +1,8 @@
 //! The pinned maps, read: for reports, with and without a daemon. Flow tables are in [`super::flows`].
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use netfast_common::{
     abi::{MAX_DEVICES, map},
     control::Control,
@@ -12,6 +12,7 @@ use netfast_common::{
 
 use crate::apply::{
     aliases::{AnswerMaps, Answers},
+    pinned::{ReadError, open, read_error},
     pins::Pins,
     vips::{Shared, SharedMaps},
 };
@@ -108,48 +109,5 @@ impl Tables {
             .map(|number| self.reasons.get(&number, 0).map(sum))
             .collect::<Result<_, _>>()
             .map_err(|source| read_error(map::REASONS, source))
-    }
-}
-
-/// A pinned map as its type.
-pub(super) fn open<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, ReadError> {
-    let data = MapData::from_pin(pins.map(name)).map_err(|source| read_error(name, source))?;
-    let map = Map::from_map_data(data).map_err(|source| read_error(name, source))?;
-    M::try_from(map).map_err(|source| read_error(name, source))
-}
-
-pub(super) fn read_error(name: &'static str, source: MapError) -> ReadError {
-    ReadError::Map {
-        name,
-        source: Box::new(source),
-    }
-}
-
-/// Why the maps cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Nothing is attached, or with other directories.
-    #[error("nothing is pinned in {0}")]
-    NothingPinned(String),
-    /// A map cannot be opened or read.
-    #[error("cannot read the map {name}")]
-    Map {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: Box<MapError>,
-    },
-}
-
-impl ReadError {
-    /// Whether privileges are missing.
-    pub fn is_permission(&self) -> bool {
-        match self {
-            Self::NothingPinned(_) => false,
-            Self::Map { source, .. } => {
-                matches!(source.as_ref(), MapError::SyscallError(error)
-                    if error.io_error.kind() == io::ErrorKind::PermissionDenied)
-            }
-        }
     }
 }

@@ -7,8 +7,8 @@ use netfast_common::{abi::map, control::Control};
 use tracing::{info, warn};
 
 use crate::apply::{
+    pinned,
     pins::{Pins, remove_file},
-    read,
 };
 
 /// What was found and removed.
@@ -106,7 +106,7 @@ pub(super) fn links(pins: &Pins) -> io::Result<()> {
 
 /// Lets no flow be used or learned any more.
 fn switch_off(pins: &Pins) -> io::Result<()> {
-    let mut control: Array<_, Control> = match read::open(pins, map::CONTROL) {
+    let mut control: Array<_, Control> = match pinned::open(pins, map::CONTROL) {
         Ok(control) => control,
         // Without the map no program has it either, or it was never whole.
         Err(_) if !pins.map(map::CONTROL).exists() => return Ok(()),

@@ -28,8 +28,8 @@ use nix::{
 use zerocopy::FromBytes as _;
 
 use crate::apply::{
+    pinned::{self, ReadError},
     pins::Pins,
-    read::{self, ReadError},
 };
 
 /// The file in the run directory that only one tracer can lock.
@@ -53,14 +53,14 @@ impl Tracer {
         if !pins.exist() {
             return Err(ReadError::NothingPinned(pins.root().display().to_string()).into());
         }
-        let mut filters: Array<MapData, Filter> = read::open(&pins, map::FILTER)?;
+        let mut filters: Array<MapData, Filter> = pinned::open(&pins, map::FILTER)?;
         filters
             .set(0, filter, 0)
             .map_err(|source| TraceError::Filter(Box::new(source)))?;
         let mut tracer = Self {
             lease: Lease::open(&pins)?,
-            ring: read::open(&pins, map::TRACED)?,
-            tally: read::open(&pins, map::TALLY)?,
+            ring: pinned::open(&pins, map::TRACED)?,
+            tally: pinned::open(&pins, map::TALLY)?,
             _lock: lock,
         };
         // What an earlier tracer left unread.

@@ -21,8 +21,8 @@ use crate::{
         ApplyError,
         aliases::{create, remove},
         map_error,
+        pinned::{self, ReadError},
         pins::Pins,
-        read::{self, ReadError},
         take,
     },
     plan::{VipService, VipTable},
@@ -194,14 +194,14 @@ impl SharedMaps {
     /// Opens them.
     pub fn open(pins: &Pins) -> Result<Self, ReadError> {
         Ok(Self {
-            given: read::open(pins, map::VIP_GIVEN)?,
-            counts: read::open(pins, map::VIP_VERDICTS)?,
+            given: pinned::open(pins, map::VIP_GIVEN)?,
+            counts: pinned::open(pins, map::VIP_VERDICTS)?,
         })
     }
 
     /// What the programs have counted.
     pub fn read(&self) -> Result<Shared, ReadError> {
-        let failed = |name| move |source| read::read_error(name, source);
+        let failed = |name| move |source| pinned::read_error(name, source);
         let sum = |values: PerCpuValues<u64>| values.iter().fold(0, |sum: u64, part| sum.wrapping_add(*part));
         let count = |verdict: &Verdict| Ok((*verdict, self.counts.get(&verdict.number(), 0).map(sum)?));
         Ok(Shared {

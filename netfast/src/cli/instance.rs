@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, fs, io};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    apply::{
-        flows::FlowTables,
-        pins::Pins,
-        read::{ReadError, Tables},
-    },
+    apply::{flows::FlowTables, pinned::ReadError, pins::Pins, read::Tables},
     cli::{CliError, Dirs, Exit},
     daemon::lock,
     report::flows::DeviceName,

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use libc::{NDA_DST, NDA_LLADDR, NDA_MASTER, NDA_VLAN};
 
-use super::watch::MOST_STATIONS;
 use crate::sys::netlink::rt::{
     self, AddressFamily, NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage,
 };
@@ -15,6 +14,10 @@ use crate::sys::netlink::{
 use crate::world::{FdbEntry, FdbState, Mac, Neighbour, NeighbourKey, NeighbourState};
 
 pub use libc::{RTM_DELNEIGH, RTM_NEWNEIGH};
+
+/// Forwarding entries of one port that are remembered. A container has one address; a port that has more than this is
+/// another bridge, or somebody's game.
+pub const MAX_STATIONS: usize = 64;
 
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
@@ -49,7 +52,7 @@ pub fn list_fdb(socket: &mut NetlinkSocket) -> Result<BTreeSet<FdbEntry>, Netlin
         |(fdb, crowds): &mut Listed, message| {
             if let Some(Entry::Fdb(entry)) = parse(message)? {
                 let crowd = crowds.entry(entry.ifindex).or_default();
-                if *crowd < MOST_STATIONS && fdb.insert(entry) {
+                if *crowd < MAX_STATIONS && fdb.insert(entry) {
                     *crowd += 1;
                 }
             }

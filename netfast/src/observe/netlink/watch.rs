@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::neighbour::{self, RTM_DELNEIGH};
+use super::neighbour::{self, MAX_STATIONS, RTM_DELNEIGH};
 use super::netconf::{self, RTM_DELNETCONF, RTM_NEWNETCONF};
 use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
 use crate::observe::change::{Change, Hints};
@@ -55,9 +55,6 @@ const BRVLAN: u32 = 33;
 
 /// The group of neighbours, which the FDB's entries come with too.
 const NEIGH: u32 = 3;
-/// Forwarding entries of one port that are remembered. A container has one address; a port that has more than this is
-/// another bridge, or somebody's game.
-pub const MOST_STATIONS: usize = 64;
 /// After notifications about neighbours were lost, it takes at least this long until they are read anew, and as many
 /// times as long as reading took.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -336,7 +333,7 @@ impl Memory {
         let mut came = false;
         if !deleted {
             let crowd = self.crowds.entry(entry.ifindex).or_default();
-            came = *crowd < MOST_STATIONS;
+            came = *crowd < MAX_STATIONS;
             if came {
                 *crowd += 1;
                 self.stations.insert(key, place);

@@ -3,7 +3,7 @@
 use netfast_common::abi::{HookKind, Program};
 
 use super::{Area, Check, Level, Line};
-use crate::{cli::Exit, probe};
+use crate::{exit::Exit, probe};
 
 /// What the programs together are called.
 const SUBJECT: &str = "netfast's programs";

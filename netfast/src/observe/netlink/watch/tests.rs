@@ -142,8 +142,8 @@ fn a_port_with_invented_stations_is_remembered_in_part() {
     let mut memory = Memory::default();
     assert_eq!(memory.note_station(&entry(3, 0), false), Some(Change::Fdb));
     let hints = (1..5000).filter_map(|number| memory.note_station(&entry(4, number), false));
-    assert_eq!(hints.count(), MOST_STATIONS);
-    assert_eq!(memory.stations.len(), MOST_STATIONS + 1);
+    assert_eq!(hints.count(), MAX_STATIONS);
+    assert_eq!(memory.stations.len(), MAX_STATIONS + 1);
     // One that is remembered moves all the same, to wherever.
     assert_eq!(
         memory.note_station(&entry(4, 0), false),
