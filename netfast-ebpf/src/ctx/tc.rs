@@ -1,6 +1,8 @@
 //! A tc program's packet.
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_CSUM_LEVEL_QUERY, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup},
+    bindings::{
+        __sk_buff, BPF_CSUM_LEVEL_QUERY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
+    },
     helpers::generated::{
         bpf_check_mtu, bpf_csum_level, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace, bpf_redirect,
         bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
@@ -107,8 +109,9 @@ impl Ctx for TcContext {
         // SAFETY: a valid context and parameters of the length given.
         let answer = unsafe { bpf_fib_lookup_helper(raw(self).cast(), &raw mut parameters, length, 0) };
         // The kernel says so of every route that is not unicast; the gate has refused multicast and broadcast, so
-        // it is a local one (net/core/filter.c, bpf_ipv4_fib_lookup).
-        answer == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+        // it is a local one (net/core/filter.c, bpf_ipv4_fib_lookup). Where the interface forwards nothing it does not look
+        // for a route: then who is not the host drops the packet, here as well as through the bridge device.
+        answer == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED) || answer == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
     }
     #[inline(always)]
     fn load_some<const N: usize>(&self, offset: u32, length: u32, to: &mut [u8; N]) -> bool {

@@ -57,6 +57,7 @@ pub fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
         devices: &known.devices,
         route: &route,
         stand_in: &|bridge| heard.stand_in(bridge),
+        is_on_link: &|bridge, ip| heard.is_on_link(bridge, ip),
         behind: &|ip| heard.behind(ip),
         flows: &|ifindex, to| known.flows(ifindex, to),
     };
@@ -111,6 +112,12 @@ impl Heard {
             let mut others = (first + 1..first | all).map(Ipv4Addr::from);
             others.find(|ip| !is_own(*ip)).map(IpAddr::V4)
         })
+    }
+
+    /// Whether an address is of a bridge's own subnet.
+    fn is_on_link(&self, bridge: u32, ip: IpAddr) -> bool {
+        let mut of_bridge = self.0.addresses.iter().filter(|address| address.ifindex == bridge);
+        of_bridge.any(|address| address.net.contains(ip))
     }
 
     /// The port of the bridge that the neighbour with this address is behind.

@@ -137,6 +137,8 @@ pub struct Facts<'a> {
     pub route: &'a dyn Fn(u32, IpAddr, IpAddr) -> Route,
     /// An address that a container of this bridge could have, where its own is not known.
     pub stand_in: &'a dyn Fn(u32) -> Option<IpAddr>,
+    /// Whether an address is of a bridge's own subnet.
+    pub is_on_link: &'a dyn Fn(u32, IpAddr) -> bool,
     /// The port of a bridge that an address is behind, as far as the host has heard.
     pub behind: &'a dyn Fn(IpAddr) -> Option<u32>,
     /// Counts the flows that an interface has, with this destination.

@@ -233,6 +233,19 @@ fn container_to_host() {
     );
 }
 
+/// A host that forwards nothing is reached all the same.
+#[test]
+fn container_to_a_host_that_does_not_forward() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = Lab::start();
+    let host = lab.topo.host();
+    host.set_sysctl("net/ipv4/ip_forward", "0").expect("off");
+    let gateway = lab.topo.bridges[0].gateway;
+    both(&lab, &lab.topo.container(0, 0).ns, at(gateway, 7001), host, 7001);
+}
+
 /// Through the host's address to another container of the same bridge, as with `--userland-proxy=false`.
 #[test]
 fn hairpin_to_published_port() {

@@ -159,6 +159,7 @@ fn explain_with(state: &State, control: Control, live: u64, container: &str, to:
         control,
         devices: &told(state),
         route: &route,
+        is_on_link: &|bridge, ip| bridge == 5 && matches!(ip, IpAddr::V4(ip) if ip.octets()[..2] == [172, 17]),
         stand_in: &|bridge| (bridge == 5).then(|| [172, 17, 255, 254].into()),
         behind: &|ip| (ip == IpAddr::from([172, 17, 0, 77])).then_some(12),
         flows: &|ifindex, _| Flows {
@@ -309,6 +310,7 @@ fn names_are_of_containers_and_identifiers() {
         devices: &devices,
         route: &route,
         stand_in: &|_| None,
+        is_on_link: &|_, _| false,
         behind: &|_| None,
         flows: &|_, _| Flows::default(),
     };

@@ -84,6 +84,10 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
             _ => out(from, (ifindex, &device), (source, ip), facts),
         },
         Route::Many => Step::reason(ABOUT, Reason::NotUnicast, "a broadcast address of the network"),
+        // A host that forwards nothing has no route even there, and within the bridge none is needed.
+        Route::None(_) if (facts.is_on_link)(bridge, ip) => {
+            unknown("an address of the same bridge that no container is known by")
+        }
         Route::None(why) => Step::reason(
             ABOUT,
             Reason::OtherPacket,

@@ -136,6 +136,7 @@ fn a_bridge_that_is_not_accelerated_is_told_to_whoever_asks_for_the_host() {
         devices: &devices,
         route: &route,
         stand_in: &|_| None,
+        is_on_link: &|_, _| false,
         behind: &|_| None,
         flows: &|_, _| Flows::default(),
     };
@@ -293,6 +294,7 @@ fn what_is_sent_from_another_address_is_not_fast() {
             devices: &devices,
             route: &route,
             stand_in: &|_| None,
+            is_on_link: &|_, _| false,
             behind: &|ip| (ip == IpAddr::from([172, 30, 0, 99])).then_some(14),
             flows: &|_, _| Flows::default(),
         };
@@ -328,6 +330,7 @@ fn without_a_daemon_new_conversations_are_not_fast() {
             devices: &devices,
             route: &route,
             stand_in: &|_| None,
+            is_on_link: &|_, _| false,
             behind: &|_| None,
             flows: &|_, _| Flows {
                 live,
