@@ -10,12 +10,14 @@
 //! - [`traffic`]: what the `netfast-traffic` binary does, and its reports;
 //! - [`require`]: what a test needs of the machine;
 //! - [`seccomp`]: programs that find a kernel without some system call;
-//! - [`seeds`]: generated differential tests, the pure part.
+//! - [`seeds`]: generated differential tests, the pure part;
+//! - [`corpus`]: what the fuzz targets have kept.
 //!
 //! Nothing here depends on netfast or aya: `cargo xtask setup` uses it before a BPF toolchain exists. Everything is
 //! removed when dropped, panics included; see [`leftovers`] for crashes.
 
 pub mod cmd;
+pub mod corpus;
 pub mod dns;
 pub mod docker_host;
 pub mod leftovers;

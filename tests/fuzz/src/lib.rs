@@ -8,8 +8,8 @@
 //! - [`vip`]: clients and members of virtual addresses;
 //! - the others: everything that the daemon reads of what others wrote (`netfast::untrusted`).
 //!
-//! `cargo xtask fuzz` runs them under libFuzzer. What it has found worth keeping is in tests/corpus, and the unit ring
-//! plays that.
+//! `cargo xtask fuzz` runs them under libFuzzer. What it has found worth keeping is in tests/corpus
+//! ([`netfast_tests::corpus`]), and the unit ring plays that.
 
 pub mod dns;
 pub mod machine;

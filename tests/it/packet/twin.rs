@@ -4,7 +4,7 @@
 //! The scripts are those that the fuzzer has kept (tests/corpus), and some made from seeds; `cargo xtask test
 //! packet --cases N` plays more. [`dns`] and [`vip`] do the same with the programs of aliases.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, ops::Range, path::Path};
+use std::{collections::BTreeMap, env, fmt::Write as _, ops::Range};
 
 use netfast_common::{
     control::Control,
@@ -21,7 +21,7 @@ use netfast_fuzz::{
     scene::{DEVICES, Dev, Way, slot},
     script::{Hook as Place, Script},
 };
-use netfast_tests::{packet::difference, seeds::rng::Rng};
+use netfast_tests::{corpus, packet::difference, seeds::rng::Rng};
 
 use super::{
     harness::{Context, Hook, Lab, Table, now_ns},
@@ -291,13 +291,11 @@ fn bytes_of_seed(seed: u64) -> Vec<u8> {
 
 /// What the fuzzer has kept of a target.
 fn kept_bytes(target: &str) -> Vec<(String, Vec<u8>)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-    let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let read = files.map(|file| {
-        let path = file.expect("a file").path();
-        (path.display().to_string(), fs::read(&path).expect("it can be read"))
-    });
-    read.collect()
+    let kept = corpus::read(target).expect("the corpus");
+    assert!(!kept.is_empty(), "no input of {target}");
+    kept.into_iter()
+        .map(|(name, input)| (format!("{target} {name}"), input.bytes))
+        .collect()
 }
 
 #[test]
