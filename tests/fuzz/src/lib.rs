@@ -1,8 +1,8 @@
 //! Fuzz targets: functions of bytes that must not panic, whatever the bytes are.
 //!
 //! - [`programs`]: a script of packets and events through the BPF programs' own code, on a faked kernel, with what must
-//!   hold of every outcome; [`script`] is the script, [`scene`] the host that it plays on. The packet ring plays the
-//!   same scripts on the real kernel and compares;
+//!   hold of every outcome; [`script`] is the script, and [`scene`] what it knows of the host that it plays on. The packet ring
+//!   plays the same scripts on the real kernel and compares;
 //! - [`dns`]: messages through the program at a resolver's answers, against a model that reads and writes them its own
 //!   way;
 //! - [`vip`]: clients and members of virtual addresses;

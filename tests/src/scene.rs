@@ -1,4 +1,5 @@
-//! The host that the rows play on: interfaces, addresses, and conversations between them.
+//! The host that the packet ring's rows and the fuzz targets' scripts play on: interfaces, addresses, and conversations
+//! between who is behind them.
 
 use std::net::Ipv4Addr;
 
@@ -7,9 +8,12 @@ use netfast_common::{
     flow::{Exit, Origin},
     net::Ip4,
 };
-use netfast_tests::packet::{Mac, TCP};
 
-use super::way::{Look, Way};
+use crate::packet::{Mac, TCP};
+
+mod way;
+
+pub use way::{Look, Way};
 
 /// An interface of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +74,7 @@ impl Dev {
         self as u16 + 1
     }
 
-    /// Its generation before a row changes anything: different for each, so that a mix-up shows.
+    /// Its generation in the beginning: different for each, so that a mix-up shows.
     pub fn generation(self) -> u32 {
         100 + u32::from(self.slot())
     }
@@ -175,10 +179,10 @@ pub fn published() -> Pair {
     routed(Dev::Uplink, outside, Dev::A, inside)
 }
 
-/// A to a port that B publishes, by the host's address: both ends are translated, and both are on one bridge.
-pub fn hairpin() -> Pair {
-    let before = ((Dev::A.address(), 40000), (HOST, 8080));
-    let after = ((BRIDGE, 40000), (Dev::B.address(), 80));
+/// A, from a port, to one that B publishes, by the host's address: both ends are translated, and both are on one bridge.
+pub fn hairpin(port: u16, published: u16) -> Pair {
+    let before = ((Dev::A.address(), port), (HOST, published));
+    let after = ((BRIDGE, port), (Dev::B.address(), 80));
     routed(Dev::A, before, Dev::B, after)
 }
 
@@ -188,6 +192,13 @@ pub fn between_bridges() -> Pair {
     routed(Dev::A, ends, Dev::C, ends)
 }
 
+/// From one uplink to another: no container is concerned.
+pub fn transit() -> Pair {
+    let ends = ((OUTSIDE, 9), (OUTSIDE, 10));
+    routed(Dev::Uplink, ends, Dev::Uplink2, ends)
+}
+
+/// Source and destination.
 type Ends = ((Ipv4Addr, u16), (Ipv4Addr, u16));
 
 /// A routed conversation; each side told as its first packet shows it.
