@@ -179,12 +179,23 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
         inputs,
         learning_off: learning_off(world, facts),
         pace: Pace {
-            revalidate_ns: config.revalidate_ms * 1_000_000,
+            revalidate_ns: revalidate_ns(world, config),
             learn_after: config.learn_after,
         },
         missing_uplinks,
         devices,
     }
+}
+
+/// How long a flow may be used before the kernel is asked: what was configured, but often enough that conntrack does not
+/// forget the conversation between two questions. It counts in seconds (`proc_dointvec_jiffies`), and one of 1 s is over within
+/// a question that came late.
+fn revalidate_ns(world: &World, config: &Config) -> u64 {
+    let sysctls = &world.sysctls;
+    let timeouts = [sysctls.conntrack_udp_timeout, sysctls.conntrack_udp_timeout_stream];
+    let shortest = timeouts.into_iter().flatten().filter(|seconds| *seconds > 0).min();
+    let often = shortest.map_or(u64::MAX, |seconds| u64::from(seconds) * 1_000_000_000 / 3);
+    (config.revalidate_ms * 1_000_000).min(often)
 }
 
 /// A packet that waits in a queue comes out on any CPU at any time, so its candidate could be taken for another

@@ -19,5 +19,4 @@ mod verifier;
 mod vetting;
 mod vip;
 mod way;
-mod world;
 mod young;

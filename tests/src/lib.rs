@@ -10,12 +10,15 @@
 //! - [`traffic`]: what the `netfast-traffic` binary does, and its reports;
 //! - [`require`]: what a test needs of the machine;
 //! - [`seccomp`]: programs that find a kernel without some system call;
-//! - [`seeds`]: generated differential tests, the pure part.
+//! - [`seeds`]: generated differential tests, the pure part;
+//! - [`packet`], [`scene`]: packets, and the host that the rows of the packet ring and the fuzz targets play on;
+//! - [`corpus`]: what the fuzz targets have kept.
 //!
-//! Nothing here depends on netfast or aya: `cargo xtask setup` uses it before a BPF toolchain exists. Everything is
-//! removed when dropped, panics included; see [`leftovers`] for crashes.
+//! Nothing here depends on netfast or aya, only on netfast-common, which is plain Rust: `cargo xtask setup` uses it before
+//! a BPF toolchain exists. Everything is removed when dropped, panics included; see [`leftovers`] for crashes.
 
 pub mod cmd;
+pub mod corpus;
 pub mod dns;
 pub mod docker_host;
 pub mod leftovers;
@@ -25,6 +28,7 @@ pub mod netns;
 pub mod packet;
 pub mod programs;
 pub mod require;
+pub mod scene;
 pub mod seccomp;
 pub mod seeds;
 pub mod site;

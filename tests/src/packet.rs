@@ -5,6 +5,8 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
+pub mod odd;
+
 /// A MAC address.
 pub type Mac = [u8; 6];
 

@@ -15,7 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netfast_tests::{cmd, programs};
+use netfast_tests::{
+    cmd,
+    corpus::{self, Input},
+    programs,
+};
 
 use crate::{
     measure::table::Table,
@@ -35,9 +39,12 @@ pub struct Args {
     /// Put the smallest inputs that cover what was covered into tests/corpus, in place of what is there.
     #[arg(long)]
     keep: bool,
-    /// Run one input, and show what comes of it.
+    /// Run one input, and show what comes of it: a file's, or one that is kept, by its name or number.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["keep", "seconds"])]
     input: Option<PathBuf>,
+    /// Add a file to the target's corpus, under the file's name, so that it stays whatever it covers.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["keep", "seconds", "input"])]
+    add: Option<PathBuf>,
 }
 
 /// The targets, by name: those of `netfast_fuzz::TARGETS`.
@@ -56,8 +63,8 @@ const TARGETS: [&str; 11] = [
 ];
 /// The longest input.
 const MAX_LENGTH: u32 = 2048;
-/// Bytes that are kept of a target's corpus.
-const KEPT: u64 = 48 * 1024;
+/// Bytes that are kept of a target's corpus, besides inputs with a name.
+const KEPT: usize = 48 * 1024;
 /// LLVM's coverage for libFuzzer: counters of each edge, their places, and operands of comparisons.
 const COVERAGE: [&str; 6] = [
     "-Cpasses=sancov-module",
@@ -92,15 +99,19 @@ pub fn run(args: &Args) -> Result<()> {
             TARGETS.join(", ")
         );
     }
+    if let Some(input) = &args.add {
+        return add(one(&targets)?, input);
+    }
     setup::ensure(Scope::Build)?;
     if programs::find("c++").is_none() {
         return Err(Lacking::new("a C++ compiler, for libFuzzer: apt-get install g++").into());
     }
     let fuzzer = build()?;
     if let Some(input) = &args.input {
-        let [target] = targets[..] else {
-            bail!("--input is about one target: name it");
-        };
+        let target = one(&targets)?;
+        let (_, kept) = corpora(target)?;
+        let input = Some(kept.join(input)).filter(|kept| !input.exists() && kept.exists());
+        let input = input.as_ref().or(args.input.as_ref()).context("an input")?;
         return show(Command::new(&fuzzer).env(TARGET, target).arg(input));
     }
     let mut table = Table::default();
@@ -200,14 +211,50 @@ fn rustc(arguments: &[&str]) -> Result<String> {
         .to_owned())
 }
 
-/// Where inputs are collected, and where they are kept.
+/// The target that an input is for.
+fn one<'a>(targets: &[&'a str]) -> Result<&'a str> {
+    let [target] = targets else {
+        bail!("--input and --add are about one target: name it");
+    };
+    Ok(target)
+}
+
+/// Where inputs are collected, and where those that are kept are unpacked, anew each time.
 fn corpora(target: &str) -> Result<(PathBuf, PathBuf)> {
     let working = target_dir()?.join("fuzz/corpus").join(target);
-    let kept = root().join("tests/corpus").join(target);
-    for dir in [&working, &kept] {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(&working).with_context(|| format!("cannot make {}", working.display()))?;
+    let kept = emptied(target_dir()?.join("fuzz/kept").join(target))?;
+    for (name, input) in corpus::read(target)? {
+        let path = kept.join(name);
+        fs::write(&path, input.bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok((working, kept))
+}
+
+/// A directory with nothing in it.
+fn emptied(dir: PathBuf) -> Result<PathBuf> {
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Puts an input into a target's corpus by hand.
+fn add(target: &str, path: &Path) -> Result<()> {
+    let name = path
+        .file_name()
+        .context("a file has a name")?
+        .to_string_lossy()
+        .into_owned();
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut inputs: Vec<Input> = corpus::read(target)?.into_iter().map(|(_, input)| input).collect();
+    inputs.retain(|input| input.name.as_ref() != Some(&name));
+    inputs.push(Input {
+        name: Some(name),
+        bytes,
+    });
+    corpus::write(target, inputs)
 }
 
 fn fuzz(fuzzer: &Path, target: &str, seconds: u64) -> Result<Run> {
@@ -285,11 +332,7 @@ impl Run {
 /// The fewest and shortest inputs that cover what all of them cover, as many as there is room for.
 fn keep(fuzzer: &Path, target: &str) -> Result<()> {
     let (working, kept) = corpora(target)?;
-    let small = target_dir()?.join("fuzz/small").join(target);
-    if small.exists() {
-        fs::remove_dir_all(&small).with_context(|| format!("cannot empty {}", small.display()))?;
-    }
-    fs::create_dir_all(&small).with_context(|| format!("cannot make {}", small.display()))?;
+    let small = emptied(target_dir()?.join("fuzz/small").join(target))?;
     show(
         Command::new(fuzzer)
             .env(TARGET, target)
@@ -298,39 +341,53 @@ fn keep(fuzzer: &Path, target: &str) -> Result<()> {
             .args([&small, &working, &kept])
             .stderr(Stdio::null()),
     )?;
-    let mut inputs = Vec::new();
+    let mut found = Vec::new();
     for file in fs::read_dir(&small).with_context(|| format!("cannot list {}", small.display()))? {
         let path = file?.path();
-        inputs.push((fs::metadata(&path)?.len(), path));
+        found.push(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
     }
-    inputs.sort();
-    for file in fs::read_dir(&kept)? {
-        let path = file?.path();
-        // What was found once stays, whatever it covers, and so do whole messages as the kernel or an engine sends them.
-        let stays = path.file_name().is_some_and(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with("found-") || name.starts_with("seed-")
-        });
-        if !stays {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    let (mut count, mut bytes) = (0, 0);
-    for (length, path) in inputs {
-        if bytes + length > KEPT {
-            break;
-        }
-        (count, bytes) = (count + 1, bytes + length);
-        let name = path.file_name().context("a file has a name")?;
-        fs::copy(&path, kept.join(name)).with_context(|| format!("cannot copy {}", path.display()))?;
-    }
+    let inputs = corpus::read(target)?.into_iter().map(|(_, input)| input).collect();
+    let (count, bytes, inputs) = replaced(inputs, found);
+    corpus::write(target, inputs)?;
     eprintln!("{target}: {count} inputs kept, {bytes} bytes");
     Ok(())
+}
+
+/// A corpus after a merge: what has a name stays, and the rest is replaced by the shortest of what was found, as many as
+/// there is room for. How many those are, and of how many bytes, comes first.
+fn replaced(mut inputs: Vec<Input>, mut found: Vec<Vec<u8>>) -> (usize, usize, Vec<Input>) {
+    inputs.retain(|input| input.name.is_some());
+    found.retain(|bytes| inputs.iter().all(|input| input.bytes != *bytes));
+    found.sort_by_key(|bytes| (bytes.len(), bytes.clone()));
+    let (mut count, mut total) = (0, 0);
+    for bytes in found {
+        if total + bytes.len() > KEPT {
+            break;
+        }
+        (count, total) = (count + 1, total + bytes.len());
+        inputs.push(Input { name: None, bytes });
+    }
+    (count, total, inputs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_merge_leaves_what_has_a_name_and_replaces_the_rest_as_far_as_there_is_room() {
+        let named = Input {
+            name: Some("found-1".to_owned()),
+            bytes: vec![1; KEPT],
+        };
+        let covering = |bytes: Vec<u8>| Input { name: None, bytes };
+        let (count, bytes, inputs) = replaced(
+            vec![named.clone(), covering(vec![2])],
+            vec![vec![3; KEPT - 1], vec![4; 2], vec![1; KEPT], vec![5; 1]],
+        );
+        assert_eq!((count, bytes), (2, 3));
+        assert_eq!(inputs, [named, covering(vec![5]), covering(vec![4; 2])]);
+    }
 
     #[test]
     fn the_engines_words_are_understood() {

@@ -368,7 +368,8 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
             if is_live {
                 steps.push(Step::fast(
                     "now",
-                    "the kernel lets conversations through, and they are on the fast path",
+                    "the kernel passes the first packets of conversations on, and the others follow on the fast path (whoever judges \
+                     behind netfast's hooks still may drop them)",
                 ));
             } else if is_left {
                 steps.push(Step::decided("now", None, LEFT));

@@ -129,13 +129,20 @@ pub struct RuleFinding {
     pub text: String,
 }
 
+impl RuleFinding {
+    /// Where it is: nftables' rules by their handle (`nft -a list chain`), which is no place in the chain.
+    pub fn place(&self) -> String {
+        let what = match self.source {
+            RuleSource::Nft => "handle",
+            RuleSource::Legacy => "rule",
+        };
+        format!("{} {} {} {what} {}", self.family, self.table, self.chain, self.rule)
+    }
+}
+
 impl fmt::Display for RuleFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {} {} rule {}: {} ({})",
-            self.family, self.table, self.chain, self.rule, self.what, self.text
-        )
+        write!(f, "{}: {} ({})", self.place(), self.what, self.text)
     }
 }
 

@@ -8,10 +8,13 @@ use netfast_common::{
     reason::Count,
     trace::Filter,
 };
-use netfast_tests::packet::Packet;
+use netfast_tests::{
+    packet::Packet,
+    scene::{Dev, Way},
+};
 
 use crate::{
-    scene::{self, BRIDGE, DEVICES, Dev, Way},
+    scene::passes_bridge,
     script::{Edit, Event, Hook, Mangle, Odds, Script, Step, TraceFilter, Which, edited},
 };
 
@@ -50,7 +53,7 @@ pub struct Outcome {
     pub priority: u32,
 }
 
-/// Something that runs the programs on [`scene`]'s host.
+/// Something that runs the programs on the scene's host.
 pub trait Machine {
     /// Runs a program.
     fn run(&mut self, run: &Run) -> Outcome;
@@ -65,7 +68,7 @@ pub trait Machine {
     /// Time passes: all that is stored gets older.
     fn pass(&mut self, ns: u64);
     /// Changes the flow in use that packets of this way have, if there is one.
-    fn edit_flow(&mut self, way: &Way, protocol: u8, edit: fn(&mut Flow<Ip4>));
+    fn edit_flow(&mut self, way: &Way, edit: fn(&mut Flow<Ip4>));
     /// The kernel hands a packet to user space.
     fn queued(&mut self);
     /// Counts by reason.
@@ -89,7 +92,7 @@ pub struct Player<'a, M, W> {
     watch: &'a mut W,
     control: Control,
     is_traced: bool,
-    generations: [u32; DEVICES.len()],
+    generations: [u32; Dev::ALL.len()],
 }
 
 impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
@@ -102,16 +105,16 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
             ..Control::default()
         };
         machine.set_control(control, false);
-        for dev in 0..DEVICES.len() {
-            machine.set_device(dev, scene::device(dev));
-            machine.set_generation(scene::slot(dev), scene::generation(dev));
+        for dev in Dev::ALL {
+            machine.set_device(dev, dev.device());
+            machine.set_generation(dev.slot(), dev.generation());
         }
         Self {
             machine,
             watch,
             control,
             is_traced: false,
-            generations: std::array::from_fn(scene::generation),
+            generations: Dev::ALL.map(Dev::generation),
         }
     }
 
@@ -162,7 +165,7 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
         let run = Run {
             hook: entry(&way),
             dev: way.enters,
-            from: (!way.is_hosts).then_some(way.enters),
+            from: (!way.is_hosts()).then_some(way.enters),
             frame: packet.bytes(),
             odds,
             other_stack: false,
@@ -177,23 +180,23 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
         if !self.enter(which, &packet, odds) {
             return;
         }
-        let mut from = (!way.is_hosts).then_some(way.enters);
-        if way.passes_bridge() {
+        let mut from = (!way.is_hosts()).then_some(way.enters);
+        if passes_bridge(&way) {
             let run = Run {
                 hook: Hook::BridgeIn,
-                dev: BRIDGE,
-                from: Some(BRIDGE),
+                dev: Dev::Bridge,
+                from: Some(Dev::Bridge),
                 frame: packet.bytes(),
                 odds,
                 other_stack: false,
             };
             self.run(&run, Some((&way, &packet)));
-            from = Some(BRIDGE);
+            from = Some(Dev::Bridge);
         }
-        if way.routed && DEVICES[way.leaves].kind == Some(Kind::Endpoint) {
+        if way.routed && way.leaves.kind() == Some(Kind::Endpoint) {
             let run = Run {
                 hook: Hook::BridgeOut,
-                dev: BRIDGE,
+                dev: Dev::Bridge,
                 from,
                 frame: way.leaving(&packet).bytes(),
                 odds,
@@ -205,7 +208,11 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
         let mut run = Run {
             hook: exit(way.leaves),
             dev: way.leaves,
-            from: if way.leaves == BRIDGE { Some(BRIDGE) } else { from },
+            from: if way.leaves == Dev::Bridge {
+                Some(Dev::Bridge)
+            } else {
+                from
+            },
             frame: Vec::new(),
             odds,
             other_stack: false,
@@ -213,7 +220,7 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
         match mangle {
             Some(Mangle::Ttl(ttl)) => leaving.ttl = ttl,
             Some(Mangle::Tos(tos)) => leaving.tos = tos,
-            Some(Mangle::ToMac(place)) => leaving.to_mac = DEVICES[place.dev()].mac,
+            Some(Mangle::ToMac(place)) => leaving.to_mac = place.dev().mac(),
             Some(Mangle::Leaves(place)) => {
                 run.dev = place.dev();
                 run.hook = exit(run.dev);
@@ -237,7 +244,7 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
             Event::Epoch => self.control.epoch += 1,
             Event::Generation(place) => self.outdate(place.dev()),
             Event::Flags(place, flags) => {
-                let device = scene::device(place.dev()).map(|mut device| {
+                let device = place.dev().device().map(|mut device| {
                     // Ordinary flags changed in one or two bits, more often than any.
                     device.flags ^= flags & 0xf;
                     device
@@ -250,7 +257,7 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
                 self.outdate(place.dev());
             }
             Event::Back(place) => {
-                self.machine.set_device(place.dev(), scene::device(place.dev()));
+                self.machine.set_device(place.dev(), place.dev().device());
                 self.outdate(place.dev());
             }
             Event::Switches(switches) => {
@@ -263,8 +270,7 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
             Event::LearnAfter(count) => self.control.learn_after = u32::from(count) & 3,
             Event::Pause(ms) => self.machine.pass(u64::from(ms) * 1_000_000),
             Event::Torn(which) => {
-                let protocol = which.packet().protocol;
-                self.machine.edit_flow(&which.way(), protocol, |flow| flow.tag_end ^= 2);
+                self.machine.edit_flow(&which.way(), |flow| flow.tag_end ^= 2);
             }
             Event::Trace(filter) => {
                 self.is_traced = filter.is_some();
@@ -276,14 +282,15 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
 
     /// As the daemon does when something about a device changes.
     fn outdate(&mut self, dev: Dev) {
-        self.generations[dev] += 1000;
-        self.machine.set_generation(scene::slot(dev), self.generations[dev]);
+        let generation = &mut self.generations[dev as usize];
+        *generation += 1000;
+        self.machine.set_generation(dev.slot(), *generation);
     }
 }
 
 fn filter_of(filter: TraceFilter) -> Filter {
     let mut devices = [0; netfast_common::trace::DEVICES];
-    devices[0] = filter.device.map_or(0, |place| scene::slot(place.dev()).into());
+    devices[0] = filter.device.map_or(0, |place| place.dev().slot().into());
     Filter {
         devices,
         protocol: filter.protocol,
@@ -297,7 +304,7 @@ fn filter_of(filter: TraceFilter) -> Filter {
 
 /// The hook where packets of a way enter.
 fn entry(way: &Way) -> Hook {
-    match DEVICES[way.enters].kind {
+    match way.enters.kind() {
         Some(Kind::Endpoint) => Hook::EndpointIn,
         Some(Kind::Bridge) => Hook::BridgeOut,
         Some(Kind::Uplink) | None => Hook::UplinkIn,
@@ -311,14 +318,14 @@ fn at(hook: Hook, dev: Dev) -> Dev {
         Hook::BridgeIn | Hook::BridgeOut => Kind::Bridge,
         Hook::UplinkIn | Hook::UplinkOut => Kind::Uplink,
     };
-    let fitting = (0..DEVICES.len()).filter(|dev| DEVICES[*dev].kind == Some(kind));
+    let fitting = Dev::ALL.into_iter().filter(|dev| dev.kind() == Some(kind));
     let fitting: Vec<Dev> = fitting.collect();
-    fitting[dev % fitting.len()]
+    fitting[dev as usize % fitting.len()]
 }
 
 /// The hook where packets leave by a device.
 fn exit(dev: Dev) -> Hook {
-    match DEVICES[dev].kind {
+    match dev.kind() {
         Some(Kind::Endpoint) => Hook::EndpointOut,
         Some(Kind::Bridge) => Hook::BridgeIn,
         Some(Kind::Uplink) | None => Hook::UplinkOut,

@@ -1,12 +1,10 @@
 //! The BPF programs on a faked kernel, and what must hold of whatever they do.
 
-use std::net::Ipv4Addr;
-
 use netfast_common::{
     control::Control,
     device::{Device, DeviceKey, Traffic},
     flow::{Exit, Flow, FlowKey},
-    net::{Ip4, Port},
+    net::Ip4,
     reason::{Count, FAST, Reason, SLOTS},
     trace::{Filter, Traced, step},
 };
@@ -18,11 +16,13 @@ use netfast_ebpf::{
     packet::V4,
     state::maps,
 };
-use netfast_tests::packet::{Packet, check_checksums, difference};
+use netfast_tests::{
+    packet::{Packet, check_checksums, difference},
+    scene::{BRIDGE, Dev, HOST, Way},
+};
 
 use crate::{
     machine::{Machine, NEXT, Outcome, Player, Run, Watch},
-    scene::{BRIDGE_IP, DEVICES, Dev, HOST_IP, Way, slot},
     script::{Hook, Script},
 };
 
@@ -51,7 +51,7 @@ pub fn fuzz(bytes: &[u8]) {
 
 /// Plays a script on the faked kernel; returns what was counted.
 pub fn play(script: &Script) -> Vec<Count> {
-    let mut host = Host::new(std::array::from_fn(|dev| u32::from(slot(dev)) + 11));
+    let mut host = Host::new(Dev::ALL.map(|dev| u32::from(dev.slot()) + 11));
     let mut judge = Judge::default();
     Player::new(&mut host, &mut judge).play(script);
     host.counts()
@@ -68,10 +68,10 @@ const PROGRAM_STACK: u64 = 0x20_0000;
 
 /// What the host's routes call its own, broadcast addresses of its networks included.
 const LOCAL: [[u8; 4]; 6] = [
-    HOST_IP.octets(),
+    HOST.octets(),
     [192, 0, 2, 0],
     [192, 0, 2, 255],
-    BRIDGE_IP.octets(),
+    BRIDGE.octets(),
     [172, 17, 0, 0],
     [172, 17, 255, 255],
 ];
@@ -80,14 +80,14 @@ const LOCAL: [[u8; 4]; 6] = [
 pub struct Host {
     now: u64,
     /// The interfaces' numbers.
-    indexes: [u32; DEVICES.len()],
+    indexes: [u32; Dev::ALL.len()],
     /// What the last run did besides.
     sent: Option<Sent>,
 }
 
 impl Host {
     /// With empty maps, and interfaces of these numbers.
-    pub fn new(indexes: [u32; DEVICES.len()]) -> Self {
+    pub fn new(indexes: [u32; Dev::ALL.len()]) -> Self {
         fake::reset();
         fake::set_ns(BEGIN);
         Self {
@@ -98,7 +98,7 @@ impl Host {
     }
 
     fn ifindex(&self, dev: Dev) -> u32 {
-        self.indexes[dev]
+        self.indexes[dev as usize]
     }
 
     /// Places in the table of packets of unknown flows that were looked at.
@@ -182,7 +182,7 @@ impl Machine for Host {
 
     fn set_filter(&mut self, mut filter: Filter) {
         if filter.devices[0] != 0 {
-            filter.devices[0] = self.ifindex(filter.devices[0] as usize - 1);
+            filter.devices[0] = self.indexes[filter.devices[0] as usize - 1];
         }
         let place = maps::FILTER.get_ptr_mut(0).expect("an element");
         // SAFETY: as above.
@@ -210,8 +210,8 @@ impl Machine for Host {
         fake::set_ns(self.now);
     }
 
-    fn edit_flow(&mut self, way: &Way, protocol: u8, edit: fn(&mut Flow<Ip4>)) {
-        if let Some(place) = maps::FLOWS4.get_ptr_mut(key(way, protocol, self.ifindex(way.enters))) {
+    fn edit_flow(&mut self, way: &Way, edit: fn(&mut Flow<Ip4>)) {
+        if let Some(place) = maps::FLOWS4.get_ptr_mut(way.key_at(self.ifindex(way.enters))) {
             // SAFETY: as above.
             edit(unsafe { &mut *place });
         }
@@ -228,7 +228,7 @@ impl Machine for Host {
     }
 
     fn traffic(&mut self) -> Vec<Traffic> {
-        let slots = 0..=u32::from(slot(DEVICES.len() - 1));
+        let slots = 0..=u32::try_from(Dev::ALL.len()).expect("few");
         slots
             .map(|slot| *maps::TRAFFIC.get(slot).expect("an element"))
             .collect()
@@ -239,21 +239,6 @@ impl Machine for Host {
 pub fn grow_older(flow: &mut Flow<Ip4>, ns: u64) {
     for time in [&mut flow.learned_ns, &mut flow.used_ns, &mut flow.created_ns] {
         *time = time.wrapping_sub(ns);
-    }
-}
-
-/// The key of a way's ordinary packets.
-pub fn key(way: &Way, protocol: u8, ifindex: u32) -> FlowKey<Ip4> {
-    let ip = |address: Ipv4Addr| Ip4::from_bytes(address.octets());
-    FlowKey {
-        source: ip(way.before.source.0),
-        destination: ip(way.before.destination.0),
-        source_port: Port::new(way.before.source.1),
-        destination_port: Port::new(way.before.destination.1),
-        ifindex,
-        protocol,
-        origin: u8::from(way.is_hosts),
-        netns: 0,
     }
 }
 

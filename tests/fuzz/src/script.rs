@@ -4,9 +4,12 @@
 use std::iter;
 
 use arbitrary::{Arbitrary, Unstructured};
-use netfast_tests::packet::{Packet, TCP, flag};
+use netfast_tests::{
+    packet::{Packet, flag},
+    scene::{Dev, Way},
+};
 
-use crate::scene::{DEVICES, Dev, Way, talks};
+use crate::scene::talks;
 
 /// Steps that are played of a script.
 const MOST_STEPS: usize = 40;
@@ -97,7 +100,9 @@ impl Which {
     /// Its way.
     pub fn way(self) -> Way {
         let talks = talks();
-        talks[usize::from(self.talk) % talks.len()][usize::from(self.is_back)]
+        let (there, back) = talks[usize::from(self.talk) % talks.len()];
+        let way = if self.is_back { back } else { there };
+        if self.is_udp { way.udp() } else { way }
     }
 
     /// The other direction.
@@ -111,7 +116,7 @@ impl Which {
 
     /// An ordinary packet of it.
     pub fn packet(self) -> Packet {
-        self.way().packet(self.is_udp)
+        self.way().packet()
     }
 }
 
@@ -122,12 +127,12 @@ pub struct Place(u8);
 impl Place {
     /// An interface of the scene.
     pub fn of(dev: Dev) -> Self {
-        Self(u8::try_from(dev).expect("few"))
+        Self(dev as u8)
     }
 
     /// Which.
     pub fn dev(self) -> Dev {
-        usize::from(self.0) % DEVICES.len()
+        Dev::ALL[usize::from(self.0) % Dev::ALL.len()]
     }
 }
 
@@ -344,11 +349,11 @@ pub fn edited(mut packet: Packet, edits: &[Edit]) -> Packet {
             // Its payload would be its own header.
             Edit::Protocol(protocol) => packet.protocol = protocol,
             Edit::EtherType(ethertype) => packet.ethertype = ethertype,
-            Edit::FromMac(place) => packet.from_mac = DEVICES[place.dev()].mac,
-            Edit::ToMac(place) => packet.to_mac = DEVICES[place.dev()].mac,
+            Edit::FromMac(place) => packet.from_mac = place.dev().mac(),
+            Edit::ToMac(place) => packet.to_mac = place.dev().mac(),
             Edit::Group(true) => packet.to_mac[0] |= 1,
             Edit::Group(false) => packet.from_mac[0] |= 1,
-            Edit::Source(place) => packet.source.0 = DEVICES[place.dev()].address,
+            Edit::Source(place) => packet.source.0 = place.dev().address(),
             Edit::AnySource(address) => packet.source.0 = address.into(),
             Edit::AnyDestination(address) => packet.destination.0 = address.into(),
             Edit::Port(port) => packet.source.1 = port,
@@ -360,9 +365,4 @@ pub fn edited(mut packet: Packet, edits: &[Edit]) -> Packet {
 
 fn payload(length: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(length).collect()
-}
-
-/// Whether a packet's transport has ports where they are looked for.
-pub fn has_ports(packet: &Packet) -> bool {
-    packet.protocol == TCP || packet.protocol == netfast_tests::packet::UDP
 }

@@ -8,7 +8,7 @@ use crate::{dns, programs, vip};
 
 /// Something to be fuzzed.
 pub struct Target {
-    /// Its name, and that of its directory in tests/corpus.
+    /// Its name, and that of its file in tests/corpus.
     pub name: &'static str,
     /// Takes an input; panics if it finds something.
     pub run: fn(&[u8]),
@@ -70,26 +70,22 @@ fn text(bytes: &[u8], read: impl Fn(&str)) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use netfast_tests::corpus;
 
     use super::*;
 
     /// What the fuzzer found once is found no more, and what it kept still covers its ground.
     #[test]
     fn the_kept_corpus_passes() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
         for target in &TARGETS {
-            let dir = corpus.join(target.name);
-            let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-            let mut count = 0;
-            for file in files {
-                let path = file.expect("a file").path();
+            let kept = corpus::read(target.name).expect("the target has a corpus");
+            assert!(!kept.is_empty(), "no input of {}", target.name);
+            for (name, input) in &kept {
                 // Told if the target panics.
-                println!("{}", path.display());
-                (target.run)(&fs::read(&path).expect("it can be read"));
-                count += 1;
+                println!("cargo xtask fuzz {} --input {name}", target.name);
+                (target.run)(&input.bytes);
             }
-            assert!(count > 0, "no input of {}", target.name);
+            println!("{}: {} inputs", target.name, kept.len());
         }
     }
 }

@@ -16,12 +16,9 @@ use netfast_ebpf::{
     lb,
     state::maps,
 };
-use netfast_tests::packet::Mac;
+use netfast_tests::{packet::Mac, scene::Dev};
 
-use crate::{
-    programs::BPF_F_INGRESS,
-    scene::{self, BRIDGE, DEVICES, Dev},
-};
+use crate::programs::BPF_F_INGRESS;
 
 mod judge;
 pub mod script;
@@ -68,18 +65,18 @@ const BEGIN: u64 = 1 << 50;
 pub struct Host {
     now: u64,
     /// The interfaces' numbers.
-    indexes: [u32; DEVICES.len()],
+    indexes: [u32; Dev::ALL.len()],
 }
 
 impl Host {
     /// With empty maps.
     #[expect(clippy::new_without_default, reason = "it empties the thread's maps")]
     pub fn new() -> Self {
-        Self::with(std::array::from_fn(|dev| u32::from(scene::slot(dev)) + 11))
+        Self::with(Dev::ALL.map(|dev| u32::from(dev.slot()) + 11))
     }
 
     /// The same, with interfaces of these numbers.
-    pub fn with(indexes: [u32; DEVICES.len()]) -> Self {
+    pub fn with(indexes: [u32; Dev::ALL.len()]) -> Self {
         fake::reset();
         fake::set_ns(BEGIN);
         Self { now: BEGIN, indexes }
@@ -117,11 +114,11 @@ macro_rules! set {
 
 impl Machine for Host {
     fn ifindex(&self, dev: Dev) -> u32 {
-        self.indexes[dev]
+        self.indexes[dev as usize]
     }
 
     fn set_device(&mut self, dev: Dev, device: Option<Device>) {
-        set!(DEVICES, DeviceKey::served(self.indexes[dev]), device);
+        set!(DEVICES, DeviceKey::served(self.indexes[dev as usize]), device);
     }
 
     fn set_service(&mut self, vip: Ip4, service: Option<Service>) {
@@ -155,15 +152,15 @@ impl Machine for Host {
             skb = skb.with_linear(odds.linear.into());
             (skb.no_memory, skb.vlan, skb.partial) = (odds.no_memory, odds.vlan, odds.partial);
         }
-        skb.ifindex = self.indexes[dev];
-        skb.received_by = self.indexes[dev];
+        skb.ifindex = self.indexes[dev as usize];
+        skb.received_by = self.indexes[dev as usize];
         let verdict = match hook {
             Hook::In => lb::from_client(&skb),
             Hook::Out => lb::to_client(&skb),
         };
         assert_eq!(skb.sent.get().is_some(), verdict == TC_ACT_REDIRECT);
         // In again as the client's own, back to who sent it, or into the container that did.
-        let (index, again) = (self.indexes[dev], BPF_F_INGRESS);
+        let (index, again) = (self.indexes[dev as usize], BPF_F_INGRESS);
         let ways: &[Sent] = match hook {
             Hook::In => &[Sent::To(index, again), Sent::To(index, 0), Sent::ToPeer(index)],
             Hook::Out => &[Sent::To(index, again)],
@@ -266,7 +263,7 @@ fn ip(address: Ipv4Addr) -> Ip4 {
 impl<M: Machine> Player<'_, M> {
     /// Devices that are known, and members of the first service.
     fn begin(&mut self) {
-        for dev in 0..DEVICES.len() {
+        for dev in Dev::ALL {
             self.set_device(dev, true);
         }
         self.members(0, &[2, 3, 0], false);
@@ -274,10 +271,10 @@ impl<M: Machine> Player<'_, M> {
     }
 
     fn set_device(&mut self, dev: Dev, is_known: bool) {
-        let device = scene::device(dev).filter(|_| is_known).map(|mut device| {
-            if dev < script::CLIENTS {
-                // The last of them is on another bridge.
-                device.bridge = self.machine.ifindex(BRIDGE) + u32::from(dev + 1 == script::CLIENTS);
+        let device = dev.device().filter(|_| is_known).map(|mut device| {
+            if script::CLIENTS.contains(&dev) {
+                // C is on another bridge.
+                device.bridge = self.machine.ifindex(Dev::Bridge) + u32::from(dev == Dev::C);
             }
             device
         });
@@ -291,9 +288,7 @@ impl<M: Machine> Player<'_, M> {
                 let between = self.judge.between(answer.which)?;
                 Some(self.pass(Hook::Out, between.who, &answer.frame(&between), answer.odds))
             }
-            Step::Frame(hook, who, frame, odds) => {
-                Some(self.pass(*hook, usize::from(*who) % script::CLIENTS, frame, *odds))
-            }
+            Step::Frame(hook, who, frame, odds) => Some(self.pass(*hook, script::client(*who), frame, *odds)),
             Step::Daemon(event) => {
                 self.event(event);
                 None
@@ -346,7 +341,7 @@ impl<M: Machine> Player<'_, M> {
         }
         let now = Service {
             id,
-            bridge: self.machine.ifindex(BRIDGE),
+            bridge: self.machine.ifindex(Dev::Bridge),
             version,
             slots: members.len().try_into().expect("few"),
             flags: if by_affinity { Service::AFFINITY } else { 0 },
@@ -399,7 +394,7 @@ impl<M: Machine> Player<'_, M> {
                 self.now += ns;
                 self.machine.pass(ns);
             }
-            Event::Device(who, is_known) => self.set_device(usize::from(*who) % script::CLIENTS, *is_known),
+            Event::Device(who, is_known) => self.set_device(script::client(*who), *is_known),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use etherparse::{Ipv4HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
+use netfast_tests::packet::internet_checksum;
 
 use super::wire::{DF, FIRST_ID, ICMP, MF, TCP, UDP, pseudo_header};
 
@@ -262,14 +263,5 @@ fn is_sum_right(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, bytes: &[
 
 /// The Internet checksum's sum (RFC 1071) over parts of even length, the last of any.
 pub fn sum(parts: &[&[u8]]) -> u16 {
-    let mut total = 0_u64;
-    for part in parts {
-        for pair in part.chunks(2) {
-            total += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-        }
-    }
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    u16::try_from(total).expect("folded")
+    !internet_checksum(parts)
 }

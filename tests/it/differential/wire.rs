@@ -1,25 +1,21 @@
 //! Packets of a script's making, odd ones included: fields to bytes. The bytes are what is said, so a packet can be
 //! wrong in any way that a case needs.
+//!
+//! They are not those of [`netfast_tests::packet`], whose protocol says what follows the IP header: here the transport
+//! part is of its own kind, so that it can contradict the protocol's number, be a piece of a packet, or be an ICMP
+//! message; and MAC addresses are filled in by who sends it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+pub use netfast_tests::packet::{
+    DF, MF, TCP, UDP,
+    flag::{ACK, FIN, PSH, RST, SYN},
+};
+
 use super::describe::sum;
 
-/// IANA protocol numbers.
+/// IANA protocol number.
 pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-
-/// TCP flags.
-pub const FIN: u8 = 0x01;
-pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
-pub const PSH: u8 = 0x08;
-pub const ACK: u8 = 0x10;
-
-/// "Don't fragment" and "more fragments" in the word of IPv4's flags and offset.
-pub const DF: u16 = 0x4000;
-pub const MF: u16 = 0x2000;
 
 /// Scripts number their packets from here on, so that the numbers that the kernel chooses can be told apart.
 pub const FIRST_ID: u16 = 0x4e00;

@@ -10,7 +10,6 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray},
     programs::SchedClassifier,
 };
-use etherparse::PacketBuilder;
 use netfast::apply::OBJECT;
 use netfast_common::{
     abi::{map, program},
@@ -18,8 +17,8 @@ use netfast_common::{
     net::Ip4,
 };
 use netfast_tests::{
-    dns::{self, Answer, Question},
-    packet::check_checksums,
+    dns::{self, Answer, Question, RESOLVER},
+    packet::{Packet, check_checksums, flag},
     require::{Need, needs},
 };
 
@@ -165,17 +164,14 @@ fn members(count: u8) -> Vec<Ipv4Addr> {
 
 /// A datagram or a segment of the resolver.
 fn frame(message: &[u8], tcp: bool) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2([0; 6], [0; 6]).ipv4([127, 0, 0, 11], [127, 0, 0, 1], 64);
-    let mut bytes = Vec::new();
-    if tcp {
+    let (resolver, client) = ((*RESOLVER.ip(), RESOLVER.port()), (Ipv4Addr::LOCALHOST, 4000));
+    let packet = if tcp {
         let length = u16::try_from(message.len()).expect("short");
-        let payload = [&length.to_be_bytes()[..], message].concat();
-        builder.tcp(53, 4000, 1, 512).ack(2).psh().write(&mut bytes, &payload)
+        Packet::tcp(resolver, client).with(|packet| packet.payload = [&length.to_be_bytes()[..], message].concat())
     } else {
-        builder.udp(53, 4000).write(&mut bytes, message)
-    }
-    .expect("a vector takes all");
-    bytes
+        Packet::udp(resolver, client).with(|packet| packet.payload = message.to_vec())
+    };
+    packet.bytes()
 }
 
 fn message_in(frame: &[u8], tcp: bool) -> Answer {
@@ -321,18 +317,15 @@ fn left_alone() -> Vec<(&'static str, Vec<u8>, Option<Verdict>)> {
     other_sender[14 + 15] = 12;
     let mut other_port = frame(&good, false);
     other_port[14 + 20 + 1] = 54;
-    let mut bare = Vec::new();
-    let builder = PacketBuilder::ethernet2([0; 6], [0; 6]).ipv4([127, 0, 0, 11], [127, 0, 0, 1], 64);
-    builder
-        .tcp(53, 4000, 1, 512)
-        .ack(2)
-        .write(&mut bare, &[])
-        .expect("a vector takes all");
+    let bare = Packet::tcp((*RESOLVER.ip(), RESOLVER.port()), (Ipv4Addr::LOCALHOST, 4000)).with(|packet| {
+        packet.flags = flag::ACK;
+        packet.payload.clear();
+    });
     let mut long = good.clone();
     long.resize(MESSAGE as usize, 0);
     vec![
         ("not from the resolver", other_sender, None),
-        ("a bare acknowledgement", bare, None),
+        ("a bare acknowledgement", bare.bytes(), None),
         ("from another port", other_port, Some(Verdict::NotMessage)),
         ("a query", edit(2, &[1]), Some(Verdict::NotAnswer)),
         ("no such name", edit(3, &[0x83]), Some(Verdict::Refused)),

@@ -11,9 +11,9 @@ use netfast_common::{
 use super::{
     harness::{Lab, now_ns},
     state::{self, NOW, State},
-    way::Way,
-    world::Dev,
+    way::InLab as _,
 };
+use netfast_tests::scene::{Dev, Way};
 
 /// Which flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! What is written down when a flow is learned, besides what was rewritten; and TCP packets not worth it.
 
 use netfast_common::reason::Reason;
+use netfast_tests::scene::{Dev, bridged};
 
 use super::{
     change::{Given, In, control, in_use, stored, waiting},
     harness::EPOCH,
     learning::{learned, learns, masquerade},
     row::{Row, check, enters, leaves, row},
-    world::{Dev, bridged},
 };
 
 /// What is written down of the conditions, besides what was rewritten.

@@ -25,6 +25,7 @@ use netfast_ebpf::state::candidate::Candidate;
 use netfast_tests::{
     netns::NetNs,
     require::{Need, needs},
+    scene::{BRIDGE, Dev, HOST},
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -32,8 +33,6 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
-
-use super::world::{BRIDGE, Dev, HOST};
 
 /// The epoch before a row changes it.
 pub const EPOCH: u32 = 7;

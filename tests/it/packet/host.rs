@@ -1,12 +1,14 @@
 //! The host's own stack: what it sends into a bridge, and what a bridge hands to it.
 
 use netfast_common::{device::Device, flow::Exit, reason::Reason};
-use netfast_tests::packet::Packet;
+use netfast_tests::{
+    packet::Packet,
+    scene::{Dev, HOST, bridged, host_to_container, masquerade, published},
+};
 
 use super::{
     change::{Given, In, changed, device, in_use, in_use_but, stored, waiting},
     row::{Row, Step, check, enters, leaves, passes_into_bridge, passes_to_host, row},
-    world::{Dev, HOST, bridged, host_to_container, masquerade, published},
 };
 
 /// A packet of a container to the host, at the bridge device.

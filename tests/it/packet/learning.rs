@@ -9,23 +9,24 @@ use netfast_common::{
     net::Ip4,
     reason::Reason,
 };
-use netfast_tests::packet::{MF, Packet, UDP};
+use netfast_tests::{
+    packet::{MF, Packet, UDP},
+    scene::{self, Dev, Look, Pair, Way, bridged, host_to_container},
+};
 
 use super::{
     change::{Given, In, device, in_use, stored},
     row::{Row, Step, check, enters, leaves, row},
-    way::{Look, Way},
-    world::{self, Dev, Pair, bridged, host_to_container},
 };
 
 const MS: u64 = 1_000_000;
 
 pub(super) fn masquerade() -> Pair {
-    world::direct(world::masquerade())
+    scene::direct(scene::masquerade())
 }
 
 fn published() -> Pair {
-    world::direct(world::published())
+    scene::direct(scene::published())
 }
 
 type Edit = fn(&mut Packet);

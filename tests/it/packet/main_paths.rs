@@ -1,13 +1,14 @@
 //! Whole conversations: learned in both directions, then used in both, on every path that netfast serves.
 
 use netfast_common::reason::Reason;
-use netfast_tests::packet::Packet;
+use netfast_tests::{
+    packet::Packet,
+    scene::{Dev, Pair, Way, between_bridges, bridged, hairpin, masquerade, published},
+};
 
 use super::{
     change::{Change, In, stored},
     row::{Row, Step, check, enters, leaves, passes_into_bridge, passes_to_host, row},
-    way::Way,
-    world::{Dev, Pair, between_bridges, bridged, hairpin, masquerade, published},
 };
 
 /// A packet the slow way through the kernel: where it enters, the bridge hooks that it meets, and what becomes of it.
@@ -62,7 +63,7 @@ pub(super) fn rows() -> Vec<Row> {
         ("on one bridge", bridged()),
         ("masqueraded", masquerade()),
         ("to a published port", published()),
-        ("to a published port by the host's address", hairpin()),
+        ("to a published port by the host's address", hairpin(40000, 8080)),
         ("routed between bridges", between_bridges()),
     ] {
         rows.push(conversation(&format!("TCP {name}"), &pair));

@@ -6,23 +6,22 @@ use netfast_common::{
     net::{Ip4, MacPair, Port},
     reason::Reason,
 };
+use netfast_tests::scene::{self, Dev, Pair, Way, bridged, host_to_container};
 
 use super::{
     change::{Change, Given, In, changed, control, in_use, in_use_but, stored, waiting},
     harness::EPOCH,
     row::{Row, Step, check, enters, leaves, row},
-    way::Way,
-    world::{self, Dev, Pair, bridged, host_to_container},
 };
 
 const MS: u64 = 1_000_000;
 
 fn masquerade() -> Pair {
-    world::direct(world::masquerade())
+    scene::direct(scene::masquerade())
 }
 
 fn published() -> Pair {
-    world::direct(world::published())
+    scene::direct(scene::published())
 }
 
 type Edit = fn(&mut Flow<Ip4>);

@@ -12,14 +12,15 @@ use netfast_common::{
     net::Ip4,
     reason::{FAST, Reason},
 };
-use netfast_tests::packet::{self, Packet};
+use netfast_tests::{
+    packet::{self, Packet},
+    scene::{Dev, Way},
+};
 
 use super::{
     change::{Change, Given, In, changed, stored},
     harness::{Context, Hook, Lab, Outcome, now_ns},
     state::{DUE, NOW, State},
-    way::Way,
-    world::Dev,
 };
 
 /// `TCX_NEXT`: the next program, then the stack.

@@ -6,13 +6,12 @@ use netfast_common::{
     reason::{FAST, Reason},
     trace::{CAPTURE, Filter, RING_BYTES, Tally, Traced, step},
 };
+use netfast_tests::scene::{Dev, Way, masquerade};
 use zerocopy::FromBytes as _;
 
 use super::{
     change::{control, in_use},
     harness::{Context, Hook, Lab, now_ns},
-    way::Way,
-    world::{Dev, masquerade},
 };
 
 /// A lease that does not end, and flows that need not ask.

@@ -4,7 +4,7 @@
 //! The scripts are those that the fuzzer has kept (tests/corpus), and some made from seeds; `cargo xtask test
 //! packet --cases N` plays more. [`dns`] and [`vip`] do the same with the programs of aliases.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, ops::Range, path::Path};
+use std::{collections::BTreeMap, env, fmt::Write as _, ops::Range};
 
 use netfast_common::{
     control::Control,
@@ -18,15 +18,18 @@ use netfast_ebpf::ctx::fake;
 use netfast_fuzz::{
     machine::{Machine, Outcome, Player, Run, Watch},
     programs::{self, Host},
-    scene::{DEVICES, Dev, Way, slot},
     script::{Hook as Place, Script},
 };
-use netfast_tests::{packet::difference, seeds::rng::Rng};
+use netfast_tests::{
+    corpus,
+    packet::difference,
+    scene::{Dev, Way},
+    seeds::rng::Rng,
+};
 
 use super::{
     harness::{Context, Hook, Lab, Table, now_ns},
     state::{self, NOW},
-    world,
 };
 
 mod dns;
@@ -51,11 +54,6 @@ struct Twins<'a> {
     runs: u64,
 }
 
-/// The scene's device as the packet tests' host has it.
-fn dev(dev: Dev) -> world::Dev {
-    world::Dev::ALL[dev]
-}
-
 fn hook(place: Place) -> Hook {
     match place {
         Place::EndpointIn => Hook::EndpointIn,
@@ -73,8 +71,8 @@ impl Machine for Twins<'_> {
         let context = Context {
             mark: run.odds.mark(),
             priority: run.odds.priority(),
-            ingress_ifindex: run.from.map_or(0, |from| self.lab.ifindex(dev(from))),
-            ifindex: self.lab.ifindex(dev(run.dev)),
+            ingress_ifindex: run.from.map_or(0, |from| self.lab.ifindex(from)),
+            ifindex: self.lab.ifindex(run.dev),
             gso_size: run.odds.gso(),
         };
         self.host.set_now(now_ns());
@@ -115,7 +113,7 @@ impl Machine for Twins<'_> {
 
     fn set_device(&mut self, which: Dev, device: Option<Device>) {
         self.host.set_device(which, device);
-        let index = self.lab.ifindex(dev(which));
+        let index = self.lab.ifindex(which);
         match device {
             Some(device) => self
                 .lab
@@ -152,9 +150,9 @@ impl Machine for Twins<'_> {
         });
     }
 
-    fn edit_flow(&mut self, way: &Way, protocol: u8, edit: fn(&mut Flow<Ip4>)) {
-        self.host.edit_flow(way, protocol, edit);
-        let key = programs::key(way, protocol, self.lab.ifindex(dev(way.enters)));
+    fn edit_flow(&mut self, way: &Way, edit: fn(&mut Flow<Ip4>)) {
+        self.host.edit_flow(way, edit);
+        let key = way.key_at(self.lab.ifindex(way.enters));
         if let Ok(mut flow) = self.lab.flows.get(&key, 0) {
             edit(&mut flow);
             self.lab.flows.insert(key, flow, 0).expect("it is there");
@@ -190,7 +188,7 @@ impl Twins<'_> {
                 let _ = writeln!(text, "{name}: {host:#?} on the host, {kernel:#?} on the kernel");
             }
         }
-        let slots = DEVICES.len();
+        let slots = Dev::ALL.len();
         let [host, kernel] = [self.host.traffic(), self.lab.traffic_of_slots()];
         for slot in 0..=slots {
             if host[slot] != kernel[slot] {
@@ -255,7 +253,7 @@ fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
     for attempt in 0..ATTEMPTS {
         lab.reset();
         lab.reset_counts();
-        let indexes = std::array::from_fn(|number| lab.ifindex(dev(number)));
+        let indexes = Dev::ALL.map(|dev| lab.ifindex(dev));
         let mut twins = Twins {
             lab,
             host: Host::new(indexes),
@@ -295,23 +293,17 @@ fn bytes_of_seed(seed: u64) -> Vec<u8> {
 
 /// What the fuzzer has kept of a target.
 fn kept_bytes(target: &str) -> Vec<(String, Vec<u8>)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-    let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let read = files.map(|file| {
-        let path = file.expect("a file").path();
-        (path.display().to_string(), fs::read(&path).expect("it can be read"))
-    });
-    read.collect()
+    let kept = corpus::read(target).expect("the corpus");
+    assert!(!kept.is_empty(), "no input of {target}");
+    kept.into_iter()
+        .map(|(name, input)| (format!("{target} {name}"), input.bytes))
+        .collect()
 }
 
 #[test]
 fn the_kernel_and_the_host_build_agree() {
     let of_seeds = seeds(CASES).map(|seed| (format!("seed {seed}"), bytes_of_seed(seed)));
     Lab::run(|lab| {
-        assert!(
-            DEVICES.len() == world::Dev::ALL.len()
-                && (0..DEVICES.len()).all(|number| slot(number) == dev(number).slot())
-        );
         let (mut scripts, mut runs, mut failures) = (0, 0, Vec::new());
         for (name, bytes) in kept_bytes("programs").into_iter().chain(of_seeds) {
             let script = Script::of(&bytes).for_kernel();

@@ -1,14 +1,15 @@
 //! Flows in use: what keeps a packet from them, and what becomes of one that takes them.
 
 use netfast_common::{device::Device, flow::Exit, reason::Reason};
-use netfast_tests::packet::{Packet, check_checksums, flag};
+use netfast_tests::{
+    packet::{Packet, check_checksums, flag},
+    scene::{Dev, Way, bridged, hairpin, host_to_container, masquerade, published},
+};
 
 use super::{
     change::{Change, Given, In, changed, control, device, in_use, in_use_but},
     harness::EPOCH,
     row::{Row, check, enters, row},
-    way::Way,
-    world::{Dev, bridged, hairpin, host_to_container, masquerade, published},
 };
 
 const MS: u64 = 1_000_000;
@@ -287,7 +288,7 @@ fn all_sorts() -> Vec<Row> {
         ("bridged", bridged()),
         ("masqueraded", masquerade()),
         ("published", published()),
-        ("hairpin", hairpin()),
+        ("hairpin", hairpin(40000, 8080)),
     ] {
         for way in [there, back, there.udp(), back.udp()] {
             for _ in 0..6 {

@@ -7,14 +7,14 @@ use netfast_common::{
     reason::Reason,
     vet::{Answer, Request},
 };
+use netfast_tests::scene::{self, Pair, Way, bridged};
 
 use super::{
     change::{Change, Given, In, changed, control, in_use_but, stored, waiting},
     harness::{Context, Hook, Lab},
     row::{Row, Step, check, enters, leaves, row},
     state::NOW,
-    way::Way,
-    world::{self, Pair, bridged},
+    way::InLab as _,
 };
 
 /// When a flow's question was asked, in rows where that is long ago.
@@ -22,7 +22,7 @@ const ASKED: u64 = 5_000;
 const SECOND: u64 = 1_000_000_000;
 
 fn masquerade() -> Pair {
-    world::direct(world::masquerade())
+    scene::direct(scene::masquerade())
 }
 
 /// As the daemon sets it.

@@ -9,12 +9,12 @@ use netfast_common::{
     net::Ip4,
     vip::{Backend, Given, Member, Service, SlotKey, Verdict},
 };
-use netfast_tests::packet::{Mac, Packet, TCP, UDP, check_checksums, flag};
-
-use super::{
-    harness::{Context, Hook, Lab, Outcome},
-    world::{BRIDGE_MAC, Dev},
+use netfast_tests::{
+    packet::{Mac, Packet, TCP, UDP, check_checksums, flag},
+    scene::{BRIDGE_MAC, Dev},
 };
+
+use super::harness::{Context, Hook, Lab, Outcome};
 
 mod icmp;
 mod idle;

@@ -1,15 +1,16 @@
 //! The first packets of a flow, which are only counted.
 
 use netfast_common::reason::Reason;
-use netfast_tests::packet::flag;
+use netfast_tests::{
+    packet::flag,
+    scene::{Way, bridged},
+};
 
 use super::{
     change::{Given, control, in_use_but},
     harness::EPOCH,
     learning::masquerade,
     row::{Row, Step, check, enters, leaves, row},
-    way::Way,
-    world::bridged,
 };
 
 const LEARN_AFTER: u32 = 3;

@@ -76,7 +76,10 @@ pub fn host(sysctls: &Sysctls, allow_accounting: bool) -> Vec<Line> {
                     Area::Host,
                     Level::Note,
                     name,
-                    format!("{seconds} s: UDP flows may be forgotten between packets"),
+                    format!(
+                        "{seconds} s: UDP conversations are soon forgotten, and flows on the fast path ask the kernel every \
+                         third of that"
+                    ),
                 )
                 .remedy(format!("sysctl -w net.netfilter.{name}=30")),
             );

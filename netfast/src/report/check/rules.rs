@@ -56,10 +56,7 @@ fn finding(finding: &RuleFinding) -> Line {
         (None, Some(oif)) => format!(", to {oif}"),
         (Some(iif), Some(oif)) => format!(", from {iif} to {oif}"),
     };
-    let place = format!(
-        "{} {} {} rule {}",
-        finding.family, finding.table, finding.chain, finding.rule
-    );
+    let place = finding.place();
     Line::new(
         Area::Rules,
         level,

@@ -1,12 +1,14 @@
 //! Every odd packet, one at a time.
 
+use netfast_tests::packet::odd;
+
 use super::*;
 use crate::{
     scene::talks,
     script::{Edit, Mangle, Odds, Place, Step, Which},
 };
 
-/// Each way of being odd, with values at its edges.
+/// Each edit that a script can have, with values at its edges; see [`odd`] for why this is another list.
 fn edits() -> Vec<Edit> {
     let mut edits = Vec::new();
     edits.extend([0, 1, 2, 63, 255].map(Edit::Ttl));
@@ -25,7 +27,7 @@ fn edits() -> Vec<Edit> {
     edits.extend([0, 1, 6, 17, 47, 132].map(Edit::Protocol));
     edits.extend([0x0806, 0x8100, 0x86dd, 60].map(Edit::EtherType));
     edits.extend([true, false].map(Edit::Group));
-    for place in (0..DEVICES.len()).map(Place::of) {
+    for place in Dev::ALL.map(Place::of) {
         edits.extend([Edit::FromMac(place), Edit::ToMac(place), Edit::Source(place)]);
     }
     edits.extend([[0; 4], [255; 4], [224, 0, 0, 1], [127, 0, 0, 1]].map(Edit::AnySource));
@@ -51,7 +53,7 @@ fn mangles() -> Vec<Mangle> {
     mangles.extend([0, 1, 62, 63, 64, 65].map(Mangle::Ttl));
     mangles.extend([1, 0xb8].map(Mangle::Tos));
     mangles.extend((12..60).step_by(3).map(|place| Mangle::Byte(place, 0x5a)));
-    for place in (0..DEVICES.len()).map(Place::of) {
+    for place in Dev::ALL.map(Place::of) {
         mangles.extend([Mangle::Leaves(place), Mangle::ToMac(place)]);
     }
     mangles
@@ -87,5 +89,32 @@ fn mangled_packets() {
             let steps = vec![mangled(which), mangled(which.turned()), Step::Talk(which, 0)];
             play(&Script { steps });
         }
+    }
+}
+
+/// What the packet ring sends on the real kernel has the same reasons here.
+#[test]
+fn the_table_of_odd_packets() {
+    let (tcp, udp) = (Which::new(0, false, false), Which::new(0, true, false));
+    let of = |which: Which, rows: &'static [odd::Row]| {
+        rows.iter()
+            .map(move |(what, reason, change)| (which, *what, *reason, which.packet().with(change)))
+    };
+    let ends = odd::ENDS.iter().map(|(what, reason, flags)| {
+        let packet = tcp.packet().with(|packet| packet.flags = *flags);
+        (tcp, *what, *reason, packet)
+    });
+    for (which, what, reason, packet) in of(tcp, odd::TCP).chain(of(udp, odd::UDP)).chain(ends) {
+        let from = Place::of(which.way().enters);
+        let odd = Step::Frame(Hook::EndpointIn, from, from, packet.bytes(), Odds::default());
+        let before = play(&Script {
+            steps: vec![Step::Talk(which, 1)],
+        });
+        assert!(before[FAST as usize].packets > 0, "a flow is in use");
+        let after = play(&Script {
+            steps: vec![Step::Talk(which, 1), odd],
+        });
+        let place = reason.number() as usize;
+        assert_eq!(after[place].packets, before[place].packets + 1, "{what}: {reason:?}");
     }
 }

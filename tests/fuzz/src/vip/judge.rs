@@ -10,10 +10,10 @@ use netfast_ebpf::{ctx::fake::FakeSkb, packet::icmp};
 use netfast_tests::packet::{TCP, UDP, difference};
 
 use super::{
-    Machine, Services,
+    Dev, Machine, Services,
     script::{Between, Hook, ICMP, Odds, VIPS, member},
 };
-use crate::{machine::NEXT, scene::Dev};
+use crate::machine::NEXT;
 
 mod frame;
 

@@ -4,12 +4,12 @@
 use std::net::Ipv4Addr;
 
 use arbitrary::Arbitrary;
-use netfast_tests::packet::{Mac, Packet, TCP, UDP, flag, internet_checksum};
-
-use crate::{
-    scene::{DEVICES, Dev},
-    script::{Edit, HostOdds, edited, steps},
+use netfast_tests::{
+    packet::{Mac, Packet, TCP, UDP, flag, internet_checksum},
+    scene::{BRIDGE_MAC, Dev},
 };
+
+use crate::script::{Edit, HostOdds, edited, steps};
 
 /// Steps that are played of a script.
 const MOST_STEPS: usize = 48;
@@ -22,10 +22,13 @@ pub const ICMP: u8 = 1;
 pub const VIPS: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 0, 2), Ipv4Addr::new(198, 18, 0, 3)];
 /// Members that there may be; the first two are clients as well.
 pub const MEMBERS: u8 = 5;
-/// Clients: the last is on another bridge.
-pub const CLIENTS: usize = 3;
-/// Who routes.
-const BRIDGE_MAC: Mac = DEVICES[crate::scene::BRIDGE].mac;
+/// Clients: C is on another bridge.
+pub const CLIENTS: [Dev; 3] = [Dev::A, Dev::B, Dev::C];
+
+/// A client by its number.
+pub fn client(number: u8) -> Dev {
+    CLIENTS[usize::from(number) % CLIENTS.len()]
+}
 
 /// A member's addresses.
 pub fn member(number: u8) -> (Ipv4Addr, Mac) {
@@ -206,7 +209,7 @@ impl Between {
         } else {
             Packet::udp(source, destination)
         };
-        let macs = (DEVICES[self.who].mac, self.mac);
+        let macs = (self.who.mac(), self.mac);
         let (to, from) = if is_back { macs } else { (macs.1, macs.0) };
         packet.macs(to, from)
     }
@@ -269,7 +272,7 @@ impl Between {
 impl Ask {
     /// Who sends it.
     pub fn who(&self) -> Dev {
-        usize::from(self.who) % CLIENTS
+        client(self.who)
     }
 
     /// The frame.
@@ -282,7 +285,7 @@ impl Ask {
         };
         let between = Between {
             who,
-            client: (DEVICES[who].address, 4000 + u16::from(self.port % 4)),
+            client: (who.address(), 4000 + u16::from(self.port % 4)),
             remote: (address, [80, 4000][usize::from(self.to_port % 8 == 1)]),
             mac,
         };

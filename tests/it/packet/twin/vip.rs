@@ -6,16 +6,13 @@ use netfast_common::{
     net::Ip4,
     vip::{Backend, Given, Member, Service, SlotKey, VERDICTS},
 };
-use netfast_fuzz::{
-    scene::Dev,
-    vip::{
-        self, Host, Machine,
-        script::{Hook as Place, Odds, Script},
-    },
+use netfast_fuzz::vip::{
+    self, Host, Machine,
+    script::{Hook as Place, Odds, Script},
 };
-use netfast_tests::packet::difference;
+use netfast_tests::{packet::difference, scene::Dev};
 
-use super::{ATTEMPTS, CASES, bytes_of_seed, dev, kept_bytes, seeds};
+use super::{ATTEMPTS, CASES, bytes_of_seed, kept_bytes, seeds};
 use crate::packet::harness::{Context, Hook, Lab, now_ns};
 
 /// Both machines; the script's words go to both.
@@ -47,16 +44,12 @@ macro_rules! set {
 
 impl Machine for Twins<'_> {
     fn ifindex(&self, which: Dev) -> u32 {
-        self.lab.ifindex(dev(which))
+        self.lab.ifindex(which)
     }
 
     fn set_device(&mut self, which: Dev, device: Option<Device>) {
         self.host.set_device(which, device);
-        set!(
-            self.lab.devices,
-            DeviceKey::served(self.lab.ifindex(dev(which))),
-            device
-        );
+        set!(self.lab.devices, DeviceKey::served(self.lab.ifindex(which)), device);
     }
 
     fn set_service(&mut self, vip: Ip4, service: Option<Service>) {
@@ -95,8 +88,8 @@ impl Machine for Twins<'_> {
             Place::Out => Hook::VipOut,
         };
         let context = Context {
-            ifindex: self.lab.ifindex(dev(who)),
-            ingress_ifindex: self.lab.ifindex(dev(who)),
+            ifindex: self.lab.ifindex(who),
+            ingress_ifindex: self.lab.ifindex(who),
             ..Context::default()
         };
         self.host.set_now(now_ns());
@@ -106,7 +99,7 @@ impl Machine for Twins<'_> {
             let text = difference(&on_host.1, &done.packet);
             let verdicts = (on_host.0, done.verdict);
             self.difference
-                .get_or_insert_with(|| format!("{place:?} {who}: {verdicts:?}\n{text}"));
+                .get_or_insert_with(|| format!("{place:?} {who:?}: {verdicts:?}\n{text}"));
         }
         on_host
     }
@@ -164,7 +157,7 @@ fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
     for _ in 0..ATTEMPTS {
         lab.reset();
         lab.reset_vips();
-        let indexes = std::array::from_fn(|number| lab.ifindex(dev(number)));
+        let indexes = Dev::ALL.map(|dev| lab.ifindex(dev));
         let begin = counts(lab);
         let mut twins = Twins {
             lab,

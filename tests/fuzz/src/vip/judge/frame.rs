@@ -3,7 +3,7 @@
 use netfast_tests::packet::{TCP, UDP, check_checksums, difference, internet_checksum};
 
 use super::{ACK, Passed, RST, SYN};
-use crate::{dns::model::partial_checksum, scene::DEVICES, vip::script::Hook};
+use crate::{dns::model::partial_checksum, vip::script::Hook};
 
 /// The packet with other ends and nothing else, and checksums that are right if they were.
 pub fn judge_ends(passed: &Passed<'_>, wanted: &[u8]) {
@@ -49,7 +49,7 @@ pub fn number(frame: &[u8], at: usize) -> u32 {
 /// A member's reset that became the client's SYN again.
 pub fn judge_syn_again(passed: &Passed<'_>) {
     let (before, after) = (passed.before, passed.after);
-    assert_eq!(after[6..12], DEVICES[passed.who].mac, "as the client's own");
+    assert_eq!(after[6..12], passed.who.mac(), "as the client's own");
     assert_eq!((after[23], after[47] & (SYN | ACK | RST)), (TCP, SYN));
     assert_eq!(
         number(before, 42),
@@ -110,7 +110,7 @@ pub fn judge_error(passed: &Passed<'_>) {
         let (was, is) = (sum(before, range.clone()), sum(after, range));
         assert!(was != 0 || is == 0, "a checksum of the error is wrong");
     }
-    let client = DEVICES[passed.who].address.octets();
+    let client = passed.who.address().octets();
     let is_clients = if passed.hook == Hook::In { 30 } else { 26 };
     assert!(passed.hook == Hook::Out || before[26..30] == client);
     assert_ne!(after[is_clients..is_clients + 4], [0; 4]);
