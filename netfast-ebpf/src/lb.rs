@@ -20,7 +20,7 @@ use crate::{
         ipv4::{Ends, V4},
         parse, rewrite,
     },
-    state::{self, lb::Work, maps},
+    state::{lb::Work, maps},
 };
 
 pub mod conntrack;
@@ -32,7 +32,7 @@ pub mod select;
 pub mod work;
 
 use outcome::Outcome;
-use work::work;
+use work::{device, work};
 
 /// What is run out of line: the verifier looks at each once, and the stack is not deep enough for all.
 pub trait Calls: Skb + Sized {
@@ -48,6 +48,8 @@ pub trait Calls: Skb + Sized {
     fn refused(&self) -> u32;
     /// Runs [`icmp::message`].
     fn icmp(&self, way: u32) -> u32;
+    /// Runs [`icmp::error_message`].
+    fn icmp_error(&self, way: u32) -> u32;
 }
 
 /// How a packet opens a connection: not, by being the first one, or only if there is none yet.
@@ -169,7 +171,7 @@ fn translate_or_fail_over<S: Calls>(skb: &S, way: u32) -> Outcome {
 /// Carries a packet to a virtual address on.
 #[inline(always)]
 fn to_vip<S: Calls>(skb: &S, service: &Service, protocol: u8) -> Result<Outcome, Verdict> {
-    let device = state::device(skb.ifindex()).ok_or(Verdict::OtherBridge)?;
+    let device = device(skb).ok_or(Verdict::OtherBridge)?;
     if !device.is_endpoint() || device.bridge == 0 || device.bridge != service.bridge {
         return Err(Verdict::OtherBridge);
     }
@@ -226,7 +228,7 @@ fn check<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Result<(), Verdict> {
     if !packet.macs.is_unicast() {
         return Err(Verdict::Unreadable);
     }
-    let device = state::device(skb.ifindex()).ok_or(Verdict::OtherBridge)?;
+    let device = device(skb).ok_or(Verdict::OtherBridge)?;
     if packet.macs.source() != device.mac || packet.network.source != device.address4 {
         return Err(Verdict::Spoofed);
     }
@@ -414,7 +416,7 @@ fn direct<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Outcome {
 /// Whether the veth's other end is in another namespace.
 #[inline(always)]
 fn is_elsewhere<S: Calls>(skb: &S) -> bool {
-    state::device(skb.ifindex()).is_some_and(|device| device.has(Device::PEER_ELSEWHERE))
+    device(skb).is_some_and(|device| device.has(Device::PEER_ELSEWHERE))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! kernel there refuses. The reset is made the client's SYN again, which enters by the client's veth as if it had been sent
 //! twice. The members that have been tried are remembered with the SYN, so it ends.
 
-use core::{mem, ptr};
+use core::ptr;
 
 use netfast_common::{
     net::Ip4,
@@ -71,8 +71,11 @@ fn failed_over<S: Calls>(skb: &S) -> Outcome {
     let Ok(work) = work() else {
         return Outcome::NONE;
     };
-    let Work { key, other, .. } = work;
-    mem::swap(key, other);
+    // By a third place of the CPU's memory, for the sake of the stack.
+    let Work { key, other, tried, .. } = work;
+    *tried = *key;
+    *key = *other;
+    *other = *tried;
     // RFC 9293, 3.10.7.3: only a reset that acknowledges the SYN is one for who sent it.
     if packet.tcp_flags() & (SYN | ACK | RST | FIN) != RST | ACK
         || !recall(work)
@@ -144,7 +147,7 @@ fn prepare() -> bool {
     work.syn.tried[tries as usize] = work.conn.backend.address;
     work.syn.tries = tries + 1;
     // SAFETY: copied at once; what the daemon may put in its place meanwhile is a service as well.
-    let Some(service) = (unsafe { maps::VIPS.get(work.key.remote) }) else {
+    let Some(service) = (unsafe { maps::VIPS.get(&work.key.remote) }) else {
         return false;
     };
     work.service = *service;

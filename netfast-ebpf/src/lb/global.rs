@@ -45,6 +45,12 @@ mod bpf {
         failover::refused(&TcContext::new(skb))
     }
 
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_vip_icmp_error(skb: *mut __sk_buff, way: u32) -> u32 {
+        icmp::error_message(&TcContext::new(skb), way)
+    }
+
     impl Calls for TcContext {
         #[inline(always)]
         fn member(opens: u32, flags: u32) -> u32 {
@@ -69,6 +75,10 @@ mod bpf {
         #[inline(always)]
         fn icmp(&self, way: u32) -> u32 {
             netfast_vip_icmp(self.skb.skb, way)
+        }
+        #[inline(always)]
+        fn icmp_error(&self, way: u32) -> u32 {
+            netfast_vip_icmp_error(self.skb.skb, way)
         }
     }
 }
@@ -98,6 +108,9 @@ mod host {
         }
         fn icmp(&self, way: u32) -> u32 {
             icmp::message(self, way)
+        }
+        fn icmp_error(&self, way: u32) -> u32 {
+            icmp::error_message(self, way)
         }
     }
 }

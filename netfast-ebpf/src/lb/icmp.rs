@@ -5,7 +5,9 @@ use netfast_common::{
     vip::{Conn, Direction, Verdict},
 };
 
-use super::{Calls, FROM_MEMBER, Segment, check, conntrack, dnat, ends_to_member, outcome::Outcome, snat, work::work};
+use super::{
+    Calls, FROM_MEMBER, Segment, TO_VIP, check, conntrack, dnat, ends_to_member, outcome::Outcome, snat, work::work,
+};
 use crate::packet::{
     Packet,
     icmp::{Kind, Quoted, echo, error, kind},
@@ -13,7 +15,7 @@ use crate::packet::{
     rewrite,
 };
 
-/// An ICMP message passes, [`FROM_MEMBER`] or [`TO_VIP`](super::TO_VIP); returns an [`Outcome`] as number.
+/// An ICMP message passes, [`FROM_MEMBER`] or [`TO_VIP`]; returns an [`Outcome`] as number.
 /// Out of line ([`Calls`]).
 #[inline(always)]
 pub fn message<S: Calls>(skb: &S, way: u32) -> u32 {
@@ -35,13 +37,7 @@ fn from_client<S: Calls>(skb: &S) -> Result<Outcome, Verdict> {
             check(skb, &packet)?;
             dnat(skb, &segment(&packet, opens))
         }
-        Kind::Error => {
-            let Ok((packet, quoted)) = error(skb) else {
-                return Err(Verdict::Unreadable);
-            };
-            check(skb, &packet)?;
-            error_to_member(skb, &packet, &quoted)
-        }
+        Kind::Error => Ok(Outcome::from_number(skb.icmp_error(TO_VIP))),
         Kind::Other => Err(Verdict::OtherProtocol),
     }
 }
@@ -53,12 +49,31 @@ fn from_member<S: Calls>(skb: &S) -> Outcome {
             Ok((packet, opens)) => snat(skb, &segment(&packet, opens)),
             Err(_) => Outcome::NONE,
         },
-        Kind::Error => match error(skb) {
-            Ok((packet, quoted)) => error_to_client(skb, &packet, &quoted),
-            Err(_) => Outcome::NONE,
-        },
+        Kind::Error => Outcome::from_number(skb.icmp_error(FROM_MEMBER)),
         Kind::Other => Outcome::NONE,
     }
+}
+
+/// An error passes, likewise. Out of line ([`Calls`]): older kernels round each function's stack up to 32 bytes, and both
+/// kinds of message in one would not fit.
+#[inline(always)]
+pub fn error_message<S: Calls>(skb: &S, way: u32) -> u32 {
+    let Ok((packet, quoted)) = error(skb) else {
+        return if way == FROM_MEMBER {
+            Outcome::NONE
+        } else {
+            Outcome::of(Verdict::Unreadable)
+        }
+        .number();
+    };
+    let done = if way == FROM_MEMBER {
+        error_to_client(skb, &packet, &quoted)
+    } else {
+        check(skb, &packet)
+            .and_then(|()| error_to_member(skb, &packet, &quoted))
+            .into()
+    };
+    done.number()
 }
 
 #[inline(always)]

@@ -35,7 +35,7 @@ fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
     let first = if work.service.flags & Service::AFFINITY != 0 {
         affinity(work.key.client)
     } else {
-        let turn = maps::TURNS.get_ptr_mut(work.service.id).ok_or(Verdict::NoSlot)?;
+        let turn = maps::TURNS.get_ptr_mut(&work.service.id).ok_or(Verdict::NoSlot)?;
         // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
         unsafe { atomic::increment(turn) }
     };
@@ -45,7 +45,7 @@ fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
         set_slot(work, first.wrapping_add(tried.into()));
         tried += 1;
         // SAFETY: copied at once; what the daemon may put in its place meanwhile is a member as well.
-        if let Some(backend) = unsafe { maps::VIP_SLOTS.get(work.slot) } {
+        if let Some(backend) = unsafe { maps::VIP_SLOTS.get(&work.slot) } {
             work.backend = *backend;
             if is_tried(work) {
                 continue;
@@ -58,7 +58,7 @@ fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
         }
         // Another version has just taken its place.
         // SAFETY: as above.
-        work.service = *unsafe { maps::VIPS.get(work.key.remote) }.ok_or(Verdict::NoSlot)?;
+        work.service = *unsafe { maps::VIPS.get(&work.key.remote) }.ok_or(Verdict::NoSlot)?;
         if work.service.slots == 0 {
             return Err(Verdict::Nobody);
         }
@@ -110,7 +110,7 @@ fn is_in_use(work: &mut Work, now: u64) -> bool {
     straight.origin = Origin::Wire as u8;
     straight.netns = key.netns;
     // SAFETY: the elements live as long as the program runs; a torn read at worst passes over a member's turn.
-    let flow = unsafe { maps::FLOWS4.get(*straight).or_else(|| maps::FRESH4.get(*straight)) };
+    let flow = unsafe { maps::FLOWS4.get(&*straight).or_else(|| maps::FRESH4.get(&*straight)) };
     flow.is_some_and(|flow| now.wrapping_sub(flow.used_ns) <= UDP_IDLE_NS)
 }
 
@@ -119,14 +119,14 @@ fn is_in_use(work: &mut Work, now: u64) -> bool {
 pub fn is_eligible(work: &mut Work) -> Option<bool> {
     set_member(work);
     // SAFETY: read at once.
-    unsafe { maps::VIP_MEMBERS.get(work.member) }.map(|member| member.eligible != 0)
+    unsafe { maps::VIP_MEMBERS.get(&work.member) }.map(|member| member.eligible != 0)
 }
 
 /// Counts a packet for the connection's member.
 #[inline(always)]
 pub fn count_packet(work: &mut Work, bytes: u32) {
     set_member(work);
-    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(&work.member) {
         // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
         unsafe {
             atomic::add(&raw mut (*given).packets, 1);
@@ -139,7 +139,7 @@ pub fn count_packet(work: &mut Work, bytes: u32) {
 #[inline(always)]
 pub fn count_connection(work: &mut Work) {
     set_member(work);
-    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(&work.member) {
         // SAFETY: as in `count_packet`.
         unsafe { atomic::increment(&raw mut (*given).connections) };
     }
@@ -149,7 +149,7 @@ pub fn count_connection(work: &mut Work) {
 #[inline(always)]
 pub fn count_retried(work: &mut Work) {
     set_member(work);
-    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(work.member) {
+    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(&work.member) {
         // SAFETY: as in `count_packet`.
         unsafe { atomic::increment(&raw mut (*given).retried) };
     }

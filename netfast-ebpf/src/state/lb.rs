@@ -2,6 +2,7 @@
 
 use netfast_common::{
     alias::MemberKey,
+    device::DeviceKey,
     flow::FlowKey,
     net::Ip4,
     vip::{Backend, Conn, ConnKey, Service, SlotKey, Syn},
@@ -29,6 +30,8 @@ pub struct Work {
     pub tried: ConnKey,
     /// Key of the flow that goes straight to a member.
     pub straight: FlowKey<Ip4>,
+    /// The interface whose hook runs.
+    pub device: DeviceKey,
     /// The member that was chosen.
     pub backend: Backend,
     /// The SYN that opened the connection.
@@ -43,6 +46,7 @@ netfast_common::assert_no_padding!(
     SlotKey,
     [ConnKey; 3],
     FlowKey<Ip4>,
+    DeviceKey,
     Backend,
     Syn,
 );

@@ -49,7 +49,7 @@ const fn most_instructions(program: Program) -> u32 {
 const fn most_stack(program: Program) -> u32 {
     match program {
         Program::Queued => 64,
-        Program::VipIngress | Program::VipEgress => 512,
+        Program::VipIngress | Program::VipEgress => 496,
         Program::Answer
         | Program::EndpointIngress
         | Program::EndpointEgress
