@@ -30,20 +30,20 @@ mod document;
 mod executor;
 mod facts;
 pub mod flows;
-pub mod hand_over;
-mod mend;
+pub mod handoff;
 mod mount;
 mod object;
 pub mod pinned;
 pub mod pins;
 pub mod read;
 mod remove;
+mod repin;
+pub mod routes;
 pub mod trace;
-pub mod trial;
+pub mod verify;
 pub mod vet;
 mod vip_links;
 pub mod vips;
-pub mod ways;
 
 pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
@@ -120,7 +120,7 @@ impl Datapath {
             table_bytes: object::table_bytes(flows, DEFAULT_FRESH),
             added_clsact: BTreeMap::new(),
             place: mount::Place::of(pins.root()),
-            map_ids: mend::map_ids(&pins)?,
+            map_ids: repin::map_ids(&pins)?,
             ebpf,
             pins,
             mode,
@@ -347,11 +347,11 @@ pub enum ApplyError {
         /// A process of the container.
         pid: u32,
         /// Why.
-        source: ways::WayError,
+        source: routes::WayError,
     },
     /// The host's route for the pool of virtual addresses cannot be made or taken away.
     #[error("the host's route for virtual addresses")]
-    Pool(#[source] ways::WayError),
+    Pool(#[source] routes::WayError),
     /// The pins cannot be made.
     #[error(transparent)]
     Pins(#[from] PinsError),

@@ -14,10 +14,10 @@ use tracing::{error, info, warn};
 pub mod alone;
 pub mod detach;
 mod error;
-mod heed;
 pub mod instance;
 pub mod lock;
 pub mod older;
+mod on_hint;
 mod retry;
 mod service;
 mod signals;
@@ -286,7 +286,7 @@ impl Daemon {
                     let Some(hint) = hint else {
                         return Err(DaemonError::NoObservers);
                     };
-                    self.heed(hint, &mut changes);
+                    self.on_hint(hint, &mut changes);
                     if changes.is_empty() {
                         continue;
                     }

@@ -11,6 +11,8 @@ pub mod diff;
 mod document;
 mod exit;
 pub mod exporter;
+#[cfg(feature = "fuzz")]
+pub mod fuzz_entry;
 pub mod health;
 pub mod observe;
 pub mod plan;
@@ -19,6 +21,4 @@ pub mod report;
 pub mod snapshot;
 pub mod state;
 pub mod sys;
-#[cfg(feature = "fuzz")]
-pub mod untrusted;
 pub mod world;

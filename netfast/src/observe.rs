@@ -19,13 +19,13 @@ use crate::world::{Container, ContainerId, Link, LinkKind, Peer, Ruleset, Sysctl
 mod change;
 pub(crate) mod docker;
 pub(crate) mod ebtables;
+mod foreign;
 pub(crate) mod legacy;
 pub mod netlink;
 mod netns;
 mod nfqueue;
 pub(crate) mod nftables;
 mod poll;
-mod programs;
 pub mod rules;
 pub mod sysctl;
 
@@ -79,7 +79,7 @@ pub struct Observer {
     inside: Mutex<Inside>,
     inside_ttl: Duration,
     /// The BPF links that have been looked at.
-    links: Mutex<programs::Links>,
+    links: Mutex<foreign::Links>,
     tasks: JoinSet<()>,
 }
 
@@ -279,12 +279,12 @@ struct Kernel {
     near: netlink::Snapshot,
     peers: Option<BTreeMap<u32, Peer>>,
     routing: Option<netlink::Routing>,
-    ruleset: Option<(Ruleset, programs::Links)>,
+    ruleset: Option<(Ruleset, foreign::Links)>,
     sysctls: Sysctls,
 }
 
 impl Kernel {
-    fn read(parts: Parts, known: &programs::Links) -> Result<Self, NetlinkError> {
+    fn read(parts: Parts, known: &foreign::Links) -> Result<Self, NetlinkError> {
         // Rules that cannot be read, as by a user without privileges, are a fact about the world and not a failure.
         let unreadable = |error: rules::RulesError| Ruleset {
             unreadable: Some(error.to_string()),

@@ -21,7 +21,7 @@ use crate::{
         ApplyError, AttachError, Datapath, Mode,
         attach::{self, Place},
         clsact, map_error, object,
-        ways::{self, WayError},
+        routes::{self, WayError},
     },
     diff::{Action, Attachment, RealizedDevice, Target},
     world::Mac,
@@ -217,15 +217,15 @@ impl Datapath {
             }
             Action::SetWay { client, from, to, .. } => {
                 let done = match (from, to) {
-                    (Some(from), None) => ways::remove(*client, from),
-                    _ => ways::set(*client, from.as_ref(), to.as_ref()),
+                    (Some(from), None) => routes::remove(*client, from),
+                    _ => routes::set(*client, from.as_ref(), to.as_ref()),
                 };
                 done.map_err(|source| ApplyError::Way {
                     pid: client.pid,
                     source,
                 })
             }
-            Action::SetPool { from, to } => ways::set_pool(*from, *to).map_err(ApplyError::Pool),
+            Action::SetPool { from, to } => routes::set_pool(*from, *to).map_err(ApplyError::Pool),
         }
     }
 

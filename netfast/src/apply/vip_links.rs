@@ -6,7 +6,7 @@ use netfast_common::abi::Program;
 use tracing::warn;
 
 use crate::{
-    apply::{ApplyError, Datapath, Mode, object, ways},
+    apply::{ApplyError, Datapath, Mode, object, routes},
     plan::{Client, VipMemory, Way},
 };
 
@@ -26,11 +26,11 @@ impl Datapath {
     /// Takes over the maps, and finds out what the host says of the pool.
     pub(super) fn adopt_vips(&mut self) -> Result<(), ApplyError> {
         self.realized.vips = self.vips.read()?;
-        let pools = ways::pools().map_err(|source| ApplyError::Pool(source.into()))?;
+        let pools = routes::pools().map_err(|source| ApplyError::Pool(source.into()))?;
         let mut pools = pools.into_iter();
         self.realized.pool = pools.next();
         for more in pools {
-            ways::set_pool(Some(more), None).map_err(ApplyError::Pool)?;
+            routes::set_pool(Some(more), None).map_err(ApplyError::Pool)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use netfast_common::abi::Program;
 
 use crate::{
-    apply::{self, trial},
+    apply::{self, verify},
     cli::{CheckArgs, CliError, Exit, Global, config, output, run::typed},
     config::{Config, Runtime},
     observe::{ObserveError, Observer, ObserverConfig},
@@ -59,7 +59,7 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
 /// Lets the verifier judge the programs themselves.
 fn try_programs(check: &mut Check) {
     let text = |error| format!("{:#}", anyhow::Error::new(error));
-    match trial::load() {
+    match verify::load() {
         Ok(tried) => {
             let tried = tried
                 .into_iter()

@@ -18,9 +18,9 @@ use tracing::warn;
 
 use crate::{
     apply::{
-        self, AttachError, Remains, hand_over,
+        self, AttachError, Remains, handoff,
         pins::Pins,
-        ways::{self, WayError},
+        routes::{self, WayError},
     },
     daemon::{
         instance::{self, InstanceError},
@@ -136,7 +136,7 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     // Flows stop being used, then programs go, then what made them safe.
     if let Some(state) = &state {
         remove_filters(state)?;
-        hand_over(pin_dir, state, &mut done)?;
+        hand_off(pin_dir, state, &mut done)?;
     }
     let Remains { links, directories } = apply::remove(pin_dir).map_err(|source| DetachError::Pins {
         path: pin_dir.into(),
@@ -208,7 +208,7 @@ fn ends(run_dir: &Path, pid: u32, signal: Signal) -> Result<bool, DetachError> {
 }
 
 /// Nobody is told of virtual addresses any more; then those who talk to one go on without netfast.
-fn hand_over(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), DetachError> {
+fn hand_off(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), DetachError> {
     if state.vips.ways.is_empty() {
         return Ok(());
     }
@@ -221,7 +221,7 @@ fn hand_over(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), D
         .map(Duration::from)
         .unwrap_or_default();
     let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    let handed = hand_over::hand_over(&Pins::new(pin_dir), &state.vips.ways, now).map_err(failed)?;
+    let handed = handoff::hand_off(&Pins::new(pin_dir), &state.vips.ways, now).map_err(failed)?;
     (done.handed_over, done.ended) = (handed.connections, handed.lost);
     Ok(())
 }
@@ -229,14 +229,14 @@ fn hand_over(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), D
 /// The clients' ways to virtual addresses, and the host's word that there is none.
 fn remove_ways(state: Option<&State>, done: &mut Detached) -> Result<(), DetachError> {
     for (client, way) in state.into_iter().flat_map(|state| &state.vips.ways) {
-        ways::remove(*client, way).map_err(|source| DetachError::Way {
+        routes::remove(*client, way).map_err(|source| DetachError::Way {
             pid: client.pid,
             source,
         })?;
         done.ways += 1;
     }
-    for pool in ways::pools().map_err(|source| DetachError::Pool(source.into()))? {
-        ways::set_pool(Some(pool), None).map_err(DetachError::Pool)?;
+    for pool in routes::pools().map_err(|source| DetachError::Pool(source.into()))? {
+        routes::set_pool(Some(pool), None).map_err(DetachError::Pool)?;
     }
     Ok(())
 }

@@ -110,7 +110,7 @@ impl Sync {
         thorough: bool,
         budget: Option<Duration>,
     ) -> Result<Pass, StateError> {
-        let unmended = self.mend(thorough);
+        let unmended = self.repin(thorough);
         let facts = self.datapath.facts(world, thorough);
         let desired = plan(world, config, facts);
         let actions = diff(&desired, self.datapath.realized());
@@ -187,11 +187,11 @@ impl Sync {
     }
 
     /// Puts back pins that somebody removed, if it is time to look for that; returns why that is not possible.
-    fn mend(&mut self, thorough: bool) -> Option<String> {
+    fn repin(&mut self, thorough: bool) -> Option<String> {
         if !thorough && !self.mending && self.datapath.has_pins() {
             return None;
         }
-        let failed = self.datapath.mend(&self.run_dir).err();
+        let failed = self.datapath.repin(&self.run_dir).err();
         self.mending = failed.is_some();
         let text = format!("{:#}", anyhow::Error::new(failed?));
         warn!("{text}");

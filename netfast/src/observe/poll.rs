@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::change::{Change, Hints};
-use super::programs::{self, Attached, Links, Listed};
+use super::foreign::{self, Attached, Links, Listed};
 use super::{nfqueue, rules, sysctl};
 use crate::world::Sysctls;
 
@@ -23,7 +23,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Reads what there is for the first time, in the calling thread's namespace. `news` as in [`programs::look`]. It
+    /// Reads what there is for the first time, in the calling thread's namespace. `news` as in [`foreign::look`]. It
     /// blocks for microseconds per interface, or for some milliseconds when iptables-legacy has thousands of rules.
     pub fn read(news: u64) -> Self {
         Self::with(&Links::default(), Listed::default(), news)
@@ -39,7 +39,7 @@ impl Stamp {
 
     fn with(known: &Links, listed: Listed, news: u64) -> Self {
         let links = known.renewed();
-        let looked = programs::look(listed, news, links.are_news_to(known)).ok();
+        let looked = foreign::look(listed, news, links.are_news_to(known)).ok();
         let (listed, attached) = looked.unzip();
         Self {
             legacy: rules::stamps().ok(),

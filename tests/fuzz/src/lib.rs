@@ -6,7 +6,7 @@
 //! - [`dns`]: messages through the program at a resolver's answers, against a model that reads and writes them its own
 //!   way;
 //! - [`vip`]: clients and members of virtual addresses;
-//! - the others: everything that the daemon reads of what others wrote (`netfast::untrusted`).
+//! - the others: everything that the daemon reads of what others wrote (`netfast::fuzz_entry`).
 //!
 //! `cargo xtask fuzz` runs them under libFuzzer. What it has found worth keeping is in tests/corpus
 //! ([`netfast_tests::corpus`]), and the unit ring plays that.

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use netfast::untrusted;
+use netfast::fuzz_entry;
 
 use crate::{dns, programs, vip};
 
@@ -34,31 +34,31 @@ pub const TARGETS: [Target; 11] = [
     },
     Target {
         name: "config",
-        run: |bytes| text(bytes, untrusted::config),
+        run: |bytes| text(bytes, fuzz_entry::config),
     },
     Target {
         name: "engine",
-        run: |bytes| text(bytes, untrusted::engine),
+        run: |bytes| text(bytes, fuzz_entry::engine),
     },
     Target {
         name: "rtnetlink",
-        run: untrusted::rtnetlink,
+        run: fuzz_entry::rtnetlink,
     },
     Target {
         name: "nftables",
-        run: untrusted::nftables,
+        run: fuzz_entry::nftables,
     },
     Target {
         name: "conntrack",
-        run: untrusted::conntrack,
+        run: fuzz_entry::conntrack,
     },
     Target {
         name: "iptables",
-        run: untrusted::iptables,
+        run: fuzz_entry::iptables,
     },
     Target {
         name: "ebtables",
-        run: untrusted::ebtables,
+        run: fuzz_entry::ebtables,
     },
 ];
 

@@ -29,7 +29,7 @@ impl Datapath {
 
     /// Pins the maps again whose pins are gone, with all that is in them, and forgets the links whose pins are gone,
     /// so that the next diff attaches anew. Does nothing if all is there.
-    pub fn mend(&mut self, run_dir: &Path) -> Result<(), ApplyError> {
+    pub fn repin(&mut self, run_dir: &Path) -> Result<(), ApplyError> {
         let maps: Vec<(&str, u32)> = self
             .map_ids
             .iter()

@@ -19,7 +19,7 @@ use crate::{
         conntrack::{Tuple, liberal, request},
         pinned,
         pins::Pins,
-        ways::{self, WayError},
+        routes::{self, WayError},
     },
     bpf,
     observe::{self, NetlinkError},
@@ -67,7 +67,7 @@ struct Connection {
 }
 
 /// Hands live connections over. `now`: `CLOCK_MONOTONIC` in nanoseconds.
-pub fn hand_over(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<HandedOver> {
+pub fn hand_off(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<HandedOver> {
     let mut done = HandedOver::default();
     let mut by_veth: BTreeMap<u32, Vec<Connection>> = BTreeMap::new();
     for name in [map::VIP_CONNECTIONS, map::VIP_WAITING] {
@@ -95,7 +95,7 @@ pub fn hand_over(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result
             clients.find(|client| client.pid == *pid)
         });
         let handed = match place {
-            Some(client) => ways::inside(client, || replace_all(&connections)),
+            Some(client) => routes::inside(client, || replace_all(&connections)),
             // The client is gone, and its connections with it.
             None => continue,
         };

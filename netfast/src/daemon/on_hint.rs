@@ -11,7 +11,7 @@ use crate::observe::Change;
 impl Daemon {
     /// Notes a hint and all that wait behind it. What makes the kernel's verdicts old makes learned flows old at once;
     /// the pass that follows finds out whether it was more than that.
-    pub(super) fn heed(&mut self, hint: Change, changes: &mut BTreeSet<Change>) {
+    pub(super) fn on_hint(&mut self, hint: Change, changes: &mut BTreeSet<Change>) {
         let mut outdated = false;
         let mut next = Some(hint);
         while let Some(change) = next {
