@@ -287,7 +287,9 @@ fn who_is_not_well_is_not_given_and_newcomers_are() {
     assert_in_turn("the client was restarted", &asked, &four);
     let links = fs::read_dir(bed.netfast.abi_dir().join("links")).expect("links");
     let names = links.map(|entry| entry.expect("an entry").file_name());
-    let ours = names.filter(|name| name.to_string_lossy().starts_with("lo-")).count();
+    let ours = names
+        .filter(|name| name.to_string_lossy().starts_with("netfast_answer-"))
+        .count();
     assert_eq!(ours, 5, "one for each container, and none for namespaces that are gone");
 }
 
