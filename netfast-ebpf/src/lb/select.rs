@@ -1,4 +1,8 @@
 //! Whose turn it is, and what each member was given.
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value a key is copied to the stack, which is scarce here"
+)]
 
 use netfast_common::{
     alias::address4,

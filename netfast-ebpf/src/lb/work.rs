@@ -1,4 +1,8 @@
 //! What this CPU works on.
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value a key is copied to the stack, which is scarce here"
+)]
 
 use netfast_common::{
     device::{Device, DeviceKey, NetnsNumber},
