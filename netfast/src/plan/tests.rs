@@ -16,6 +16,7 @@ use crate::{
 
 pub(super) mod build;
 mod flooding;
+mod pace;
 mod reasons;
 
 use build::*;

@@ -474,23 +474,6 @@ fn a_mac_address_that_is_being_changed_is_the_one_that_is_heard() {
 }
 
 #[test]
-fn flows_ask_before_conntrack_forgets_them() {
-    let every = |udp: Option<u32>, stream: Option<u32>| {
-        let desired = after(|world, _, _| {
-            world.sysctls.conntrack_udp_timeout = udp;
-            world.sysctls.conntrack_udp_timeout_stream = stream;
-        });
-        desired.pace.revalidate_ns / 1_000_000
-    };
-    assert_eq!(every(Some(30), Some(120)), 1000);
-    assert_eq!(every(None, None), 1000);
-    assert_eq!(every(Some(30), Some(1)), 333);
-    assert_eq!(every(Some(2), Some(120)), 666);
-    // Then nobody's conversation outlives its packet.
-    assert_eq!(every(Some(0), Some(120)), 1000);
-}
-
-#[test]
 fn the_table_of_devices_is_never_full() {
     let desired = after(|world, _, _| {
         for index in 0..MAX_DEVICES {

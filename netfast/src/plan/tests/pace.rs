@@ -1,0 +1,20 @@
+//! When flows ask the kernel.
+
+use super::{reasons::after, *};
+
+#[test]
+fn flows_ask_before_conntrack_forgets_them() {
+    let every = |udp: Option<u32>, stream: Option<u32>| {
+        let desired = after(|world, _, _| {
+            world.sysctls.conntrack_udp_timeout = udp;
+            world.sysctls.conntrack_udp_timeout_stream = stream;
+        });
+        desired.pace.revalidate_ns / 1_000_000
+    };
+    assert_eq!(every(Some(30), Some(120)), 1000);
+    assert_eq!(every(None, None), 1000);
+    assert_eq!(every(Some(30), Some(1)), 333);
+    assert_eq!(every(Some(2), Some(120)), 666);
+    // Then nobody's conversation outlives its packet.
+    assert_eq!(every(Some(0), Some(120)), 1000);
+}
