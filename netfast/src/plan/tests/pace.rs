@@ -1,6 +1,6 @@
 //! When flows ask the kernel.
 
-use super::{reasons::after, *};
+use super::reasons::after;
 
 #[test]
 fn flows_ask_before_conntrack_forgets_them() {
