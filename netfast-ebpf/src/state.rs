@@ -10,8 +10,8 @@ pub use self::tables::Tables;
 
 use netfast_common::device::{Device, DeviceKey, NetnsNumber};
 
-/// The number of the network namespace whose hooks the programs run at; 0 is the one that the daemon runs in. It is set when
-/// they are loaded, so to the verifier it is a constant.
+/// The number of the network namespace whose hooks the programs run at; 0 is the one that the daemon runs in, and the
+/// only one so far. Whoever loads them for another sets it then, so to the verifier it is a constant.
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
 static NETFAST_NETNS: u16 = 0;
 

@@ -283,16 +283,17 @@ impl Build<'_> {
             Some(path) if network.is_fast() => path,
             _ => network.clone(),
         };
+        let mac = endpoint.mac.filter(|mac| !mac.is_multicast());
+        let path = match mac {
+            Some(mac) => self.unless_flooded(path, link, mac),
+            None => path,
+        };
         if !path.is_fast() && !endpoint.virtual_addresses {
             return path;
         }
-        let Some(mac) = endpoint.mac.filter(|mac| !mac.is_multicast()) else {
+        let Some(mac) = mac else {
             return Path::slow(Why::NoMac);
         };
-        let path = self.unless_flooded(path, link, mac);
-        if !path.is_fast() && !endpoint.virtual_addresses {
-            return path;
-        }
         if self.devices.len() + RESERVED_DEVICES >= MAX_DEVICES as usize {
             return Path::slow(Why::TooManyDevices);
         }

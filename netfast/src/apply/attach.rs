@@ -130,25 +130,38 @@ fn attach_tcx(
 }
 
 /// Attaches a program to the egress of the loopback interface in another network namespace. The kernel looks for an
-/// interface in the namespace of the thread that asks, so a thread goes there, and ends.
+/// interface in the namespace of the thread that asks.
 pub fn attach_inside(program: &mut SchedClassifier, pins: &Pins, loopback: Loopback) -> Result<(), AttachError> {
-    let inside = || {
-        let namespace = File::open(format!("/proc/{}/ns/net", loopback.pid)).map_err(|_| AttachError::Gone)?;
-        let found = namespace.metadata().map_err(|_| AttachError::Gone)?;
-        if found.ino() != loopback.netns {
-            return Err(AttachError::Gone);
-        }
-        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| AttachError::Enter(errno.into()))?;
+    in_namespace(loopback.pid, loopback.netns, || {
         let name = if_indextoname(LOOPBACK_IFINDEX).map_err(|_| AttachError::Gone)?;
         let options = TcAttachOptions::TcxOrder(LinkOrder::last());
         let id = program.attach_with_options(&name.to_string_lossy(), TcAttachType::Egress, options)?;
         let link = FdLink::try_from(program.take_link(id)?)?;
         pin(link, pins.link(&Attachment::of_answers(loopback)))
+    })
+}
+
+/// Does something in the network namespace of a process, on a thread that ends there. `netns` is the namespace's inode: if
+/// the process has another one by now, or is gone, so is who was meant.
+pub(super) fn in_namespace<T: Send, E: From<AttachError> + Send>(
+    pid: u32,
+    netns: u64,
+    act: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    let enter = || {
+        let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(|_| AttachError::Gone)?;
+        if namespace.metadata().map_err(|_| AttachError::Gone)?.ino() != netns {
+            return Err(AttachError::Gone);
+        }
+        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| AttachError::Enter(errno.into()))
     };
-    thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|_| {
-        Err(AttachError::Enter(io::Error::other(
-            "the thread that went there has panicked",
-        )))
+    let enter_and_act = || {
+        enter()?;
+        act()
+    };
+    thread::scope(|scope| scope.spawn(enter_and_act).join()).unwrap_or_else(|_| {
+        let error = io::Error::other("the thread that went there has panicked");
+        Err(AttachError::Enter(error).into())
     })
 }
 

@@ -3,12 +3,10 @@
 //! has translated. It says "prohibited", since a UDP socket is told of that, and not of "unreachable"
 //! (`icmp_err_convert`, `net/ipv4/icmp.c`).
 
-use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::MetadataExt as _, thread};
-
-use nix::sched::{CloneFlags, setns};
+use std::net::Ipv4Addr;
 
 use crate::{
-    apply::AttachError,
+    apply::{AttachError, attach::in_namespace},
     config::VipPool,
     observe::{NetlinkError, netlink},
     plan::{Client, Way, next_hop},
@@ -85,24 +83,13 @@ pub fn pools() -> Result<Vec<VipPool>, NetlinkError> {
         .collect())
 }
 
-/// Does something in a namespace, on a thread that ends there.
+/// Does something in a client's namespace.
 pub(super) fn inside<T: Send>(client: Client, act: impl FnOnce() -> Result<T, WayError> + Send) -> Result<T, WayError> {
-    let enter_and_act = || {
-        let namespace = File::open(format!("/proc/{}/ns/net", client.pid)).map_err(|_| AttachError::Gone)?;
-        if namespace.metadata().map_err(|_| AttachError::Gone)?.ino() != client.netns {
-            return Err(AttachError::Gone.into());
-        }
-        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| AttachError::Enter(errno.into()))?;
-        match act() {
-            // The interface went away.
-            Err(WayError::Netlink(error)) if error.refused() == Some(libc::ENODEV) => Err(AttachError::Gone.into()),
-            done => done,
-        }
-    };
-    thread::scope(|scope| scope.spawn(enter_and_act).join()).unwrap_or_else(|_| {
-        let error = io::Error::other("the thread that went there has panicked");
-        Err(AttachError::Enter(error).into())
-    })
+    match in_namespace(client.pid, client.netns, act) {
+        // The interface went away.
+        Err(WayError::Netlink(error)) if error.refused() == Some(libc::ENODEV) => Err(AttachError::Gone.into()),
+        done => done,
+    }
 }
 
 /// Makes a route. One of ours that is in the way is replaced, and nobody else's.

@@ -2,6 +2,7 @@
 //! attached to interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
@@ -30,8 +31,8 @@ impl Stamp {
     }
 
     /// Reads it again. BPF links and interfaces that are known are not looked at again.
-    fn renewed(&self, news: u64) -> Self {
-        let now = Self::with(&self.links, self.listed.clone(), news);
+    fn renewed(&mut self, news: u64) -> Self {
+        let now = Self::with(&self.links, mem::take(&mut self.listed), news);
         // What could not be read this time is compared with what was read last.
         let attached = now.attached.or_else(|| self.attached.clone());
         Self { attached, ..now }

@@ -195,6 +195,22 @@ pub struct BridgePort {
     pub neigh_suppress: bool,
 }
 
+impl Default for BridgePort {
+    /// As the kernel adds one (`new_nbp`, `net/bridge/br_if.c`).
+    fn default() -> Self {
+        Self {
+            state: PortState::Disabled,
+            hairpin: false,
+            isolated: false,
+            learning: true,
+            unicast_flood: true,
+            vlan_tunnel: false,
+            locked: false,
+            neigh_suppress: false,
+        }
+    }
+}
+
 /// RFC 2863 operational state (`IF_OPER_*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,7 @@
 //! What the tests of this ring share: a topology with netfast running, echo servers, and the flow table.
 
 use std::{
-    io,
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
@@ -227,5 +227,24 @@ pub fn connect(client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) 
         stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
     }
+    (client, server)
+}
+
+/// A TCP connection from container 0 of bridge 0 to container 1, and data both ways until both are on the fast path.
+pub fn talk(lab: &Lab, port: u16) -> (TcpStream, TcpStream) {
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
+    let (mut client, mut server) = connect(&a.ns, at(b.ip, port), &b.ns, port);
+    let mut buffer = [0; 100];
+    cmd::poll("the fast path", PATIENCE, || {
+        let before = lab.fast();
+        for _ in 0..10 {
+            client.write_all(&[b'q'; 100]).expect("sent");
+            server.read_exact(&mut buffer).expect("received");
+            server.write_all(&[b'a'; 100]).expect("sent");
+            client.read_exact(&mut buffer).expect("received");
+        }
+        (lab.fast() >= before + 20).then_some(())
+    })
+    .expect("the flow is learned");
     (client, server)
 }

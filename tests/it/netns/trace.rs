@@ -1,6 +1,6 @@
 //! `netfast trace`: packets of both paths as they enter, a capture that others can read, and nothing left behind.
 
-use std::{fs, io::Write as _, time::Duration};
+use std::{fs, time::Duration};
 
 use netfast::apply::read::Tables;
 use netfast_common::trace::step;
@@ -15,7 +15,7 @@ use nix::{
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 
-use super::lab::{Lab, PATIENCE, at, connect};
+use super::lab::{Lab, PATIENCE, talk};
 
 /// Until when the programs show packets, in steps of the lease's clock.
 fn lease(lab: &Lab) -> u32 {
@@ -35,25 +35,6 @@ fn start(lab: &Lab, args: &[&str]) -> Background {
     })
     .expect("it traces");
     tracer
-}
-
-/// A connection from container 0 of bridge 0 to container 1, and data both ways until both are on the fast path.
-fn talk(lab: &Lab, port: u16) {
-    use std::io::Read as _;
-    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
-    let (mut client, mut server) = connect(&a.ns, at(b.ip, port), &b.ns, port);
-    let mut buffer = [0; 100];
-    cmd::poll("the fast path", PATIENCE, || {
-        let before = lab.fast();
-        for _ in 0..10 {
-            client.write_all(&[b'q'; 100]).expect("sent");
-            server.read_exact(&mut buffer).expect("received");
-            server.write_all(&[b'a'; 100]).expect("sent");
-            client.read_exact(&mut buffer).expect("received");
-        }
-        (lab.fast() >= before + 20).then_some(())
-    })
-    .expect("the flow is learned");
 }
 
 fn stop(tracer: Background) -> Finished {

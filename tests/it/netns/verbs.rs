@@ -9,30 +9,10 @@ use netfast_tests::{
 };
 use serde_json::Value;
 
-use super::lab::{Lab, PATIENCE, at, connect};
+use super::lab::{Lab, talk};
 use crate::daemon::Marks;
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
-
-/// A line of a conversation, there and back.
-fn talk(lab: &Lab) -> (std::net::TcpStream, std::net::TcpStream) {
-    use std::io::{Read as _, Write as _};
-    let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
-    let (mut client, mut server) = connect(&a.ns, at(b.ip, 7777), &b.ns, 7777);
-    let mut buffer = [0; 100];
-    cmd::poll("the fast path", PATIENCE, || {
-        let before = lab.fast();
-        for _ in 0..10 {
-            client.write_all(&[b'q'; 100]).expect("sent");
-            server.read_exact(&mut buffer).expect("received");
-            server.write_all(&[b'a'; 100]).expect("sent");
-            client.read_exact(&mut buffer).expect("received");
-        }
-        (lab.fast() >= before + 20).then_some(())
-    })
-    .expect("the flow is learned");
-    (client, server)
-}
 
 #[test]
 fn status_has_a_verdict_a_choice_and_goes_on() {
@@ -40,7 +20,7 @@ fn status_has_a_verdict_a_choice_and_goes_on() {
         return;
     }
     let lab = Lab::start();
-    let conversation = talk(&lab);
+    let conversation = talk(&lab, 7777);
     let text = lab.netfast.verb(&["status"]).expect("status");
     let verdict = text.lines().next().unwrap_or_default();
     assert!(
@@ -82,7 +62,7 @@ fn explain_does_not_contradict_its_flows_without_a_runtime() {
         return;
     }
     let lab = Lab::start();
-    let conversation = talk(&lab);
+    let conversation = talk(&lab, 7777);
     let (a, b) = (&lab.topo.bridges[0].containers[0], &lab.topo.bridges[0].containers[1]);
     for to in [b.ip.to_string(), format!("{}:7777", b.ip)] {
         let text = lab.netfast.verb(&["explain", &a.veth, &to]).expect("explain");

@@ -295,16 +295,7 @@ fn port(info: Attrs<'_>) -> Result<Option<BridgePort>, Malformed> {
     if info.find(IFLA_INFO_SLAVE_KIND).map(Attr::text).as_deref() != Some("bridge") {
         return Ok(None);
     }
-    let mut port = BridgePort {
-        state: PortState::Disabled,
-        hairpin: false,
-        isolated: false,
-        learning: true,
-        unicast_flood: true,
-        vlan_tunnel: false,
-        locked: false,
-        neigh_suppress: false,
-    };
+    let mut port = BridgePort::default();
     let attrs = info
         .need(IFLA_INFO_SLAVE_DATA, "what a bridge says of its port")?
         .nested()?;

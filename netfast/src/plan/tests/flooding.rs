@@ -10,13 +10,7 @@ fn with_port(world: &mut World, change: impl FnOnce(&mut BridgePort)) {
     let port = world.links.get_mut(&VETH_WEB).expect("a veth");
     let mut is = BridgePort {
         state: PortState::Forwarding,
-        hairpin: false,
-        isolated: false,
-        learning: true,
-        unicast_flood: true,
-        vlan_tunnel: false,
-        locked: false,
-        neigh_suppress: false,
+        ..BridgePort::default()
     };
     change(&mut is);
     port.port = Some(is);
