@@ -11,6 +11,10 @@ pub const PREFIX: &str = "netfast_";
 /// The longest name that the kernel keeps of a map or a program (`BPF_OBJ_NAME_LEN`, less the zero).
 pub const MAX_NAME: usize = 15;
 
+/// The read-only variable that tells the programs in which network namespace they run: a
+/// [`NetnsNumber`](crate::device::NetnsNumber), set before they are loaded.
+pub const NETNS_VARIABLE: &str = "NETFAST_NETNS";
+
 pub mod map;
 pub mod program;
 

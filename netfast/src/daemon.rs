@@ -32,11 +32,11 @@ use crate::{
     config::{AliasMode, Config, ConfigError, RawConfig, VipPool},
     exporter::{Exporter, Source},
     health::Health,
+    host::{Host, RuntimeState},
     observe::{Change, Observer},
     plan::{Facts, plan},
     probe,
     state::State,
-    world::{RuntimeState, World},
 };
 use alone::Alone;
 use lock::Lock;
@@ -121,8 +121,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         info!("stopped before the container runtime answered; what is attached stays attached");
         return Ok(());
     };
-    let world = observer.snapshot().await?;
-    let first = plan(&world, &config, &Facts::default());
+    let host = observer.snapshot().await?;
+    let first = plan(&host, &config, &Facts::default());
     // With another pool, or virtual addresses for all, the operator has asked for it.
     let asked = config.alias_mode == AliasMode::Vip || config.vip_pool != VipPool::default();
     if let Some(conflict) = first.aliases.vips.conflict.filter(|_| asked) {
@@ -150,7 +150,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         config,
         observer,
         hints,
-        world,
+        host,
         backoff: Backoff::default(),
         health: Health::default(),
         exporter: None,
@@ -172,7 +172,7 @@ struct Daemon {
     config: Config,
     observer: Observer,
     hints: Receiver<Change>,
-    world: World,
+    host: Host,
     sync: Sync,
     backoff: Backoff,
     health: Health,
@@ -196,7 +196,7 @@ impl Daemon {
     /// The first pass; returns when to try again, if something could not be attached to. If flows may not be used
     /// after it, everything is taken back.
     fn start(&mut self) -> Result<Option<Duration>, DaemonError> {
-        let pass = self.sync.pass(&self.world, &self.config, true, None);
+        let pass = self.sync.pass(&self.host, &self.config, true, None);
         let failed = match pass {
             Ok(mut pass) => match pass.failures.pop() {
                 None => {
@@ -228,7 +228,7 @@ impl Daemon {
 
     /// Tells the log and the service manager what a pass came to.
     fn tell(&mut self, pass: &Pass) {
-        let status = service::line(pass, &self.world.runtime);
+        let status = service::line(pass, &self.host.runtime);
         match self.phase {
             Phase::Starting(latest) if pass.in_sync || Instant::now() >= latest => {
                 // Now that ours are attached, what another version left is in the way only.
@@ -325,9 +325,9 @@ impl Daemon {
     /// Reads what changed and brings the host in step; returns when to try again, if something failed.
     async fn catch_up(&mut self, changes: &mut BTreeSet<Change>, thorough: bool) -> Option<Duration> {
         let read = if thorough {
-            self.observer.snapshot().await.map(|world| self.world = world)
+            self.observer.snapshot().await.map(|host| self.host = host)
         } else {
-            self.observer.refresh(&mut self.world, changes).await
+            self.observer.refresh(&mut self.host, changes).await
         };
         if let Err(error) = read {
             // What changed is still to be read.
@@ -339,7 +339,7 @@ impl Daemon {
             return Some(wait);
         }
         changes.clear();
-        let pass = match self.sync.pass(&self.world, &self.config, thorough, Some(BUDGET)) {
+        let pass = match self.sync.pass(&self.host, &self.config, thorough, Some(BUDGET)) {
             Ok(pass) => pass,
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
@@ -364,7 +364,7 @@ impl Daemon {
 
     /// Lets those who ask know what a pass came to.
     fn note(&self, pass: &Pass) {
-        if let RuntimeState::Disconnected { error, .. } = &self.world.runtime {
+        if let RuntimeState::Disconnected { error, .. } = &self.host.runtime {
             self.health
                 .failed(format!("the container runtime does not answer: {error}"));
         } else if let Some(trouble) = &pass.trouble {

@@ -24,7 +24,7 @@ use crate::{
         routes::{self, WayError},
     },
     diff::{Action, Attachment, RealizedDevice, Target},
-    world::Mac,
+    host::Mac,
 };
 
 /// What became of a list of actions.

@@ -7,7 +7,10 @@ use aya::{
     maps::{MapInfo, MapType},
     programs::{FEntry, ProgramError, SchedClassifier},
 };
-use netfast_common::abi::{HookKind, Program, map};
+use netfast_common::{
+    abi::{HookKind, NETNS_VARIABLE, Program, map},
+    device::NetnsNumber,
+};
 use tracing::{info, warn};
 
 use crate::apply::{
@@ -29,6 +32,7 @@ pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.map_max_entries(map::FLOWS4, flows);
+    loader.override_global(NETNS_VARIABLE, &NetnsNumber::SERVED.0, true);
     #[cfg(feature = "bpf-log")]
     let level = crate::apply::bpf_log::level();
     #[cfg(feature = "bpf-log")]

@@ -25,7 +25,7 @@ impl Daemon {
                 Change::Stations { port } => self.sync.datapath().outdate(key(port)),
                 Change::Device { device } => self.sync.datapath().outdate_device(key(device)),
                 Change::Programs { device } => {
-                    let name = self.world.links.get(&device).map(|link| link.name.as_str());
+                    let name = self.host.served().links.get(&device).map(|link| link.name.as_str());
                     if !self.sync.datapath().has_other_programs(key(device), name) {
                         // Ours, most likely.
                         next = self.hints.try_recv().ok();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
-use crate::world::Mac;
+use crate::host::Mac;
 
 /// How many hints may wait in the queue: one of each kind.
 pub const QUEUE: usize = 16;
@@ -19,7 +19,7 @@ const MOST_NAMED: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// A link came, went or changed in something that [`Link`](crate::world::Link) tells.
+    /// A link came, went or changed in something that [`Link`](crate::host::Link) tells.
     Links,
     /// A link that was there changed in something that packets through it depend on: what it is to its bridge, an XDP
     /// program on it or on the other end of its cable, ...
@@ -58,7 +58,7 @@ pub enum Change {
     Tc,
     /// A kernel switch changed that the kernel's verdicts depend on.
     Sysctls,
-    /// Another kernel switch changed, see [`Sysctls::of_verdicts`](crate::world::Sysctls::of_verdicts). netfast itself
+    /// Another kernel switch changed, see [`Sysctls::of_verdicts`](crate::host::Sysctls::of_verdicts). netfast itself
     /// sets one of them.
     Tuning,
     /// nftables or iptables-legacy rules changed.

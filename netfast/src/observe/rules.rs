@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use crate::host::{RuleFinding, Ruleset, Severity};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
-use crate::world::{RuleFinding, Ruleset, Severity};
 
 #[cfg(test)]
 mod document;

@@ -116,15 +116,15 @@ impl Given {
             }
             Self::Device(dev, edit) => {
                 let index = lab.ifindex(*dev);
-                let mut device = lab.devices.get(&DeviceKey::served(index), 0).expect("a device");
+                let mut device = lab.devices.get(&DeviceKey::new(lab.netns, index), 0).expect("a device");
                 edit(&mut device);
                 lab.devices
-                    .insert(DeviceKey::served(index), device, 0)
+                    .insert(DeviceKey::new(lab.netns, index), device, 0)
                     .expect("a device");
             }
             Self::NoDevice(dev) => {
                 let index = lab.ifindex(*dev);
-                lab.devices.remove(&DeviceKey::served(index)).expect("a device");
+                lab.devices.remove(&DeviceKey::new(lab.netns, index)).expect("a device");
             }
             Self::Generation(dev, generation) => lab
                 .generations

@@ -10,10 +10,10 @@ use aya::{
 };
 use netfast::apply::OBJECT;
 use netfast_common::{
-    abi::{map, program},
+    abi::{NETNS_VARIABLE, map, program},
     alias::MemberKey,
     control::Control,
-    device::{Device, DeviceKey, Traffic},
+    device::{Device, DeviceKey, NetnsNumber, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::{Count, SLOTS},
@@ -148,6 +148,8 @@ pub type CandidateBytes = [u8; size_of::<Candidate<Ip4>>()];
 
 /// The namespace, the programs and the maps.
 pub struct Lab {
+    /// The namespace that the programs believe to be in.
+    pub netns: NetnsNumber,
     ebpf: Ebpf,
     indexes: BTreeMap<Dev, u32>,
     /// The daemon's switches.
@@ -199,6 +201,11 @@ pub struct Lab {
 impl Lab {
     /// Runs `body` with a laboratory, on a thread of its own that stays on one CPU in a namespace of its own.
     pub fn run(body: impl FnOnce(&mut Self) + Send) {
+        Self::run_as(NetnsNumber::SERVED, body);
+    }
+
+    /// The same, with programs that take their namespace for the one of this number.
+    pub fn run_as(netns: NetnsNumber, body: impl FnOnce(&mut Self) + Send) {
         if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
             return;
         }
@@ -206,16 +213,17 @@ impl Lab {
         make_interfaces(&ns);
         ns.run(|| {
             stay_on_one_cpu();
-            let mut lab = Self::load();
+            let mut lab = Self::load(netns);
             body(&mut lab);
         })
         .expect("inside the namespace");
     }
 
-    fn load() -> Self {
+    fn load(netns: NetnsNumber) -> Self {
         let object = object();
         assert!(!object.is_empty(), "netfast was built without its BPF programs");
         let mut loader = EbpfLoader::new();
+        loader.override_global(NETNS_VARIABLE, &netns.0, true);
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
         }
@@ -234,6 +242,7 @@ impl Lab {
         }
         let indexes = Dev::ALL.map(|dev| (dev, if_nametoindex(dev.name()).expect("it was made")));
         Self {
+            netns,
             indexes: indexes.into(),
             control: take(&mut ebpf, map::CONTROL),
             devices: take(&mut ebpf, map::DEVICES),
@@ -279,7 +288,7 @@ impl Lab {
             let index = self.ifindex(dev);
             if let Some(device) = dev.device() {
                 self.devices
-                    .insert(DeviceKey::served(index), device, 0)
+                    .insert(DeviceKey::new(self.netns, index), device, 0)
                     .expect("a device");
             }
             self.generations

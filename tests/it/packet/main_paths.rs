@@ -1,6 +1,6 @@
 //! Whole conversations: learned in both directions, then used in both, on every path that netfast serves.
 
-use netfast_common::reason::Reason;
+use netfast_common::{device::NetnsNumber, reason::Reason};
 use netfast_tests::{
     packet::Packet,
     scene::{Dev, Pair, Way, between_bridges, bridged, hairpin, masquerade, published},
@@ -8,7 +8,7 @@ use netfast_tests::{
 
 use super::{
     change::{Change, In, stored},
-    row::{Row, Step, check, enters, leaves, passes_into_bridge, passes_to_host, row},
+    row::{Row, Step, check, check_as, enters, leaves, passes_into_bridge, passes_to_host, row},
 };
 
 /// A packet the slow way through the kernel: where it enters, the bridge hooks that it meets, and what becomes of it.
@@ -76,4 +76,10 @@ pub(super) fn rows() -> Vec<Row> {
 #[test]
 fn conversations_are_learned_and_used() {
     check(&rows());
+}
+
+/// The number is part of what devices and flows are found by: with programs that did not heed it nothing would be.
+#[test]
+fn conversations_are_learned_and_used_in_another_namespace() {
+    check_as(NetnsNumber(7), &rows());
 }

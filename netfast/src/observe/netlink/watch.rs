@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use super::neighbour::{self, MAX_STATIONS, RTM_DELNEIGH};
 use super::netconf::{self, RTM_DELNETCONF, RTM_NEWNETCONF};
 use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
+use crate::host::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 use crate::observe::change::{Change, Hints};
 use crate::sys::netlink::{Malformed, Message, NetlinkError, NetlinkSocket, Watcher};
-use crate::world::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;

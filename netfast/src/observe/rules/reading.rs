@@ -3,7 +3,7 @@
 use super::table::{Class, Known, Place, UNKNOWN, find};
 use super::ways::{Aspect, Chain, Common, Graph};
 use super::xt::{Answer, ask};
-use crate::world::{RuleFinding, RuleSource, Severity, Verdict};
+use crate::host::{RuleFinding, RuleSource, Severity, Verdict};
 
 /// Why a rule that does nothing but log or count keeps nobody slow.
 const ONLY_LOGS: &str = "decides only which packets are logged or counted, of those on the slow path";

@@ -1,8 +1,8 @@
 //! What is a hint, and what is not.
 
 use super::*;
+use crate::host::FdbState;
 use crate::sys::netlink::{Messages, Request};
-use crate::world::FdbState;
 
 const REACHABLE: u16 = 2;
 const STALE: u16 = 4;

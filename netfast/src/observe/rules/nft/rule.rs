@@ -6,9 +6,9 @@ use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find};
 use super::super::ways::{Chain, Common};
 use super::registers::{Loaded, Registers};
 use super::{NFTA_EXPR_NAME, is_rated};
+use crate::host::Verdict;
 use crate::observe::nftables::{NFGENMSG, family};
 use crate::sys::netlink::{Attr, Attrs, Malformed, Message};
-use crate::world::Verdict;
 
 mod decide;
 
