@@ -23,13 +23,13 @@ pub use program::{Hook, HookKind, Program};
 /// Flows in use at once, by default. A flow is one direction of a conversation.
 pub const DEFAULT_FLOWS: u32 = 256 * 1024;
 /// Flows that wait for their reverse, by default. Small on purpose: what floods here evicts only its like.
-pub const DEFAULT_FRESH: u32 = 16 * 1024;
+pub const DEFAULT_UNREPLIED: u32 = 16 * 1024;
 /// Bytes of the ring buffer of flows that wait to be vetted; a power of two. What does not fit is asked again.
 pub const VET_BYTES: u32 = 256 * 1024;
 /// Answers to them that were not looked at yet.
 pub const VETTED: u32 = 16 * 1024;
 /// Counters of packets of flows that are not known yet; a power of two.
-pub const SEEN: u32 = 64 * 1024;
+pub const WARMUP: u32 = 64 * 1024;
 /// Packets of each direction that the kernel carries before netfast learns a TCP connection, by default: an HTTP request
 /// on a connection of its own has no more.
 pub const DEFAULT_LEARN_AFTER: u8 = 3;

@@ -47,17 +47,17 @@ use sync::{Pass, Sync};
 use wait::Waiting;
 
 /// After a hint, more are waited for: a container's start makes dozens within a few milliseconds.
-const GATHER: Duration = Duration::from_millis(10);
+const DEBOUNCE: Duration = Duration::from_millis(10);
 /// Passes are at least this far apart, so that a storm of changes (many containers at once) is read in few passes.
 const SPACING: Duration = Duration::from_millis(80);
 /// And at least as many times the time that the last one took: whoever makes much to read must not keep the daemon busy.
-const REST: u32 = 4;
+const BACKOFF_FACTOR: u32 = 4;
 /// But no more than this.
-const LONGEST_REST: Duration = Duration::from_secs(2);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// The same where members of virtual addresses may have ended: new connections wait for it.
-const HASTE: Duration = Duration::from_millis(1);
+const URGENT_DEBOUNCE: Duration = Duration::from_millis(1);
 /// Such passes are at least this far apart.
-const HASTE_SPACING: Duration = Duration::from_millis(20);
+const URGENT_SPACING: Duration = Duration::from_millis(20);
 /// For this long a pass may attach, before hints are heeded again.
 const BUDGET: Duration = Duration::from_millis(100);
 /// What nobody announces is looked for this often.
@@ -66,7 +66,7 @@ const THOROUGH: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 /// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
 /// time it is said nonetheless, with what is missing.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         health: Health::default(),
         exporter: None,
         service,
-        phase: Phase::Starting(Instant::now() + PATIENCE),
+        phase: Phase::Starting(Instant::now() + READY_TIMEOUT),
     };
     #[cfg(feature = "bpf-log")]
     daemon.sync.datapath().follow_programs()?;
@@ -292,14 +292,14 @@ impl Daemon {
                     }
                     // Somebody may still be given who has ended.
                     let urgent = changes.contains(&Change::Containers) && self.sync.datapath().has_vips();
-                    let (gather, spacing) = if urgent { (HASTE, HASTE_SPACING) } else { (GATHER, spacing) };
+                    let (gather, spacing) = if urgent { (URGENT_DEBOUNCE, URGENT_SPACING) } else { (DEBOUNCE, spacing) };
                     let soon = (Instant::now() + gather).max(last + spacing);
                     due = Some(due.map_or(soon, |due| due.min(soon)));
                 }
                 () = wake => {
                     last = Instant::now();
                     due = self.catch_up(&mut changes, false).await.map(|wait| last + wait);
-                    spacing = (last.elapsed() * REST).clamp(SPACING, LONGEST_REST);
+                    spacing = (last.elapsed() * BACKOFF_FACTOR).clamp(SPACING, MAX_BACKOFF);
                 }
                 _ = thorough.tick() => {
                     last = Instant::now();

@@ -365,7 +365,7 @@ mod tests {
         let of = |changes: &[Change]| Parts::of(&changes.iter().copied().collect());
         assert_eq!(of(&[Change::Overflow]), Parts::ALL);
         assert_eq!(
-            of(&[Change::Containers, Change::Stations { port: 3 }]),
+            of(&[Change::Containers, Change::FdbMoved { port: 3 }]),
             Parts {
                 peers: true,
                 routes: false,

@@ -302,11 +302,11 @@ impl Build<'_> {
             return Path::slow(Why::TooManyDevices);
         }
         let mut flags = if path.is_fast() { Device::ACCELERATED } else { 0 };
-        if link.peer_elsewhere() {
-            flags |= Device::PEER_ELSEWHERE;
+        if link.peer_in_other_netns() {
+            flags |= Device::PEER_IN_OTHER_NETNS;
         }
         if tc::must_pass_egress(self.netns, self.facts, link, mac) {
-            flags |= Device::QUEUED;
+            flags |= Device::EGRESS_QDISC;
         }
         if endpoint.any_source || (endpoint.address4.is_none() && endpoint.address6.is_none()) {
             flags |= Device::ANY_SOURCE;

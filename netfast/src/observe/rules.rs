@@ -15,9 +15,9 @@ pub(crate) mod ebtables;
 mod field;
 pub(crate) mod legacy;
 pub(crate) mod nft;
+mod reachability;
 mod reading;
 mod table;
-mod ways;
 mod xt;
 
 /// What keeps the rules from being read.

@@ -64,7 +64,7 @@ pub struct AliasTable {
 
 impl AliasTable {
     /// The aliases that take turns.
-    pub fn turns(&self) -> BTreeSet<u64> {
+    pub fn cursors(&self) -> BTreeSet<u64> {
         let members = self.members.iter().map(|member| member.alias);
         members.chain(self.services.iter().copied()).collect()
     }

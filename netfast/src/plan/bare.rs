@@ -54,7 +54,7 @@ fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {
 }
 
 fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -> EndpointReport {
-    let macs = stations(build.netns, bridge.ifindex, veth.ifindex);
+    let macs = macs_behind(build.netns, bridge.ifindex, veth.ifindex);
     let known = build.facts.endpoints.get(&build.netns.key(veth.ifindex));
     let mac = match macs.len() {
         // The bridge forgets who is silent. A veth belongs to one container for life, so it has not changed hands.
@@ -127,7 +127,7 @@ fn told(device: &Device) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
 }
 
 /// The MAC addresses that the bridge has heard from behind a port.
-fn stations(netns: &Namespace, bridge: u32, port: u32) -> BTreeSet<Mac> {
+fn macs_behind(netns: &Namespace, bridge: u32, port: u32) -> BTreeSet<Mac> {
     netns
         .fdb
         .iter()

@@ -68,7 +68,7 @@ pub fn foreign_on_ingress(netns: &Namespace, facts: &Facts, link: &Link) -> Opti
 /// An XDP program in the stack of the container: the kernel leaves it out for packets that a program has redirected to a
 /// device (`skb_is_redirected`, `netif_receive_generic_xdp` in net/core/dev.c), as those of the host and of bulk flows are.
 pub fn generic_xdp_inside(netns: &Namespace, link: &Link) -> Option<String> {
-    let peer = netns.peers.get(&link.ifindex).filter(|_| link.peer_elsewhere())?;
+    let peer = netns.peers.get(&link.ifindex).filter(|_| link.peer_in_other_netns())?;
     peer.xdp.generic?;
     Some(format!(
         "the generic XDP program on the container's end of {} must see every packet",
@@ -119,5 +119,5 @@ pub fn must_pass_egress(netns: &Namespace, facts: &Facts, link: &Link, mac: Mac)
 /// that cannot be asked about, it is not known.
 fn judged_at_the_other_end(netns: &Namespace, link: &Link, mac: Mac) -> bool {
     let is_plain = |peer: &Peer| peer.xdp.native.is_none() && peer.mtu >= link.mtu && peer.mac == Some(mac);
-    link.peer_elsewhere() && !netns.peers.get(&link.ifindex).is_some_and(is_plain)
+    link.peer_in_other_netns() && !netns.peers.get(&link.ifindex).is_some_and(is_plain)
 }

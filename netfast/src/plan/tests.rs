@@ -18,6 +18,7 @@ pub(super) mod build;
 mod flooding;
 mod pace;
 mod reasons;
+mod rules;
 
 use build::*;
 
@@ -51,8 +52,8 @@ fn text(desired: &Desired) -> String {
     for (ifindex, spec) in &desired.devices {
         let flags = [
             (Device::ACCELERATED, "accelerated"),
-            (Device::PEER_ELSEWHERE, "peer-elsewhere"),
-            (Device::QUEUED, "queued"),
+            (Device::PEER_IN_OTHER_NETNS, "peer-elsewhere"),
+            (Device::EGRESS_QDISC, "queued"),
             (Device::ANY_SOURCE, "any-source"),
         ];
         let flags: Vec<&str> = flags

@@ -54,7 +54,7 @@ fn leads_off(netns: &Namespace, link: &Link) -> bool {
         LinkKind::Loopback | LinkKind::Macvlan | LinkKind::Ipvlan | LinkKind::Dummy => false,
         // The host's own bridge, with a way out among its ports; one with containers only is no way out.
         LinkKind::Bridge(_) => has_way_out(netns, link),
-        LinkKind::Veth { .. } => link.peer_elsewhere(),
+        LinkKind::Veth { .. } => link.peer_in_other_netns(),
         LinkKind::Vlan { .. }
         | LinkKind::Bond
         | LinkKind::Vxlan { .. }

@@ -53,7 +53,7 @@ fn check_attachment(host: &Host, container: &str, network: &str) {
         .expect("its interface");
     assert_eq!(inside.addresses.first().copied(), attachment.ipv4);
     let veth = &host.served().links[&inside.host_ifindex.expect("the index of the host's end")];
-    assert!(veth.peer_elsewhere(), "{veth:?}");
+    assert!(veth.peer_in_other_netns(), "{veth:?}");
     let bridge = &host.served().links[&veth.master.expect("a bridge")];
     assert_eq!(
         host.networks[&attachment.network].bridge_name.as_deref(),

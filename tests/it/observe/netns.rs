@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netfast::{
     host::{AddressScope, FdbState, LinkKind, Mac, NeighbourKey, NeighbourState, PortState, RouteType},
-    observe::Change::{self, Addresses, Fdb, Links, PolicyRules, Routes, Sysctls, Tc},
+    observe::Change::{self, Addresses, FdbAdded, Links, PolicyRules, Routes, Sysctls, Tc},
 };
 use netfast_tests::{
     netns::NetNs,
@@ -54,8 +54,8 @@ fn a_snapshot_holds_what_is_there() {
         assert!(matches!(&br0.kind, LinkKind::Bridge(info) if !info.vlan_filtering && info.ageing_time == 30_000));
         assert_eq!(br0.mac, Some(Mac([2, 0, 0, 0, 0, 1])));
         assert_eq!(host.served().ports_of(br0.ifindex).count(), 2);
-        assert!(v1.peer_elsewhere() && v1.is_ethernet() && v1.up && v1.lower_up);
-        assert!(!link("lonely").peer_elsewhere());
+        assert!(v1.peer_in_other_netns() && v1.is_ethernet() && v1.up && v1.lower_up);
+        assert!(!link("lonely").peer_in_other_netns());
         let alone = link("alone").ifindex;
         assert!(matches!(link("lonely").kind, LinkKind::Veth { peer_ifindex: Some(peer), .. } if peer == alone));
         let port = v1.port.expect("v1 is a port");
@@ -184,14 +184,14 @@ fn hints_come_when_something_matters_and_only_then() {
                 None,
             ),
             ("ip neigh del 10.1.0.7 dev br0", Some(lost(8))),
-            ("bridge fdb add 02:00:00:00:00:07 dev v1 master static", Some(Fdb)),
+            ("bridge fdb add 02:00:00:00:00:07 dev v1 master static", Some(FdbAdded)),
             (
                 "bridge fdb replace 02:00:00:00:00:07 dev v2 master static",
-                Some(Change::Stations { port: index("v1") }),
+                Some(Change::FdbMoved { port: index("v1") }),
             ),
             (
                 "bridge fdb del 02:00:00:00:00:07 dev v2 master",
-                Some(Change::Stations { port: index("v2") }),
+                Some(Change::FdbMoved { port: index("v2") }),
             ),
             ("tc qdisc add dev br0 clsact", Some(Tc)),
             ("sysctl -qw net.ipv4.conf.br0.forwarding=1", Some(Sysctls)),

@@ -19,7 +19,7 @@ use netfast_common::{
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
     vet::Answer,
-    vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
+    vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey},
 };
 use netfast_ebpf::state::candidate::Candidate;
 use netfast_tests::{
@@ -165,7 +165,7 @@ pub struct Lab {
     /// Flows in use.
     pub flows: Table,
     /// Flows that wait for their reverse.
-    pub fresh: Table,
+    pub unreplied: Table,
     /// The candidate of each CPU.
     pub candidates: PerCpuArray<MapData, CandidateBytes>,
     /// Packets of flows that are not known yet.
@@ -191,7 +191,7 @@ pub struct Lab {
     /// Their members.
     pub vip_members: HashMap<MapData, MemberKey, Member>,
     /// What they were given.
-    pub vip_given: HashMap<MapData, MemberKey, Given>,
+    pub vip_stats: HashMap<MapData, MemberKey, BackendStats>,
     /// Connections that saw an answer, and those that did not or are closed.
     pub vip_connections: [HashMap<MapData, ConnKey, Conn>; 2],
     /// Counts by verdict.
@@ -229,7 +229,7 @@ impl Lab {
         }
         for name in [
             map::FLOWS4,
-            map::FRESH4,
+            map::UNREPLIED4,
             map::VIP_CONNECTIONS,
             map::VIP_WAITING,
             map::VIP_SYNS,
@@ -250,20 +250,20 @@ impl Lab {
             traffic: take(&mut ebpf, map::TRAFFIC),
             reasons: take(&mut ebpf, map::REASONS),
             flows: take(&mut ebpf, map::FLOWS4),
-            fresh: take(&mut ebpf, map::FRESH4),
+            unreplied: take(&mut ebpf, map::UNREPLIED4),
             candidates: take(&mut ebpf, map::CANDIDATE4),
-            seen: take(&mut ebpf, map::SEEN),
+            seen: take(&mut ebpf, map::WARMUP),
             has_seen: false,
             vet: take(&mut ebpf, map::VET4),
             vetted: take(&mut ebpf, map::VETTED4),
             filter: take(&mut ebpf, map::FILTER),
             tally: take(&mut ebpf, map::TALLY),
             traced: take(&mut ebpf, map::TRACED),
-            turns: take(&mut ebpf, map::TURNS),
+            turns: take(&mut ebpf, map::CURSORS),
             vips: take(&mut ebpf, map::VIPS),
             vip_slots: take(&mut ebpf, map::VIP_SLOTS),
             vip_members: take(&mut ebpf, map::VIP_MEMBERS),
-            vip_given: take(&mut ebpf, map::VIP_GIVEN),
+            vip_stats: take(&mut ebpf, map::VIP_STATS),
             vip_connections: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
             ebpf,
@@ -296,7 +296,7 @@ impl Lab {
                 .expect("a generation");
         }
         clear(&mut self.flows);
-        clear(&mut self.fresh);
+        clear(&mut self.unreplied);
         clear(&mut self.vetted);
         while self.vet.next().is_some() {}
         self.edit_candidates(|candidate| candidate.fill(0));
@@ -309,7 +309,7 @@ impl Lab {
         clear(&mut self.vips);
         clear(&mut self.vip_slots);
         clear(&mut self.vip_members);
-        clear(&mut self.vip_given);
+        clear(&mut self.vip_stats);
         self.vip_connections.iter_mut().for_each(clear);
     }
 

@@ -19,7 +19,7 @@ fn slow_way(way: &Way, packet: &Packet, reason: Reason, end: impl Fn(Step) -> St
         steps.push(if way.meets_host_first() && reason == Reason::NoFlow {
             // To the routes it is for the host until NAT has changed it; what comes of it then replaces this.
             let length = packet.bytes().len() - 14;
-            let to_host = stored(In::Fresh, &way.ending_at(Dev::Bridge), length, |_| ());
+            let to_host = stored(In::Unreplied, &way.ending_at(Dev::Bridge), length, |_| ());
             step.passes(Reason::Learned).and(to_host)
         } else {
             step.passes(Reason::Passing)
@@ -39,7 +39,7 @@ fn conversation(what: &str, (there, back): &Pair) -> Row {
     steps.extend(slow_way(back, &answer, Reason::NoFlow, |step| {
         let step = step.paired(back, there);
         if back.meets_host_first() {
-            step.and(Change::Gone(In::Fresh, *back))
+            step.and(Change::Gone(In::Unreplied, *back))
         } else {
             step
         }

@@ -215,7 +215,8 @@ impl Step {
     /// The packet's flow is learned, and waits.
     pub fn learned(self, way: &Way) -> Self {
         let length = self.frame.len() - ETHERNET;
-        self.ends(Reason::Learned).and(stored(In::Fresh, way, length, |_| ()))
+        self.ends(Reason::Learned)
+            .and(stored(In::Unreplied, way, length, |_| ()))
     }
 
     /// The packet's flow is learned; its reverse was waiting.

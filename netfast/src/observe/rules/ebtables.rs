@@ -1,8 +1,8 @@
 //! Findings in ebtables-legacy tables.
 
+use super::reachability::{Common, Entrance, Graph};
 use super::reading::Reading;
 use super::table::Place;
-use super::ways::{Common, Entrance, Graph};
 use crate::bytes::{text, u32_at};
 use crate::host::{RuleFinding, RuleSource, Verdict};
 use crate::observe::ebtables::Table;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::reachability::{Common, Entrance, Graph};
 use super::reading::Reading;
 use super::table::Place;
-use super::ways::{Common, Entrance, Graph};
 use super::xt::is_other_protocol;
 use crate::bytes::{text, u16_at, u32_at};
 use crate::host::{RuleFinding, RuleSource, Verdict};

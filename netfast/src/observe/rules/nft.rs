@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reachability::{Entrance, Graph};
 use super::table::Place;
-use super::ways::{Entrance, Graph};
 use crate::host::{NftChain, RuleFinding, RuleSource};
 use crate::observe::nftables::{GETRULE, GETSET, GETSETELEM, NEWRULE, NEWSET, NEWSETELEM, NFGENMSG};
 use crate::sys::netlink::{Attr, Attrs, DUMP, Malformed, Message, NetlinkError, NetlinkSocket, Request};

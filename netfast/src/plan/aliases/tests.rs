@@ -115,7 +115,7 @@ fn a_name_that_two_share_is_an_alias() {
         assert_eq!(plan.table.entries[&key(name, &[])], Alias::default(), "{name} is known");
     }
     assert_eq!(plan.table.entries.len(), 4);
-    assert_eq!((plan.table.members.len(), plan.table.turns().len()), (2, 1));
+    assert_eq!((plan.table.members.len(), plan.table.cursors().len()), (2, 1));
     // All three may ask.
     assert_eq!(plan.loopbacks.values().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
@@ -208,7 +208,7 @@ fn both_families_take_turns_of_their_own() {
     let plan = planned(&host);
     assert_eq!(
         (
-            plan.table.turns().len(),
+            plan.table.cursors().len(),
             plan.table.members.len(),
             plan.table.entries.len()
         ),
