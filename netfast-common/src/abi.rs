@@ -15,6 +15,10 @@ pub const MAX_NAME: usize = 15;
 /// [`NetnsNumber`](crate::device::NetnsNumber), set before they are loaded.
 pub const NETNS_VARIABLE: &str = "NETFAST_NETNS";
 
+/// The read-only variable that tells the programs whether a packet's own address must be the same at both of its ends: 1, but
+/// for tests.
+pub const ADDRESS_VARIABLE: &str = "NETFAST_BY_SKB";
+
 pub mod map;
 pub mod program;
 
@@ -24,10 +28,16 @@ pub use program::{Hook, HookKind, Program};
 pub const DEFAULT_FLOWS: u32 = 256 * 1024;
 /// Flows that wait for their reverse, by default. Small on purpose: what floods here evicts only its like.
 pub const DEFAULT_UNREPLIED: u32 = 16 * 1024;
+/// The same of IPv6, of which there is less.
+pub const DEFAULT_FLOWS6: u32 = DEFAULT_FLOWS / 4;
+/// The same of IPv6.
+pub const DEFAULT_UNREPLIED6: u32 = DEFAULT_UNREPLIED / 4;
 /// Bytes of the ring buffer of flows that wait to be vetted; a power of two. What does not fit is asked again.
 pub const VET_BYTES: u32 = 256 * 1024;
 /// Answers to them that were not looked at yet.
 pub const VETTED: u32 = 16 * 1024;
+/// The same of IPv6.
+pub const VETTED6: u32 = VETTED / 4;
 /// Counters of packets of flows that are not known yet; a power of two.
 pub const WARMUP: u32 = 64 * 1024;
 /// Packets of each direction that the kernel carries before netfast learns a TCP connection, by default: an HTTP request

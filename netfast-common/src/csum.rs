@@ -46,6 +46,10 @@ pub const fn apply(checksum: u16, difference: u32) -> u16 {
 /// The difference that one step down of an IPv4 TTL makes: the word of TTL and protocol loses 0x0100 in wire order.
 pub const TTL_STEP: u32 = (!0x0100u16).to_be() as u32;
 
+/// The difference that one step down of an IPv6 hop limit makes: the word of next header and hop limit loses 0x0001 in wire
+/// order.
+pub const HOP_STEP: u32 = (!0x0001u16).to_be() as u32;
+
 #[cfg(test)]
 mod tests {
     extern crate std;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::net::Ip4;
+use crate::net::{Ip4, Ip6};
 
 /// A network namespace, by the number that the daemon gave it. The programs that run there have it as a constant.
 #[derive(
@@ -76,7 +76,7 @@ pub struct Device {
     /// Zero.
     reserved: [u8; 2],
     /// Endpoints: the container's global IPv6 address; zero if it has none.
-    pub address6: [u8; 16],
+    pub address6: Ip6,
     /// Endpoints: ifindex of the bridge that the veth is a port of; 0: none.
     pub bridge: u32,
 }
@@ -115,6 +115,8 @@ impl Device {
     /// The endpoint's addresses are not known, or it forwards for others by its owner's wish: its source addresses are
     /// not checked, only its MAC.
     pub const ANY_SOURCE: u8 = 8;
+    /// IPv6 flows may be learned and used as well, if [`ACCELERATED`](Self::ACCELERATED) is set, too.
+    pub const IPV6: u8 = 16;
 
     /// A device of this kind; everything else is zero.
     pub const fn new(kind: Kind, flags: u8, slot: u16) -> Self {
@@ -125,7 +127,7 @@ impl Device {
             address4: Ip4::from_wire(0),
             mac: [0; 6],
             reserved: [0; 2],
-            address6: [0; 16],
+            address6: Ip6::from_wire([0; 4]),
             bridge: 0,
         }
     }
@@ -151,6 +153,12 @@ impl Device {
     pub const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
+
+    /// Whether all of these flags are set.
+    #[inline(always)]
+    pub const fn has_all(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
 }
 
 /// Packets and bytes (network layer and up, as the kernel's `skb->len` less the Ethernet header) that came in from a
@@ -170,7 +178,7 @@ pub struct Traffic {
     pub out_fast_packets: u64,
     /// Bytes of them.
     pub out_fast_bytes: u64,
-    /// Endpoints: frames on the slow path that were sent from a MAC, IPv4 or ARP address that is not the endpoint's,
+    /// Endpoints: frames on the slow path that were sent from a MAC, IP or ARP address that is not the endpoint's,
     /// whatever else is about them.
     pub in_spoofed_packets: u64,
     /// Endpoints: packets on the slow path whose headers were cut short, contradicted each other or had a wrong

@@ -2,7 +2,7 @@
 
 use crate::{
     assert_no_padding,
-    net::{Address, Ip4, MacPair, Port},
+    net::{Address, Ip4, Ip6, MacPair, Port},
 };
 
 /// Where a packet entered the host's network.
@@ -58,6 +58,22 @@ impl<A: Address> FlowKey<A> {
         #[expect(clippy::cast_possible_truncation, reason = "half of a mixed number")]
         let tag = (mix >> 16) as u32;
         tag | 1
+    }
+}
+
+impl<A> FlowKey<A> {
+    /// The same with addresses of another type.
+    pub fn with_addresses<B>(self, convert: impl Fn(A) -> B) -> FlowKey<B> {
+        FlowKey {
+            source: convert(self.source),
+            destination: convert(self.destination),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            ifindex: self.ifindex,
+            protocol: self.protocol,
+            origin: self.origin,
+            netns: self.netns,
+        }
     }
 }
 
@@ -155,24 +171,81 @@ impl<A> Flow<A> {
     pub const MAPPING: u8 = Self::ROUTED | Self::REWRITTEN | Self::TRANSLATED;
 }
 
-impl<A: Address> Flow<A> {
+impl<A> Flow<A> {
+    /// The same with addresses of another type.
+    pub fn with_addresses<B>(self, convert: impl Fn(A) -> B) -> Flow<B> {
+        Flow {
+            tag: self.tag,
+            epoch: self.epoch,
+            learned_ns: self.learned_ns,
+            used_ns: self.used_ns,
+            created_ns: self.created_ns,
+            packets: self.packets,
+            bytes: self.bytes,
+            in_generation: self.in_generation,
+            out_generation: self.out_generation,
+            in_slot: self.in_slot,
+            out_slot: self.out_slot,
+            out_ifindex: self.out_ifindex,
+            source: convert(self.source),
+            destination: convert(self.destination),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            address_difference: self.address_difference,
+            port_difference: self.port_difference,
+            in_macs: self.in_macs,
+            out_macs: self.out_macs,
+            mark: self.mark,
+            priority: self.priority,
+            max_length: self.max_length,
+            exit: self.exit,
+            flags: self.flags,
+            dscp: self.dscp,
+            bulk: self.bulk,
+            reserved: self.reserved,
+            tag_end: self.tag_end,
+        }
+    }
+}
+
+impl<A: Address + Default> Flow<A> {
     /// Where the other direction of the conversation enters, this flow being that of `key`.
     #[inline(always)]
     pub fn reverse_key(&self, key: &FlowKey<A>) -> FlowKey<A> {
-        FlowKey {
-            source: self.destination,
-            destination: self.source,
-            source_port: self.destination_port,
-            destination_port: self.source_port,
-            ifindex: self.out_ifindex,
-            protocol: key.protocol,
-            origin: if self.exit == Exit::Host as u8 {
-                Origin::Host as u8
-            } else {
-                Origin::Wire as u8
-            },
-            netns: key.netns,
-        }
+        let mut reverse = FlowKey::default();
+        self.write_reverse_key(key, &mut reverse);
+        reverse
+    }
+}
+
+impl<A: Address> Flow<A> {
+    /// The same, written where it is to be. Field by field: a long key has no room among registers and none on a program's
+    /// stack.
+    #[inline(always)]
+    pub fn write_reverse_key(&self, key: &FlowKey<A>, to: &mut FlowKey<A>) {
+        to.source = self.destination;
+        to.destination = self.source;
+        to.source_port = self.destination_port;
+        to.destination_port = self.source_port;
+        to.ifindex = self.out_ifindex;
+        to.protocol = key.protocol;
+        to.origin = if self.exit == Exit::Host as u8 {
+            Origin::Host as u8
+        } else {
+            Origin::Wire as u8
+        };
+        to.netns = key.netns;
+    }
+
+    /// Whether two flows of `key` have the same other direction.
+    #[inline(always)]
+    pub fn has_same_reverse(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.destination == other.destination
+            && self.source_port == other.source_port
+            && self.destination_port == other.destination_port
+            && self.out_ifindex == other.out_ifindex
+            && (self.exit == Exit::Host as u8) == (other.exit == Exit::Host as u8)
     }
 
     /// Whether this flow is the other direction of the one with this key: it leaves where that one enters, with its
@@ -190,6 +263,7 @@ impl<A: Address> Flow<A> {
 }
 
 assert_no_padding!(FlowKey<Ip4>, Ip4, Ip4, Port, Port, u32, u8, u8, u16);
+assert_no_padding!(FlowKey<Ip6>, Ip6, Ip6, Port, Port, u32, u8, u8, u16);
 assert_no_padding!(
     Flow<Ip4>,
     [u32; 2],
@@ -207,6 +281,23 @@ assert_no_padding!(
     [u8; 4],
     u32,
 );
+assert_no_padding!(
+    Flow<Ip6>,
+    [u32; 2],
+    [u64; 5],
+    [u32; 2],
+    [u16; 2],
+    u32,
+    [Ip6; 2],
+    [Port; 2],
+    [u32; 2],
+    [MacPair; 2],
+    [u32; 2],
+    u16,
+    [u8; 2],
+    [u8; 4],
+    u32,
+);
 
 #[cfg(feature = "aya")]
 // SAFETY: no padding, asserted above; every field is an integer, so every bit pattern is valid.
@@ -214,6 +305,12 @@ unsafe impl aya::Pod for FlowKey<Ip4> {}
 #[cfg(feature = "aya")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Flow<Ip4> {}
+#[cfg(feature = "aya")]
+// SAFETY: as above.
+unsafe impl aya::Pod for FlowKey<Ip6> {}
+#[cfg(feature = "aya")]
+// SAFETY: as above.
+unsafe impl aya::Pod for Flow<Ip6> {}
 
 #[cfg(test)]
 mod tests;

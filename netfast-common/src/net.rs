@@ -48,6 +48,67 @@ impl Address for Ip4 {
     }
 }
 
+/// An IPv6 address, in wire order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Ip6([u32; 4]);
+
+impl Ip6 {
+    /// From the sixteen bytes of the header.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let b = bytes;
+        Self([
+            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
+            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
+        ])
+    }
+
+    /// From four 32-bit loads of the header, not swapped.
+    pub const fn from_wire(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// The sixteen bytes of the header.
+    pub const fn bytes(self) -> [u8; 16] {
+        let [a, b, c, d] = self.0;
+        let (a, b, c, d) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes());
+        [
+            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
+        ]
+    }
+
+    /// What four 32-bit loads of the header give.
+    pub const fn wire(self) -> [u32; 4] {
+        self.0
+    }
+
+    /// `::`, the address of who has none yet (RFC 4291).
+    pub const fn is_unspecified(self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
+    /// Neither multicast (`ff00::/8`) nor one of those that no packet on a wire has: `::` and `::1` (RFC 4291). The rest of
+    /// `::/96`, which nobody has either, is counted among them: a comparison less.
+    pub const fn is_unicast(self) -> bool {
+        self.0[0].to_ne_bytes()[0] != 0xff && self.0[0] | self.0[1] | self.0[2] != 0
+    }
+
+    /// Of one link (`fe80::/10`, RFC 4291): no router passes it on.
+    pub const fn is_link_local(self) -> bool {
+        let first = self.0[0].to_ne_bytes();
+        first[0] == 0xfe && first[1] & 0xc0 == 0x80
+    }
+}
+
+impl Address for Ip6 {
+    #[inline(always)]
+    fn words(&self) -> [u32; 4] {
+        self.0
+    }
+}
+
 /// A TCP or UDP port, in wire order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
@@ -149,6 +210,23 @@ mod tests {
             let is_class_e = bytes[0] >= 240;
             let expected = !std.is_multicast() && !std.is_broadcast() && bytes[0] != 0 && !is_class_e;
             prop_assert_eq!(address.is_unicast(), expected);
+        }
+
+        #[test]
+        fn an_ipv6_address_is_its_sixteen_bytes(mut bytes in any::<[u8; 16]>(), zeros in 0_usize..17, first in any::<u8>()) {
+            bytes[..zeros].fill(0);
+            if first < 4 {
+                bytes[..2].copy_from_slice(&[[0xff, 2], [0xfe, 0x80], [0xfe, 0xbf], [0xfe, 0xc0]][usize::from(first)]);
+            }
+            let address = Ip6::from_bytes(bytes);
+            prop_assert_eq!(address.as_bytes(), &bytes[..]);
+            prop_assert_eq!(address.bytes(), bytes);
+            prop_assert_eq!(Ip6::from_wire(address.wire()), address);
+            let std = core::net::Ipv6Addr::from(bytes);
+            let is_low = bytes[..12] == [0; 12];
+            prop_assert_eq!(address.is_unspecified(), std.is_unspecified());
+            prop_assert_eq!(address.is_unicast(), !std.is_multicast() && !is_low);
+            prop_assert_eq!(address.is_link_local(), std.is_unicast_link_local());
         }
 
         #[test]

@@ -29,7 +29,7 @@ crate::verdicts! {
     Reason
     // Why a packet took the slow path, counted at the hook where it entered.
     1 Disabled "disabled" "netfast is switched off (starting, stopping, or by hand)";
-    2 NotIp "not-ip" "not an IP packet (ARP, LLC, …) or of a family that is not accelerated";
+    2 NotIp "not-ip" "not an IP packet (ARP, LLC, …)";
     3 Malformed "malformed" "headers are cut short or contradict each other";
     4 BadIpChecksum "bad-ip-checksum" "the IP header's checksum is wrong";
     5 IpOptions "ip-options" "IP options or extension headers";
@@ -60,6 +60,9 @@ crate::verdicts! {
     30 Unvetted "unvetted" "the daemon has not looked at its conntrack entry yet";
     31 CtHelper "ct-helper" "a conntrack helper, its expectations or an adjustment of sequence numbers works on the connection";
     32 BadChecksum "bad-checksum" "the TCP or UDP checksum is wrong";
+    33 LinkLocal "link-local" "an IPv6 address of one link";
+    34 NeighbourDiscovery "neighbour-discovery" "IPv6 neighbour or router discovery";
+    35 Ipv6Off "ipv6-off" "IPv6 of this interface is left to the kernel";
     // What became of a candidate, counted at the hook where it would leave.
     40 Learned "learned" "a flow was learned and waits for its reverse";
     41 Paired "paired" "a flow was learned, its reverse is known: both may be used";

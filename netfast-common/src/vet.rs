@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     assert_no_padding,
     flow::FlowKey,
-    net::{Address, Ip4},
+    net::{Address, Ip4, Ip6},
 };
 
 /// A flow that waits to be vetted. Both directions have the same conntrack entry, which knows one of them by its
@@ -53,6 +53,7 @@ impl Answer {
 }
 
 assert_no_padding!(Request<Ip4>, u64, [FlowKey<Ip4>; 2]);
+assert_no_padding!(Request<Ip6>, u64, [FlowKey<Ip6>; 2]);
 
 #[cfg(feature = "aya")]
 // SAFETY: `IntoBytes` and `FromBytes` are derived, so there is no padding and every bit pattern is valid.
@@ -80,5 +81,6 @@ mod tests {
             unsafe { core::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<Request<Ip4>>()) };
         assert_eq!(Request::read(bytes), Some(request));
         assert_eq!(Request::<Ip4>::read(&bytes[1..]), None);
+        assert_eq!(Request::<Ip6>::read(bytes), None);
     }
 }

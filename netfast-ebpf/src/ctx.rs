@@ -60,6 +60,11 @@ pub trait Skb: Ctx {
     /// offloading it is in. `flags` are those of
     /// `bpf_l4_csum_replace`, of which `BPF_F_PSEUDO_HDR` is for changes of the pseudo header, that is of addresses.
     fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool;
+    /// Adds to the sum over the packet that its device took (`skb->csum` of `CHECKSUM_COMPLETE`), if it took one.
+    fn add_to_sum(&self, difference: u32);
+    /// Notes the address of this packet's `struct sk_buff` in a place of a map's, and returns it. By way of memory: the verifier
+    /// lets no program calculate with it, but lets a privileged one store it, and what is loaded from a map is a number.
+    fn note_address(&self, place: &mut u64) -> u64;
     /// Sets `skb->mark`.
     fn set_mark(&self, mark: u32);
     /// Sets `skb->priority`.
@@ -87,6 +92,8 @@ pub const NEXT: i32 = -1;
 
 /// Linux's number of the IPv4 family (`socket.h`).
 pub const AF_INET: u8 = 2;
+/// Linux's number of the IPv6 family (`socket.h`).
+pub const AF_INET6: u8 = 10;
 
 /// Bytes that are summed up at a time: what `bpf_csum_diff` takes on all kernels (`MAX_BPF_STACK`); a power of two.
 pub const PART: u32 = 512;
@@ -106,7 +113,7 @@ pub trait Header {
 pub struct RouteQuery {
     /// `AF_INET` or `AF_INET6`.
     pub family: u8,
-    /// TOS of an IPv4 packet.
+    /// TOS or traffic class.
     pub tos: u8,
     /// Where the packet came in.
     pub ifindex: u32,

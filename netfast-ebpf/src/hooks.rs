@@ -1,5 +1,7 @@
 //! What happens at each kind of hook, step by step.
 
+use core::borrow::Borrow as _;
+
 use netfast_common::{
     control::Control,
     device::Device,
@@ -19,7 +21,7 @@ use crate::{
         verdict,
     },
     learn::{self, candidate, pairs, warmup},
-    packet::{Packet, TCP, UDP, parse},
+    packet::{Family, Packet, TCP, UDP, V4, V6, parse},
     state::{self, Tables, maps},
 };
 
@@ -30,11 +32,21 @@ impl<S: Sums + Show> Hooked for S {}
 
 /// A packet enters the host's network here.
 #[inline(always)]
-pub fn entry<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> i32 {
+pub fn entry<S: Hooked>(skb: &S, entry: Entry) -> i32 {
     // A forwarded packet on its way into a bridge: it entered elsewhere.
     if entry == Entry::Host && skb.ingress_ifindex() != 0 {
         return NEXT;
     }
+    if skb.ethertype() == V6::ETHERTYPE {
+        of_family::<V6, S>(skb, entry)
+    } else {
+        of_family::<V4, S>(skb, entry)
+    }
+}
+
+/// What is neither IPv4 nor IPv6 goes with IPv4, where ARP belongs.
+#[inline(always)]
+fn of_family<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> i32 {
     match enter::<F, S>(skb, entry) {
         Ok((hit, bytes)) => verdict::fast(skb, &hit, bytes),
         Err(reason) => {
@@ -47,16 +59,24 @@ pub fn entry<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> i32 {
 
 /// A packet leaves the host's network here.
 #[inline(always)]
-pub fn exit<F: Tables, S: Hooked>(skb: &S) -> i32 {
-    let reason = learn::at_exit::<F, S>(skb);
+pub fn exit<S: Hooked>(skb: &S) -> i32 {
+    let reason = if skb.ethertype() == V6::ETHERTYPE {
+        learn::at_exit::<V6, S>(skb)
+    } else {
+        learn::at_exit::<V4, S>(skb)
+    };
     log::learned(skb, reason);
     verdict::learned(skb, reason)
 }
 
 /// A bridge hands a packet to the host here.
 #[inline(always)]
-pub fn delivery<F: Tables, S: Hooked>(skb: &S) -> i32 {
-    let reason = learn::at_host::<F, S>(skb);
+pub fn delivery<S: Hooked>(skb: &S) -> i32 {
+    let reason = if skb.ethertype() == V6::ETHERTYPE {
+        learn::at_host::<V6, S>(skb)
+    } else {
+        learn::at_host::<V4, S>(skb)
+    };
     log::learned(skb, reason);
     verdict::learned(skb, reason)
 }
@@ -65,26 +85,27 @@ pub fn delivery<F: Tables, S: Hooked>(skb: &S) -> i32 {
 fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
     let control = maps::CONTROL.get(0).ok_or(Reason::Disabled)?;
     if control.switches == 0 {
-        candidate::forget::<F>();
+        candidate::forget();
         return Err(Reason::Disabled);
     }
     match examine::<F, S>(skb, entry, control) {
         Err(reason) => {
             // What was refused must not be taken for what an earlier packet left here.
-            candidate::forget::<F>();
+            candidate::forget();
             Err(reason)
         }
         Ok((packet, key)) => {
+            let key = key.borrow();
             let now = coarse_ns();
-            match hit::<F, S>(skb, &packet, &key, control, now) {
+            match hit::<F, S>(skb, &packet, key, control, now) {
                 Ok(hit) => Ok((hit, packet.network.length)),
                 Err(reason) => {
                     if gate::ends_flow(reason) {
-                        pairs::end::<F>(&key);
+                        pairs::end::<F>(key);
                     } else if gate::is_stale(reason) || reason == Reason::Revalidate {
-                        pairs::prompt_reverse::<F>(&key, control, now, gate::is_stale(reason));
+                        pairs::prompt_reverse::<F>(key, control, now, gate::is_stale(reason));
                     }
-                    Err(miss::<F, S>(skb, &packet, &key, control, now, entry, reason))
+                    Err(miss::<F, S>(skb, &packet, key, control, now, entry, reason))
                 }
             }
         }
@@ -92,22 +113,22 @@ fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>
 }
 
 /// A packet that may be of a flow, and the key to look it up by.
-type Admitted<A> = (Packet<A>, FlowKey<A>);
+type Admitted<F> = (Packet<<F as Family>::Address>, <F as Tables>::Key);
 
 /// Parse and gate; a packet that opens or closes a connection ends its flow.
 #[inline(always)]
-fn examine<F: Tables, S: Hooked>(skb: &S, entry: Entry, control: &Control) -> Result<Admitted<F::Address>, Reason> {
+fn examine<F: Tables, S: Hooked>(skb: &S, entry: Entry, control: &Control) -> Result<Admitted<F>, Reason> {
     let packet = parse::<F, S>(skb)?;
     let origin = if entry == Entry::Host {
         Origin::Host
     } else {
         Origin::Wire
     };
-    let key = lookup::key::<F, S>(skb, &packet, origin);
+    let key = lookup::key::<F, S>(skb, &packet, origin)?;
     if let Err(reason) = gate::admit::<F>(&packet) {
         if gate::ends_flow(reason) && control.switches != 0 {
-            pairs::end::<F>(&key);
-            warmup::reset(&key);
+            pairs::end::<F>(key.borrow());
+            warmup::reset(key.borrow());
         }
         return Err(reason);
     }
@@ -157,29 +178,33 @@ fn miss<F: Tables, S: Hooked>(
     reason: Reason,
 ) -> Reason {
     if reason == Reason::RewriteFailed {
-        candidate::forget::<F>();
+        candidate::forget();
         return reason;
     }
     if !control.may_learn() {
-        candidate::forget::<F>();
+        candidate::forget();
         return Reason::LearnOff;
     }
     let Some(device) = state::device(skb.ifindex()) else {
-        candidate::forget::<F>();
+        candidate::forget();
         return Reason::UnknownDevice;
     };
     if !device.has(Device::ACCELERATED) {
-        candidate::forget::<F>();
+        candidate::forget();
         return Reason::UnknownDevice;
     }
-    if entry == Entry::Endpoint && is_spoofed::<F>(packet, device) {
-        candidate::forget::<F>();
+    if !device.has_all(F::ACCELERATED) {
+        candidate::forget();
+        return F::NOT_ACCELERATED;
+    }
+    if entry == Entry::Endpoint && is_spoofed::<F>(packet.macs.source(), key, device) {
+        candidate::forget();
         return Reason::Spoofed;
     }
     // UDP is learned at once: one answer may be all that ever comes back (iperf3 -u, video, logs), and the table of
     // flows that wait for one bounds what a flood can do.
     if reason == Reason::NoFlow && key.protocol == TCP && !warmup::is_enough(key, control.learn_after) {
-        candidate::forget::<F>();
+        candidate::forget();
         return Reason::Young;
     }
     if let Err(refusal) = candidate::leave::<F, S>(skb, packet, key, device, control, now) {
@@ -193,7 +218,6 @@ fn miss<F: Tables, S: Hooked>(
 
 /// Whether an endpoint sends with what is not its own.
 #[inline(always)]
-fn is_spoofed<F: Tables>(packet: &Packet<F::Address>, device: &Device) -> bool {
-    packet.macs.source() != device.mac
-        || !(device.has(Device::ANY_SOURCE) || F::is_endpoints(packet.network.source, device))
+fn is_spoofed<F: Tables>(mac: [u8; 6], key: &FlowKey<F::Address>, device: &Device) -> bool {
+    mac != device.mac || !(device.has(Device::ANY_SOURCE) || F::is_endpoints(key.source, device))
 }

@@ -2,10 +2,12 @@
 //!
 //! The list of early returns is the rule; each line has a packet test.
 
+use core::borrow::Borrow as _;
+
 use netfast_common::{
     csum,
     device::Device,
-    flow::{Exit, Flow, FlowKey, Origin},
+    flow::{Exit, Flow, Origin},
     net::{Address as _, MacPair},
     reason::Reason,
 };
@@ -14,7 +16,7 @@ use crate::{
     ctx::{RouteQuery, Skb, kernel::coarse_ns},
     fastpath::{gate, lookup::generation},
     packet::{ECN, Packet, parse, segment_length},
-    state::{self, Tables, candidate::Candidate},
+    state::{self, Place, Tables, candidate::Candidate},
 };
 
 pub mod candidate;
@@ -32,10 +34,7 @@ pub fn at_exit<F: Tables, S: Skb>(skb: &S) -> Reason {
         return Reason::NoCandidate;
     };
     let reason = match examine::<F, S>(skb, candidate) {
-        Ok(flow) => {
-            let key = candidate.key;
-            pairs::remember::<F>(&key, &flow)
-        }
+        Ok(()) => pairs::remember::<F>(&candidate.key, &candidate.flow),
         Err(reason) => reason,
     };
     candidate.consume();
@@ -51,12 +50,12 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Ok(packet) = parse::<F, S>(skb) else {
         return Reason::EgressGated;
     };
-    if !matches!(candidate.recognise(skb, &packet), Recognised::Same) {
+    if !matches!(candidate.recognise::<F, S>(skb, &packet), Recognised::Same) {
         // Its run is over: the kernel kept it, or dropped it.
         candidate.consume();
         return Reason::OtherPacket;
     }
-    if !candidate.is_same_run(coarse_ns()) {
+    if !candidate.is_same_run(skb, coarse_ns()) {
         candidate.consume();
         return Reason::OtherRun;
     }
@@ -75,7 +74,7 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Some(device) = state::device(skb.ifindex()) else {
         return Reason::EgressUnknown;
     };
-    if !device.has(Device::ACCELERATED) {
+    if !device.has_all(F::ACCELERATED) {
         return Reason::EgressUnknown;
     }
     if pairs::has_better::<F>(&candidate.key) {
@@ -91,23 +90,22 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     if !skb.is_for_host(&query) {
         return Reason::Passing;
     }
-    let Some(flow) = compose::<F, S>(skb, candidate, &packet, device, Exit::Host) else {
+    if compose::<F, S>(skb, candidate, &packet, device, Exit::Host).is_none() {
         return Reason::EgressUnknown;
-    };
-    let key = candidate.key;
-    pairs::remember::<F>(&key, &flow)
+    }
+    pairs::remember::<F>(&candidate.key, &candidate.flow)
 }
 
-/// The rule: what must hold between the packet that entered and the one that leaves.
+/// The rule: what must hold between the packet that entered and the one that leaves. The flow is left in the candidate.
 #[inline(always)]
-fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) -> Result<Flow<F::Address>, Reason> {
+fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) -> Result<(), Reason> {
     let packet = parse::<F, S>(skb).map_err(|_| Reason::EgressGated)?;
-    match candidate.recognise(skb, &packet) {
+    match candidate.recognise::<F, S>(skb, &packet) {
         Recognised::Same => {}
         Recognised::Mangled => return Err(Reason::Mangled),
         Recognised::Other => return Err(Reason::OtherPacket),
     }
-    if !candidate.is_same_run(coarse_ns()) || !candidate.is_from_there(skb) {
+    if !candidate.is_same_run(skb, coarse_ns()) || !candidate.is_from_there(skb) {
         return Err(Reason::OtherRun);
     }
     if !packet.macs.is_unicast() {
@@ -119,7 +117,7 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
     }
     let ifindex = skb.ifindex();
     let device = state::device(ifindex).ok_or(Reason::EgressUnknown)?;
-    if !device.has(Device::ACCELERATED) {
+    if !device.has_all(F::ACCELERATED) {
         return Err(Reason::EgressUnknown);
     }
     if candidate.key.ifindex == ifindex {
@@ -132,19 +130,20 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
     } else if candidate.is_local == 0 {
         return Err(Reason::NoEndpoint);
     }
-    let reverse_key = FlowKey {
-        source: packet.network.destination,
-        destination: packet.network.source,
-        source_port: packet.destination_port,
-        destination_port: packet.source_port,
-        ifindex,
-        protocol: packet.network.protocol,
-        origin: Origin::Wire as u8,
-        netns: candidate.key.netns,
-    };
+    let netns = candidate.key.netns;
+    let reverse_key = F::keep(Place::Reverse, |key| {
+        key.source = packet.network.destination;
+        key.destination = packet.network.source;
+        key.source_port = packet.destination_port;
+        key.destination_port = packet.source_port;
+        key.ifindex = ifindex;
+        key.protocol = packet.network.protocol;
+        key.origin = Origin::Wire as u8;
+        key.netns = netns;
+    })?;
     // A TCP packet without payload completes a pair, but opens none: the ACK that ends a handshake, and those that follow
     // a FIN, would cost every short connection a place in the tables.
-    if candidate.is_bare() && !pairs::is_known::<F>(&reverse_key) {
+    if candidate.is_bare() && !pairs::is_known::<F>(reverse_key.borrow()) {
         return Err(Reason::NotWorthIt);
     }
     let is_forwarded = candidate.key.origin == Origin::Wire as u8;
@@ -156,15 +155,16 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
     compose::<F, S>(skb, candidate, &packet, device, exit).ok_or(Reason::EgressUnknown)
 }
 
-/// The flow that repeats what happened between the candidate and the packet.
+/// Leaves the flow that repeats what happened between the candidate and the packet with the candidate: it would fill half of
+/// the stack.
 #[inline(always)]
 fn compose<F: Tables, S: Skb>(
     skb: &S,
-    candidate: &Candidate<F::Address>,
+    candidate: &mut Candidate<F::Address>,
     packet: &Packet<F::Address>,
     device: &Device,
     exit: Exit,
-) -> Option<Flow<F::Address>> {
+) -> Option<()> {
     let key = &candidate.key;
     let network = &packet.network;
     let old = sum(&key.source.words()) + sum(&key.destination.words());
@@ -188,7 +188,9 @@ fn compose<F: Tables, S: Skb>(
     }
     let tag = key.tag();
     let now = coarse_ns();
-    Some(Flow {
+    let out_generation = generation(device.slot)?;
+    let max_length = longest::<F, S>(skb, packet)?;
+    candidate.flow = Flow {
         tag,
         epoch: candidate.epoch,
         learned_ns: now,
@@ -197,7 +199,7 @@ fn compose<F: Tables, S: Skb>(
         packets: 0,
         bytes: 0,
         in_generation: candidate.generation,
-        out_generation: generation(device.slot)?,
+        out_generation,
         in_slot: candidate.slot,
         out_slot: device.slot,
         out_ifindex: skb.ifindex(),
@@ -211,14 +213,15 @@ fn compose<F: Tables, S: Skb>(
         out_macs: MacPair::from_wire(packet.macs.wire()),
         mark: skb.mark(),
         priority: skb.priority(),
-        max_length: longest::<F, S>(skb, packet)?,
+        max_length,
         exit: exit as u8,
         flags,
         dscp: network.tos & !ECN,
         bulk: u8::from(skb.gso_size() != 0),
         reserved: [0; 2],
         tag_end: tag,
-    })
+    };
+    Some(())
 }
 
 /// The length up to which packets may follow this one: no more than the kernel has just let through (a route may have

@@ -13,42 +13,42 @@ mod programs {
         macros::{classifier, fentry},
         programs::{FEntryContext, TcContext},
     };
-    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, packet::V4};
+    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate};
 
     /// tcx ingress of an endpoint's host-side veth.
     #[classifier]
     pub fn netfast_ep_in(context: TcContext) -> i32 {
-        hooks::entry::<V4, _>(&context, Entry::Endpoint)
+        hooks::entry(&context, Entry::Endpoint)
     }
 
     /// tcx egress of an endpoint's host-side veth.
     #[classifier]
     pub fn netfast_ep_out(context: TcContext) -> i32 {
-        hooks::exit::<V4, _>(&context)
+        hooks::exit(&context)
     }
 
     /// tcx ingress of a bridge device with endpoints.
     #[classifier]
     pub fn netfast_br_in(context: TcContext) -> i32 {
-        hooks::delivery::<V4, _>(&context)
+        hooks::delivery(&context)
     }
 
     /// tcx egress of a bridge device with endpoints.
     #[classifier]
     pub fn netfast_br_out(context: TcContext) -> i32 {
-        hooks::entry::<V4, _>(&context, Entry::Host)
+        hooks::entry(&context, Entry::Host)
     }
 
     /// tcx ingress of an uplink.
     #[classifier]
     pub fn netfast_up_in(context: TcContext) -> i32 {
-        hooks::entry::<V4, _>(&context, Entry::Uplink)
+        hooks::entry(&context, Entry::Uplink)
     }
 
     /// tcx egress of an uplink.
     #[classifier]
     pub fn netfast_up_out(context: TcContext) -> i32 {
-        hooks::exit::<V4, _>(&context)
+        hooks::exit(&context)
     }
 
     /// tcx egress of the loopback interface in a container's network namespace.
@@ -73,7 +73,7 @@ mod programs {
     /// run that left the candidate.
     #[fentry(function = "nf_queue")]
     pub fn netfast_queued(_context: FEntryContext) -> i32 {
-        candidate::forget::<V4>();
+        candidate::forget();
         0
     }
 

@@ -9,10 +9,11 @@ use netfast_common::{
 pub mod family;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
 pub mod parse;
 pub mod rewrite;
 
-pub use self::{family::Family, ipv4::V4, parse::parse};
+pub use self::{family::Family, ipv4::V4, ipv6::V6, parse::parse};
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: u32 = 14;

@@ -4,9 +4,10 @@ pub mod candidate;
 pub mod dns;
 pub mod lb;
 pub mod maps;
+pub mod six;
 pub mod tables;
 
-pub use self::tables::Tables;
+pub use self::tables::{Place, Tables};
 
 use netfast_common::device::{Device, DeviceKey, NetnsNumber};
 
@@ -20,6 +21,18 @@ static NETFAST_NETNS: u16 = 0;
 pub fn netns() -> u16 {
     // SAFETY: a valid reference; volatile, since the compiler would take the number in the source for what it is.
     unsafe { (&raw const NETFAST_NETNS).read_volatile() }
+}
+
+/// Whether a candidate is told by the address of its packet, too: 1 is yes. Test runs of programs have another packet each time,
+/// so tests of both ends of one set it to 0 before they load them; nobody else does.
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+static NETFAST_BY_SKB: u8 = 1;
+
+/// The same, read.
+#[inline(always)]
+pub fn compares_addresses() -> bool {
+    // SAFETY: as above.
+    unsafe { (&raw const NETFAST_BY_SKB).read_volatile() != 0 }
 }
 
 /// What the daemon says of an interface of the namespace that the program runs in.

@@ -115,8 +115,7 @@ impl Datapath {
             realized: Realized::default(),
             facts: Facts::default(),
             queue_watch_error: None,
-            _vetter: vet::Vetter::start(take(&mut ebpf, map::VET4)?, take(&mut ebpf, map::VETTED4)?)
-                .map_err(ApplyError::Vet)?,
+            _vetter: vetter(&mut ebpf)?,
             table_bytes: object::table_bytes(flows, DEFAULT_UNREPLIED),
             added_clsact: BTreeMap::new(),
             place: mount::Place::of(pins.root()),
@@ -278,6 +277,18 @@ impl Datapath {
 fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, ApplyError> {
     let map = ebpf.take_map(name).ok_or(ApplyError::NotInObject { name })?;
     M::try_from(map).map_err(|source| map_error(name, source))
+}
+
+fn vetter(ebpf: &mut Ebpf) -> Result<vet::Vetter, ApplyError> {
+    let v4 = vet::Queue {
+        requests: take(ebpf, map::VET4)?,
+        answers: take(ebpf, map::VETTED4)?,
+    };
+    let v6 = vet::Queue {
+        requests: take(ebpf, map::VET6)?,
+        answers: take(ebpf, map::VETTED6)?,
+    };
+    vet::Vetter::start(v4, v6).map_err(ApplyError::Vet)
 }
 
 fn map_error(name: &'static str, source: MapError) -> ApplyError {

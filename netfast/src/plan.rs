@@ -7,7 +7,7 @@ use netfast_common::{
     abi::MAX_DEVICES,
     control::{Control, Pace},
     device::{Device, DeviceKey, Kind},
-    net::Ip4,
+    net::{Ip4, Ip6},
 };
 
 use crate::{
@@ -111,7 +111,7 @@ impl DeviceSpec {
         if self.kind == Kind::Endpoint {
             device.mac = self.mac.0;
             device.address4 = self.address4.map_or(Ip4::default(), |ip| Ip4::from_bytes(ip.octets()));
-            device.address6 = self.address6.map_or([0; 16], |ip| ip.octets());
+            device.address6 = self.address6.map_or(Ip6::default(), |ip| Ip6::from_bytes(ip.octets()));
             device.bridge = self.identity.master.unwrap_or(0);
         }
         device
@@ -158,12 +158,14 @@ impl Identity {
 pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let netns = host.served();
     let rules = RateRules::judge(netns, config);
+    let rules6 = rules.of_ipv6_alone();
     let mut build = Build {
         host,
         netns,
         config,
         facts,
         rules,
+        rules6,
         devices: BTreeMap::new(),
         vips: aliases::networks_with_vips(host, config),
     };
@@ -222,6 +224,8 @@ struct Build<'a> {
     config: &'a Config,
     facts: &'a Facts,
     rules: RateRules<'a>,
+    /// Those that meet IPv6 alone.
+    rules6: RateRules<'a>,
     devices: BTreeMap<DeviceKey, DeviceSpec>,
     /// Networks with virtual addresses.
     vips: BTreeSet<NetworkId>,
@@ -273,6 +277,17 @@ impl Build<'_> {
         (Some(link.ifindex), path)
     }
 
+    /// Which path the IPv6 packets of a bridge may take, if its packets may take the fast one.
+    fn judge_ipv6(&self, bridge: &Link) -> Path {
+        match self.rules6.concerning(self.netns, bridge) {
+            Some(rule) => Path::slow_since(
+                Why::RateRules,
+                format!("this rule must see every packet of IPv6 (see allow_rate_rules): {rule}"),
+            ),
+            None => Path::Fast,
+        }
+    }
+
     /// Which path an endpoint's packets may take on a network with this one; on the fast path it becomes a device.
     fn add_endpoint(&mut self, endpoint: &Endpoint, network: &Path) -> Path {
         let Some(link) = self.netns.links.get(&endpoint.veth) else {
@@ -302,6 +317,10 @@ impl Build<'_> {
             return Path::slow(Why::TooManyDevices);
         }
         let mut flags = if path.is_fast() { Device::ACCELERATED } else { 0 };
+        let bridge = link.master.and_then(|master| self.netns.links.get(&master));
+        if path.is_fast() && bridge.is_some_and(|bridge| self.judge_ipv6(bridge).is_fast()) {
+            flags |= Device::IPV6;
+        }
         if link.peer_in_other_netns() {
             flags |= Device::PEER_IN_OTHER_NETNS;
         }
@@ -356,16 +375,23 @@ impl Build<'_> {
     fn add_bridges(&mut self, networks: &mut [NetworkReport]) {
         for network in networks {
             network.host = network.path.clone();
+            network.ipv6 = network.path.clone();
             let link = network
                 .bridge_ifindex
                 .and_then(|ifindex| self.netns.links.get(&ifindex));
             let Some(link) = link else { continue };
+            if network.path.is_fast() {
+                network.ipv6 = self.judge_ipv6(link);
+            }
             let runtime = self.host.networks.get(&NetworkId(network.id.clone()));
             network.deciders = deciders::of_bridge(self.netns, link, runtime);
             if !network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()) {
                 continue;
             }
             let mut bridge = plain(link, Kind::Bridge);
+            if !network.ipv6.is_fast() || self.rules6.concerning_host(self.netns, link).is_some() {
+                bridge.flags &= !Device::IPV6;
+            }
             if let Some(rule) = self.rules.concerning_host(self.netns, link) {
                 // Its own packets and those for it stay slow. What it forwards still has to be seen passing.
                 bridge.flags &= !Device::ACCELERATED;
@@ -384,7 +410,7 @@ fn plain(link: &Link, kind: Kind) -> DeviceSpec {
     DeviceSpec {
         name: link.name.clone(),
         kind,
-        flags: Device::ACCELERATED,
+        flags: Device::ACCELERATED | Device::IPV6,
         mac: Mac::default(),
         address4: None,
         address6: None,

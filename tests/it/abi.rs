@@ -10,7 +10,7 @@ use netfast_common::{
     control::Control,
     device::{Device, DeviceKey, Traffic},
     flow::{Flow, FlowKey},
-    net::Ip4,
+    net::{Ip4, Ip6},
     reason::Count,
     trace::{Filter, Tally},
     vet::Answer,
@@ -18,11 +18,11 @@ use netfast_common::{
 };
 use netfast_ebpf::{
     ctx::Part,
-    state::{candidate::Candidate, dns::Scratch, lb::Work},
+    state::{candidate::Candidate, dns::Scratch, lb::Work, six::Work6},
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 29] = [
+const MAPS: [(&str, usize, usize); 34] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -32,9 +32,14 @@ const MAPS: [(&str, usize, usize); 29] = [
     (map::UNREPLIED4, size_of::<FlowKey<Ip4>>(), size_of::<Flow<Ip4>>()),
     (map::VET4, 0, 0),
     (map::VETTED4, size_of::<FlowKey<Ip4>>(), size_of::<Answer>()),
+    (map::FLOWS6, size_of::<FlowKey<Ip6>>(), size_of::<Flow<Ip6>>()),
+    (map::UNREPLIED6, size_of::<FlowKey<Ip6>>(), size_of::<Flow<Ip6>>()),
+    (map::VET6, 0, 0),
+    (map::VETTED6, size_of::<FlowKey<Ip6>>(), size_of::<Answer>()),
+    (map::WORK6, 4, size_of::<Work6>()),
     (map::SUMMED, 4, size_of::<Part>()),
     (map::WARMUP, 4, 4),
-    (map::CANDIDATE4, 4, size_of::<Candidate<Ip4>>()),
+    (map::CANDIDATE, 4, size_of::<Candidate<Ip6>>()),
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),
     (map::TRACED, 0, 0),

@@ -6,6 +6,7 @@
 use std::{fmt::Write as _, net::Ipv4Addr};
 
 pub mod odd;
+pub mod six;
 
 /// A MAC address.
 pub type Mac = [u8; 6];

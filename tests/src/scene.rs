@@ -6,10 +6,10 @@ use std::net::Ipv4Addr;
 use netfast_common::{
     device::{Device, Kind},
     flow::{Exit, Origin},
-    net::Ip4,
+    net::{Ip4, Ip6},
 };
 
-use crate::packet::{Mac, TCP};
+use crate::packet::{Mac, TCP, six};
 
 mod way;
 
@@ -107,11 +107,12 @@ impl Dev {
     /// What the daemon tells the programs of it.
     pub fn device(self) -> Option<Device> {
         let kind = self.kind()?;
-        let mut device = Device::new(kind, Device::ACCELERATED, self.slot());
+        let mut device = Device::new(kind, Device::ACCELERATED | Device::IPV6, self.slot());
         if kind == Kind::Endpoint {
             device.flags |= Device::PEER_IN_OTHER_NETNS;
             device.mac = self.mac();
             device.address4 = Ip4::from_bytes(self.address().octets());
+            device.address6 = six::address(self.address()).map_or(Ip6::default(), |ip| Ip6::from_bytes(ip.octets()));
         }
         Some(device)
     }

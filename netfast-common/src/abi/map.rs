@@ -57,12 +57,22 @@ maps! {
     VET4 = "netfast_vet4", Pinned;
     /// [`FlowKey`](crate::flow::FlowKey) to [`vet::Answer`](crate::vet::Answer).
     VETTED4 = "netfast_vetted4", Pinned;
+    /// IPv6 flows in use, as of IPv4.
+    FLOWS6 = "netfast_flows6", Pinned;
+    /// IPv6 flows whose reverse has not been learned yet.
+    UNREPLIED6 = "netfast_unrepl6", Pinned;
+    /// Ring buffer of IPv6 flows that wait to be vetted.
+    VET6 = "netfast_vet6", Pinned;
+    /// Answers about them.
+    VETTED6 = "netfast_vetted6", Pinned;
+    /// What each CPU works on for an IPv6 packet: it is too long for the stack.
+    WORK6 = "netfast_work6", Unpinned;
     /// Bytes of a packet that each CPU sums up.
     SUMMED = "netfast_summed", Pinned;
     /// Packets of flows that are not known yet, `u32`. A lost count is a few more packets that the kernel carries.
     WARMUP = "netfast_warmup", Unpinned;
-    /// The IPv4 candidate of each CPU.
-    CANDIDATE4 = "netfast_cand4", Pinned;
+    /// The candidate of each CPU, of either family.
+    CANDIDATE = "netfast_cand", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.
     FILTER = "netfast_filter", Pinned;
     /// [`Tally`](crate::trace::Tally), one entry, per CPU.

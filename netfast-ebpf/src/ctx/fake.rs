@@ -9,7 +9,11 @@ mod plain;
 use std::cell::{Cell, RefCell};
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use netfast_common::{csum, net::Ip4, trace::CAPTURE};
+use netfast_common::{
+    csum,
+    net::{Ip4, Ip6},
+    trace::CAPTURE,
+};
 
 pub use self::maps::{
     Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, reset, set_ns, set_random, set_stack,
@@ -20,7 +24,7 @@ pub use self::{
     maps::set_contended,
     plain::{Plain, plain},
 };
-use super::{Ctx, Header, Headers, Part, RouteQuery, Skb};
+use super::{AF_INET, Ctx, Header, Headers, Part, RouteQuery, Skb};
 
 /// Where a packet was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +60,14 @@ pub struct FakeSkb {
     pub mtu: u32,
     /// The host's own addresses.
     pub local: Vec<Ip4>,
+    /// The same of IPv6.
+    pub local6: Vec<Ip6>,
     /// Whether the checksum is left to the device (`CHECKSUM_PARTIAL`).
     pub partial: bool,
+    /// What the device has summed up (`CHECKSUM_COMPLETE`), from the network header on.
+    pub complete: Cell<Option<u32>>,
+    /// Where its `struct sk_buff` is.
+    pub address: u64,
     /// The kernel has no memory.
     pub no_memory: bool,
     /// Where it was sent.
@@ -80,7 +90,10 @@ impl FakeSkb {
             received_by: 2,
             mtu: 1500,
             local: Vec::new(),
+            local6: Vec::new(),
             partial: false,
+            complete: Cell::new(None),
+            address: 0,
             no_memory: false,
             sent: Cell::new(None),
         }
@@ -161,7 +174,10 @@ impl Ctx for FakeSkb {
         (self.mtu != 0).then_some(self.mtu)
     }
     fn is_for_host(&self, query: &RouteQuery) -> bool {
-        self.local.contains(&Ip4::from_wire(query.destination[0]))
+        match query.family {
+            AF_INET => self.local.contains(&Ip4::from_wire(query.destination[0])),
+            _ => self.local6.contains(&Ip6::from_wire(query.destination)),
+        }
     }
     fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
         self.send(Sent::To(ifindex, flags))
@@ -269,6 +285,9 @@ impl Skb for FakeSkb {
             let mut new = field;
             if !self.partial {
                 new = csum::apply(field, difference);
+                if let Some(sum) = self.complete.get().filter(|_| is_pseudo) {
+                    self.complete.set(Some(csum::difference(difference.into(), sum.into())));
+                }
             } else if is_pseudo {
                 new = csum::fold16(csum::fold32(u64::from(field) + u64::from(difference)));
             }
@@ -278,6 +297,15 @@ impl Skb for FakeSkb {
             bytes[place..place + 2].copy_from_slice(&new.to_ne_bytes());
         });
         true
+    }
+    fn add_to_sum(&self, difference: u32) {
+        let sum = self.complete.get();
+        let sum = sum.map(|sum| csum::fold32(u64::from(sum) + u64::from(difference)));
+        self.complete.set(sum);
+    }
+    fn note_address(&self, place: &mut u64) -> u64 {
+        *place = self.address;
+        self.address
     }
     fn set_mark(&self, mark: u32) {
         self.mark.set(mark);

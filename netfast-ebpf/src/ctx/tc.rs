@@ -4,9 +4,9 @@ use aya_ebpf::{
         __sk_buff, BPF_CSUM_LEVEL_QUERY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
     },
     helpers::generated::{
-        bpf_check_mtu, bpf_csum_level, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace, bpf_redirect,
-        bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_store_bytes,
+        bpf_check_mtu, bpf_csum_level, bpf_csum_update, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace,
+        bpf_redirect, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -102,6 +102,7 @@ impl Ctx for TcContext {
             parameters.__bindgen_anon_3.ipv4_src = query.source[0];
             parameters.__bindgen_anon_4.ipv4_dst = query.destination[0];
         } else {
+            parameters.__bindgen_anon_2.flowinfo = (u32::from(query.tos) << 20).to_be();
             parameters.__bindgen_anon_3.ipv6_src = query.source;
             parameters.__bindgen_anon_4.ipv6_dst = query.destination;
         }
@@ -166,6 +167,20 @@ impl Skb for TcContext {
     fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool {
         // SAFETY: a valid context; with a size of 0 (no bits in the low nibble of flags) `to` is a difference.
         unsafe { bpf_l4_csum_replace(raw(self), offset, 0, u64::from(difference), flags) == 0 }
+    }
+    #[inline(always)]
+    fn add_to_sum(&self, difference: u32) {
+        // SAFETY: a valid context. It refuses packets without such a sum, and leaves them as they are.
+        unsafe { bpf_csum_update(raw(self), difference) };
+    }
+    #[inline(always)]
+    fn note_address(&self, place: &mut u64) -> u64 {
+        let place = &raw mut *place;
+        // SAFETY: a valid reference. Volatile: what is compared is what was loaded, a number.
+        unsafe {
+            place.write_volatile(raw(self) as u64);
+            place.read_volatile()
+        }
     }
     #[inline(always)]
     fn set_mark(&self, mark: u32) {

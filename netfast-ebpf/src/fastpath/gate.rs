@@ -11,6 +11,9 @@ pub fn admit<F: Family>(packet: &Packet<F::Address>) -> Result<(), Reason> {
     {
         return Err(Reason::NotUnicast);
     }
+    if F::is_link_local(packet.network.source) || F::is_link_local(packet.network.destination) {
+        return Err(Reason::LinkLocal);
+    }
     // A router must answer; the last hop is the host's stack, which the packet may be for.
     if packet.network.ttl <= 1 {
         return Err(Reason::TtlExpiring);

@@ -10,7 +10,7 @@ use super::vet;
 use crate::{
     ctx::Skb,
     packet::{ECN, Packet, segment_length},
-    state::{self, Tables, maps},
+    state::{self, Place, Tables, maps},
 };
 
 /// A pause after which nothing of a flow can be waiting in a queue any more, in nanoseconds: two steps of the coarse
@@ -19,17 +19,17 @@ const CALM_NS: u64 = 8_000_000;
 
 /// The key under which a packet enters.
 #[inline(always)]
-pub fn key<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, origin: Origin) -> FlowKey<F::Address> {
-    FlowKey {
-        source: packet.network.source,
-        destination: packet.network.destination,
-        source_port: packet.source_port,
-        destination_port: packet.destination_port,
-        ifindex: skb.ifindex(),
-        protocol: packet.network.protocol,
-        origin: origin as u8,
-        netns: state::netns(),
-    }
+pub fn key<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, origin: Origin) -> Result<F::Key, Reason> {
+    F::keep(Place::Own, |key| {
+        key.source = packet.network.source;
+        key.destination = packet.network.destination;
+        key.source_port = packet.source_port;
+        key.destination_port = packet.destination_port;
+        key.ifindex = skb.ifindex();
+        key.protocol = packet.network.protocol;
+        key.origin = origin as u8;
+        key.netns = state::netns();
+    })
 }
 
 /// A flow that may be used for a packet.

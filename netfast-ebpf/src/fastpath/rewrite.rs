@@ -1,5 +1,7 @@
 //! Makes of a packet what the kernel made of the first ones of its flow.
 
+use core::borrow::Borrow as _;
+
 use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
 use netfast_common::{flow::Flow, reason::Reason};
 
@@ -7,30 +9,33 @@ use super::lookup::Hit;
 use crate::{
     ctx::Skb,
     packet::{
-        ETHERNET, Family, Packet, TCP,
+        ETHERNET, Packet, TCP,
         rewrite::{TCP_CHECKSUM, UDP_CHECKSUM},
     },
+    state::Tables,
 };
 
 /// Makes the packet what the kernel would make of it.
 ///
 /// An error leaves the packet as it was.
 #[inline(always)]
-pub fn rewrite<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hit<F::Address>) -> Result<(), Reason> {
+pub fn rewrite<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hit<F::Address>) -> Result<(), Reason> {
     if hit.flags & Flow::<F::Address>::REWRITTEN == 0 {
         return Ok(());
     }
     // All that is needed of the flow, and only then the last look at its tag.
-    let header = F::header(packet, hit.flow);
+    let header = F::keep_header(|to| F::write_header(packet, hit.flow, to))?;
     let (address_difference, port_difference) = (hit.flow.address_difference, hit.flow.port_difference);
     if !hit.is_intact() {
         return Err(Reason::Replaced);
     }
     // Headers linear and ours alone: from here on no helper needs memory, so none fails half-way.
-    if !skb.pull(packet.payload_offset) || !skb.store_header(&header) {
+    if !skb.pull(packet.payload_offset) || !skb.store_header(header.borrow()) {
         return Err(Reason::RewriteFailed);
     }
+    let is_routed = hit.flags & Flow::<F::Address>::ROUTED != 0;
     if hit.flags & Flow::<F::Address>::TRANSLATED == 0 {
+        F::correct_sum(skb, is_routed, 0);
         return Ok(());
     }
     let (offset, flags) = if packet.network.protocol == TCP {
@@ -46,6 +51,7 @@ pub fn rewrite<F: Family, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hi
     if port_difference != 0 {
         done &= skb.correct_checksum(offset, port_difference, flags);
     }
+    F::correct_sum(skb, is_routed, address_difference);
     if done { Ok(()) } else { Err(Reason::RewriteFailed) }
 }
 

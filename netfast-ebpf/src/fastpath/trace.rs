@@ -17,6 +17,11 @@ const NO_WAKEUP: u64 = 1;
 const IPV4: u16 = 0x0800_u16.to_be();
 /// Where TTL, protocol, checksum, addresses and ports are: 16 bytes from here, if the IPv4 header has no options.
 const TUPLE: u32 = 22;
+/// `ETH_P_IPV6`, in wire order.
+const IPV6: u16 = 0x86dd_u16.to_be();
+/// Where the protocol of an IPv6 packet is, and its ports, if it has no extension headers.
+const NEXT_HEADER: u32 = 20;
+const PORTS6: u32 = 54;
 
 /// The steps that are run out of line: the verifier looks at each once, and not on each path that leads there.
 pub trait Show: Skb {
@@ -143,14 +148,31 @@ fn has_tuple<S: Skb>(skb: &S, filter: &Filter) -> bool {
         return true;
     }
     let mut bytes = [0; 16];
+    if skb.ethertype() == IPV6 {
+        // IPv6 addresses are compared by who reads.
+        if address != 0 || !skb.load::<1>(NEXT_HEADER, &mut bytes) {
+            return false;
+        }
+        let protocol = bytes[0];
+        if filter.protocol != 0 && filter.protocol != protocol {
+            return false;
+        }
+        return port == 0 || skb.load::<4>(PORTS6, &mut bytes) && is_one_of(port, &bytes, 0);
+    }
     if skb.ethertype() != IPV4 || !skb.load::<16>(TUPLE, &mut bytes) {
         return false;
     }
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
     (filter.protocol == 0 || filter.protocol == bytes[1])
         && (address == 0 || address == word(4) || address == word(8))
-        && (port == 0 || port == half(12) || port == half(14))
+        && (port == 0 || is_one_of(port, &bytes, 12))
+}
+
+/// Whether a port is one of the two that are there.
+#[inline(always)]
+fn is_one_of(port: u16, bytes: &[u8; 16], at: usize) -> bool {
+    let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+    port == half(at) || port == half(at + 2)
 }
 
 #[cfg(test)]
@@ -199,7 +221,23 @@ mod tests {
             has(|f| f.port = Port::new(4000)) && has(|f| f.port = Port::new(53)) && !has(|f| f.port = Port::new(54))
         );
         assert!(has(|f| f.protocol = 17) && !has(|f| f.protocol = 6));
-        // Not IPv4, and too short to have ports.
+        // IPv6, whose addresses the programs do not compare.
+        let mut bytes = Vec::new();
+        PacketBuilder::ethernet2([1; 6], [2; 6])
+            .ipv6([0xfd; 16], [0xfc; 16], 64)
+            .udp(4000, 53)
+            .write(&mut bytes, b"x")
+            .expect("a packet");
+        let skb = FakeSkb::new(&bytes);
+        let has = |edit: fn(&mut Filter)| {
+            let mut filter = Filter::default();
+            edit(&mut filter);
+            has_tuple(&skb, &filter)
+        };
+        assert!(has(|f| f.port = Port::new(4000)) && has(|f| f.port = Port::new(53)));
+        assert!(!has(|f| f.port = Port::new(54)) && !has(|f| f.address = Ip4::from_bytes([10, 0, 0, 1])));
+        assert!(has(|f| f.protocol = 17) && !has(|f| f.protocol = 6));
+        // Neither of both, and too short to have ports.
         let arp = FakeSkb::new(&[[0xff; 12].as_slice(), &[8, 6], &[0; 28]].concat());
         let filter = Filter {
             protocol: 17,

@@ -8,6 +8,8 @@
 //!
 //! It is asked when a known flow is learned again, so conversations of a question and an answer never ask.
 
+use core::borrow::Borrow as _;
+
 use netfast_common::{
     control::Control,
     flow::{Flow, FlowKey},
@@ -15,7 +17,7 @@ use netfast_common::{
     vet::{Answer, Request},
 };
 
-use crate::state::{Tables, maps};
+use crate::state::{Place, Tables, maps};
 
 /// A question without an answer is asked again after this time, in nanoseconds.
 const VET_TIMEOUT_NS: u64 = 50_000_000;
@@ -87,16 +89,19 @@ pub fn pass<F: Tables>(key: &FlowKey<F::Address>, known: &mut Flow<F::Address>, 
 /// Asks the daemon, for both directions.
 #[inline(always)]
 fn ask<F: Tables>(key: &FlowKey<F::Address>, known: &mut Flow<F::Address>, now: u64) {
+    let Ok(reverse_key) = F::keep(Place::Reverse, |reverse| known.write_reverse_key(key, reverse)) else {
+        return;
+    };
+    let reverse_key = reverse_key.borrow();
     let Some(mut place) = F::to_vet().reserve::<Request<F::Address>>(0) else {
         return;
     };
-    let reverse_key = known.reverse_key(key);
     // SAFETY: the place is ours until it is submitted.
     unsafe {
         *place.as_mut_ptr() = Request {
             asked_ns: now,
             key: *key,
-            reverse: reverse_key,
+            reverse: *reverse_key,
         };
     }
     place.submit(0);

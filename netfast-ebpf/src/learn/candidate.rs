@@ -2,12 +2,14 @@
 //! in the same run of the kernel, can recognise it.
 //!
 //! A packet is followed by what NAT does not change, not by a mark: marks belong to other software. That it is the
-//! same *run* follows from four things:
+//! same *run* follows from five things:
 //! - the slot is per CPU, and every ingress overwrites it;
 //! - the interface that the kernel says the packet was received by last (`skb_iif`) is the one that our hooks saw it
 //!   at last, which excludes packets that a program sends (`AF_PACKET`, tun);
 //! - both hooks run on the same kernel stack: a packet enters in a softirq, on the CPU's own stack or ksoftirqd's, but
 //!   what user space held (NFQUEUE) comes out on the stack of the program that let it go (`nf_reinject`);
+//! - the packet is in the same place: the address of its `struct sk_buff`. Who clones it makes another packet of it. IPv6 has
+//!   no identification in its header, so there it is what tells one datagram from the next;
 //! - the kernel's `nf_queue` empties the slot ([`forget`]). The stack alone does not tell when an interrupt hits that
 //!   program in user mode: its softirqs then run on the program's own stack (x86, `run_on_irqstack_cond`). Where the
 //!   kernel refuses to trace `nf_queue`, the daemon switches learning off while a queue is bound.
@@ -15,16 +17,16 @@
 use netfast_common::{
     control::Control,
     device::Device,
-    flow::{FlowKey, Origin},
-    net::{Ip4, MacPair},
+    flow::{Flow, FlowKey, Origin},
+    net::{Ip4, Ip6, MacPair},
     reason::Reason,
 };
 
 use crate::{
     ctx::{Skb, kernel},
-    packet::{Packet, TCP},
+    packet::{Family, Packet, TCP, V4},
     state::{
-        Tables,
+        self, Tables,
         candidate::{Candidate, SAMPLE},
         maps,
     },
@@ -70,7 +72,7 @@ pub fn leave<F: Tables, S: Skb>(
     control: &Control,
     now: u64,
 ) -> Result<(), Reason> {
-    let Some(slot) = F::candidates().get_ptr_mut(0) else {
+    let Some(slot) = slot::<F>() else {
         return Err(Reason::NoCandidate);
     };
     let Some(generation) = maps::GENERATIONS.get(u32::from(device.slot)) else {
@@ -78,8 +80,6 @@ pub fn leave<F: Tables, S: Skb>(
     };
     let is_host = key.origin == Origin::Host as u8;
     let network = &packet.network;
-    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
-    let slot = unsafe { &mut *slot };
     slot.sample = [0; SAMPLE];
     if !sample(skb, packet, &mut slot.sample) {
         slot.left_ns = 0;
@@ -87,6 +87,8 @@ pub fn leave<F: Tables, S: Skb>(
     }
     slot.left_ns = now;
     note_stack(&raw mut slot.stack);
+    skb.note_address(&mut slot.address);
+    slot.family = F::NUMBER.into();
     slot.key = *key;
     slot.macs = packet.macs;
     slot.received_by = if is_host { 0 } else { skb.ifindex() };
@@ -103,22 +105,31 @@ pub fn leave<F: Tables, S: Skb>(
     Ok(())
 }
 
-/// This CPU's candidate, if there is one.
+/// This CPU's slot, as one of a candidate of this family.
+#[inline(always)]
+fn slot<F: Tables>() -> Option<&'static mut Candidate<F::Address>> {
+    let slot = maps::CANDIDATE.get_ptr_mut(0)?.cast::<Candidate<F::Address>>();
+    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile. It has room for either
+    // family's (asserted below), and is made of integers.
+    Some(unsafe { &mut *slot })
+}
+
+/// This CPU's candidate, if there is one, as one of this family: whether it is is for [`Candidate::recognise`] to find out, and
+/// only then its key is worth something.
 #[inline(always)]
 pub fn current<F: Tables>() -> Option<&'static mut Candidate<F::Address>> {
-    let slot = F::candidates().get_ptr_mut(0)?;
-    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
-    let slot = unsafe { &mut *slot };
-    (slot.left_ns != 0).then_some(slot)
+    slot::<F>().filter(|slot| slot.left_ns != 0)
 }
 
 /// Empties this CPU's slot.
 #[inline(always)]
-pub fn forget<F: Tables>() {
-    if let Some(candidate) = current::<F>() {
+pub fn forget() {
+    if let Some(candidate) = current::<V4>() {
         candidate.left_ns = 0;
     }
 }
+
+const _: () = assert!(size_of::<Candidate<Ip4>>() <= size_of::<Candidate<Ip6>>());
 
 impl<A: netfast_common::net::Address> Candidate<A> {
     /// Empties the slot.
@@ -145,10 +156,12 @@ impl<A: netfast_common::net::Address> Candidate<A> {
         self.received_by = ifindex;
     }
 
-    /// Whether this hook runs in the run that left the candidate.
+    /// Whether this hook runs in the run that left the candidate, and with the same packet.
     #[inline(always)]
-    pub fn is_same_run(&mut self, now: u64) -> bool {
-        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT && now.wrapping_sub(self.left_ns) < MAX_RUN_NS
+    pub fn is_same_run<S: Skb>(&mut self, skb: &S, now: u64) -> bool {
+        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT
+            && now.wrapping_sub(self.left_ns) < MAX_RUN_NS
+            && (!state::compares_addresses() || skb.note_address(&mut self.here) == self.address)
     }
 
     /// Whether the packet at this hook was received by the interface that saw the candidate last. A packet that a
@@ -160,8 +173,11 @@ impl<A: netfast_common::net::Address> Candidate<A> {
 
     /// Compares the packet at this hook with the one that entered. TTL is for the caller to judge.
     #[inline(always)]
-    pub fn recognise<S: Skb>(&self, skb: &S, packet: &Packet<A>) -> Recognised {
+    pub fn recognise<F: Family<Address = A>, S: Skb>(&self, skb: &S, packet: &Packet<A>) -> Recognised {
         let network = &packet.network;
+        if self.family != u32::from(F::NUMBER) {
+            return Recognised::Other;
+        }
         if network.identity != self.identity
             || network.length != self.length
             || network.protocol != self.key.protocol
@@ -194,8 +210,7 @@ fn sample<S: Skb, A>(skb: &S, packet: &Packet<A>, to: &mut [u8; SAMPLE]) -> bool
 
 netfast_common::assert_no_padding!(
     Candidate<Ip4>,
-    [u64; 3],
-    FlowKey<Ip4>,
+    [u64; 4],
     MacPair,
     [u32; 3],
     u16,
@@ -204,4 +219,62 @@ netfast_common::assert_no_padding!(
     [u32; 3],
     [u8; SAMPLE],
     [u16; 2],
+    u32,
+    FlowKey<Ip4>,
+    u32,
+    Flow<Ip4>,
 );
+netfast_common::assert_no_padding!(
+    Candidate<Ip6>,
+    [u64; 4],
+    MacPair,
+    [u32; 3],
+    u16,
+    [u8; 2],
+    [u32; 2],
+    [u32; 3],
+    [u8; SAMPLE],
+    [u16; 2],
+    u32,
+    FlowKey<Ip6>,
+    u32,
+    Flow<Ip6>,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ctx::fake::{FakeSkb, Plain, reset},
+        packet::V6,
+    };
+
+    /// A program may send a packet like one that has just entered; the kernel keeps it elsewhere.
+    #[test]
+    fn a_packet_in_another_place_is_another_packet() {
+        reset();
+        let packet = Plain {
+            macs: [[2; 6], [4; 6]],
+            addresses: [[10, 0, 0, 1], [10, 0, 0, 2]],
+            ports: [1, 2],
+            ttl: 64,
+            tos: 0,
+            id: 1,
+            df: true,
+            tcp: None,
+            payload: vec![7; 20],
+        };
+        let mut skb = FakeSkb::new(&packet.frame6());
+        skb.address = 0x1000;
+        let parsed = crate::packet::parse::<V6, _>(&skb).expect("a packet");
+        let key = crate::fastpath::lookup::key::<V6, _>(&skb, &parsed, Origin::Wire).expect("room");
+        let control = Control::default();
+        let device = Device::new(netfast_common::device::Kind::Endpoint, Device::ACCELERATED, 1);
+        assert_eq!(leave::<V6, _>(&skb, &parsed, key, &device, &control, 5), Ok(()));
+        let candidate = current::<V6>().expect("it was left");
+        assert!(matches!(candidate.recognise::<V6, _>(&skb, &parsed), Recognised::Same));
+        assert!(candidate.is_same_run(&skb, 5));
+        skb.address = 0x1100;
+        assert!(!candidate.is_same_run(&skb, 5));
+    }
+}

@@ -3,13 +3,18 @@
 //! A flow that waits for its reverse is kept in a table of its own, so that a flood of one-way packets evicts only its
 //! like. conntrack gives an unreplied conversation 30 s and may judge each of its packets as a new one.
 
+use core::borrow::Borrow as _;
+
 use netfast_common::{
     control::Control,
     flow::{Exit, Flow, FlowKey},
     reason::Reason,
 };
 
-use crate::{fastpath::vet, state::Tables};
+use crate::{
+    fastpath::vet,
+    state::{Place, Tables},
+};
 
 /// Stores a flow that was just learned.
 #[inline(always)]
@@ -25,13 +30,18 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
             return Reason::Refreshed;
         }
         // What came back by the old mapping does so no more: conntrack has another one.
-        let old_reverse = known.reverse_key(key);
-        if old_reverse != flow.reverse_key(key) {
-            let _ = F::flows().remove(old_reverse);
+        if !known.has_same_reverse(flow)
+            && let Ok(old_reverse) = F::keep(Place::Reverse, |reverse| known.write_reverse_key(key, reverse))
+        {
+            let _ = F::flows().remove(old_reverse.borrow());
         }
         let _ = F::flows().remove(key);
     }
-    let reverse_key = flow.reverse_key(key);
+    let reverse_key = match F::keep(Place::Reverse, |reverse| flow.write_reverse_key(key, reverse)) {
+        Ok(reverse_key) => reverse_key,
+        Err(reason) => return reason,
+    };
+    let reverse_key = reverse_key.borrow();
     // SAFETY: as above; read at once.
     if let Some(reverse) = unsafe { F::flows().get(reverse_key) }
         && reverse.is_reverse_of(key)
@@ -57,7 +67,7 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
             return Reason::TableFull;
         }
         vet::await_it::<F>(key);
-        vet::await_it::<F>(&reverse_key);
+        vet::await_it::<F>(reverse_key);
         let _ = F::unreplied().remove(reverse_key);
         let _ = F::unreplied().remove(key);
         return Reason::Paired;
@@ -112,8 +122,10 @@ pub fn prompt_reverse<F: Tables>(key: &FlowKey<F::Address>, control: &Control, n
     if !is_stale && (flow.flags & Flow::<F::Address>::PROMPTED != 0 || flow.learned_ns == 0) {
         return;
     }
-    let reverse_key = flow.reverse_key(key);
-    let Some(reverse) = F::flows().get_ptr_mut(reverse_key) else {
+    let Ok(reverse_key) = F::keep(Place::Reverse, |reverse| flow.write_reverse_key(key, reverse)) else {
+        return;
+    };
+    let Some(reverse) = F::flows().get_ptr_mut(reverse_key.borrow()) else {
         return;
     };
     // SAFETY: as above; made of integers, so each store is whole.
@@ -133,8 +145,9 @@ pub fn end<F: Tables>(key: &FlowKey<F::Address>) {
     let Some(flow) = (unsafe { F::flows().get(key) }) else {
         return;
     };
-    let reverse_key = flow.reverse_key(key);
-    let _ = F::flows().remove(reverse_key);
+    if let Ok(reverse_key) = F::keep(Place::Reverse, |reverse| flow.write_reverse_key(key, reverse)) {
+        let _ = F::flows().remove(reverse_key.borrow());
+    }
     let _ = F::flows().remove(key);
 }
 

@@ -3,7 +3,7 @@
 use netfast_common::{device::Device, flow::Flow, net::Address, reason::Reason};
 
 use super::{Frame, Network, Packet};
-use crate::ctx::Header;
+use crate::ctx::{Header, Skb};
 
 /// An IP version.
 pub trait Family {
@@ -21,16 +21,27 @@ pub trait Family {
     const ADDRESS_CHECKSUM: u64;
     /// The network-layer length in bytes that every link carries (RFC 791, RFC 8200).
     const MINIMUM_MTU: u16;
+    /// The [`Device`] flags of an interface whose flows of this family may be learned and used.
+    const ACCELERATED: u8;
+    /// Why an interface without them is left alone.
+    const NOT_ACCELERATED: Reason;
 
     /// Reads the network header.
     fn parse(frame: &Frame, skb_length: u32, gso: bool) -> Result<Network<Self::Address>, Reason>;
     /// Whether an address can be one end of a conversation between two hosts.
     fn is_unicast(address: Self::Address) -> bool;
+    /// Whether an address is of one link, so that no router passes it on.
+    fn is_link_local(address: Self::Address) -> bool;
+    /// Why a packet of a protocol that is neither TCP nor UDP is not understood.
+    fn other(frame: &Frame, protocol: u8) -> Reason;
     /// Whether an address is the one that the daemon knows of an endpoint.
     fn is_endpoints(address: Self::Address, device: &Device) -> bool;
     /// Whether a frame of this family, or one that resolves its addresses, is sent from an address that is not the
     /// endpoint's.
     fn is_from_another(frame: &Frame, ethertype: u16, device: &Device) -> bool;
     /// MAC addresses, network header and ports as the flow leaves.
-    fn header(packet: &Packet<Self::Address>, flow: &Flow<Self::Address>) -> Self::Header;
+    fn write_header(packet: &Packet<Self::Address>, flow: &Flow<Self::Address>, to: &mut Self::Header);
+    /// Puts right what a device has summed up of a packet (`CHECKSUM_COMPLETE`), after it was rewritten and its transport
+    /// checksum corrected by this difference of addresses; 0: it was not.
+    fn correct_sum<S: Skb>(skb: &S, is_routed: bool, address_difference: u32);
 }

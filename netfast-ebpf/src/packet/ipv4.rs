@@ -10,12 +10,13 @@ use netfast_common::{
 };
 
 use super::{ETHERNET, Frame, Network, Packet, family::Family};
-use crate::ctx::{AF_INET, Header};
+use crate::ctx::{AF_INET, Header, Skb};
 
 /// IPv4.
 pub struct V4;
 
 /// Ethernet, IPv4 and the ports, as they are written back in one go.
+#[derive(Default)]
 #[repr(C)]
 pub struct Header4 {
     macs: [[u16; 2]; 3],
@@ -171,6 +172,8 @@ impl Family for V4 {
     const TRANSPORT: u32 = ETHERNET + 20;
     const ADDRESS_CHECKSUM: u64 = BPF_F_PSEUDO_HDR as u64;
     const MINIMUM_MTU: u16 = 576;
+    const ACCELERATED: u8 = Device::ACCELERATED;
+    const NOT_ACCELERATED: Reason = Reason::UnknownDevice;
 
     #[inline(always)]
     fn parse(frame: &Frame, skb_length: u32, gso: bool) -> Result<Network<Ip4>, Reason> {
@@ -222,6 +225,17 @@ impl Family for V4 {
         address.is_unicast()
     }
 
+    /// Those of IPv4 (RFC 3927) are routed by Linux like any other.
+    #[inline(always)]
+    fn is_link_local(_: Ip4) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn other(_: &Frame, _: u8) -> Reason {
+        Reason::OtherProtocol
+    }
+
     #[inline(always)]
     fn is_endpoints(address: Ip4, device: &Device) -> bool {
         address == device.address4
@@ -245,7 +259,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn header(packet: &Packet<Ip4>, flow: &Flow<Ip4>) -> Header4 {
+    fn write_header(packet: &Packet<Ip4>, flow: &Flow<Ip4>, to: &mut Header4) {
         let network = &packet.network;
         let mut difference = u64::from(flow.address_difference);
         let mut ttl = network.ttl;
@@ -254,7 +268,7 @@ impl Family for V4 {
             difference += u64::from(csum::TTL_STEP);
         }
         let macs = flow.out_macs.wire();
-        Header4 {
+        *to = Header4 {
             macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
             ethertype: Self::ETHERTYPE,
             version_tos: [0x45, network.tos],
@@ -265,6 +279,9 @@ impl Family for V4 {
             source: halves(flow.source.wire()),
             destination: halves(flow.destination.wire()),
             ports: [flow.source_port.wire(), flow.destination_port.wire()],
-        }
+        };
     }
+    /// The header's own checksum makes up for what changes in it, and the kernel for the transport's.
+    #[inline(always)]
+    fn correct_sum<S: Skb>(_: &S, _: bool, _: u32) {}
 }

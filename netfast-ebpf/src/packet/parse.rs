@@ -49,7 +49,7 @@ pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
                 u16::from_ne_bytes([field[2], field[3]]),
             )
         }
-        _ => return Err(Reason::OtherProtocol),
+        protocol => return Err(F::other(&frame, protocol)),
     };
     let ports: [u16; 2] = frame.at(F::TRANSPORT)?;
     Ok(Packet {

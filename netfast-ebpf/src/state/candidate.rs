@@ -1,11 +1,15 @@
 //! What a CPU remembers of a packet, for the module of this name in `learn`.
 
-use netfast_common::{flow::FlowKey, net::MacPair};
+use netfast_common::{
+    flow::{Flow, FlowKey},
+    net::MacPair,
+};
 
 /// Bytes of the transport's payload that are compared.
 pub const SAMPLE: usize = 16;
 
-/// The packet that this CPU let go the slow path last.
+/// The packet that this CPU let go the slow path last. There is one place for both families, so all that does not depend on
+/// the family stands before what does.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Candidate<A> {
@@ -13,10 +17,10 @@ pub struct Candidate<A> {
     pub(crate) left_ns: u64,
     /// The kernel stack it was left on: an address on it.
     pub(crate) stack: u64,
-    /// Room to look at the current stack.
+    /// Room to look at the current stack, and at the packet at hand.
     pub(crate) here: u64,
-    /// Where it entered.
-    pub key: FlowKey<A>,
+    /// Where the kernel keeps the packet: the address of its `struct sk_buff`.
+    pub(crate) address: u64,
     /// MAC addresses as it entered.
     pub macs: MacPair,
     /// The interface it was seen to come in by last; 0 for the host's own.
@@ -43,4 +47,12 @@ pub struct Candidate<A> {
     pub is_local: u16,
     /// Whether it is a TCP packet without payload.
     pub(crate) is_bare: u16,
+    /// Number of its family ([`Family::NUMBER`](crate::packet::Family::NUMBER)).
+    pub(crate) family: u32,
+    /// Where it entered.
+    pub key: FlowKey<A>,
+    /// Zero.
+    pub(crate) reserved: u32,
+    /// Room for the flow that is learned from it.
+    pub(crate) flow: Flow<A>,
 }

@@ -10,14 +10,14 @@ use netfast_common::{
     control::Control,
     device::{Device, DeviceKey, Traffic},
     flow::{Flow, FlowKey},
-    net::Ip4,
+    net::{Ip4, Ip6},
     reason::{self, Count},
     trace::{self, Filter, Tally},
     vet::Answer,
     vip::{self, Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
 };
 
-use super::{candidate::Candidate, dns::Scratch, lb::Work};
+use super::{candidate::Candidate, dns::Scratch, lb::Work, six::Work6};
 use crate::ctx::{
     Part,
     kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -60,6 +60,26 @@ pub static VET4: RingBuf = RingBuf::with_byte_size(abi::VET_BYTES, 0);
 #[map(name = "netfast_vetted4")]
 pub static VETTED4: LruHashMap<FlowKey<Ip4>, Answer> = LruHashMap::with_max_entries(abi::VETTED, 0);
 
+/// IPv6 flows in use.
+#[map(name = "netfast_flows6")]
+pub static FLOWS6: LruHashMap<FlowKey<Ip6>, Flow<Ip6>> = LruHashMap::with_max_entries(abi::DEFAULT_FLOWS6, 0);
+
+/// IPv6 flows that wait for their reverse.
+#[map(name = "netfast_unrepl6")]
+pub static UNREPLIED6: LruHashMap<FlowKey<Ip6>, Flow<Ip6>> = LruHashMap::with_max_entries(abi::DEFAULT_UNREPLIED6, 0);
+
+/// IPv6 flows that wait to be vetted by the daemon.
+#[map(name = "netfast_vet6")]
+pub static VET6: RingBuf = RingBuf::with_byte_size(abi::VET_BYTES, 0);
+
+/// What it found.
+#[map(name = "netfast_vetted6")]
+pub static VETTED6: LruHashMap<FlowKey<Ip6>, Answer> = LruHashMap::with_max_entries(abi::VETTED6, 0);
+
+/// What each CPU works on for an IPv6 packet.
+#[map(name = "netfast_work6")]
+pub static WORK6: PerCpuArray<Work6> = PerCpuArray::with_max_entries(1, 0);
+
 /// Part of a packet that each CPU sums up.
 #[map(name = "netfast_summed")]
 pub static SUMMED: PerCpuArray<Part> = PerCpuArray::with_max_entries(1, 0);
@@ -68,9 +88,9 @@ pub static SUMMED: PerCpuArray<Part> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "netfast_warmup")]
 pub static WARMUP: Array<u32> = Array::with_max_entries(abi::WARMUP, 0);
 
-/// The IPv4 packet that each CPU let go the slow path last.
-#[map(name = "netfast_cand4")]
-pub static CANDIDATE4: PerCpuArray<Candidate<Ip4>> = PerCpuArray::with_max_entries(1, 0);
+/// The packet that each CPU let go the slow path last, of either family: its place has room for the longer one.
+#[map(name = "netfast_cand")]
+pub static CANDIDATE: PerCpuArray<Candidate<Ip6>> = PerCpuArray::with_max_entries(1, 0);
 
 /// What a tracer wants to see.
 #[map(name = "netfast_filter")]

@@ -7,7 +7,7 @@
 //! `nf_conntrack_tcp_be_liberal` would do the same to all connections of the host, also to those that netfast has
 //! nothing to do with, and so change what `--ctstate INVALID` means to the host's rules.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::sys::netlink::{
     Attrs, DUMP, Malformed, Message, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request,
@@ -36,6 +36,7 @@ const BE_LIBERAL: u8 = 8;
 
 /// A TCP connection, as conntrack names it.
 struct Connection {
+    family: NetfilterProtoFamily,
     tuple: ConntrackAttribute,
     zone: Option<ConntrackAttribute>,
 }
@@ -44,20 +45,28 @@ struct Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     /// Who sends, with the port.
-    pub source: (Ipv4Addr, u16),
-    /// Who receives, with the port.
-    pub destination: (Ipv4Addr, u16),
+    pub source: (IpAddr, u16),
+    /// Who receives, with the port; of the same family.
+    pub destination: (IpAddr, u16),
     /// IANA protocol number.
     pub protocol: u8,
 }
 
 impl Tuple {
+    /// Its family.
+    pub(super) const fn family(&self) -> NetfilterProtoFamily {
+        match self.source.0 {
+            IpAddr::V4(_) => NetfilterProtoFamily::IPv4,
+            IpAddr::V6(_) => NetfilterProtoFamily::IPv6,
+        }
+    }
+
     /// What is in a `CTA_TUPLE_*`.
     pub(super) fn parts(&self) -> Vec<TuplePart> {
         vec![
             TuplePart::Ip(vec![
-                IPTuple::SourceAddress(self.source.0.into()),
-                IPTuple::DestinationAddress(self.destination.0.into()),
+                IPTuple::SourceAddress(self.source.0),
+                IPTuple::DestinationAddress(self.destination.0),
             ]),
             TuplePart::Proto(vec![
                 ProtoTuple::Protocol(self.protocol.into()),
@@ -79,16 +88,16 @@ pub enum Entry {
     Plain,
 }
 
-/// A request about IPv4: only such flows are on the fast path.
-pub(super) fn request(message: ConntrackMessage, flags: u16) -> Request {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+/// A request about connections of a family.
+pub(super) fn request(family: NetfilterProtoFamily, message: ConntrackMessage, flags: u16) -> Request {
+    let header = NetfilterHeader::new(family, 0, 0);
     Request::of(&NetfilterMessage::new(header, message), NLM_F_REQUEST | flags)
 }
 
 /// Asks for the entry of which this is one direction.
 pub fn entry(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<Entry, NetlinkError> {
-    let tuple = ConntrackAttribute::CtaTupleOrig(tuple.parts());
-    let request = request(ConntrackMessage::Get(vec![tuple]), 0);
+    let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
+    let request = request(tuple.family(), ConntrackMessage::Get(vec![name]), 0);
     match socket.ask("a connection", &request, read) {
         Err(error) if error.refused() == Some(libc::ENOENT) => Ok(Entry::None),
         found => found,
@@ -111,6 +120,7 @@ fn read(message: Message<'_>) -> Result<Entry, Malformed> {
 /// Lets conntrack go on with a TCP connection whose segments it will not all see; `false` if it has ended.
 pub fn be_liberal(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<bool, NetlinkError> {
     let connection = Connection {
+        family: tuple.family(),
         tuple: ConntrackAttribute::CtaTupleOrig(tuple.parts()),
         zone: None,
     };
@@ -120,7 +130,8 @@ pub fn be_liberal(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<bool, Net
 /// Marks every IPv4 TCP connection of the calling thread's namespace; returns how many there were.
 pub fn mark_liberal() -> Result<usize, NetlinkError> {
     let mut socket = NetlinkSocket::netfilter()?;
-    let list = request(ConntrackMessage::Get(Vec::new()), DUMP);
+    // Only IPv4 was ever fast where this is asked for.
+    let list = request(NetfilterProtoFamily::IPv4, ConntrackMessage::Get(Vec::new()), DUMP);
     let connections = socket.dump("connections", &list, |found: &mut Vec<Connection>, message| {
         if message.kind == CT_NEW {
             found.extend(connection(message)?);
@@ -155,6 +166,7 @@ fn connection(message: Message<'_>) -> Result<Option<Connection>, Malformed> {
     let protocol = protocol.need(CTA_PROTO_NUM, "the protocol")?.u8()?;
     let same = |kind, payload: &[u8]| ConntrackAttribute::Other(DefaultNla::new(kind, payload.to_vec()));
     Ok((i32::from(protocol) == libc::IPPROTO_TCP).then(|| Connection {
+        family: NetfilterProtoFamily::IPv4,
         tuple: same(CTA_TUPLE_ORIG | NLA_F_NESTED, tuple.payload),
         zone: attrs.find(CTA_ZONE).map(|zone| same(CTA_ZONE, zone.payload)),
     }))
@@ -163,7 +175,7 @@ fn connection(message: Message<'_>) -> Result<Option<Connection>, Malformed> {
 fn mark(connection: &Connection) -> Request {
     let mut attributes = vec![connection.tuple.clone(), liberal(None)];
     attributes.extend(connection.zone.clone());
-    request(ConntrackMessage::New(attributes), NLM_F_ACK)
+    request(connection.family, ConntrackMessage::New(attributes), NLM_F_ACK)
 }
 
 /// Tells the TCP tracker to look at no window in either direction; and the connection's state, where it is not there

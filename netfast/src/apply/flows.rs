@@ -1,12 +1,15 @@
 //! The pinned flow tables, walked whole.
 
-use std::{io, path::Path};
+use std::{io, net::IpAddr, path::Path};
 
-use aya::maps::{HashMap, MapData};
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
+};
 use netfast_common::{
     abi::map,
     flow::{Flow, FlowKey},
-    net::Ip4,
+    net::{Address, Ip4, Ip6},
 };
 
 use crate::{
@@ -17,10 +20,15 @@ use crate::{
     bpf,
 };
 
+/// A table of one family.
+type Table<A> = HashMap<MapData, FlowKey<A>, Flow<A>>;
+
 /// The tables, opened for reading.
 pub struct FlowTables {
-    in_use: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>,
-    unreplied: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>,
+    in_use: Table<Ip4>,
+    unreplied: Table<Ip4>,
+    in_use6: Table<Ip6>,
+    unreplied6: Table<Ip6>,
 }
 
 impl FlowTables {
@@ -30,18 +38,37 @@ impl FlowTables {
         Ok(Self {
             in_use: pinned::open(&pins, map::FLOWS4)?,
             unreplied: pinned::open(&pins, map::UNREPLIED4)?,
+            in_use6: pinned::open(&pins, map::FLOWS6)?,
+            unreplied6: pinned::open(&pins, map::UNREPLIED6)?,
         })
     }
 
-    /// Shows every flow, with whether it may be used (or waits for its reverse, or to be vetted). Flows that come or go meanwhile may be
-    /// missed; elements that were given to another flow while they were read are left out.
-    pub fn for_each(&self, mut each: impl FnMut(&FlowKey<Ip4>, &Flow<Ip4>, bool)) -> io::Result<()> {
-        let mut whole = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable| {
-            if flow.tag == key.tag() && flow.tag_end == flow.tag {
-                each(key, flow, usable);
-            }
-        };
-        bpf::for_each(&self.in_use, |key, flow| whole(key, flow, flow.learned_ns != 0))?;
-        bpf::for_each(&self.unreplied, |key, flow| whole(key, flow, false))
+    /// Shows every flow of both families, with whether it may be used (or waits for its reverse, or to be vetted). Flows that come
+    /// or go meanwhile may be missed; elements that were given to another flow while they were read are left out.
+    pub fn for_each(&self, mut each: impl FnMut(&FlowKey<IpAddr>, &Flow<IpAddr>, bool)) -> io::Result<()> {
+        let v4 = |ip: Ip4| IpAddr::from(ip.bytes());
+        walk(&self.in_use, true, v4, &mut each)?;
+        walk(&self.unreplied, false, v4, &mut each)?;
+        let v6 = |ip: Ip6| IpAddr::from(ip.bytes());
+        walk(&self.in_use6, true, v6, &mut each)?;
+        walk(&self.unreplied6, false, v6, &mut each)
     }
+}
+
+fn walk<A: Address>(
+    table: &Table<A>,
+    is_replied: bool,
+    ip: fn(A) -> IpAddr,
+    mut each: impl FnMut(&FlowKey<IpAddr>, &Flow<IpAddr>, bool),
+) -> io::Result<()>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    bpf::for_each(table, |key, flow| {
+        if flow.tag == key.tag() && flow.tag_end == flow.tag {
+            let usable = is_replied && flow.learned_ns != 0;
+            each(&key.with_addresses(ip), &flow.with_addresses(ip), usable);
+        }
+    })
 }

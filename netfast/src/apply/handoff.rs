@@ -26,7 +26,7 @@ use crate::{
     plan::{Client, Way},
     sys::netlink::{
         Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NetlinkSocket, Request,
-        nf::{ConntrackAttribute, ConntrackMessage, DefaultNla, Status, Tuple as TuplePart},
+        nf::{ConntrackAttribute, ConntrackMessage, DefaultNla, NetfilterProtoFamily, Status, Tuple as TuplePart},
     },
 };
 
@@ -179,7 +179,11 @@ fn replace(socket: &mut NetlinkSocket, connection: &Connection) -> Result<(), Ne
 
 fn delete(connection: &Connection) -> Request {
     let tuple = ConntrackAttribute::CtaTupleOrig(tuple(connection, false));
-    request(ConntrackMessage::Delete(vec![tuple]), NLM_F_ACK)
+    request(
+        NetfilterProtoFamily::IPv4,
+        ConntrackMessage::Delete(vec![tuple]),
+        NLM_F_ACK,
+    )
 }
 
 fn create(connection: &Connection) -> Request {
@@ -196,7 +200,11 @@ fn create(connection: &Connection) -> Request {
         // It has not seen the windows, see `conntrack`.
         attributes.push(liberal(Some(ESTABLISHED)));
     }
-    request(ConntrackMessage::New(attributes), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+    request(
+        NetfilterProtoFamily::IPv4,
+        ConntrackMessage::New(attributes),
+        NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 /// `CTA_NAT_DST`, which the packet crate does not know.
@@ -215,9 +223,10 @@ fn tuple(connection: &Connection, back: bool) -> Vec<TuplePart> {
     );
     let (source, destination) = if back { (to, from) } else { (from, to) };
     let protocol = connection.protocol;
+    let ip = |(ip, port): (Ipv4Addr, u16)| (ip.into(), port);
     Tuple {
-        source,
-        destination,
+        source: ip(source),
+        destination: ip(destination),
         protocol,
     }
     .parts()

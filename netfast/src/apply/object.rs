@@ -8,7 +8,7 @@ use aya::{
     programs::{FEntry, ProgramError, SchedClassifier},
 };
 use netfast_common::{
-    abi::{HookKind, NETNS_VARIABLE, Program, map},
+    abi::{DEFAULT_FLOWS, DEFAULT_FLOWS6, DEFAULT_UNREPLIED6, HookKind, NETNS_VARIABLE, Program, map},
     device::NetnsNumber,
 };
 use tracing::{info, warn};
@@ -32,6 +32,7 @@ pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.map_max_entries(map::FLOWS4, flows);
+    loader.map_max_entries(map::FLOWS6, flows6(flows));
     loader.override_global(NETNS_VARIABLE, &NetnsNumber::SERVED.0, true);
     #[cfg(feature = "bpf-log")]
     let level = crate::apply::bpf_log::level();
@@ -104,7 +105,11 @@ fn drop_unfit_maps(pins: &Pins, flows: u32) -> Result<(), ApplyError> {
             map_type: Some(made.map_type()),
             key: made.key_size(),
             value: made.value_size(),
-            entries: if name == map::FLOWS4 { flows } else { made.max_entries() },
+            entries: match name {
+                map::FLOWS4 => flows,
+                map::FLOWS6 => flows6(flows),
+                _ => made.max_entries(),
+            },
         };
         if form(&path) == Some(made) {
             info!("taking over the pinned map {name}");
@@ -126,17 +131,25 @@ fn form(path: &Path) -> Option<Form> {
     })
 }
 
+/// Places in the table of IPv6 flows, by those of IPv4's.
+const fn flows6(flows: u32) -> u32 {
+    let share = flows / (DEFAULT_FLOWS / DEFAULT_FLOWS6);
+    if share == 0 { 1 } else { share }
+}
+
 /// Kernel memory of the flow tables in bytes, without the CPUs' free lists: a preallocated element of an LRU hash is
 /// key and value, each rounded up to 8, behind a header of 48 bytes (`struct htab_elem`), and a bucket takes 16 per
 /// element, rounded up to a power of two.
 pub fn table_bytes(flows: u32, unreplied: u32) -> u64 {
     use netfast_common::{
         flow::{Flow, FlowKey},
-        net::Ip4,
+        net::{Ip4, Ip6},
     };
-    let element = 48 + size_of::<FlowKey<Ip4>>().next_multiple_of(8) + size_of::<Flow<Ip4>>().next_multiple_of(8);
-    [flows, unreplied]
-        .into_iter()
-        .map(|entries| u64::from(entries) * element as u64 + u64::from(entries.next_power_of_two()) * 16)
-        .sum()
+    let table = |entries: u32, key: usize, value: usize| {
+        let element = 48 + key.next_multiple_of(8) + value.next_multiple_of(8);
+        u64::from(entries) * element as u64 + u64::from(entries.next_power_of_two()) * 16
+    };
+    let v4 = |entries| table(entries, size_of::<FlowKey<Ip4>>(), size_of::<Flow<Ip4>>());
+    let v6 = |entries| table(entries, size_of::<FlowKey<Ip6>>(), size_of::<Flow<Ip6>>());
+    v4(flows) + v4(unreplied) + v6(flows6(flows)) + v6(DEFAULT_UNREPLIED6)
 }

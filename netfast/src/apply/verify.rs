@@ -19,6 +19,7 @@ pub fn load() -> Result<Verdicts, ApplyError> {
     }
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(map::FLOWS4, FLOWS);
+    loader.map_max_entries(map::FLOWS6, FLOWS);
     let mut ebpf = loader.load(object::OBJECT).map_err(|source| ApplyError::Load {
         what: "the maps",
         source: Box::new(source),

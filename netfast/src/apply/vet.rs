@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use std::{
 use aya::maps::{HashMap, MapData, RingBuf};
 use netfast_common::{
     flow::FlowKey,
-    net::Ip4,
+    net::{Address, Ip4, Ip6},
     vet::{Answer, Request},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -62,17 +62,13 @@ pub struct Vetter {
 
 impl Vetter {
     /// Begins, in the network namespace of the calling thread.
-    pub fn start(
-        requests: RingBuf<MapData>,
-        answers: HashMap<MapData, FlowKey<Ip4>, Answer>,
-    ) -> Result<Self, VetError> {
+    pub fn start(v4: Queue<Ip4>, v6: Queue<Ip6>) -> Result<Self, VetError> {
         let conntrack = NetlinkSocket::netfilter()?;
         let end = Arc::new(AtomicBool::new(false));
         let mut work = Work {
-            requests,
-            answers,
-            conntrack,
-            told: None,
+            v4,
+            v6,
+            clerk: Clerk { conntrack, told: None },
         };
         let is_over = Arc::clone(&end);
         let run = move || {
@@ -94,9 +90,22 @@ impl Drop for Vetter {
     }
 }
 
+/// The questions about flows of one family, and where the answers go.
+pub struct Queue<A: Address> {
+    /// The questions.
+    pub requests: RingBuf<MapData>,
+    /// The answers.
+    pub answers: HashMap<MapData, FlowKey<A>, Answer>,
+}
+
 struct Work {
-    requests: RingBuf<MapData>,
-    answers: HashMap<MapData, FlowKey<Ip4>, Answer>,
+    v4: Queue<Ip4>,
+    v6: Queue<Ip6>,
+    clerk: Clerk,
+}
+
+/// Who asks conntrack.
+struct Clerk {
     conntrack: NetlinkSocket,
     /// When a failure was told last.
     told: Option<Instant>,
@@ -104,35 +113,59 @@ struct Work {
 
 impl Work {
     fn wait(&self) {
-        // SAFETY: the ring buffer is open as long as it lives.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.requests.as_raw_fd()) };
+        // SAFETY: the ring buffers are open as long as they live.
+        let fds =
+            [&self.v4.requests, &self.v6.requests].map(|ring| unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) });
         let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::NONE);
-        if poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout).is_err() {
+        let mut polled = fds.each_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        if poll(&mut polled, timeout).is_err() {
             // An interrupted call: whoever asks too often is not to keep a CPU busy.
             thread::sleep(Duration::from_millis(1));
         }
     }
 
+    /// Of both families in turn.
     fn answer_all(&mut self, is_over: &AtomicBool) {
         for number in 1.. {
-            let Some(request) = self.next().filter(|_| !is_over.load(Ordering::Relaxed)) else {
+            if is_over.load(Ordering::Relaxed) {
                 return;
-            };
+            }
+            let answered = [
+                self.v4.answer_next(&mut self.clerk),
+                self.v6.answer_next(&mut self.clerk),
+            ];
+            if !answered.contains(&true) {
+                return;
+            }
             if number % BATCH == 0 {
                 thread::sleep(POLL_INTERVAL);
             }
-            match self.judge(&request) {
-                Ok(verdict) => {
-                    debug!("vetted {:?}: {verdict}", tuple(&request.key));
-                    self.answer(&request, verdict);
-                }
-                // It is asked again.
-                Err(error) => self.complain(&format!("conntrack cannot be asked about a flow: {error}")),
-            }
         }
     }
+}
 
-    fn next(&mut self) -> Option<Request<Ip4>> {
+impl<A: Vetted> Queue<A>
+where
+    FlowKey<A>: aya::Pod,
+{
+    /// Answers the oldest question, if there is one.
+    fn answer_next(&mut self, clerk: &mut Clerk) -> bool {
+        let Some(request) = self.next() else {
+            return false;
+        };
+        let tuples = [&request.key, &request.reverse].map(tuple);
+        match clerk.judge(&tuples) {
+            Ok(verdict) => {
+                debug!("vetted {:?}: {verdict}", tuples[0]);
+                self.answer(&request, verdict, clerk);
+            }
+            // It is asked again.
+            Err(error) => clerk.complain(&format!("conntrack cannot be asked about a flow: {error}")),
+        }
+        true
+    }
+
+    fn next(&mut self) -> Option<Request<A>> {
         loop {
             let item = self.requests.next()?;
             if let Some(request) = Request::read(&item) {
@@ -141,25 +174,7 @@ impl Work {
         }
     }
 
-    /// Where netfast itself translates, conntrack knows only the other direction. A connection that it does not know at all
-    /// passes no hook of its, or is not tracked by somebody's wish.
-    fn judge(&mut self, request: &Request<Ip4>) -> Result<u32, NetlinkError> {
-        for tuple in [tuple(&request.key), tuple(&request.reverse)] {
-            match conntrack::entry(&mut self.conntrack, &tuple)? {
-                Entry::None => {}
-                Entry::Helped => return Ok(Answer::HELPED),
-                Entry::Plain => {
-                    if tuple.protocol == TCP {
-                        conntrack::be_liberal(&mut self.conntrack, &tuple)?;
-                    }
-                    return Ok(Answer::CLEAR);
-                }
-            }
-        }
-        Ok(Answer::CLEAR)
-    }
-
-    fn answer(&mut self, request: &Request<Ip4>, verdict: u32) {
+    fn answer(&mut self, request: &Request<A>, verdict: u32, clerk: &mut Clerk) {
         let answer = Answer {
             asked_ns: request.asked_ns,
             verdict,
@@ -167,9 +182,47 @@ impl Work {
         };
         for key in [request.key, request.reverse] {
             if let Err(error) = self.answers.insert(key, answer, 0) {
-                self.complain(&format!("a flow cannot be let pass: {error}"));
+                clerk.complain(&format!("a flow cannot be let pass: {error}"));
             }
         }
+    }
+}
+
+/// An address that conntrack can be asked about.
+pub trait Vetted: Address {
+    /// As the standard library has it.
+    fn ip(self) -> IpAddr;
+}
+
+impl Vetted for Ip4 {
+    fn ip(self) -> IpAddr {
+        self.bytes().into()
+    }
+}
+
+impl Vetted for Ip6 {
+    fn ip(self) -> IpAddr {
+        self.bytes().into()
+    }
+}
+
+impl Clerk {
+    /// Where netfast itself translates, conntrack knows only the other direction. A connection that it does not know at all
+    /// passes no hook of its, or is not tracked by somebody's wish.
+    fn judge(&mut self, tuples: &[Tuple; 2]) -> Result<u32, NetlinkError> {
+        for tuple in tuples {
+            match conntrack::entry(&mut self.conntrack, tuple)? {
+                Entry::None => {}
+                Entry::Helped => return Ok(Answer::HELPED),
+                Entry::Plain => {
+                    if tuple.protocol == TCP {
+                        conntrack::be_liberal(&mut self.conntrack, tuple)?;
+                    }
+                    return Ok(Answer::CLEAR);
+                }
+            }
+        }
+        Ok(Answer::CLEAR)
     }
 
     fn complain(&mut self, text: &str) {
@@ -190,10 +243,10 @@ fn be_quick() {
     }
 }
 
-fn tuple(key: &FlowKey<Ip4>) -> Tuple {
+fn tuple<A: Vetted>(key: &FlowKey<A>) -> Tuple {
     Tuple {
-        source: (Ipv4Addr::from(key.source.bytes()), key.source_port.number()),
-        destination: (Ipv4Addr::from(key.destination.bytes()), key.destination_port.number()),
+        source: (key.source.ip(), key.source_port.number()),
+        destination: (key.destination.ip(), key.destination_port.number()),
         protocol: key.protocol,
     }
 }

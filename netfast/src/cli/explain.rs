@@ -11,7 +11,7 @@ use netfast_common::{
     control::Control,
     device::{Device, DeviceKey},
     flow::{Exit, Flow, FlowKey, Origin},
-    net::{Ip4, Port},
+    net::Port,
 };
 
 use crate::{
@@ -140,8 +140,8 @@ struct Known {
 
 /// A flow that was learned.
 struct Learned {
-    key: FlowKey<Ip4>,
-    flow: Flow<Ip4>,
+    key: FlowKey<IpAddr>,
+    flow: Flow<IpAddr>,
     /// It has its reverse, and the daemon has looked at its conntrack entry.
     is_paired: bool,
     /// Nothing has changed since that it depends on.
@@ -172,8 +172,8 @@ impl Known {
                     key: *key,
                     flow: *flow,
                     is_paired: is_paired
-                        && flow.flags & Flow::<Ip4>::VETTED != 0
-                        && flow.flags & Flow::<Ip4>::HELPED == 0,
+                        && flow.flags & Flow::<IpAddr>::VETTED != 0
+                        && flow.flags & Flow::<IpAddr>::HELPED == 0,
                     is_fresh: flow.epoch == control.epoch
                         && is_fresh(flow.in_slot, flow.in_generation)
                         && is_fresh(flow.out_slot, flow.out_generation),
@@ -199,7 +199,7 @@ impl Known {
             asked,
         } in &self.flows
         {
-            let is = |ip: Ip4, port: Port| to.is_none_or(|to| to.is(address(ip), port.number(), key.protocol));
+            let is = |ip: IpAddr, port: Port| to.is_none_or(|to| to.is(ip, port.number(), key.protocol));
             let leaves = key.ifindex == ifindex && key.origin == Origin::Wire as u8;
             let is_meant = if leaves {
                 is(key.destination, key.destination_port)
@@ -207,7 +207,7 @@ impl Known {
                 flow.out_ifindex == ifindex && flow.exit != Exit::Host as u8 && is(flow.source, flow.source_port)
             };
             if leaves {
-                sum.source = Some(address(key.source));
+                sum.source = Some(key.source);
             }
             if !is_meant {
                 continue;
@@ -223,8 +223,4 @@ impl Known {
         }
         sum
     }
-}
-
-fn address(ip: Ip4) -> IpAddr {
-    Ipv4Addr::from(ip.bytes()).into()
 }

@@ -119,7 +119,10 @@ fn several(macs: &BTreeSet<Mac>, bridge: &Link) -> String {
 
 /// The addresses in an entry of the devices map.
 fn told(device: &Device) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let (v4, v6) = (Ipv4Addr::from(device.address4.bytes()), Ipv6Addr::from(device.address6));
+    let (v4, v6) = (
+        Ipv4Addr::from(device.address4.bytes()),
+        Ipv6Addr::from(device.address6.bytes()),
+    );
     (
         (!v4.is_unspecified()).then_some(v4),
         (!v6.is_unspecified()).then_some(v6),

@@ -122,6 +122,9 @@ pub struct NetworkReport {
     /// Which path the packets between its containers and the host itself take: its bridge device's.
     #[serde(default)]
     pub host: Path,
+    /// Which path its IPv6 packets take.
+    #[serde(default)]
+    pub ipv6: Path,
     /// Who else decides about its packets.
     #[serde(default)]
     pub deciders: Deciders,

@@ -13,6 +13,8 @@ use crate::{
 pub struct RateRules<'a> {
     /// Each with one way that leads to it.
     met: Vec<(&'a RuleFinding, &'a Way)>,
+    /// The same of those that meet no packet but IPv6's.
+    met6: Vec<(&'a RuleFinding, &'a Way)>,
 }
 
 impl<'a> RateRules<'a> {
@@ -20,14 +22,20 @@ impl<'a> RateRules<'a> {
     pub fn judge(netns: &'a Namespace, config: &Config) -> Self {
         let findings = netns.ruleset.findings.iter();
         let judging = findings.filter(|finding| {
-            // IPv6 is not accelerated, and ARP never is.
-            let concerns = finding.family != "ip6" && finding.family != "arp";
-            finding.severity == Severity::SlowPath && concerns && !config.allow_rate_rules
+            // ARP is never accelerated.
+            finding.severity == Severity::SlowPath && finding.family != "arp" && !config.allow_rate_rules
         });
+        let ways = judging.flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)));
+        let (met6, met) = ways.partition(|(finding, _)| finding.family == "ip6");
+        Self { met, met6 }
+    }
+
+    /// The rules that meet IPv6 alone, in the place of those that meet IPv4.
+    #[must_use]
+    pub fn of_ipv6_alone(&self) -> Self {
         Self {
-            met: judging
-                .flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)))
-                .collect(),
+            met: self.met6.clone(),
+            met6: Vec::new(),
         }
     }
 

@@ -8,7 +8,6 @@ use std::{
 use netfast_common::{
     alias::{self, MemberKey},
     flow::{Flow, FlowKey},
-    net::Ip4,
     vip,
 };
 use serde::Serialize;
@@ -126,15 +125,19 @@ pub struct Counted {
 
 impl Counted {
     /// Counts the packets of a flow, if it translates between a virtual address and a member.
-    pub fn add_flow(&mut self, key: &FlowKey<Ip4>, flow: &Flow<Ip4>) {
-        let ip = |ip: Ip4| Ipv4Addr::from(ip.bytes());
+    pub fn add_flow(&mut self, key: &FlowKey<IpAddr>, flow: &Flow<IpAddr>) {
         let pair = if key.destination != flow.destination {
-            (ip(key.destination), ip(flow.destination))
+            (key.destination, flow.destination)
         } else if key.source != flow.source {
-            (ip(flow.source), ip(key.source))
+            (flow.source, key.source)
         } else {
             return;
         };
+        // There are no virtual addresses of IPv6.
+        let (IpAddr::V4(one), IpAddr::V4(other)) = pair else {
+            return;
+        };
+        let pair = (one, other);
         let (packets, bytes) = self.fast.entry(pair).or_default();
         *packets += flow.packets;
         *bytes += flow.bytes;

@@ -1,10 +1,14 @@
 //! `netfast flows`: what has been learned, as packets enter and as they leave.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use netfast_common::{
     flow::{Exit, Flow, FlowKey, Origin},
-    net::{Ip4, Port},
+    net::Port,
 };
 use serde::Serialize;
 
@@ -75,8 +79,8 @@ pub struct DeviceName {
 
 impl FlowReport {
     fn new(
-        key: &FlowKey<Ip4>,
-        flow: &Flow<Ip4>,
+        key: &FlowKey<IpAddr>,
+        flow: &Flow<IpAddr>,
         usable: bool,
         now_ns: u64,
         names: impl Fn(u32) -> Option<DeviceName>,
@@ -141,8 +145,8 @@ impl Side {
     }
 }
 
-fn socket(address: Ip4, port: Port) -> SocketAddr {
-    SocketAddr::from((address.bytes(), port.number()))
+fn socket(address: IpAddr, port: Port) -> SocketAddr {
+    SocketAddr::from((address, port.number()))
 }
 
 /// Keeps the busiest flows of a walk through the tables, however many there are: a table may hold millions.
@@ -150,7 +154,7 @@ fn socket(address: Ip4, port: Port) -> SocketAddr {
 pub struct Busiest {
     limit: usize,
     total: usize,
-    kept: Vec<(FlowKey<Ip4>, Flow<Ip4>, bool)>,
+    kept: Vec<(FlowKey<IpAddr>, Flow<IpAddr>, bool)>,
 }
 
 impl Busiest {
@@ -164,7 +168,7 @@ impl Busiest {
     }
 
     /// Takes one in. `usable`: its reverse has been seen, too.
-    pub fn push(&mut self, key: FlowKey<Ip4>, flow: Flow<Ip4>, usable: bool) {
+    pub fn push(&mut self, key: FlowKey<IpAddr>, flow: Flow<IpAddr>, usable: bool) {
         self.total += 1;
         self.kept.push((key, flow, usable));
         // Now and then, so that sorting costs little.
@@ -175,11 +179,11 @@ impl Busiest {
 
     fn trim(&mut self) {
         // What is equally busy is sorted by its addresses, so that two calls show the same order.
-        let tuple = |key: &FlowKey<Ip4>| {
+        let tuple = |key: &FlowKey<IpAddr>| {
             (
-                key.source.bytes(),
+                key.source,
                 key.source_port.number(),
-                key.destination.bytes(),
+                key.destination,
                 key.destination_port.number(),
             )
         };
@@ -268,6 +272,8 @@ impl FlowReport {
 
 #[cfg(test)]
 mod tests {
+    use netfast_common::net::Ip4;
+
     use super::*;
     use crate::report::golden::{assert_golden, assert_golden_json};
 
@@ -294,12 +300,16 @@ mod tests {
         (Ip4::from_bytes(socket.ip().octets()), Port::new(socket.port()))
     }
 
+    fn ip(address: Ip4) -> IpAddr {
+        address.bytes().into()
+    }
+
     fn flow(
         enters: (u32, &str, &str),
         leaves: (u32, &str, &str),
         exit: Exit,
         packets: u64,
-    ) -> (FlowKey<Ip4>, Flow<Ip4>) {
+    ) -> (FlowKey<IpAddr>, Flow<IpAddr>) {
         let ((source, source_port), (destination, destination_port)) = (address(enters.1), address(enters.2));
         let key = FlowKey {
             source,
@@ -325,7 +335,7 @@ mod tests {
             learned_ns: 99 * SECOND + SECOND / 2,
             ..Flow::default()
         };
-        (key, flow)
+        (key.with_addresses(ip), flow.with_addresses(ip))
     }
 
     fn example(limit: usize) -> Flows {

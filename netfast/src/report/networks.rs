@@ -43,6 +43,8 @@ pub struct Network {
     pub path: PathState,
     /// Which path the packets between its containers and the host take, and why.
     pub host: PathState,
+    /// Which path its IPv6 packets take, and why.
+    pub ipv6: PathState,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -102,6 +104,7 @@ impl From<&NetworkReport> for Network {
             bridge_ifindex: report.bridge_ifindex,
             path: PathState::from(&report.path),
             host: PathState::from(&report.host),
+            ipv6: PathState::from(&report.ipv6),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
     }
@@ -237,12 +240,13 @@ impl Network {
         subnets.join(" ")
     }
 
-    /// Why its packets are slow, or only those from and to the host.
+    /// Why its packets are slow, or only those from and to the host, or those of IPv6.
     fn reason(&self) -> String {
-        match (&self.path.reason, &self.host.reason) {
-            (Some(reason), _) => reason.clone(),
-            (None, Some(reason)) => format!("slow from and to the host: {reason}"),
-            (None, None) => String::new(),
+        match (&self.path.reason, &self.host.reason, &self.ipv6.reason) {
+            (Some(reason), ..) => reason.clone(),
+            (None, Some(reason), _) => format!("slow from and to the host: {reason}"),
+            (None, None, Some(reason)) => format!("slow of IPv6: {reason}"),
+            (None, None, None) => String::new(),
         }
     }
 
@@ -368,6 +372,7 @@ mod tests {
                     bridge_ifindex: Some(5),
                     path: PathState::fast(),
                     host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
+                    ipv6: PathState::fast(),
                     endpoints: vec![
                         endpoint("web", 2, PathState::fast()),
                         endpoint(
@@ -384,6 +389,7 @@ mod tests {
                     scope: "local".into(),
                     path: slow(),
                     host: slow(),
+                    ipv6: slow(),
                     endpoints: vec![Endpoint {
                         container: "monitor".into(),
                         path: slow(),

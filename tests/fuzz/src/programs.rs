@@ -13,7 +13,7 @@ use netfast_ebpf::{
     fastpath::{Entry, gate},
     hooks,
     learn::candidate,
-    packet::V4,
+    packet::{Family, V4, V6, parse},
     state::maps,
 };
 use netfast_tests::{
@@ -26,16 +26,22 @@ use crate::{
     script::{Hook, Script},
 };
 
-/// The parser and the gate on one packet: a byte of how much can be read directly, two of segment size, and the frame.
+/// The parser and the gate on one packet of either family: a byte of how much can be read directly, two of segment size, and
+/// the frame.
 pub fn parse_one(bytes: &[u8]) {
     let Some(([linear, gso, more], frame)) = bytes.split_first_chunk() else {
         return;
     };
     let mut skb = FakeSkb::new(frame).with_linear((*linear).into());
     skb.gso_size = u32::from(u16::from_le_bytes([*gso, *more]));
-    skb.ethertype = 0x0800_u16.to_be();
-    let Ok(packet) = skb.parsed() else { return };
-    let _ = gate::admit::<V4>(&packet);
+    parse_as::<V4>(&mut skb, frame);
+    parse_as::<V6>(&mut skb, frame);
+}
+
+fn parse_as<F: Family>(skb: &mut FakeSkb, frame: &[u8]) {
+    skb.ethertype = F::ETHERTYPE;
+    let Ok(packet) = parse::<F, _>(skb) else { return };
+    let _ = gate::admit::<F>(&packet);
     assert!(packet.network.length as usize <= frame.len() - ETHERNET);
     assert_eq!(
         (packet.payload_offset + packet.payload) as usize,
@@ -153,11 +159,11 @@ impl Machine for Host {
         }
         fake::set_stack(if run.other_stack { PROGRAM_STACK } else { SOFTIRQ_STACK });
         let verdict = match run.hook {
-            Hook::EndpointIn => hooks::entry::<V4, _>(&skb, Entry::Endpoint),
-            Hook::BridgeOut => hooks::entry::<V4, _>(&skb, Entry::Host),
-            Hook::UplinkIn => hooks::entry::<V4, _>(&skb, Entry::Uplink),
-            Hook::EndpointOut | Hook::UplinkOut => hooks::exit::<V4, _>(&skb),
-            Hook::BridgeIn => hooks::delivery::<V4, _>(&skb),
+            Hook::EndpointIn => hooks::entry(&skb, Entry::Endpoint),
+            Hook::BridgeOut => hooks::entry(&skb, Entry::Host),
+            Hook::UplinkIn => hooks::entry(&skb, Entry::Uplink),
+            Hook::EndpointOut | Hook::UplinkOut => hooks::exit(&skb),
+            Hook::BridgeIn => hooks::delivery(&skb),
         };
         self.sent = skb.sent.get();
         Outcome {
@@ -218,7 +224,7 @@ impl Machine for Host {
     }
 
     fn queued(&mut self) {
-        candidate::forget::<V4>();
+        candidate::forget();
     }
 
     fn counts(&mut self) -> Vec<Count> {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,6 @@ use std::{
 use netfast::apply::{flows::FlowTables, read::Tables};
 use netfast_common::{
     flow::{Flow, FlowKey},
-    net::Ip4,
     reason::{FAST, Reason},
 };
 use netfast_tests::{
@@ -99,8 +98,8 @@ impl Lab {
         let is_fresh = |slot, generation| tables.generation(slot).expect("a generation") == generation;
         let flows = FlowTables::open(self.netfast.pin_dir()).expect("the maps are pinned");
         let mut number = 0;
-        let each = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable: bool| {
-            let ours = [key.source, key.destination].contains(&Ip4::from_bytes(ip.octets()));
+        let each = |key: &FlowKey<IpAddr>, flow: &Flow<IpAddr>, usable: bool| {
+            let ours = [key.source, key.destination].contains(&IpAddr::V4(ip));
             let current = flow.epoch == epoch
                 && is_fresh(flow.in_slot, flow.in_generation)
                 && is_fresh(flow.out_slot, flow.out_generation);
@@ -121,8 +120,8 @@ pub fn introduce(topo: &Topo) {
 }
 
 /// An address for sockets.
-pub fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddrV4::new(ip, port).into()
+pub fn at(ip: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.into(), port)
 }
 
 /// Answers every datagram with the same bytes, until dropped.
@@ -138,7 +137,8 @@ impl Echo {
     }
 
     /// On one address of a namespace, which is then also what the answers come from.
-    pub fn at(ns: &NsHandle, ip: Ipv4Addr, port: u16) -> Self {
+    pub fn at(ns: &NsHandle, ip: impl Into<IpAddr>, port: u16) -> Self {
+        let ip = ip.into();
         // The one before it on this port may be in the hands of a packet that is just being delivered.
         let socket = cmd::poll("a free port", TIMEOUT, || {
             ns.run(|| UdpSocket::bind((ip, port))).expect("entered").ok()
@@ -176,7 +176,11 @@ impl Drop for Echo {
 /// A connected UDP socket in a namespace.
 pub fn udp(ns: &NsHandle, port: u16, to: SocketAddr) -> UdpSocket {
     let open = || -> io::Result<UdpSocket> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let any = match to {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, port))?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(TICK))?;
         Ok(socket)

@@ -14,6 +14,7 @@ mod own_rules;
 mod paths;
 mod rates;
 mod says;
+mod six;
 mod staleness;
 mod trace;
 mod verbs;

@@ -25,8 +25,11 @@ const TOO_BIG_SHARE: f64 = 0.05;
 const UNVETTED_SHARE: f64 = 0.05;
 /// No data, or not of ours; and those whose part depends on how fast the machine is: the packet per direction and second
 /// that asks the kernel again, and the longer ones and the first ones, which have bounds of their own.
-const NOT_COUNTED: [Reason; 9] = [
+const NOT_COUNTED: [Reason; 12] = [
     Reason::NotIp,
+    Reason::IpOptions,
+    Reason::LinkLocal,
+    Reason::NeighbourDiscovery,
     Reason::OtherProtocol,
     Reason::NotUnicast,
     Reason::TcpSyn,
@@ -118,7 +121,7 @@ fn datagrams(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, po
     check_share(lab, before, 500);
 }
 
-fn both(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
+pub(super) fn both(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
     bulk(lab, client, to, server, port);
     datagrams(lab, client, to, server, port);
 }

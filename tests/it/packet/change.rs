@@ -138,11 +138,7 @@ impl Given {
                 flow.used_ns = now - 1_000_000;
                 edit(&mut flow);
                 let key = way.key(lab);
-                match table {
-                    In::Flows => lab.flows.insert(key, flow, 0),
-                    In::Unreplied => lab.unreplied.insert(key, flow, 0),
-                }
-                .expect("a flow");
+                lab.put_flow(*table == In::Flows, key, flow);
             }
             Self::Answered(way, asked_ns, verdict) => {
                 let answer = Answer {
@@ -150,7 +146,7 @@ impl Given {
                     verdict: *verdict,
                     ..Answer::default()
                 };
-                lab.vetted.insert(way.key(lab), answer, 0).expect("an answer");
+                lab.answer(way.key(lab), answer);
             }
             Self::CandidateAged(by) => lab.edit_candidates(|candidate| {
                 let left = u64::from_ne_bytes(candidate[..8].try_into().expect("eight bytes"));

@@ -20,6 +20,8 @@ fn conditions() -> Vec<Row> {
         (40, 576),
         (576, 576),
         (577, 577),
+        (1261, 1261),
+        (1480, 1480),
         (1499, 1499),
         (1500, 1500),
         (1600, 1500),
@@ -53,7 +55,7 @@ fn conditions() -> Vec<Row> {
             vec![enters(&there, &big).gso(size).slow(Reason::NoFlow), learn.gso(size)],
         )
     };
-    rows.extend([gso(1000, 1040), gso(100, 576), gso(1460, 1500)]);
+    rows.extend([gso(1000, 1040), gso(100, 576), gso(1240, 1280), gso(1460, 1500)]);
     let packet = to_uplink.packet();
     rows.push(row(
         "mark and priority as it leaves",

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, env, fs, time::Duration};
 
+use super::interfaces;
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
@@ -10,12 +11,12 @@ use aya::{
 };
 use netfast::apply::OBJECT;
 use netfast_common::{
-    abi::{NETNS_VARIABLE, map, program},
+    abi::{ADDRESS_VARIABLE, NETNS_VARIABLE, map, program},
     alias::MemberKey,
     control::Control,
     device::{Device, DeviceKey, NetnsNumber, Traffic},
     flow::{Flow, FlowKey},
-    net::Ip4,
+    net::{Ip4, Ip6},
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
     vet::Answer,
@@ -25,7 +26,7 @@ use netfast_ebpf::state::candidate::Candidate;
 use netfast_tests::{
     netns::NetNs,
     require::{Need, needs},
-    scene::{BRIDGE, Dev, HOST},
+    scene::Dev,
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -144,12 +145,14 @@ pub struct Outcome {
 /// A flow table.
 pub type Table = HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>;
 /// A candidate as bytes: its fields are the programs' own.
-pub type CandidateBytes = [u8; size_of::<Candidate<Ip4>>()];
+pub type CandidateBytes = [u8; size_of::<Candidate<Ip6>>()];
 
 /// The namespace, the programs and the maps.
 pub struct Lab {
     /// The namespace that the programs believe to be in.
     pub netns: NetnsNumber,
+    /// Rows are played in IPv6.
+    pub six: bool,
     ebpf: Ebpf,
     indexes: BTreeMap<Dev, u32>,
     /// The daemon's switches.
@@ -166,6 +169,10 @@ pub struct Lab {
     pub flows: Table,
     /// Flows that wait for their reverse.
     pub unreplied: Table,
+    /// The same of IPv6.
+    pub tables6: [HashMap<MapData, FlowKey<Ip6>, Flow<Ip6>>; 2],
+    /// What the daemon found of its flows.
+    pub vetted6: HashMap<MapData, FlowKey<Ip6>, Answer>,
     /// The candidate of each CPU.
     pub candidates: PerCpuArray<MapData, CandidateBytes>,
     /// Packets of flows that are not known yet.
@@ -210,7 +217,7 @@ impl Lab {
             return;
         }
         let ns = NetNs::new("packet").expect("a network namespace");
-        make_interfaces(&ns);
+        interfaces::make(&ns);
         ns.run(|| {
             stay_on_one_cpu();
             let mut lab = Self::load(netns);
@@ -224,12 +231,16 @@ impl Lab {
         assert!(!object.is_empty(), "netfast was built without its BPF programs");
         let mut loader = EbpfLoader::new();
         loader.override_global(NETNS_VARIABLE, &netns.0, true);
+        // Each test run has a packet of its own.
+        loader.override_global(ADDRESS_VARIABLE, &0_u8, true);
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
         }
         for name in [
             map::FLOWS4,
             map::UNREPLIED4,
+            map::FLOWS6,
+            map::UNREPLIED6,
             map::VIP_CONNECTIONS,
             map::VIP_WAITING,
             map::VIP_SYNS,
@@ -243,6 +254,7 @@ impl Lab {
         let indexes = Dev::ALL.map(|dev| (dev, if_nametoindex(dev.name()).expect("it was made")));
         Self {
             netns,
+            six: false,
             indexes: indexes.into(),
             control: take(&mut ebpf, map::CONTROL),
             devices: take(&mut ebpf, map::DEVICES),
@@ -251,7 +263,9 @@ impl Lab {
             reasons: take(&mut ebpf, map::REASONS),
             flows: take(&mut ebpf, map::FLOWS4),
             unreplied: take(&mut ebpf, map::UNREPLIED4),
-            candidates: take(&mut ebpf, map::CANDIDATE4),
+            tables6: [map::FLOWS6, map::UNREPLIED6].map(|name| take(&mut ebpf, name)),
+            vetted6: take(&mut ebpf, map::VETTED6),
+            candidates: take(&mut ebpf, map::CANDIDATE),
             seen: take(&mut ebpf, map::WARMUP),
             has_seen: false,
             vet: take(&mut ebpf, map::VET4),
@@ -298,6 +312,8 @@ impl Lab {
         clear(&mut self.flows);
         clear(&mut self.unreplied);
         clear(&mut self.vetted);
+        self.tables6.iter_mut().for_each(clear);
+        clear(&mut self.vetted6);
         while self.vet.next().is_some() {}
         self.edit_candidates(|candidate| candidate.fill(0));
         self.forget_seen();
@@ -462,27 +478,6 @@ pub fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
     for key in keys {
         map.remove(&key).expect("it is there");
     }
-}
-
-fn make_interfaces(ns: &NetNs) {
-    let ip = |args: String| {
-        ns.ip(&args).unwrap_or_else(|error| panic!("ip {args}: {error:#}"));
-    };
-    for dev in Dev::ALL {
-        let name = dev.name();
-        if dev == Dev::Bridge {
-            ip(format!("link add name {name} type bridge"));
-            ip(format!("address add {BRIDGE}/16 dev {name}"));
-        } else {
-            ip(format!("link add name {name} type veth peer name p-{name}"));
-            ip(format!("link set p-{name} up"));
-        }
-        ip(format!("link set {name} up"));
-    }
-    ip(format!("address add {HOST}/24 dev {}", Dev::Uplink.name()));
-    ip(format!("route add default dev {}", Dev::Uplink.name()));
-    // bpf_fib_lookup answers only for interfaces that forward.
-    ns.set_sysctl("net/ipv4/ip_forward", "1").expect("forwarding");
 }
 
 /// A candidate is per CPU: both halves of a row must run on the same one.

@@ -11,7 +11,7 @@ use netfast_common::{
     reason::{Count, FAST, Reason},
 };
 
-use super::harness::{Lab, Table};
+use super::{harness::Lab, six};
 
 /// What stands for any time since the step began.
 pub const NOW: u64 = u64::MAX;
@@ -41,10 +41,18 @@ impl State {
     pub fn read(lab: &Lab) -> Self {
         let candidates = lab.candidates.get(&0, 0).expect("a candidate");
         Self {
-            counts: lab.counts(),
-            traffic: lab.traffic_of_slots(),
-            flows: read_table(&lab.flows),
-            unreplied: read_table(&lab.unreplied),
+            counts: lab
+                .counts()
+                .into_iter()
+                .map(|of| if lab.six { six::count(of) } else { of })
+                .collect(),
+            traffic: lab
+                .traffic_of_slots()
+                .into_iter()
+                .map(|of| if lab.six { six::traffic(of) } else { of })
+                .collect(),
+            flows: by_name(lab.flows_in(true)),
+            unreplied: by_name(lab.flows_in(false)),
             // Its first field is the time when it was left, 0 if there is none.
             candidate: candidates.iter().any(|candidate| candidate[..8] != [0; 8]),
         }
@@ -113,12 +121,8 @@ pub fn name(key: &FlowKey<Ip4>) -> String {
     )
 }
 
-fn read_table(table: &Table) -> Flows {
-    table
-        .iter()
-        .map(|element| element.expect("nothing is evicted"))
-        .map(|(key, flow)| (name(&key), flow))
-        .collect()
+fn by_name(flows: Vec<(FlowKey<Ip4>, Flow<Ip4>)>) -> Flows {
+    flows.into_iter().map(|(key, flow)| (name(&key), flow)).collect()
 }
 
 /// A flow's fields, one by one. Every field is here: the pattern does not compile otherwise.

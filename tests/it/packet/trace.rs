@@ -107,7 +107,7 @@ fn long_packets_are_cut_and_refused_ones_are_shown() {
             ..Context::default()
         };
         // No family that is accelerated, and longer than what is captured.
-        let long: Vec<u8> = [[2; 12].as_slice(), &[0x86, 0xdd], &[7; 1000]].concat();
+        let long: Vec<u8> = [[2; 12].as_slice(), &[0x88, 0xcc], &[7; 1000]].concat();
         lab.repeat(Hook::EndpointIn, context, &long, 1);
         let arp: Vec<u8> = [[0xff; 12].as_slice(), &[8, 6], &[0; 28]].concat();
         lab.repeat(Hook::EndpointIn, context, &arp, 1);

@@ -20,7 +20,7 @@ pub type Row = (&'static str, Reason, fn(&mut Packet));
 /// Odd TCP segments.
 pub const TCP: &[Row] = &[
     ("ARP", Reason::NotIp, |p| p.ethertype = 0x0806),
-    ("IPv6", Reason::NotIp, |p| p.ethertype = 0x86dd),
+    ("IPv4 that says it is IPv6", Reason::Malformed, |p| p.ethertype = 0x86dd),
     ("a VLAN tag in the frame", Reason::NotIp, |p| p.ethertype = 0x8100),
     ("LLC", Reason::NotIp, |p| p.ethertype = 40),
     ("another IP version", Reason::Malformed, |p| {

@@ -40,8 +40,33 @@ impl Plain {
         ip.ecn = etherparse::IpEcn::try_new(self.tos & 3).expect("two bits");
         ip.identification = self.id;
         ip.dont_fragment = self.df;
-        let builder = PacketBuilder::ethernet2(self.macs[0], self.macs[1])
-            .ip(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()));
+        self.of(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()))
+    }
+
+    /// An IPv6 address for each of IPv4's.
+    pub fn address6(bytes: [u8; 4]) -> [u8; 16] {
+        let [a, b, c, d] = bytes;
+        [0xfd, a, b, c, d, 0, 1, !a, 0x80, b, 0, c, 0, d, a, d]
+    }
+
+    /// The same as a packet of IPv6: the identification is the flow label.
+    pub fn frame6(&self) -> Vec<u8> {
+        let [source, destination] = self.addresses.map(Self::address6);
+        self.of(etherparse::IpHeaders::Ipv6(
+            etherparse::Ipv6Header {
+                traffic_class: self.tos,
+                flow_label: u32::from(self.id).try_into().expect("twenty bits"),
+                hop_limit: self.ttl,
+                source,
+                destination,
+                ..etherparse::Ipv6Header::default()
+            },
+            etherparse::Ipv6Extensions::default(),
+        ))
+    }
+
+    fn of(&self, ip: etherparse::IpHeaders) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2(self.macs[0], self.macs[1]).ip(ip);
         let mut bytes = Vec::new();
         match self.tcp {
             Some((sequence, acknowledgement, window)) => builder

@@ -6,6 +6,8 @@ use netfast_common::{
 };
 use proptest::prelude::*;
 
+mod six;
+
 use super::*;
 use crate::{
     ctx::fake::{FakeSkb, Plain, plain},

@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     ctx::fake::{FakeSkb, Plain, plain},
     fastpath::gate,
+    packet::V6,
 };
 
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -252,4 +253,87 @@ fn big_tcp() {
         "a length that could be told"
     );
     assert!(packet(14 + 0x1_0000, 1448).is_ok());
+}
+
+/// The same of IPv6.
+fn agrees6(frame: &[u8], packet: &Packet<netfast_common::net::Ip6>) -> Result<(), TestCaseError> {
+    let sliced = SlicedPacket::from_ethernet(frame).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let Some(etherparse::NetSlice::Ipv6(ip)) = sliced.net else {
+        return Err(TestCaseError::fail("not IPv6"));
+    };
+    let header = ip.header().to_header();
+    let network = &packet.network;
+    prop_assert_eq!(network.source.bytes(), header.source);
+    prop_assert_eq!(network.destination.bytes(), header.destination);
+    prop_assert_eq!(network.protocol, header.next_header.0);
+    prop_assert_eq!((network.tos, network.ttl), (header.traffic_class, header.hop_limit));
+    prop_assert_eq!(u32::from_be(network.identity), header.flow_label.value());
+    prop_assert_eq!(network.length, u32::from(header.payload_length) + 40);
+    prop_assert_eq!(u16::from_be(network.wire_length), header.payload_length);
+    prop_assert_eq!(network.is_padded, frame.len() > 54 + usize::from(header.payload_length));
+    let (ports, length) = match sliced.transport {
+        Some(TransportSlice::Tcp(tcp)) => ((tcp.source_port(), tcp.destination_port()), tcp.payload().len()),
+        Some(TransportSlice::Udp(udp)) => (
+            (udp.source_port(), udp.destination_port()),
+            usize::from(header.payload_length) - 8,
+        ),
+        _ => return Err(TestCaseError::fail("neither TCP nor UDP")),
+    };
+    prop_assert_eq!((packet.source_port.number(), packet.destination_port.number()), ports);
+    prop_assert_eq!(packet.payload as usize, length);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn valid_packets_of_ipv6_are_understood(packet in plain(), padding in 0_usize..20, linear in 0_usize..120) {
+        let mut frame = packet.frame6();
+        frame.resize(frame.len() + padding, 0);
+        let parsed = parse::<V6, _>(&FakeSkb::new(&frame).with_linear(linear));
+        prop_assert!(parsed.is_ok(), "{parsed:?}");
+        agrees6(&frame, &parsed.expect("checked"))?;
+    }
+
+    #[test]
+    fn every_prefix_of_ipv6_is_refused(packet in plain()) {
+        let frame = packet.frame6();
+        for length in 14..frame.len() {
+            let result = parse::<V6, _>(&FakeSkb::new(&frame[..length]));
+            prop_assert!(result.is_err(), "{result:?}");
+        }
+    }
+
+    /// One bit off: refused, or understood as what it now is.
+    #[test]
+    fn a_flipped_bit_of_ipv6(packet in plain(), bit in 0_usize..74 * 8) {
+        let mut frame = packet.frame6();
+        prop_assume!(bit / 8 < frame.len());
+        frame[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(packet) = parse::<V6, _>(&FakeSkb::new(&frame)) {
+            agrees6(&frame, &packet)?;
+        }
+    }
+}
+
+/// IPv6 BIG TCP without a jumbo option: as of IPv4.
+#[test]
+fn big_tcp_of_ipv6() {
+    let packet = |bytes: usize, gso_size: u32| {
+        let mut frame = steady(Vec::new()).frame6();
+        frame.resize(bytes, 0x55);
+        frame[18..20].fill(0);
+        let mut skb = FakeSkb::new(&frame).with_linear(74);
+        skb.gso_size = gso_size;
+        parse::<V6, _>(&skb)
+    };
+    let long = packet(100_014, 1428).expect("BIG TCP");
+    assert_eq!((long.network.length, long.network.wire_length), (100_000, 0));
+    assert_eq!((long.payload, long.network.is_padded), (99_940, false));
+    assert_eq!(packet(100_014, 0).err(), Some(Reason::Malformed), "no GSO packet");
+    assert_eq!(
+        packet(14 + 40 + 0xffff, 1428).err(),
+        Some(Reason::Malformed),
+        "a length that could be told"
+    );
+    assert!(packet(14 + 40 + 0x1_0000, 1428).is_ok());
 }

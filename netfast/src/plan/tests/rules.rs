@@ -74,6 +74,41 @@ fn rules_that_judge_each_packet() {
     check(&desired, None, None);
 }
 
+/// IPv4 of the network goes on fast, and so does IPv6 of others.
+#[test]
+fn a_rule_of_ipv6_alone_keeps_ipv6_slow() {
+    let with = |way| {
+        after(move |host, _, _| {
+            host.served_mut().ruleset.findings.push(RuleFinding {
+                family: "ip6".into(),
+                ways: [way].into(),
+                ..finding("FORWARD", Severity::SlowPath)
+            });
+        })
+    };
+    let slow_bridges = |desired: &Desired| -> Vec<String> {
+        let slow = desired
+            .networks
+            .iter()
+            .filter(|network| network.path.is_fast() && !network.ipv6.is_fast());
+        slow.filter_map(|network| network.bridge.clone()).collect()
+    };
+    let desired = with(way(false, Some("docker0"), None));
+    check(&desired, None, None);
+    assert_eq!(slow_bridges(&desired), ["docker0"]);
+    for spec in desired.devices.values() {
+        let is_concerned = spec.name == "docker0" || spec.identity.master == Some(BRIDGE);
+        assert_eq!(spec.flags & Device::IPV6 == 0, is_concerned, "{spec:?}");
+        assert_ne!(spec.flags & Device::ACCELERATED, 0, "{spec:?}");
+    }
+    // Between the host and its containers alone: theirs to each other goes on fast.
+    let desired = with(way(true, Some("docker0"), None));
+    assert_eq!(slow_bridges(&desired), [""; 0]);
+    for spec in desired.devices.values() {
+        assert_eq!(spec.flags & Device::IPV6 == 0, spec.name == "docker0", "{spec:?}");
+    }
+}
+
 #[test]
 fn a_rule_that_is_met_by_two_ways_concerns_both() {
     let desired = after(|host, _, _| {

@@ -1,4 +1,7 @@
-use netfast_common::{net::Port, vip::BackendStats};
+use netfast_common::{
+    net::{Ip4, Port},
+    vip::BackendStats,
+};
 
 use alias::Verdict::{Few, NotAlias, Rotated};
 
@@ -71,7 +74,8 @@ pub(crate) fn example() -> Aliases {
         fast: BTreeMap::new(),
     };
     for (key, flow) in flows() {
-        counted.add_flow(&key, &flow);
+        let ip = |ip: Ip4| IpAddr::from(ip.bytes());
+        counted.add_flow(&key.with_addresses(ip), &flow.with_addresses(ip));
     }
     Aliases::gather(&reports, &counted)
 }

@@ -40,11 +40,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
             "No flow is used. That is so for a moment at start and after `netfast detach` has begun; if it lasts, \
              `netfast status` and the log say why.",
         ),
-        Reason::NotIp => (
-            ByNature,
-            "ARP, IPv6 and everything else that is not IPv4 is the kernel's. Much of it is normal on a network with \
-             IPv6.",
-        ),
+        Reason::NotIp => (ByNature, "ARP and everything else that is not IP is the kernel's."),
         Reason::Malformed => (
             Suspicious,
             "The kernel judges and mostly drops such packets. If there are many, `netfast trace reason malformed` \
@@ -85,6 +81,18 @@ pub const fn of_reason(reason: Reason) -> Advice {
             Changeable,
             "Only the first fragment has ports, so fragments cannot be told apart by flow. They come from datagrams that \
              are longer than the MTU: lower their size, or raise the MTU of the network.",
+        ),
+        Reason::LinkLocal => (
+            ByNature,
+            "Such packets stay on their link: the kernel's own conversations with its neighbours, for the most part.",
+        ),
+        Reason::NeighbourDiscovery => (
+            ByNature,
+            "IPv6 finds out who is on a link as ARP does for IPv4; the kernel must see it.",
+        ),
+        Reason::Ipv6Off => (
+            Changeable,
+            "IPv6 of this network takes the kernel's path; `netfast networks` says why.",
         ),
         Reason::TtlExpiring => (
             ByNature,

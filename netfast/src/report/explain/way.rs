@@ -58,11 +58,20 @@ pub(super) fn host_in_general(network: &NetworkReport) -> Option<Step> {
 /// What the destination means for packets that come in from an endpoint. `flows` are those that there are now.
 pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Facts<'_>) -> Step {
     let ip = to.ip;
-    if ip.is_ipv6() {
-        return Step::reason(ABOUT, Reason::NotIp, "IPv6 always takes the kernel's path");
+    if let IpAddr::V6(ip) = ip
+        && ip.is_unicast_link_local()
+    {
+        return Step::reason(
+            ABOUT,
+            Reason::LinkLocal,
+            "an address of one link: the kernel's path, always",
+        );
     }
     if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
         return Step::reason(ABOUT, Reason::NotUnicast, "a multicast or broadcast address");
+    }
+    if ip.is_ipv6() {
+        return of_ipv6(from);
     }
     if let Some(peer) = owner(from, ip, facts)
         && peer.network.bridge_ifindex == from.network.bridge_ifindex
@@ -94,6 +103,19 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
             format!("the kernel has no route to it ({why}): it refuses the packets"),
         )
         .guessed(),
+    }
+}
+
+/// What IPv6 means for packets that come in from an endpoint. Nothing is promised of it: netfast does not look for who decides.
+fn of_ipv6(from: From<'_>) -> Step {
+    match &from.network.ipv6 {
+        Path::Slow(slow) => Step::reason(ABOUT, Reason::Ipv6Off, slow.text.clone()),
+        Path::Fast => Step::decided(
+            ABOUT,
+            None,
+            "an IPv6 address: whether packets pass, and by which way, is the kernel's to decide; conversations that are \
+             answered go fast where netfast is attached to both ends and the container sends from the address that it is known by",
+        ),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The programs compare one address, one port, one protocol, one path, one reason and some interfaces, all of which a
 //! packet has to fulfil. What of an expression they can compare they are told, so that little is copied; the rest is
-//! judged here, from the first bytes of each packet. Protocols and ports are IPv4's, here as there: IPv6 is never fast.
+//! judged here, from the first bytes of each packet. Of IPv6 packets the programs know protocol and ports, where there are no
+//! extension headers; by IPv6 addresses it is chosen here.
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 
@@ -15,6 +16,10 @@ use netfast_common::{
 
 use super::bytes;
 use crate::host::IpNet;
+
+/// IANA protocol numbers.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// What is known of a container by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,12 +138,13 @@ impl Seen {
             }
             Some(LaxNetSlice::Ipv6(ip)) => {
                 let addresses = (ip.header().source_addr().into(), ip.header().destination_addr().into());
-                (None, Some(addresses))
+                (Some(ip.header().next_header().0), Some(addresses))
             }
             Some(LaxNetSlice::Arp(_)) | None => (None, None),
         };
         let transport = packet.as_ref().and_then(|packet| packet.transport.as_ref());
-        let ports = match transport.filter(|_| protocol.is_some()) {
+        // Behind extension headers neither the programs look for ports nor is it done here.
+        let ports = match transport.filter(|_| matches!(protocol, Some(TCP | UDP))) {
             Some(TransportSlice::Tcp(tcp)) => Some((tcp.source_port(), tcp.destination_port())),
             Some(TransportSlice::Udp(udp)) => Some((udp.source_port(), udp.destination_port())),
             Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) | None => None,

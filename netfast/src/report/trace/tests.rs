@@ -179,11 +179,11 @@ mod filters {
         assert_eq!(parsed("host veth9").expect("a filter").kernel.devices[0], 9);
     }
 
-    /// A TCP packet from 172.17.0.2:43210 to 203.0.113.9:443 that enters by interface 12, and one of UDP over IPv6, which is
-    /// known by its addresses only.
+    /// A TCP packet from 172.17.0.2:43210 to 203.0.113.9:443 that enters by interface 12, and one of UDP over
+    /// IPv6 from port 4000 to 53.
     #[test]
     fn expressions_choose_as_tcpdump_s_do() {
-        let (fast, slow) = (traced(&tcp(10), 0, 2), traced(&udp6(), Reason::NotIp.number(), 0));
+        let (fast, slow) = (traced(&tcp(10), 0, 2), traced(&udp6(), Reason::NoFlow.number(), 0));
         for (text, wants_fast, wants_slow) in [
             ("src host 172.17.0.2", true, false),
             ("dst host 172.17.0.2", false, false),
@@ -200,8 +200,9 @@ mod filters {
             ("port 443 and 43210", true, false),
             ("not port 443", false, true),
             ("not tcp port 53", true, true),
-            ("not tcp and port 53", false, false),
-            ("!(tcp or udp)", false, true),
+            ("not tcp and port 53", false, true),
+            ("udp port 53", false, true),
+            ("!(tcp or udp)", false, false),
             ("not (fast and tcp)", false, true),
             ("tcp or slow and port 80", false, false),
             ("src host web", true, false),
@@ -224,15 +225,15 @@ mod filters {
     fn told(filter: &Selection, packet: &Traced) -> bool {
         let kernel = filter.kernel;
         let is_ipv4 = packet.bytes[12..14] == [8, 0];
+        let (kind, ports) = if is_ipv4 { (23, [34, 36]) } else { (20, [54, 56]) };
         let bytes = &packet.bytes;
         let address = kernel.address == Ip4::default()
             || is_ipv4 && [26, 30].iter().any(|at| bytes[*at..at + 4] == kernel.address.bytes());
         let port = kernel.port == Port::default()
-            || is_ipv4
-                && [34, 36]
-                    .iter()
-                    .any(|at| bytes[*at..at + 2] == kernel.port.number().to_be_bytes());
-        let protocol = kernel.protocol == 0 || is_ipv4 && bytes[23] == kernel.protocol;
+            || ports
+                .iter()
+                .any(|at| bytes[*at..at + 2] == kernel.port.number().to_be_bytes());
+        let protocol = kernel.protocol == 0 || bytes[kind] == kernel.protocol;
         let path = if packet.reason == 0 { Filter::FAST } else { Filter::SLOW };
         let device = kernel.devices[0];
         address

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +17,6 @@ use netfast_common::{
     abi::DEFAULT_UNREPLIED,
     device::DeviceKey,
     flow::{Flow, FlowKey},
-    net::Ip4,
 };
 use netfast_tests::{cmd, netns::NsHandle, packet::Mac, site::LAN_IP, topo};
 
@@ -171,7 +170,7 @@ impl Scene {
     pub fn replied(&self) -> BTreeMap<String, u64> {
         let tables = FlowTables::open(self.lab.netfast.pin_dir()).expect("the maps are pinned");
         let mut found = BTreeMap::new();
-        let each = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable: bool| {
+        let each = |key: &FlowKey<IpAddr>, flow: &Flow<IpAddr>, usable: bool| {
             if usable {
                 found.insert(format!("{key:?}"), flow.created_ns);
             }
@@ -183,10 +182,10 @@ impl Scene {
     /// Flows that wait for their reverse, and flows in use that enter by the attacker's interface.
     pub fn of_the_attacker(&self) -> (usize, usize) {
         let index = self.index(EVIL);
-        let own = Ip4::from_bytes(self.ip(EVIL).octets());
+        let own = IpAddr::V4(self.ip(EVIL));
         let tables = FlowTables::open(self.lab.netfast.pin_dir()).expect("the maps are pinned");
         let (mut unreplied, mut used) = (0, 0);
-        let each = |key: &FlowKey<Ip4>, _: &Flow<Ip4>, usable: bool| {
+        let each = |key: &FlowKey<IpAddr>, _: &Flow<IpAddr>, usable: bool| {
             unreplied += usize::from(!usable);
             if key.ifindex == index {
                 used += usize::from(usable);
@@ -273,7 +272,7 @@ impl Scene {
         let index = self.index(talk.who);
         let tables = FlowTables::open(self.lab.netfast.pin_dir()).expect("the maps are pinned");
         let mut packets = 0;
-        let each = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable: bool| {
+        let each = |key: &FlowKey<IpAddr>, flow: &Flow<IpAddr>, usable: bool| {
             if usable && key.ifindex == index && key.source_port.number() == from {
                 packets = flow.packets;
             }

@@ -2,16 +2,14 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use netfast::apply::flows::FlowTables;
-use netfast_common::{
-    flow::{Exit, Flow, FlowKey},
-    net::Ip4,
-};
+use netfast_common::flow::{Exit, Flow, FlowKey};
 use netfast_tests::{
     cmd, leftovers,
     netns::NsHandle,
@@ -459,7 +457,7 @@ fn nobody_judges() {
     until_answered(&socket, "the first answer");
     warm(&lab, &socket);
     let mut exits = Vec::new();
-    let each = |_: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable: bool| exits.extend(usable.then_some(flow.exit));
+    let each = |_: &FlowKey<IpAddr>, flow: &Flow<IpAddr>, usable: bool| exits.extend(usable.then_some(flow.exit));
     FlowTables::open(lab.netfast.pin_dir())
         .expect("the maps are pinned")
         .for_each(each)

@@ -1,0 +1,16 @@
+//! What a CPU works on for an IPv6 packet.
+
+use netfast_common::{flow::FlowKey, net::Ip6};
+
+use crate::packet::ipv6::Header6;
+
+/// What of an IPv6 packet is too long for the stack.
+#[repr(C)]
+pub struct Work6 {
+    /// By [`Place`](super::tables::Place).
+    pub(crate) keys: [FlowKey<Ip6>; 2],
+    /// What is written over its start.
+    pub(crate) header: Header6,
+    /// Zero.
+    reserved: u16,
+}

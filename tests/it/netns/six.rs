@@ -1,0 +1,178 @@
+//! IPv6: data over every path, and whatever judges it goes on judging it.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use netfast_common::reason::Reason;
+use netfast_tests::{
+    require::{Need, needs},
+    site::{HOST_IP6, LAN_IP6},
+    topo::{self, Topo},
+};
+
+use super::{
+    lab::{Echo, Lab, ask, at, topology, udp, until_answered, until_silent, warm},
+    paths::both,
+};
+
+/// Asks the kernel so seldom that only the daemon can have noticed.
+const SELDOM: &str = "revalidate_ms = 10000\n";
+
+/// The address of a container, or with `None` of the host on that bridge.
+fn ip(bridge: usize, container: Option<usize>) -> Ipv6Addr {
+    let number = |number: usize| u16::try_from(number).expect("few");
+    let last = container.map_or(1, |index| number(index) + 2);
+    Ipv6Addr::new(0xfd00, 0x30, number(bridge), 0, 0, 0, 0, last)
+}
+
+/// Two bridges, each with a network of IPv6, and these lines of `ip6tables`.
+fn lab(rules: &[&str], config: Option<&str>) -> Lab {
+    let options = topo::Options {
+        iptables: false,
+        published: Vec::new(),
+        ..topology()
+    };
+    let topo = Topo::new(&options).expect("a topology");
+    let host = topo.host();
+    host.set_sysctl("net/ipv6/conf/all/forwarding", "1")
+        .expect("forwarding");
+    host.ip(&format!("-6 route add default via {LAN_IP6} dev eth0"))
+        .expect("a route");
+    for (number, bridge) in topo.bridges.iter().enumerate() {
+        let gateway = ip(number, None);
+        host.ip(&format!("-6 addr add {gateway}/64 dev {} nodad", bridge.name))
+            .expect("an address");
+        for (index, container) in bridge.containers.iter().enumerate() {
+            let address = ip(number, Some(index));
+            container
+                .ns
+                .ip(&format!("-6 addr add {address}/64 dev eth0 nodad"))
+                .expect("an address");
+            container
+                .ns
+                .ip(&format!("-6 route add default via {gateway}"))
+                .expect("a route");
+            // So that the host knows its MAC address.
+            host.sh(&format!("busybox ping -6 -c1 -W5 {address}"))
+                .expect("the container answers");
+        }
+    }
+    for rule in rules {
+        host.sh(&format!("ip6tables -w {rule}")).expect("a rule");
+    }
+    Lab::around(topo, config)
+}
+
+#[test]
+fn same_bridge() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&[], None);
+    let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
+    both(&lab, &a.ns, at(ip(0, Some(1)), 7001), &b.ns, 7001);
+}
+
+#[test]
+fn between_bridges() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&[], None);
+    let (a, c) = (lab.topo.container(0, 0), lab.topo.container(1, 0));
+    both(&lab, &a.ns, at(ip(1, Some(0)), 7001), &c.ns, 7001);
+}
+
+#[test]
+fn masqueraded() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&["-t nat -A POSTROUTING -s fd00:30::/64 ! -o br-0 -j MASQUERADE"], None);
+    both(
+        &lab,
+        &lab.topo.container(0, 0).ns,
+        at(LAN_IP6, 7001),
+        lab.topo.lan(),
+        7001,
+    );
+}
+
+#[test]
+fn published() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let rules = ["tcp", "udp"].map(|protocol| {
+        let to = ip(0, Some(0));
+        format!("-t nat -A PREROUTING -i eth0 -p {protocol} --dport 7000 -j DNAT --to [{to}]:7001")
+    });
+    let lab = lab(&[&rules[0], &rules[1]], None);
+    both(
+        &lab,
+        lab.topo.lan(),
+        at(HOST_IP6, 7000),
+        &lab.topo.container(0, 0).ns,
+        7001,
+    );
+}
+
+#[test]
+fn host_to_container_and_back() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&[], None);
+    let a = lab.topo.container(0, 0);
+    both(&lab, lab.topo.host(), at(ip(0, Some(0)), 7001), &a.ns, 7001);
+    both(&lab, &a.ns, at(ip(0, None), 7002), lab.topo.host(), 7002);
+}
+
+/// What is decided anew ends a flow at once, long before it asks.
+#[test]
+fn a_new_rule_of_ip6tables_counts() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&[], Some(SELDOM));
+    let (a, c) = (lab.topo.container(0, 0), lab.topo.container(1, 0));
+    let _echo = Echo::at(&c.ns, ip(1, Some(0)), 7001);
+    let socket = udp(&a.ns, 40_000, at(ip(1, Some(0)), 7001));
+    until_answered(&socket, "the first answer");
+    warm(&lab, &socket);
+    let begin = std::time::Instant::now();
+    lab.topo
+        .host()
+        .sh("ip6tables -w -I FORWARD -p udp -j DROP")
+        .expect("a rule");
+    until_silent(&socket, "a rule in mid-flow");
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    lab.topo
+        .host()
+        .sh("ip6tables -w -D FORWARD -p udp -j DROP")
+        .expect("a rule");
+    until_answered(&socket, "an answer without the rule");
+    warm(&lab, &socket);
+}
+
+/// A rule that must see every packet of IPv6 keeps its packets slow, and no others.
+#[test]
+fn a_rule_that_judges_ipv6_alone() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&["-A FORWARD -m limit --limit 1000/s -j ACCEPT"], None);
+    let (a, c) = (lab.topo.container(0, 0), lab.topo.container(1, 0));
+    let _echo = Echo::at(&c.ns, ip(1, Some(0)), 7001);
+    let socket = udp(&a.ns, 40_000, at(ip(1, Some(0)), 7001));
+    until_answered(&socket, "the first answer");
+    let before = (lab.fast(), lab.count(Reason::Ipv6Off));
+    let answered = (0..100).filter(|_| ask(&socket)).count();
+    let after = (lab.fast(), lab.count(Reason::Ipv6Off));
+    assert!(answered > 90, "{answered}");
+    assert_eq!(after.0, before.0, "no packet is fast: {}", lab.told());
+    assert!(after.1 >= before.1 + 180, "{before:?} {after:?}");
+    let _echo4 = Echo::start(&c.ns, 7002);
+    let socket4 = udp(&a.ns, 40_001, at(c.ip, 7002));
+    until_answered(&socket4, "the first answer");
+    warm(&lab, &socket4);
+}

@@ -1,0 +1,122 @@
+//! The same packet of IPv6: what the packet ring's rows say of IPv4 they say of IPv6, too, by other addresses.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{DF, IPV4, TCP, UDP, internet_checksum};
+
+/// `EtherType` of IPv6.
+pub const IPV6: u16 = 0x86dd;
+/// Bytes that its header is longer.
+pub const MORE: usize = 20;
+
+/// The address in the place of another; `None` for those that have no like.
+pub fn address(ip: Ipv4Addr) -> Option<Ipv6Addr> {
+    let [a, b, c, d] = ip.octets().map(u16::from);
+    if ip.is_unspecified() {
+        return Some(Ipv6Addr::UNSPECIFIED);
+    }
+    if a == 0 {
+        return None;
+    }
+    Some(if ip.is_broadcast() || ip.is_multicast() {
+        Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, a << 8 | b, c << 8 | d)
+    } else {
+        Ipv6Addr::new(0xfd00, 0x4e46, 0, 0, 0, 0, a << 8 | b, c << 8 | d)
+    })
+}
+
+/// The address that [`address`] took the place of.
+pub fn back(ip: Ipv6Addr) -> Ipv4Addr {
+    let [.., a, b, c, d] = ip.octets();
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// The frame with an IPv6 header in the place of an IPv4 one, and a transport checksum that is as right or wrong as it was;
+/// `None` for what has no like in IPv6: options, fragments, a wrong header checksum. The identification becomes the flow
+/// label: neither changes on the way.
+pub fn frame(frame: &[u8]) -> Option<Vec<u8>> {
+    let ip = frame.get(14..34)?;
+    let number = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
+    let is_plain = frame[12..14] == IPV4.to_be_bytes() && ip[0] == 0x45 && number(6) == DF;
+    if !is_plain || internet_checksum(&[ip]) != 0 {
+        return None;
+    }
+    let addresses = [12, 16].map(|at| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]));
+    let [source, destination] = addresses.map(address);
+    let (source, destination) = (source?, destination?);
+    let (tos, label, protocol) = (ip[1], number(4).to_be_bytes(), ip[9]);
+    // BIG TCP has 0 in either.
+    let length = match number(2) {
+        0 => 0,
+        length => length.checked_sub(20)?,
+    };
+    let mut six = frame[..12].to_vec();
+    six.extend(IPV6.to_be_bytes());
+    six.extend([0x60 | tos >> 4, tos << 4, label[0], label[1]]);
+    six.extend(length.to_be_bytes());
+    six.extend([protocol, ip[8]]);
+    six.extend(source.octets());
+    six.extend(destination.octets());
+    let start = six.len();
+    six.extend(&frame[34..]);
+    let place = start
+        + match protocol {
+            TCP => 16,
+            UDP => 6,
+            _ => return Some(six),
+        };
+    if let Some(field) = six.get(place..place + 2) {
+        let field = u16::from_be_bytes([field[0], field[1]]);
+        // Zero is none with UDP, and wrong with TCP.
+        if field != 0 {
+            let old = !internet_checksum(&[&ip[12..20]]);
+            let new = !internet_checksum(&[&source.octets(), &destination.octets()]);
+            let parts = [(!field).to_be_bytes(), (!old).to_be_bytes(), new.to_be_bytes()];
+            let field = match internet_checksum(&[&parts.concat()]) {
+                0 if protocol == UDP => 0xffff,
+                field => field,
+            };
+            six[place..place + 2].copy_from_slice(&field.to_be_bytes());
+        }
+    }
+    Some(six)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Packet;
+
+    #[test]
+    fn it_is_the_same_packet_by_other_addresses() {
+        let ends = (
+            (Ipv4Addr::new(172, 17, 0, 2), 40000),
+            (Ipv4Addr::new(198, 51, 100, 9), 443),
+        );
+        for packet in [Packet::tcp(ends.0, ends.1), Packet::udp(ends.0, ends.1)] {
+            let packet = packet.with(|packet| packet.tos = 0x2e);
+            let six = frame(&packet.bytes()).expect("a plain packet");
+            let sliced = etherparse::SlicedPacket::from_ethernet(&six).expect("a packet");
+            let Some(etherparse::NetSlice::Ipv6(ip)) = &sliced.net else {
+                panic!("not IPv6")
+            };
+            let header = ip.header().to_header();
+            assert_eq!(
+                (header.traffic_class, header.hop_limit, header.flow_label.value()),
+                (0x2e, 64, 0x1234)
+            );
+            assert_eq!(back(header.source_addr()), ends.0.0);
+            assert_eq!(back(header.destination_addr()), ends.1.0);
+            let transport = &six[54..];
+            let place = if packet.protocol == TCP { 16 } else { 6 };
+            let mut zeroed = transport.to_vec();
+            zeroed[place..place + 2].fill(0);
+            let length = u32::try_from(zeroed.len()).expect("short").to_be_bytes();
+            let pseudo = [&six[22..54], &length, &[0, 0, 0, packet.protocol]].concat();
+            let right = internet_checksum(&[&pseudo, &zeroed]).to_be_bytes();
+            assert_eq!(transport[place..place + 2], right);
+        }
+        let fragment = Packet::udp(ends.0, ends.1).with(|packet| packet.fragment = 8);
+        assert_eq!(frame(&fragment.bytes()), None);
+    }
+}
