@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn without_rules_nobody_decides() {
         assert_eq!(decided(|_| {}), [false; 3]);
-        // Rules for IPv6 are not asked about what could be fast.
+        // What is said is said of IPv4, which rules for IPv6 alone are not asked about.
         let ip6 = decided(|host| host.served_mut().ruleset.nft_chains = [chain("ip6", 2)].into());
         assert_eq!(ip6, [false; 3]);
     }

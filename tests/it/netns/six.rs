@@ -1,6 +1,9 @@
 //! IPv6: data over every path, and whatever judges it goes on judging it.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{
+    net::Ipv6Addr,
+    time::{Duration, Instant},
+};
 
 use netfast_common::reason::Reason;
 use netfast_tests::{
@@ -139,7 +142,7 @@ fn a_new_rule_of_ip6tables_counts() {
     let socket = udp(&a.ns, 40_000, at(ip(1, Some(0)), 7001));
     until_answered(&socket, "the first answer");
     warm(&lab, &socket);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     lab.topo
         .host()
         .sh("ip6tables -w -I FORWARD -p udp -j DROP")
@@ -175,4 +178,78 @@ fn a_rule_that_judges_ipv6_alone() {
     let socket4 = udp(&a.ns, 40_001, at(c.ip, 7002));
     until_answered(&socket4, "the first answer");
     warm(&lab, &socket4);
+}
+
+/// Whatever the kernel decides otherwise from now on ends a flow within moments, long before it asks: where it is forwarded, and
+/// within a bridge.
+#[test]
+fn what_changes_counts() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&[], Some(SELDOM));
+    let (a, b, c) = (
+        lab.topo.container(0, 0),
+        lab.topo.container(0, 1),
+        lab.topo.container(1, 0),
+    );
+    let (to_b, to_c) = (ip(0, Some(1)), ip(1, Some(0)));
+    let _echoes = [Echo::at(&b.ns, to_b, 7001), Echo::at(&c.ns, to_c, 7001)];
+    let host = lab.topo.host();
+    let forwarding = "/proc/sys/net/ipv6/conf/all/forwarding";
+    let bridged = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+    for (what, to, on, off) in [
+        (
+            "forwarding switched off",
+            to_c,
+            format!("echo 0 > {forwarding}"),
+            format!("echo 1 > {forwarding}"),
+        ),
+        (
+            "a route that leads nowhere",
+            to_c,
+            format!("ip -6 route add blackhole {to_c}/128"),
+            format!("ip -6 route del blackhole {to_c}/128"),
+        ),
+        (
+            "a routing rule",
+            to_c,
+            format!("ip -6 rule add pref 100 to {to_c} blackhole"),
+            format!("ip -6 rule del pref 100 to {to_c} blackhole"),
+        ),
+        (
+            "a rule of nftables",
+            to_c,
+            "nft 'table ip6 t { chain c { type filter hook forward priority 0; meta l4proto udp drop; }; }'".into(),
+            "nft delete table ip6 t".into(),
+        ),
+        (
+            "a rule that sees what is bridged",
+            to_b,
+            "ip6tables -w -A FORWARD -p udp -j DROP".into(),
+            "ip6tables -w -D FORWARD -p udp -j DROP".into(),
+        ),
+        (
+            "bridged packets that are shown to ip6tables",
+            to_b,
+            format!("echo 0 > {bridged}; ip6tables -w -A FORWARD -p udp -j DROP; sleep 3; echo 1 > {bridged}"),
+            "ip6tables -w -D FORWARD -p udp -j DROP".into(),
+        ),
+    ] {
+        let socket = udp(&a.ns, 0, at(to, 7001));
+        until_answered(&socket, what);
+        warm(&lab, &socket);
+        host.sh(&on).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        let begin = Instant::now();
+        until_silent(&socket, what);
+        let took = begin.elapsed();
+        assert!(
+            took < Duration::from_secs(4),
+            "{what}: passed by for {took:?}\n{}",
+            lab.netfast.log()
+        );
+        host.sh(&off).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        until_answered(&socket, "an answer again");
+        warm(&lab, &socket);
+    }
 }
