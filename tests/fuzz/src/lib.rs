@@ -3,6 +3,7 @@
 //! - [`programs`]: a script of packets and events through the BPF programs' own code, on a faked kernel, with what must
 //!   hold of every outcome; [`script`] is the script, and [`scene`] what it knows of the host that it plays on. The packet ring
 //!   plays the same scripts on the real kernel and compares;
+//! - [`parse`]: the parser alone, of either family;
 //! - [`dns`]: messages through the program at a resolver's answers, against a model that reads and writes them its own
 //!   way;
 //! - [`vip`]: clients and members of virtual addresses;
@@ -13,6 +14,7 @@
 
 pub mod dns;
 pub mod machine;
+pub mod parse;
 pub mod programs;
 pub mod scene;
 pub mod script;

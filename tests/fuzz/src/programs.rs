@@ -1,23 +1,25 @@
 //! The BPF programs on a faked kernel, and what must hold of whatever they do.
 
+use std::net::Ipv4Addr;
+
 use netfast_common::{
     control::Control,
     device::{Device, DeviceKey, Traffic},
     flow::{Exit, Flow, FlowKey},
-    net::Ip4,
+    net::{Ip4, Ip6},
     reason::{Count, FAST, Reason, SLOTS},
     trace::{Filter, Traced, step},
 };
 use netfast_ebpf::{
     ctx::fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
-    fastpath::{Entry, gate},
+    fastpath::Entry,
     hooks,
     learn::candidate,
-    packet::{Family, V4, V6, parse},
+    packet::V4,
     state::maps,
 };
 use netfast_tests::{
-    packet::{Packet, check_checksums, difference},
+    packet::{Packet, check_checksums, difference, six},
     scene::{BRIDGE, Dev, HOST, Way},
 };
 
@@ -25,30 +27,6 @@ use crate::{
     machine::{Machine, NEXT, Outcome, Player, Run, Watch},
     script::{Hook, Script},
 };
-
-/// The parser and the gate on one packet of either family: a byte of how much can be read directly, two of segment size, and
-/// the frame.
-pub fn parse_one(bytes: &[u8]) {
-    let Some(([linear, gso, more], frame)) = bytes.split_first_chunk() else {
-        return;
-    };
-    let mut skb = FakeSkb::new(frame).with_linear((*linear).into());
-    skb.gso_size = u32::from(u16::from_le_bytes([*gso, *more]));
-    parse_as::<V4>(&mut skb, frame);
-    parse_as::<V6>(&mut skb, frame);
-}
-
-fn parse_as<F: Family>(skb: &mut FakeSkb, frame: &[u8]) {
-    skb.ethertype = F::ETHERTYPE;
-    let Ok(packet) = parse::<F, _>(skb) else { return };
-    let _ = gate::admit::<F>(&packet);
-    assert!(packet.network.length as usize <= frame.len() - ETHERNET);
-    assert_eq!(
-        (packet.payload_offset + packet.payload) as usize,
-        ETHERNET + packet.network.length as usize
-    );
-    assert_eq!(&skb.bytes(), frame);
-}
 
 /// A script on the faked kernel.
 pub fn fuzz(bytes: &[u8]) {
@@ -127,6 +105,13 @@ impl Host {
                 grow_older(unsafe { &mut *place }, ns);
             }
         }
+        for map in [&maps::FLOWS6, &maps::UNREPLIED6] {
+            for (key, _) in map.entries() {
+                let place = map.get_ptr_mut(key).expect("it is there");
+                // SAFETY: as above.
+                grow_older(unsafe { &mut *place }, ns);
+            }
+        }
         if let Some(candidate) = candidate::current::<V4>() {
             candidate.grow_older(ns);
         }
@@ -141,6 +126,11 @@ impl Host {
     pub fn flows(&self) -> [Vec<(FlowKey<Ip4>, Flow<Ip4>)>; 2] {
         [maps::FLOWS4.entries(), maps::UNREPLIED4.entries()]
     }
+
+    /// The same of IPv6.
+    pub fn flows6(&self) -> [Vec<(FlowKey<Ip6>, Flow<Ip6>)>; 2] {
+        [maps::FLOWS6.entries(), maps::UNREPLIED6.entries()]
+    }
 }
 
 impl Machine for Host {
@@ -153,6 +143,13 @@ impl Machine for Host {
         skb.ifindex = self.ifindex(run.dev);
         skb.received_by = run.from.map_or(0, |dev| self.ifindex(dev));
         skb.local = LOCAL.map(Ip4::from_bytes).to_vec();
+        // IPv6 has no broadcast addresses, but an anycast one for each network, which its routes call the host's own as well.
+        let local6 = [HOST, BRIDGE, Ipv4Addr::new(192, 0, 2, 0), Ipv4Addr::new(172, 17, 0, 0)].map(six::address);
+        skb.local6 = local6
+            .into_iter()
+            .flatten()
+            .map(|ip| Ip6::from_bytes(ip.octets()))
+            .collect();
         if let Some(odds) = odds.host() {
             skb = skb.with_linear(odds.linear.into());
             (skb.no_memory, skb.vlan, skb.partial) = (odds.no_memory, odds.vlan, odds.partial);
@@ -242,7 +239,7 @@ impl Machine for Host {
 }
 
 /// Makes a flow older.
-pub fn grow_older(flow: &mut Flow<Ip4>, ns: u64) {
+pub fn grow_older<A>(flow: &mut Flow<A>, ns: u64) {
     for time in [&mut flow.learned_ns, &mut flow.used_ns, &mut flow.created_ns] {
         *time = time.wrapping_sub(ns);
     }

@@ -4,7 +4,7 @@ use std::str;
 
 use netfast::fuzz_entry;
 
-use crate::{dns, programs, vip};
+use crate::{dns, parse, programs, vip};
 
 /// Something to be fuzzed.
 pub struct Target {
@@ -18,7 +18,7 @@ pub struct Target {
 pub const TARGETS: [Target; 11] = [
     Target {
         name: "parse",
-        run: programs::parse_one,
+        run: parse::parse_one,
     },
     Target {
         name: "programs",

@@ -22,13 +22,14 @@ use netfast_fuzz::{
 };
 use netfast_tests::{
     corpus,
-    packet::difference,
+    packet::{self, difference},
     scene::{Dev, Way},
     seeds::rng::Rng,
 };
 
 use super::{
     harness::{Context, Hook, Lab, Table, now_ns},
+    six,
     state::{self, NOW},
 };
 
@@ -47,11 +48,15 @@ const ATTEMPTS: u32 = 30;
 struct Twins<'a> {
     lab: &'a mut Lab,
     host: Host,
+    /// What has a like in IPv6 is sent as that.
+    six: bool,
     /// Counts are compared after each packet, and not only in the end: thousands of questions to the kernel.
     is_careful: bool,
     /// What differs first.
     difference: Option<String>,
     runs: u64,
+    /// Flows of IPv6 in the end.
+    flows6: usize,
 }
 
 fn hook(place: Place) -> Hook {
@@ -68,6 +73,11 @@ fn hook(place: Place) -> Hook {
 impl Machine for Twins<'_> {
     fn run(&mut self, run: &Run) -> Outcome {
         self.runs += 1;
+        let mut run = run.clone();
+        if let Some(frame) = packet::six::frame(&run.frame).filter(|_| self.six) {
+            run.frame = frame;
+        }
+        let run = &run;
         let context = Context {
             mark: run.odds.mark(),
             priority: run.odds.priority(),
@@ -142,6 +152,16 @@ impl Machine for Twins<'_> {
                 table.insert(key, flow, 0).expect("it is there");
             }
         }
+        for table in &mut self.lab.tables6 {
+            let flows: Vec<_> = table
+                .iter()
+                .map(|element| element.expect("nothing is evicted"))
+                .collect();
+            for (key, mut flow) in flows {
+                programs::grow_older(&mut flow, ns);
+                table.insert(key, flow, 0).expect("it is there");
+            }
+        }
         self.lab.edit_candidates(|candidate| {
             let left = u64::from_ne_bytes(candidate[..8].try_into().expect("eight bytes"));
             if left != 0 {
@@ -191,6 +211,17 @@ impl Twins<'_> {
                 let _ = writeln!(text, "{name}: {host:#?} on the host, {kernel:#?} on the kernel");
             }
         }
+        for (host, kernel) in self.host.flows6().into_iter().zip(&self.lab.tables6) {
+            let kernel = kernel.iter().map(|element| element.expect("nothing is evicted"));
+            let (host, kernel) = (
+                told(host.iter().map(|(key, flow)| six::back(key, flow))),
+                told(kernel.map(|(key, flow)| six::back(&key, &flow))),
+            );
+            if host != kernel {
+                let _ = writeln!(text, "IPv6: {host:#?} on the host, {kernel:#?} on the kernel");
+            }
+            self.flows6 += host.len();
+        }
         let slots = Dev::ALL.len();
         let [host, kernel] = [self.host.traffic(), self.lab.traffic_of_slots()];
         for slot in 0..=slots {
@@ -213,7 +244,7 @@ impl Twins<'_> {
 struct Nothing;
 
 impl Watch<Twins<'_>> for Nothing {
-    fn ran(&mut self, _: &mut Twins<'_>, _: &Run, _: &Outcome, _: Option<(&Way, &netfast_tests::packet::Packet)>) {}
+    fn ran(&mut self, _: &mut Twins<'_>, _: &Run, _: &Outcome, _: Option<(&Way, &packet::Packet)>) {}
 }
 
 fn compare_counts(host: &[Count], kernel: &[Count]) -> String {
@@ -251,7 +282,7 @@ fn told(flows: impl IntoIterator<Item = (FlowKey<Ip4>, Flow<Ip4>)>) -> BTreeMap<
 }
 
 /// What differs, if anything does each time.
-fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
+fn play(lab: &mut Lab, script: &Script, six: bool) -> Result<(u64, usize), String> {
     let mut last = String::new();
     for attempt in 0..ATTEMPTS {
         lab.reset();
@@ -263,10 +294,12 @@ fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
             is_careful: attempt > 0,
             difference: None,
             runs: 0,
+            flows6: 0,
+            six,
         };
         Player::new(&mut twins, &mut Nothing).play(script);
         twins.judge_end();
-        let (runs, seen) = (twins.runs, twins.host.seen());
+        let (runs, seen) = ((twins.runs, twins.flows6), twins.host.seen());
         let difference = twins.difference;
         lab.forget_seen_at(&seen);
         match difference {
@@ -307,21 +340,26 @@ fn kept_bytes(target: &str) -> Vec<(String, Vec<u8>)> {
 fn the_kernel_and_the_host_build_agree() {
     let of_seeds = seeds(CASES).map(|seed| (format!("seed {seed}"), bytes_of_seed(seed)));
     Lab::run(|lab| {
-        let (mut scripts, mut runs, mut failures) = (0, 0, Vec::new());
+        let (mut scripts, mut runs, mut flows6, mut failures) = (0, 0, 0, Vec::new());
         for (name, bytes) in kept_bytes("programs").into_iter().chain(of_seeds) {
             let script = Script::of(&bytes).for_kernel();
             scripts += 1;
-            match play(lab, &script) {
-                Ok(count) => runs += count,
-                Err(text) => failures.push(format!("{name}: {script:?}\n{text}")),
+            for six in [false, true] {
+                match play(lab, &script, six) {
+                    Ok((count, learned)) => {
+                        runs += count;
+                        flows6 += learned;
+                    }
+                    Err(text) => failures.push(format!("{name}, IPv6 {six}: {script:?}\n{text}")),
+                }
             }
             if failures.len() > 4 {
                 break;
             }
         }
-        println!("{scripts} scripts, {runs} packets on both");
+        println!("{scripts} scripts by either family, {runs} packets on both, {flows6} flows of IPv6");
         assert!(
-            runs > 0 && failures.is_empty(),
+            runs > 0 && flows6 > 0 && failures.is_empty(),
             "{} differ:\n{}",
             failures.len(),
             failures.join("\n")
