@@ -286,6 +286,9 @@ fn alike() -> Row {
     let mut six = six::frame(&shorter.bytes()).expect("a plain packet");
     // Identification and fragment field of the one are the flow label of the other.
     six[15..18].copy_from_slice(&[3, 0x40, 0]);
+    // And a byte of the address is where the key of the other has its protocol. The sum stays.
+    six[DESTINATION] = 6;
+    six[DESTINATION + 2..DESTINATION + 4].copy_from_slice(&[0x45, 0x47]);
     row(
         "a packet of IPv4 is not the candidate of IPv6 that it looks like",
         Vec::new(),
