@@ -115,6 +115,8 @@ impl Device {
     /// The endpoint's addresses are not known, or it forwards for others by its owner's wish: its source addresses are
     /// not checked, only its MAC.
     pub const ANY_SOURCE: u8 = 8;
+    /// UDP that nobody has answered yet may be repeated on its flows: no rule judges the packets before the first reply.
+    pub const ONE_WAY: u8 = 16;
 
     /// A device of this kind; everything else is zero.
     pub const fn new(kind: Kind, flags: u8, slot: u16) -> Self {

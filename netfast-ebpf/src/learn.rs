@@ -13,7 +13,7 @@ use netfast_common::{
 use crate::{
     ctx::{RouteQuery, Skb, kernel::coarse_ns},
     fastpath::{gate, lookup::generation},
-    packet::{ECN, Packet, parse, segment_length},
+    packet::{ECN, Packet, UDP, parse, segment_length},
     state::{self, Tables, candidate::Candidate},
 };
 
@@ -185,6 +185,12 @@ fn compose<F: Tables, S: Skb>(
     }
     if is_routed || is_translated || packet.macs != candidate.macs {
         flags |= Flow::<F::Address>::REWRITTEN;
+    }
+    if key.protocol == UDP
+        && device.has(Device::ONE_WAY)
+        && state::device(key.ifindex).is_some_and(|from| from.has(Device::ONE_WAY))
+    {
+        flags |= Flow::<F::Address>::ONE_WAY;
     }
     let tag = key.tag();
     let now = coarse_ns();

@@ -173,6 +173,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     };
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
+    build.allow_one_way();
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
@@ -350,6 +351,29 @@ impl Build<'_> {
             Why::NotLearned,
             format!("{what}, and no static entry leads to {mac} behind {}", link.name),
         )
+    }
+
+    /// Where UDP may be used before it is answered: at both of its ends, so an uplink has no say of its own.
+    fn allow_one_way(&mut self) {
+        let is_read = self.netns.ruleset.unreadable.is_none() || self.config.allow_rate_rules;
+        let judged: BTreeSet<u32> = self
+            .netns
+            .links
+            .values()
+            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
+            .filter(|bridge| !is_read || self.rules.concerning_unreplied(self.netns, bridge).is_some())
+            .map(|bridge| bridge.ifindex)
+            .collect();
+        for (key, spec) in &mut self.devices {
+            let bridge = match spec.kind {
+                Kind::Endpoint => spec.identity.master,
+                Kind::Bridge => Some(key.ifindex),
+                Kind::Uplink => None,
+            };
+            if !bridge.is_some_and(|bridge| judged.contains(&bridge)) {
+                spec.flags |= Device::ONE_WAY;
+            }
+        }
     }
 
     /// The bridges that have endpoints on the fast path, and what that means for the host's own packets.

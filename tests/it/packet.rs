@@ -9,6 +9,7 @@ mod harness;
 mod host;
 mod learning;
 mod main_paths;
+mod one_way;
 mod pairing;
 mod row;
 mod state;

@@ -1,7 +1,9 @@
 //! The two directions of a conversation: a flow is used only when both have been learned, and ends with both.
 //!
 //! A flow that waits for its reverse is kept in a table of its own, so that a flood of one-way packets evicts only its
-//! like. conntrack gives an unreplied conversation 30 s and may judge each of its packets as a new one.
+//! like. conntrack gives an unreplied conversation 30 s and judges each of its packets as a new one. So the verdict on one UDP
+//! packet is that of the next, until there is an answer: such a flow is used where it waits, if no rule judges what new
+//! conversations send ([`Flow::ONE_WAY`]).
 
 use netfast_common::{
     control::Control,
@@ -9,7 +11,7 @@ use netfast_common::{
     reason::Reason,
 };
 
-use crate::{fastpath::vet, state::Tables};
+use crate::{fastpath::vet, packet::UDP, state::Tables};
 
 /// Stores a flow that was just learned.
 #[inline(always)]
@@ -65,14 +67,28 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
     wait::<F>(key, flow)
 }
 
-/// Stores a flow whose reverse is not known.
+/// Stores a flow whose reverse is not known, or stamps it anew.
 #[inline(always)]
 fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
-    if F::unreplied().insert(key, flow, 0).is_ok() {
-        Reason::Learned
-    } else {
-        Reason::TableFull
+    let is_one_way = flow.flags & Flow::<F::Address>::ONE_WAY != 0;
+    if is_one_way && let Some(known) = F::unreplied().get_ptr_mut(key) {
+        // SAFETY: the element lives as long as the program runs; its tags tell readers if it is another's by now.
+        let known = unsafe { &mut *known };
+        if is_same_mapping(known, flow) && known.tag == flow.tag && known.flags & Flow::<F::Address>::ONE_WAY != 0 {
+            if let Err(reason) = vet::pass::<F>(key, known, flow.learned_ns) {
+                return reason;
+            }
+            refresh(known, flow);
+            return Reason::Refreshed;
+        }
     }
+    if F::unreplied().insert(key, flow, 0).is_err() {
+        return Reason::TableFull;
+    }
+    if is_one_way {
+        vet::await_unreplied::<F>(key);
+    }
+    Reason::Learned
 }
 
 /// Whether a flow is known that does more than hand the packet to the host's own stack.
@@ -131,6 +147,9 @@ pub fn end<F: Tables>(key: &FlowKey<F::Address>) {
     // SAFETY: the element lives as long as the program runs; a torn read at worst ends another flow, which is then
     // learned again.
     let Some(flow) = (unsafe { F::flows().get(key) }) else {
+        if key.protocol == UDP {
+            let _ = F::unreplied().remove(key);
+        }
         return;
     };
     let reverse_key = flow.reverse_key(key);

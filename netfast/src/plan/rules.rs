@@ -13,6 +13,8 @@ use crate::{
 pub struct RateRules<'a> {
     /// Each with one way that leads to it.
     met: Vec<(&'a RuleFinding, &'a Way)>,
+    /// The same for packets that were not answered yet.
+    unreplied: Vec<(&'a RuleFinding, &'a Way)>,
 }
 
 impl<'a> RateRules<'a> {
@@ -22,13 +24,22 @@ impl<'a> RateRules<'a> {
         let judging = findings.filter(|finding| {
             // IPv6 is not accelerated, and ARP never is.
             let concerns = finding.family != "ip6" && finding.family != "arp";
-            finding.severity == Severity::SlowPath && concerns && !config.allow_rate_rules
+            let judges = matches!(finding.severity, Severity::SlowPath | Severity::SlowUnreplied);
+            judges && concerns && !config.allow_rate_rules
         });
-        Self {
-            met: judging
-                .flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)))
-                .collect(),
-        }
+        let ways = judging.flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)));
+        let (unreplied, met) = ways.partition(|(_, way)| way.unreplied);
+        Self { met, unreplied }
+    }
+
+    /// A rule that judges what containers of this bridge send or get before there is an answer.
+    pub fn concerning_unreplied(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
+        let own = Self {
+            met: self.unreplied.clone(),
+            unreplied: Vec::new(),
+        };
+        own.concerning(netns, bridge)
+            .or_else(|| own.concerning_host(netns, bridge))
     }
 
     /// A rule that packets between the host and the containers of this bridge meet.

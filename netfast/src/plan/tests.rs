@@ -54,6 +54,7 @@ fn text(desired: &Desired) -> String {
             (Device::ACCELERATED, "accelerated"),
             (Device::PEER_IN_OTHER_NETNS, "peer-elsewhere"),
             (Device::EGRESS_QDISC, "queued"),
+            (Device::ONE_WAY, "one-way"),
             (Device::ANY_SOURCE, "any-source"),
         ];
         let flags: Vec<&str> = flags
