@@ -13,7 +13,7 @@ use netfast_common::{
 use crate::{
     ctx::{RouteQuery, Skb, kernel::coarse_ns},
     fastpath::{gate, lookup::generation},
-    packet::{ECN, Packet, UDP, parse, segment_length},
+    packet::{ECN, Packet, parse, segment_length},
     state::{self, Tables, candidate::Candidate},
 };
 
@@ -32,9 +32,9 @@ pub fn at_exit<F: Tables, S: Skb>(skb: &S) -> Reason {
         return Reason::NoCandidate;
     };
     let reason = match examine::<F, S>(skb, candidate) {
-        Ok(flow) => {
+        Ok(mut flow) => {
             let key = candidate.key;
-            pairs::remember::<F>(&key, &flow)
+            pairs::remember::<F>(&key, &mut flow)
         }
         Err(reason) => reason,
     };
@@ -91,11 +91,11 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     if !skb.is_for_host(&query) {
         return Reason::Passing;
     }
-    let Some(flow) = compose::<F, S>(skb, candidate, &packet, device, Exit::Host) else {
+    let Some(mut flow) = compose::<F, S>(skb, candidate, &packet, device, Exit::Host) else {
         return Reason::EgressUnknown;
     };
     let key = candidate.key;
-    pairs::remember::<F>(&key, &flow)
+    pairs::remember::<F>(&key, &mut flow)
 }
 
 /// The rule: what must hold between the packet that entered and the one that leaves.
@@ -186,10 +186,7 @@ fn compose<F: Tables, S: Skb>(
     if is_routed || is_translated || packet.macs != candidate.macs {
         flags |= Flow::<F::Address>::REWRITTEN;
     }
-    if key.protocol == UDP
-        && device.has(Device::ONE_WAY)
-        && state::device(key.ifindex).is_some_and(|from| from.has(Device::ONE_WAY))
-    {
+    if candidate.may_be_one_way != 0 && device.has(Device::ONE_WAY) {
         flags |= Flow::<F::Address>::ONE_WAY;
     }
     let tag = key.tag();

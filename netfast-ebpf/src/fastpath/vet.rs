@@ -49,19 +49,6 @@ pub fn await_it<F: Tables>(key: &FlowKey<F::Address>) {
     }
 }
 
-/// The same for one that nobody has answered yet. It asks only when it is some milliseconds old: most of what is never
-/// answered is a packet or two.
-#[inline(always)]
-pub fn await_unreplied<F: Tables>(key: &FlowKey<F::Address>) {
-    if !is_on() {
-        return;
-    }
-    if let Some(flow) = F::unreplied().get_ptr_mut(key) {
-        // SAFETY: the element lives as long as the program runs; made of integers, so the store is whole.
-        unsafe { (*flow).learned_ns = 0 };
-    }
-}
-
 /// Whether a known flow that was learned again at this time may be used from now on. If not, it stays as it is.
 #[inline(always)]
 pub fn pass<F: Tables>(key: &FlowKey<F::Address>, known: &mut Flow<F::Address>, now: u64) -> Result<(), Reason> {
@@ -123,7 +110,8 @@ fn ask<F: Tables>(key: &FlowKey<F::Address>, known: &mut Flow<F::Address>, now: 
     }
 }
 
+/// Whether flows wait until the daemon has looked at them.
 #[inline(always)]
-fn is_on() -> bool {
+pub fn is_on() -> bool {
     maps::CONTROL.get(0).is_some_and(Control::vets)
 }

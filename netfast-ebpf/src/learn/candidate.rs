@@ -22,7 +22,7 @@ use netfast_common::{
 
 use crate::{
     ctx::{Skb, kernel},
-    packet::{Packet, TCP},
+    packet::{Packet, TCP, UDP},
     state::{
         Tables,
         candidate::{Candidate, SAMPLE},
@@ -98,8 +98,9 @@ pub fn leave<F: Tables, S: Skb>(
     slot.length = network.length;
     slot.identity = network.identity;
     slot.transport = packet.transport;
-    slot.is_local = u16::from(is_host || device.is_endpoint());
-    slot.is_bare = u16::from(packet.payload == 0 && network.protocol == TCP);
+    slot.is_local = u8::from(is_host || device.is_endpoint());
+    slot.is_bare = u8::from(packet.payload == 0 && network.protocol == TCP);
+    slot.may_be_one_way = u8::from(network.protocol == UDP && device.has(Device::ONE_WAY));
     Ok(())
 }
 

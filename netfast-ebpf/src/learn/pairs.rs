@@ -15,30 +15,39 @@ use crate::{fastpath::vet, packet::UDP, state::Tables};
 
 /// Stores a flow that was just learned.
 #[inline(always)]
-pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
-    if let Some(known) = F::flows().get_ptr_mut(key) {
+pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address>) -> Reason {
+    let is_one_way = flow.flags & Flow::<F::Address>::ONE_WAY != 0;
+    let used = F::flows().get_ptr_mut(key);
+    let known = match used {
+        None if is_one_way => F::unreplied().get_ptr_mut(key),
+        used => used,
+    };
+    if let Some(known) = known {
         // SAFETY: the element lives as long as the program runs; its tags tell readers if it is another's by now.
         let known = unsafe { &mut *known };
-        if is_same_mapping(known, flow) && known.tag == flow.tag {
+        let is_usable = used.is_some() || known.flags & Flow::<F::Address>::ONE_WAY != 0;
+        if is_usable && is_same_mapping(known, flow) && known.tag == flow.tag {
             if let Err(reason) = vet::pass::<F>(key, known, flow.learned_ns) {
                 return reason;
             }
             refresh(known, flow);
             return Reason::Refreshed;
         }
-        // What came back by the old mapping does so no more: conntrack has another one.
-        let old_reverse = known.reverse_key(key);
-        if old_reverse != flow.reverse_key(key) {
-            let _ = F::flows().remove(old_reverse);
+        if used.is_some() {
+            // What came back by the old mapping does so no more: conntrack has another one.
+            let old_reverse = known.reverse_key(key);
+            if old_reverse != flow.reverse_key(key) {
+                let _ = F::flows().remove(old_reverse);
+            }
+            let _ = F::flows().remove(key);
         }
-        let _ = F::flows().remove(key);
     }
     let reverse_key = flow.reverse_key(key);
     // SAFETY: as above; read at once.
     if let Some(reverse) = unsafe { F::flows().get(reverse_key) }
         && reverse.is_reverse_of(key)
     {
-        return if F::flows().insert(key, flow, 0).is_ok() {
+        return if F::flows().insert(key, &*flow, 0).is_ok() {
             vet::await_it::<F>(key);
             Reason::Paired
         } else {
@@ -55,7 +64,7 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         // is not, so it has to ask.
         reverse.learned_ns = 0;
         let reverse = &*reverse;
-        if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, flow, 0).is_err() {
+        if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, &*flow, 0).is_err() {
             return Reason::TableFull;
         }
         vet::await_it::<F>(key);
@@ -67,28 +76,18 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
     wait::<F>(key, flow)
 }
 
-/// Stores a flow whose reverse is not known, or stamps it anew.
+/// Stores a flow whose reverse is not known.
 #[inline(always)]
-fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
-    let is_one_way = flow.flags & Flow::<F::Address>::ONE_WAY != 0;
-    if is_one_way && let Some(known) = F::unreplied().get_ptr_mut(key) {
-        // SAFETY: the element lives as long as the program runs; its tags tell readers if it is another's by now.
-        let known = unsafe { &mut *known };
-        if is_same_mapping(known, flow) && known.tag == flow.tag && known.flags & Flow::<F::Address>::ONE_WAY != 0 {
-            if let Err(reason) = vet::pass::<F>(key, known, flow.learned_ns) {
-                return reason;
-            }
-            refresh(known, flow);
-            return Reason::Refreshed;
-        }
+fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address>) -> Reason {
+    if flow.flags & Flow::<F::Address>::ONE_WAY != 0 && vet::is_on() {
+        // It is asked for only when it is some milliseconds old: most of what is never answered is a packet or two.
+        flow.learned_ns = 0;
     }
-    if F::unreplied().insert(key, flow, 0).is_err() {
-        return Reason::TableFull;
+    if F::unreplied().insert(key, &*flow, 0).is_ok() {
+        Reason::Learned
+    } else {
+        Reason::TableFull
     }
-    if is_one_way {
-        vet::await_unreplied::<F>(key);
-    }
-    Reason::Learned
 }
 
 /// Whether a flow is known that does more than hand the packet to the host's own stack.
@@ -232,7 +231,7 @@ mod tests {
     fn a_table_that_takes_nothing_leaves_no_half_of_a_pair() {
         reset();
         let ((key, flow), (back_key, back)) = (direction(2, 3), direction(3, 2));
-        let remember = |key, flow| remember::<V4>(key, flow);
+        let remember = |key, flow: &Flow<Ip4>| remember::<V4>(key, &mut flow.clone());
         set_contended(true);
         assert_eq!(remember(&key, &flow), Reason::TableFull);
         set_contended(false);

@@ -40,7 +40,11 @@ pub struct Candidate<A> {
     /// First bytes of the transport's payload.
     pub(crate) sample: [u8; SAMPLE],
     /// Whether the device it entered by is a container's, or the packet is the host's own.
-    pub is_local: u16,
+    pub is_local: u8,
     /// Whether it is a TCP packet without payload.
-    pub(crate) is_bare: u16,
+    pub(crate) is_bare: u8,
+    /// Whether it is UDP, and what it entered by lets that be used before it is answered.
+    pub may_be_one_way: u8,
+    /// Zero.
+    pub(crate) reserved: u8,
 }
