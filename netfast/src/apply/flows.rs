@@ -33,7 +33,7 @@ impl FlowTables {
         })
     }
 
-    /// Shows every flow, with whether it may be used (or waits for its reverse, or to be vetted). Flows that come or go meanwhile may be
+    /// Shows every flow, with whether it may be used (or waits for its reverse, if it is none that goes one way, or to be vetted). Flows that come or go meanwhile may be
     /// missed; elements that were given to another flow while they were read are left out.
     pub fn for_each(&self, mut each: impl FnMut(&FlowKey<Ip4>, &Flow<Ip4>, bool)) -> io::Result<()> {
         let mut whole = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable| {
@@ -42,6 +42,12 @@ impl FlowTables {
             }
         };
         bpf::for_each(&self.in_use, |key, flow| whole(key, flow, flow.learned_ns != 0))?;
-        bpf::for_each(&self.unreplied, |key, flow| whole(key, flow, false))
+        bpf::for_each(&self.unreplied, |key, flow| {
+            whole(
+                key,
+                flow,
+                flow.flags & Flow::<Ip4>::ONE_WAY != 0 && flow.learned_ns != 0,
+            );
+        })
     }
 }

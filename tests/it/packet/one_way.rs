@@ -7,7 +7,7 @@ use netfast_tests::{
 };
 
 use super::{
-    change::{Change, Given, In, changed, control, device, stored},
+    change::{Change, Given, In, changed, control, device, stored, waiting},
     harness::EPOCH,
     row::{Row, Step, check, enters, leaves, row},
     state::NOW,
@@ -89,6 +89,14 @@ fn where_allowed() -> Vec<Row> {
         steps.extend(through(&there, Reason::Unreplied, |step| step.learned(&there)));
         rows.push(row(format!("only where it {what}"), allowed(&devs), steps));
     }
+    rows.push(row(
+        "where rules judged it until now",
+        allowed(&both).into_iter().chain([waiting(&there)]).collect(),
+        joined([
+            through(&there, Reason::Unreplied, |step| learned(step, &there, &packet, |_| ())),
+            vec![fast(&there)],
+        ]),
+    ));
     let (tcp, _) = scene::direct(scene::published());
     rows.push(row(
         "not TCP",
