@@ -11,6 +11,10 @@ pub const PREFIX: &str = "netfast_";
 /// The longest name that the kernel keeps of a map or a program (`BPF_OBJ_NAME_LEN`, less the zero).
 pub const MAX_NAME: usize = 15;
 
+/// The read-only variable that tells the programs in which network namespace they run: a
+/// [`NetnsNumber`](crate::device::NetnsNumber), set before they are loaded.
+pub const NETNS_VARIABLE: &str = "NETFAST_NETNS";
+
 pub mod map;
 pub mod program;
 
@@ -19,13 +23,13 @@ pub use program::{Hook, HookKind, Program};
 /// Flows in use at once, by default. A flow is one direction of a conversation.
 pub const DEFAULT_FLOWS: u32 = 256 * 1024;
 /// Flows that wait for their reverse, by default. Small on purpose: what floods here evicts only its like.
-pub const DEFAULT_FRESH: u32 = 16 * 1024;
+pub const DEFAULT_UNREPLIED: u32 = 16 * 1024;
 /// Bytes of the ring buffer of flows that wait to be vetted; a power of two. What does not fit is asked again.
 pub const VET_BYTES: u32 = 256 * 1024;
 /// Answers to them that were not looked at yet.
 pub const VETTED: u32 = 16 * 1024;
 /// Counters of packets of flows that are not known yet; a power of two.
-pub const SEEN: u32 = 64 * 1024;
+pub const WARMUP: u32 = 64 * 1024;
 /// Packets of each direction that the kernel carries before netfast learns a TCP connection, by default: an HTTP request
 /// on a connection of its own has no more.
 pub const DEFAULT_LEARN_AFTER: u8 = 3;

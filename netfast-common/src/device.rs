@@ -109,9 +109,9 @@ impl Device {
     pub const ACCELERATED: u8 = 1;
     /// The veth's other end is in another network namespace: `bpf_redirect_peer` drops otherwise
     /// (net/core/filter.c, `skb_do_redirect`).
-    pub const PEER_ELSEWHERE: u8 = 2;
+    pub const PEER_IN_OTHER_NETNS: u8 = 2;
     /// Something on the device's egress (a qdisc, a filter) must see every packet: no `bpf_redirect_peer`.
-    pub const QUEUED: u8 = 4;
+    pub const EGRESS_QDISC: u8 = 4;
     /// The endpoint's addresses are not known, or it forwards for others by its owner's wish: its source addresses are
     /// not checked, only its MAC.
     pub const ANY_SOURCE: u8 = 8;

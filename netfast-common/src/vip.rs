@@ -88,7 +88,7 @@ pub struct Member {
 /// What a member was given. The key is an [`alias::MemberKey`](crate::alias::MemberKey).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Given {
+pub struct BackendStats {
     /// Connections, each counted when the member was chosen for it.
     pub connections: u64,
     /// Those of them that it refused or did not answer, and that were given to another one, where they are counted again.
@@ -273,7 +273,7 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Member {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::Given {}
+    unsafe impl aya::Pod for super::BackendStats {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::ConnKey {}
     // SAFETY: as above.

@@ -290,7 +290,7 @@ fn done(status: u32) -> Result<(), Verdict> {
 /// Whose turn it is: each answer to any client of the network takes the next.
 #[inline(always)]
 fn turn(id: u64) -> Option<u64> {
-    let turn = maps::TURNS.get_ptr_mut(id)?;
+    let turn = maps::CURSORS.get_ptr_mut(id)?;
     // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
     Some(unsafe { atomic::increment(turn) })
 }
@@ -315,7 +315,7 @@ fn apply<S: Skb>(skb: &S, place: &Place, buffer: Buffer, change: &Change) -> Ver
         alias: change.alias.id,
         address: buffer.with(|scratch| scratch.given),
     };
-    if let Some(given) = maps::GIVEN.get_ptr_mut(member) {
+    if let Some(given) = maps::FIRST_NAMED.get_ptr_mut(member) {
         // SAFETY: as in `turn`.
         unsafe { atomic::increment(given) };
     }

@@ -416,7 +416,7 @@ fn direct<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Outcome {
 /// Whether the veth's other end is in another namespace.
 #[inline(always)]
 fn is_elsewhere<S: Calls>(skb: &S) -> bool {
-    device(skb).is_some_and(|device| device.has(Device::PEER_ELSEWHERE))
+    device(skb).is_some_and(|device| device.has(Device::PEER_IN_OTHER_NETNS))
 }
 
 #[cfg(test)]

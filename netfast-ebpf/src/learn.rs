@@ -148,8 +148,10 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         return Err(Reason::NotWorthIt);
     }
     let is_forwarded = candidate.key.origin == Origin::Wire as u8;
-    let to_peer =
-        is_forwarded && device.is_endpoint() && device.has(Device::PEER_ELSEWHERE) && !device.has(Device::QUEUED);
+    let to_peer = is_forwarded
+        && device.is_endpoint()
+        && device.has(Device::PEER_IN_OTHER_NETNS)
+        && !device.has(Device::EGRESS_QDISC);
     let exit = if to_peer { Exit::Peer } else { Exit::Device };
     compose::<F, S>(skb, candidate, &packet, device, exit).ok_or(Reason::EgressUnknown)
 }

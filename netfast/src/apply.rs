@@ -13,7 +13,7 @@ use aya::{
     programs::ProgramError,
 };
 use netfast_common::{
-    abi::{DEFAULT_FRESH, Program, map},
+    abi::{DEFAULT_UNREPLIED, Program, map},
     control::Control,
     device::{Device, DeviceKey, Traffic},
 };
@@ -117,7 +117,7 @@ impl Datapath {
             queue_watch_error: None,
             _vetter: vet::Vetter::start(take(&mut ebpf, map::VET4)?, take(&mut ebpf, map::VETTED4)?)
                 .map_err(ApplyError::Vet)?,
-            table_bytes: object::table_bytes(flows, DEFAULT_FRESH),
+            table_bytes: object::table_bytes(flows, DEFAULT_UNREPLIED),
             added_clsact: BTreeMap::new(),
             place: mount::Place::of(pins.root()),
             map_ids: repin::map_ids(&pins)?,

@@ -32,11 +32,11 @@ use crate::{
     config::{AliasMode, Config, ConfigError, RawConfig, VipPool},
     exporter::{Exporter, Source},
     health::Health,
+    host::{Host, RuntimeState},
     observe::{Change, Observer},
     plan::{Facts, plan},
     probe,
     state::State,
-    world::{RuntimeState, World},
 };
 use alone::Alone;
 use lock::Lock;
@@ -47,17 +47,17 @@ use sync::{Pass, Sync};
 use wait::Waiting;
 
 /// After a hint, more are waited for: a container's start makes dozens within a few milliseconds.
-const GATHER: Duration = Duration::from_millis(10);
+const DEBOUNCE: Duration = Duration::from_millis(10);
 /// Passes are at least this far apart, so that a storm of changes (many containers at once) is read in few passes.
 const SPACING: Duration = Duration::from_millis(80);
 /// And at least as many times the time that the last one took: whoever makes much to read must not keep the daemon busy.
-const REST: u32 = 4;
+const BACKOFF_FACTOR: u32 = 4;
 /// But no more than this.
-const LONGEST_REST: Duration = Duration::from_secs(2);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// The same where members of virtual addresses may have ended: new connections wait for it.
-const HASTE: Duration = Duration::from_millis(1);
+const URGENT_DEBOUNCE: Duration = Duration::from_millis(1);
 /// Such passes are at least this far apart.
-const HASTE_SPACING: Duration = Duration::from_millis(20);
+const URGENT_SPACING: Duration = Duration::from_millis(20);
 /// For this long a pass may attach, before hints are heeded again.
 const BUDGET: Duration = Duration::from_millis(100);
 /// What nobody announces is looked for this often.
@@ -66,7 +66,7 @@ const THOROUGH: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 /// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
 /// time it is said nonetheless, with what is missing.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
@@ -121,8 +121,8 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         info!("stopped before the container runtime answered; what is attached stays attached");
         return Ok(());
     };
-    let world = observer.snapshot().await?;
-    let first = plan(&world, &config, &Facts::default());
+    let host = observer.snapshot().await?;
+    let first = plan(&host, &config, &Facts::default());
     // With another pool, or virtual addresses for all, the operator has asked for it.
     let asked = config.alias_mode == AliasMode::Vip || config.vip_pool != VipPool::default();
     if let Some(conflict) = first.aliases.vips.conflict.filter(|_| asked) {
@@ -150,12 +150,12 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         config,
         observer,
         hints,
-        world,
+        host,
         backoff: Backoff::default(),
         health: Health::default(),
         exporter: None,
         service,
-        phase: Phase::Starting(Instant::now() + PATIENCE),
+        phase: Phase::Starting(Instant::now() + READY_TIMEOUT),
     };
     #[cfg(feature = "bpf-log")]
     daemon.sync.datapath().follow_programs()?;
@@ -172,7 +172,7 @@ struct Daemon {
     config: Config,
     observer: Observer,
     hints: Receiver<Change>,
-    world: World,
+    host: Host,
     sync: Sync,
     backoff: Backoff,
     health: Health,
@@ -196,7 +196,7 @@ impl Daemon {
     /// The first pass; returns when to try again, if something could not be attached to. If flows may not be used
     /// after it, everything is taken back.
     fn start(&mut self) -> Result<Option<Duration>, DaemonError> {
-        let pass = self.sync.pass(&self.world, &self.config, true, None);
+        let pass = self.sync.pass(&self.host, &self.config, true, None);
         let failed = match pass {
             Ok(mut pass) => match pass.failures.pop() {
                 None => {
@@ -228,7 +228,7 @@ impl Daemon {
 
     /// Tells the log and the service manager what a pass came to.
     fn tell(&mut self, pass: &Pass) {
-        let status = service::line(pass, &self.world.runtime);
+        let status = service::line(pass, &self.host.runtime);
         match self.phase {
             Phase::Starting(latest) if pass.in_sync || Instant::now() >= latest => {
                 // Now that ours are attached, what another version left is in the way only.
@@ -292,14 +292,14 @@ impl Daemon {
                     }
                     // Somebody may still be given who has ended.
                     let urgent = changes.contains(&Change::Containers) && self.sync.datapath().has_vips();
-                    let (gather, spacing) = if urgent { (HASTE, HASTE_SPACING) } else { (GATHER, spacing) };
+                    let (gather, spacing) = if urgent { (URGENT_DEBOUNCE, URGENT_SPACING) } else { (DEBOUNCE, spacing) };
                     let soon = (Instant::now() + gather).max(last + spacing);
                     due = Some(due.map_or(soon, |due| due.min(soon)));
                 }
                 () = wake => {
                     last = Instant::now();
                     due = self.catch_up(&mut changes, false).await.map(|wait| last + wait);
-                    spacing = (last.elapsed() * REST).clamp(SPACING, LONGEST_REST);
+                    spacing = (last.elapsed() * BACKOFF_FACTOR).clamp(SPACING, MAX_BACKOFF);
                 }
                 _ = thorough.tick() => {
                     last = Instant::now();
@@ -325,9 +325,9 @@ impl Daemon {
     /// Reads what changed and brings the host in step; returns when to try again, if something failed.
     async fn catch_up(&mut self, changes: &mut BTreeSet<Change>, thorough: bool) -> Option<Duration> {
         let read = if thorough {
-            self.observer.snapshot().await.map(|world| self.world = world)
+            self.observer.snapshot().await.map(|host| self.host = host)
         } else {
-            self.observer.refresh(&mut self.world, changes).await
+            self.observer.refresh(&mut self.host, changes).await
         };
         if let Err(error) = read {
             // What changed is still to be read.
@@ -339,7 +339,7 @@ impl Daemon {
             return Some(wait);
         }
         changes.clear();
-        let pass = match self.sync.pass(&self.world, &self.config, thorough, Some(BUDGET)) {
+        let pass = match self.sync.pass(&self.host, &self.config, thorough, Some(BUDGET)) {
             Ok(pass) => pass,
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
@@ -364,7 +364,7 @@ impl Daemon {
 
     /// Lets those who ask know what a pass came to.
     fn note(&self, pass: &Pass) {
-        if let RuntimeState::Disconnected { error, .. } = &self.world.runtime {
+        if let RuntimeState::Disconnected { error, .. } = &self.host.runtime {
             self.health
                 .failed(format!("the container runtime does not answer: {error}"));
         } else if let Some(trouble) = &pass.trouble {

@@ -34,8 +34,8 @@ pub fn rtnetlink(datagram: &[u8]) {
                 assert!(again.is_none(), "a link twice: {link:?}");
             }
             neighbour::RTM_NEWNEIGH => {
-                let is_station = matches!(neighbour::parse(message), Ok(Some(neighbour::Entry::Fdb(_))));
-                assert!(again.is_none() || is_station, "twice: {again:?} by {message:?}");
+                let is_fdb_entry = matches!(neighbour::parse(message), Ok(Some(neighbour::Entry::Fdb(_))));
+                assert!(again.is_none() || is_fdb_entry, "twice: {again:?} by {message:?}");
             }
             address::RTM_NEWADDR => assert!(again.is_none(), "twice: {again:?} by {message:?}"),
             netconf::RTM_NEWNETCONF => {

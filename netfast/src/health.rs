@@ -1,4 +1,4 @@
-//! Whether the daemon is in step with the world, for whoever asks meanwhile (`/healthz`, metrics).
+//! Whether the daemon is in step with the host, for whoever asks meanwhile (`/healthz`, metrics).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +12,7 @@ pub struct Health(Arc<Mutex<Vitals>>);
 /// What is known at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vitals {
-    /// Why the daemon is not in step with the world; `None`: it is.
+    /// Why the daemon is not in step with the host; `None`: it is.
     pub behind: Option<String>,
     /// When it was started.
     pub started: SystemTime,

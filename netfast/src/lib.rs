@@ -14,6 +14,7 @@ pub mod exporter;
 #[cfg(feature = "fuzz")]
 pub mod fuzz_entry;
 pub mod health;
+pub mod host;
 pub mod observe;
 pub mod plan;
 pub mod probe;
@@ -21,4 +22,3 @@ pub mod report;
 pub mod snapshot;
 pub mod state;
 pub mod sys;
-pub mod world;

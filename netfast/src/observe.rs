@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::world::{Container, ContainerId, Link, LinkKind, Peer, Ruleset, Sysctls, World};
+use crate::host::{Container, ContainerId, Host, Link, LinkKind, Namespace, Peer, Ruleset, Sysctls};
 
 mod change;
 pub(crate) mod docker;
@@ -59,7 +59,7 @@ impl Default for ObserverConfig {
     }
 }
 
-/// Why the world cannot be observed.
+/// Why the host cannot be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     /// The kernel.
@@ -135,18 +135,18 @@ impl Observer {
     }
 
     /// Reads everything anew; the runtime is not asked but its last known state taken.
-    pub async fn snapshot(&self) -> Result<World, ObserveError> {
-        let mut world = World::default();
-        self.read(&mut world, Parts::ALL).await?;
-        Ok(world)
+    pub async fn snapshot(&self) -> Result<Host, ObserveError> {
+        let mut host = Host::default();
+        self.read(&mut host, Parts::ALL).await?;
+        Ok(host)
     }
 
-    /// Reads anew what the hints name, and leaves the rest of `world` as it is. On an error nothing is changed.
-    pub async fn refresh(&self, world: &mut World, changes: &BTreeSet<Change>) -> Result<(), ObserveError> {
-        self.read(world, Parts::of(changes)).await
+    /// Reads anew what the hints name, and leaves the rest of `host` as it is. On an error nothing is changed.
+    pub async fn refresh(&self, host: &mut Host, changes: &BTreeSet<Change>) -> Result<(), ObserveError> {
+        self.read(host, Parts::of(changes)).await
     }
 
-    async fn read(&self, world: &mut World, parts: Parts) -> Result<(), ObserveError> {
+    async fn read(&self, host: &mut Host, parts: Parts) -> Result<(), ObserveError> {
         // Replaced whole, so a panic elsewhere leaves no half of it.
         let known = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let kernel = spawn_blocking(move || Kernel::read(parts, &known)).await??;
@@ -163,12 +163,12 @@ impl Observer {
                 mut containers,
             } = runtime.cache();
             self.look_inside(&mut containers, &kernel.near.links).await?;
-            world.runtime = runtime;
-            world.networks = networks;
-            world.containers = containers;
+            host.runtime = runtime;
+            host.networks = networks;
+            host.containers = containers;
         }
-        kernel.put_into(world);
-        resolve_bridges(world);
+        kernel.put_into(host.served_mut());
+        resolve_bridges(host);
         Ok(())
     }
 
@@ -221,7 +221,7 @@ struct Inside {
     pids: BTreeSet<u32>,
     links: BTreeMap<u32, Link>,
     taken: Option<Instant>,
-    found: BTreeMap<u32, netns::Namespace>,
+    found: BTreeMap<u32, netns::ContainerNetns>,
 }
 
 impl Inside {
@@ -231,7 +231,7 @@ impl Inside {
         pids: &BTreeSet<u32>,
         links: &BTreeMap<u32, Link>,
         ttl: Duration,
-    ) -> Option<BTreeMap<u32, netns::Namespace>> {
+    ) -> Option<BTreeMap<u32, netns::ContainerNetns>> {
         let fresh = self.taken.is_some_and(|taken| taken.elapsed() < ttl);
         let same = self.pids == *pids && self.links == *links && self.found.len() == pids.len();
         (fresh && same).then(|| self.found.clone())
@@ -285,7 +285,7 @@ struct Kernel {
 
 impl Kernel {
     fn read(parts: Parts, known: &foreign::Links) -> Result<Self, NetlinkError> {
-        // Rules that cannot be read, as by a user without privileges, are a fact about the world and not a failure.
+        // Rules that cannot be read, as by a user without privileges, are a fact about the host and not a failure.
         let unreadable = |error: rules::RulesError| Ruleset {
             unreadable: Some(error.to_string()),
             ..Ruleset::default()
@@ -302,7 +302,7 @@ impl Kernel {
         })
     }
 
-    fn put_into(self, world: &mut World) {
+    fn put_into(self, netns: &mut Namespace) {
         let netlink::Snapshot {
             links,
             addresses,
@@ -311,46 +311,46 @@ impl Kernel {
             qdiscs,
             tc_filters,
         } = self.near;
-        world.links = links;
-        world.addresses = addresses;
-        world.neighbours = neighbours;
-        world.fdb = fdb;
-        world.qdiscs = qdiscs;
-        world.tc_filters = tc_filters;
-        world.sysctls = self.sysctls;
+        netns.links = links;
+        netns.addresses = addresses;
+        netns.neighbours = neighbours;
+        netns.fdb = fdb;
+        netns.qdiscs = qdiscs;
+        netns.tc_filters = tc_filters;
+        netns.sysctls = self.sysctls;
         if let Some(peers) = self.peers {
-            world.peers = peers;
+            netns.peers = peers;
         }
         if let Some(routing) = self.routing {
-            world.routes = routing.routes;
-            world.policy_rules = routing.policy_rules;
+            netns.routes = routing.routes;
+            netns.policy_rules = routing.policy_rules;
         }
         if let Some((ruleset, links)) = self.ruleset {
-            world.ruleset = ruleset;
-            world.netfilter_programs = links.on_netfilter;
+            netns.ruleset = ruleset;
+            netns.netfilter_programs = links.on_netfilter;
         }
     }
 }
 
 /// A bridge network whose bridge does not have the name that Docker would give it has the bridge with its gateway's
 /// address, as with podman, which does not tell the name.
-fn resolve_bridges(world: &mut World) {
+fn resolve_bridges(host: &mut Host) {
     let is_bridge = |link: &&Link| matches!(link.kind, LinkKind::Bridge(_));
     let mut resolved = BTreeMap::new();
-    for (id, network) in &world.networks {
+    for (id, network) in &host.networks {
         let Some(name) = &network.bridge_name else { continue };
-        if world.link_by_name(name).is_some() {
+        if host.served().link_by_name(name).is_some() {
             continue;
         }
         let gateways = network.ipam.iter().filter_map(|pool| pool.gateway);
-        let owners = gateways.flat_map(|gateway| world.addresses.iter().filter(move |a| a.net.addr == gateway));
+        let owners = gateways.flat_map(|gateway| host.served().addresses.iter().filter(move |a| a.net.addr == gateway));
         let found = owners
-            .filter_map(|address| world.links.get(&address.ifindex))
+            .filter_map(|address| host.served().links.get(&address.ifindex))
             .find(is_bridge);
         resolved.extend(found.map(|link| (id.clone(), link.name.clone())));
     }
     for (id, name) in resolved {
-        if let Some(network) = world.networks.get_mut(&id) {
+        if let Some(network) = host.networks.get_mut(&id) {
             network.bridge_name = Some(name);
         }
     }
@@ -365,7 +365,7 @@ mod tests {
         let of = |changes: &[Change]| Parts::of(&changes.iter().copied().collect());
         assert_eq!(of(&[Change::Overflow]), Parts::ALL);
         assert_eq!(
-            of(&[Change::Containers, Change::Stations { port: 3 }]),
+            of(&[Change::Containers, Change::FdbMoved { port: 3 }]),
             Parts {
                 peers: true,
                 routes: false,

@@ -12,7 +12,7 @@ use netfast_common::{
 
 use crate::{
     config::{Config, Runtime},
-    world::{BridgePort, FdbState, Link, LinkKind, Mac, NetworkId, World},
+    host::{BridgePort, FdbState, Host, Link, LinkKind, Mac, Namespace, NetworkId},
 };
 
 mod aliases;
@@ -155,15 +155,17 @@ impl Identity {
 }
 
 /// Decides what should be, from what is.
-pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
-    let rules = RateRules::judge(world, config);
+pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
+    let netns = host.served();
+    let rules = RateRules::judge(netns, config);
     let mut build = Build {
-        world,
+        host,
+        netns,
         config,
         facts,
         rules,
         devices: BTreeMap::new(),
-        vips: aliases::networks_with_vips(world, config),
+        vips: aliases::networks_with_vips(host, config),
     };
     let mut networks = match config.runtime {
         Runtime::Docker => docker::networks(&mut build),
@@ -172,14 +174,14 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
     let devices = build.devices;
-    let inputs = EpochInputs::of(world, &devices);
+    let inputs = EpochInputs::of(netns, &devices);
     Desired {
-        aliases: aliases::aliases(world, config, facts, &networks, &devices),
+        aliases: aliases::aliases(host, config, facts, &networks, &devices),
         networks,
         inputs,
-        learning_off: learning_off(world, facts),
+        learning_off: learning_off(netns, facts),
         pace: Pace {
-            revalidate_ns: revalidate_ns(world, config),
+            revalidate_ns: revalidate_ns(netns, config),
             learn_after: config.learn_after,
         },
         missing_uplinks,
@@ -190,8 +192,8 @@ pub fn plan(world: &World, config: &Config, facts: &Facts) -> Desired {
 /// How long a flow may be used before the kernel is asked: what was configured, but often enough that conntrack does not
 /// forget the conversation between two questions. It counts in seconds (`proc_dointvec_jiffies`), and one of 1 s is over within
 /// a question that came late.
-fn revalidate_ns(world: &World, config: &Config) -> u64 {
-    let sysctls = &world.sysctls;
+fn revalidate_ns(netns: &Namespace, config: &Config) -> u64 {
+    let sysctls = &netns.sysctls;
     let timeouts = [sysctls.conntrack_udp_timeout, sysctls.conntrack_udp_timeout_stream];
     let shortest = timeouts.into_iter().flatten().filter(|seconds| *seconds > 0).min();
     let often = shortest.map_or(u64::MAX, |seconds| u64::from(seconds) * 1_000_000_000 / 3);
@@ -200,8 +202,8 @@ fn revalidate_ns(world: &World, config: &Config) -> u64 {
 
 /// A packet that waits in a queue comes out on any CPU at any time, so its candidate could be taken for another
 /// packet's, unless the queueing itself is seen.
-fn learning_off(world: &World, facts: &Facts) -> Option<String> {
-    let queues = &world.ruleset.nfqueue_bound;
+fn learning_off(netns: &Namespace, facts: &Facts) -> Option<String> {
+    let queues = &netns.ruleset.nfqueue_bound;
     if facts.queue_watch || queues.is_empty() {
         return None;
     }
@@ -214,7 +216,9 @@ fn learning_off(world: &World, facts: &Facts) -> Option<String> {
 
 /// The plan while it is made.
 struct Build<'a> {
-    world: &'a World,
+    host: &'a Host,
+    /// The namespace that is planned for.
+    netns: &'a Namespace,
     config: &'a Config,
     facts: &'a Facts,
     rules: RateRules<'a>,
@@ -237,7 +241,7 @@ struct Endpoint {
 impl Build<'_> {
     /// Which path a network's packets may take, by its bridge device.
     fn judge_bridge(&self, name: &str) -> (Option<u32>, Path) {
-        let Some(link) = self.world.link_by_name(name) else {
+        let Some(link) = self.netns.link_by_name(name) else {
             return (
                 None,
                 Path::slow_since(Why::NoBridge, format!("its bridge device {name} does not exist")),
@@ -247,21 +251,21 @@ impl Build<'_> {
             Path::slow_since(Why::NoBridge, format!("{name} is not a bridge"))
         } else if !link.up {
             Path::slow(Why::BridgeDown)
-        } else if let Some(text) = tc::foreign_on_bridge(self.world, self.facts, link) {
+        } else if let Some(text) = tc::foreign_on_bridge(self.netns, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
-        } else if let Some(text) = tc::on_the_way(self.world) {
+        } else if let Some(text) = tc::on_the_way(self.netns) {
             Path::slow_since(Why::ForeignPrograms, text)
-        } else if let Some(kind) = tc::shaper(self.world, link.ifindex) {
+        } else if let Some(kind) = tc::shaper(self.netns, link.ifindex) {
             Path::slow_since(
                 Why::BridgeShaped,
                 format!("the queueing discipline {kind} on {name} must see every packet"),
             )
-        } else if let Some(rule) = self.rules.concerning(self.world, link) {
+        } else if let Some(rule) = self.rules.concerning(self.netns, link) {
             Path::slow_since(
                 Why::RateRules,
                 format!("this rule must see every packet (see allow_rate_rules): {rule}"),
             )
-        } else if self.world.sysctls.conntrack_acct == Some(true) && !self.config.allow_accounting {
+        } else if self.netns.sysctls.conntrack_acct == Some(true) && !self.config.allow_accounting {
             Path::slow(Why::Accounting)
         } else {
             Path::Fast
@@ -271,14 +275,14 @@ impl Build<'_> {
 
     /// Which path an endpoint's packets may take on a network with this one; on the fast path it becomes a device.
     fn add_endpoint(&mut self, endpoint: &Endpoint, network: &Path) -> Path {
-        let Some(link) = self.world.links.get(&endpoint.veth) else {
+        let Some(link) = self.netns.links.get(&endpoint.veth) else {
             return Path::slow(Why::NoVeth);
         };
         if !link.up {
             return Path::slow_since(Why::VethDown, format!("its veth {} is down", link.name));
         }
         let foreign =
-            tc::foreign_on_ingress(self.world, self.facts, link).or_else(|| tc::generic_xdp_inside(self.world, link));
+            tc::foreign_on_ingress(self.netns, self.facts, link).or_else(|| tc::generic_xdp_inside(self.netns, link));
         let path = match foreign.map(|text| Path::slow_since(Why::ForeignPrograms, text)) {
             Some(path) if network.is_fast() => path,
             _ => network.clone(),
@@ -298,11 +302,11 @@ impl Build<'_> {
             return Path::slow(Why::TooManyDevices);
         }
         let mut flags = if path.is_fast() { Device::ACCELERATED } else { 0 };
-        if link.peer_elsewhere() {
-            flags |= Device::PEER_ELSEWHERE;
+        if link.peer_in_other_netns() {
+            flags |= Device::PEER_IN_OTHER_NETNS;
         }
-        if tc::must_pass_egress(self.world, self.facts, link, mac) {
-            flags |= Device::QUEUED;
+        if tc::must_pass_egress(self.netns, self.facts, link, mac) {
+            flags |= Device::EGRESS_QDISC;
         }
         if endpoint.any_source || (endpoint.address4.is_none() && endpoint.address6.is_none()) {
             flags |= Device::ANY_SOURCE;
@@ -316,7 +320,7 @@ impl Build<'_> {
             address6: endpoint.address6,
             identity: Identity::of(link),
         };
-        self.devices.insert(self.world.key(link.ifindex), spec);
+        self.devices.insert(self.netns.key(link.ifindex), spec);
         path
     }
 
@@ -324,7 +328,7 @@ impl Build<'_> {
     /// `net/bridge/br_input.c` and `br_fdb.c`), frames for it go to all ports unless somebody has told the bridge, and others
     /// may wait for their copy.
     fn unless_flooded(&self, path: Path, link: &Link, mac: Mac) -> Path {
-        let bridge = link.master.and_then(|master| self.world.links.get(&master));
+        let bridge = link.master.and_then(|master| self.netns.links.get(&master));
         let forgets =
             bridge.is_some_and(|bridge| matches!(bridge.kind, LinkKind::Bridge(info) if info.ageing_time == 0));
         let what = match link.port {
@@ -333,7 +337,7 @@ impl Build<'_> {
             Some(port) if !port.learning => "its port of the bridge is set not to learn",
             _ => return path,
         };
-        let is_told = self.world.fdb.iter().any(|entry| {
+        let is_told = self.netns.fdb.iter().any(|entry| {
             entry.ifindex == link.ifindex
                 && entry.mac == mac
                 && entry.state == FdbState::Static
@@ -354,15 +358,15 @@ impl Build<'_> {
             network.host = network.path.clone();
             let link = network
                 .bridge_ifindex
-                .and_then(|ifindex| self.world.links.get(&ifindex));
+                .and_then(|ifindex| self.netns.links.get(&ifindex));
             let Some(link) = link else { continue };
-            let runtime = self.world.networks.get(&NetworkId(network.id.clone()));
-            network.deciders = deciders::of_bridge(self.world, link, runtime);
+            let runtime = self.host.networks.get(&NetworkId(network.id.clone()));
+            network.deciders = deciders::of_bridge(self.netns, link, runtime);
             if !network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()) {
                 continue;
             }
             let mut bridge = plain(link, Kind::Bridge);
-            if let Some(rule) = self.rules.concerning_host(self.world, link) {
+            if let Some(rule) = self.rules.concerning_host(self.netns, link) {
                 // Its own packets and those for it stay slow. What it forwards still has to be seen passing.
                 bridge.flags &= !Device::ACCELERATED;
                 network.host = Path::slow_since(
@@ -370,7 +374,7 @@ impl Build<'_> {
                     format!("this rule must see every packet from and to the host (see allow_rate_rules): {rule}"),
                 );
             }
-            self.devices.insert(self.world.key(link.ifindex), bridge);
+            self.devices.insert(self.netns.key(link.ifindex), bridge);
         }
     }
 }

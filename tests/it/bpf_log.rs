@@ -15,7 +15,7 @@ use netfast_tests::{
 
 /// The variable with the build for debugging.
 const PROGRAM: &str = "NETFAST_BPF_LOG_BIN";
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_released_object_has_nothing_to_log_with() {
@@ -43,7 +43,7 @@ fn start(topo: &Topo, filter: Option<&str>) -> (NetfastProc, cmd::Background) {
         command.env("NETFAST_LOG", filter);
     }
     let daemon = cmd::Background::start(&mut command).expect("it starts");
-    cmd::poll("it is ready", PATIENCE, || {
+    cmd::poll("it is ready", TIMEOUT, || {
         let state = std::fs::read_to_string(netfast.run_dir().join("state.json")).ok()?;
         state.contains("\"in_sync\":true").then_some(())
     })
@@ -71,7 +71,7 @@ fn a_build_for_debugging_tells_what_was_learned_and_nothing_of_the_fast_path() {
             .ns
             .spawn(&[&[tool.as_str()], &client[..]].concat())
             .expect("a client");
-        client.wait(PATIENCE).expect("it ends");
+        client.wait(TIMEOUT).expect("it ends");
         let fast = netfast.totals().expect("totals").fast_packets - before;
         assert!(fast > 1000, "{fast} packets took the fast path");
         fast
@@ -81,7 +81,7 @@ fn a_build_for_debugging_tells_what_was_learned_and_nothing_of_the_fast_path() {
     let (netfast, daemon) = start(&topo, Some("debug"));
     talk(&netfast);
     netfast.detach().expect("detach");
-    let said = daemon.wait(PATIENCE).expect("it ends").stderr;
+    let said = daemon.wait(TIMEOUT).expect("it ends").stderr;
     for learned in ["out, reason 40", "out, reason 41"] {
         assert!(said.contains(learned), "{said}");
     }
@@ -92,13 +92,13 @@ fn a_build_for_debugging_tells_what_was_learned_and_nothing_of_the_fast_path() {
     let (netfast, daemon) = start(&topo, Some("trace"));
     talk(&netfast);
     netfast.detach().expect("detach");
-    let said = daemon.wait(PATIENCE).expect("it ends").stderr;
+    let said = daemon.wait(TIMEOUT).expect("it ends").stderr;
     assert!(said.contains("slow, reason 18"), "{said}");
 
     // And without being asked, nothing.
     let (netfast, daemon) = start(&topo, None);
     talk(&netfast);
     netfast.detach().expect("detach");
-    let said = daemon.wait(PATIENCE).expect("it ends").stderr;
+    let said = daemon.wait(TIMEOUT).expect("it ends").stderr;
     assert_eq!(lines(&said), 0, "{said}");
 }

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use prometheus_parse::{Scrape, Value};
 
 /// How long the daemon may take to do what it was told.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer: its status code, its head, its body.
 pub struct Answer {
@@ -32,7 +32,7 @@ pub struct Answer {
 pub fn get(ns: &NsHandle, address: SocketAddr, path: &str, headers: &str) -> std::io::Result<Answer> {
     ns.run(|| {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
@@ -91,7 +91,7 @@ fn a_scrape_has_what_status_has() {
 
     // The daemon finds an endpoint's address when it first speaks.
     a.ns.sh(&ping).expect("they reach each other");
-    cmd::poll("both endpoints are on the fast path", PATIENCE, || {
+    cmd::poll("both endpoints are on the fast path", TIMEOUT, || {
         let fast = "netfast_endpoints{\"network\": \"br-0\", \"path\": \"fast\"}";
         (scrape(&host).get(fast) == Some(&2.0)).then_some(())
     })
@@ -155,7 +155,7 @@ fn metrics_follow_the_configuration() {
         ..Options::no_runtime()
     };
     let netfast = NetfastProc::start(topo.host(), options).expect("netfast starts without its metrics");
-    cmd::poll("it says so", PATIENCE, || {
+    cmd::poll("it says so", TIMEOUT, || {
         let log = netfast.log();
         (log.contains("cannot serve metrics on 127.0.0.1:9000") && log.contains("in use")).then_some(())
     })
@@ -169,7 +169,7 @@ fn metrics_follow_the_configuration() {
     };
     let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
     let is_served = |at: &str, wanted: bool| {
-        cmd::poll(&format!("{at} is served: {wanted}"), PATIENCE, || {
+        cmd::poll(&format!("{at} is served: {wanted}"), TIMEOUT, || {
             (get(&host, address(at), "/healthz", "").is_ok() == wanted).then_some(())
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", netfast.log()));

@@ -7,8 +7,8 @@ use std::{
 };
 
 use netfast::{
+    host::Host,
     observe::{Change, Observer, ObserverConfig},
-    world::World,
 };
 use netfast_tests::netns::NsHandle;
 use tokio::{runtime::Builder, sync::mpsc::Receiver, time::timeout};
@@ -49,7 +49,7 @@ impl Watch {
         }
     }
 
-    async fn snapshot(&self) -> World {
+    async fn snapshot(&self) -> Host {
         self.observer.snapshot().await.expect("a snapshot")
     }
 }

@@ -23,7 +23,7 @@ use crate::left::left_on;
 const UNIT: &str = "netfast.service";
 const CONFIG: &str = "/etc/netfast/netfast.toml";
 const OWN_CONFIG: &str = "# The administrator's.\nruntime = \"none\"\n";
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 fn named(variable: &str) -> PathBuf {
     let path =
@@ -59,7 +59,7 @@ fn must_be_fast(machine: &Machine, when: &str) {
         Some(totals.fast_packets)
     };
     let before = fast().expect("status");
-    cmd::poll(when, PATIENCE, || (fast()? > before + 100).then_some(()))
+    cmd::poll(when, TIMEOUT, || (fast()? > before + 100).then_some(()))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
 }
 
@@ -144,7 +144,7 @@ fn installs_upgrades_under_load_and_leaves_nothing() {
     assert!(machine.path(CONFIG).is_file() && !machine.path("/usr/bin/netfast").exists());
     assert!(!machine.path("/sys/fs/bpf/netfast").exists(), "pins are left");
     client.signal(Signal::SIGTERM).expect("it runs");
-    let done = client.wait(PATIENCE).expect("it ends");
+    let done = client.wait(TIMEOUT).expect("it ends");
     let report: rr::Report = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
     assert_eq!(report.errors, 0, "{report:?}");
     server.stop().expect("the server ends");
@@ -204,7 +204,7 @@ fn the_tarball_runs_where_nothing_was_installed() {
     machine
         .run(&["systemd-run", "--unit=by-hand", program, "run", "--runtime", "none"])
         .expect("started");
-    cmd::poll("it is in step", PATIENCE, || {
+    cmd::poll("it is in step", TIMEOUT, || {
         let status = machine.run(&[program, "status", "--json"]).ok()?;
         let status: Value = serde_json::from_str(&status).ok()?;
         (status["daemon"]["in_sync"] == true).then_some(())

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::metrics;
 
 /// How long the daemon may take to see a change.
-const SEEN: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 struct Lab {
     host: DockerHost,
@@ -218,7 +218,7 @@ fn traces_choose_by_containers_names(lab: &Lab) {
     let line = format!("{} send-hash {web}:7000 --bytes 10000000 --back 1000000", lab.traffic);
     lab.netns("client").sh(&line).expect("a transfer");
     drop(server);
-    let done = tracer.wait(SEEN).expect("it ends by itself");
+    let done = tracer.wait(TIMEOUT).expect("it ends by itself");
     let packets: Vec<Value> = done
         .stdout
         .lines()
@@ -333,7 +333,7 @@ fn reports_go_on_without_the_daemon(lab: &mut Lab) {
     assert!(text.contains("\nnetfast is not running, but its fast path"), "{text}");
     assert!(lab.netfast.verb(&["networks"]).expect("networks").contains("backend"));
     lab.netfast.launch().expect("it takes over");
-    let again = cmd::poll("in step", SEEN, || {
+    let again = cmd::poll("in step", TIMEOUT, || {
         Some(lab.json(&["status"])).filter(|status| status["daemon"]["in_sync"] == true)
     });
     assert_eq!(again.expect("in step")["daemon"]["running"], true);

@@ -109,7 +109,7 @@ impl Dev {
         let kind = self.kind()?;
         let mut device = Device::new(kind, Device::ACCELERATED, self.slot());
         if kind == Kind::Endpoint {
-            device.flags |= Device::PEER_ELSEWHERE;
+            device.flags |= Device::PEER_IN_OTHER_NETNS;
             device.mac = self.mac();
             device.address4 = Ip4::from_bytes(self.address().octets());
         }

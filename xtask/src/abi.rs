@@ -113,6 +113,6 @@ mod tests {
     fn every_map_and_program_counts() {
         let tables = tables();
         assert_eq!(tables.lines().count(), map::ALL.len() + Program::ALL.len());
-        assert!(tables.contains("netfast_seen Unpinned\n") && tables.contains("netfast_up_in Tcx(Ingress)\n"));
+        assert!(tables.contains("netfast_warmup Unpinned\n") && tables.contains("netfast_up_in Tcx(Ingress)\n"));
     }
 }

@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 /// An attack may cut the neighbour off, as it does on any bridge; that need not be waited for long.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Places on the first bridge: who attacks, who is attacked, whom both talk to.
 const EVIL: usize = 0;
 const VICTIM: usize = 1;
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
     let scene = Scene {
         topo: &topo,
         tools: Tools {
-            patience: PATIENCE,
+            patience: TIMEOUT,
             ..Tools::new(traffic, args.seconds)?
         },
         rate: args.rate,

@@ -52,7 +52,7 @@ maps! {
     /// IPv4 flows in use: [`FlowKey`](crate::flow::FlowKey) to [`Flow`](crate::flow::Flow).
     FLOWS4 = "netfast_flows4", Pinned;
     /// IPv4 flows whose reverse has not been learned yet: the same.
-    FRESH4 = "netfast_fresh4", Pinned;
+    UNREPLIED4 = "netfast_unrepl4", Pinned;
     /// Ring buffer of [`vet::Request`](crate::vet::Request): IPv4 flows that wait to be vetted.
     VET4 = "netfast_vet4", Pinned;
     /// [`FlowKey`](crate::flow::FlowKey) to [`vet::Answer`](crate::vet::Answer).
@@ -60,7 +60,7 @@ maps! {
     /// Bytes of a packet that each CPU sums up.
     SUMMED = "netfast_summed", Pinned;
     /// Packets of flows that are not known yet, `u32`. A lost count is a few more packets that the kernel carries.
-    SEEN = "netfast_seen", Unpinned;
+    WARMUP = "netfast_warmup", Unpinned;
     /// The IPv4 candidate of each CPU.
     CANDIDATE4 = "netfast_cand4", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.
@@ -72,9 +72,9 @@ maps! {
     /// [`AliasKey`](crate::alias::AliasKey) to [`Alias`](crate::alias::Alias).
     ALIASES = "netfast_aliases", Pinned;
     /// [`Alias::id`](crate::alias::Alias::id) to the number of answers so far, `u64`: whose turn it is.
-    TURNS = "netfast_turns", Pinned;
+    CURSORS = "netfast_cursors", Pinned;
     /// [`MemberKey`](crate::alias::MemberKey) to the number of answers that named it first, `u64`.
-    GIVEN = "netfast_given", Pinned;
+    FIRST_NAMED = "netfast_firsts", Pinned;
     /// [`Verdict`](crate::alias::Verdict)'s number to the number of answers, `u64`, per CPU.
     ANSWERS = "netfast_answers", Pinned;
     /// The DNS message that each CPU is at.
@@ -85,8 +85,8 @@ maps! {
     VIP_SLOTS = "netfast_vipslot", Pinned;
     /// [`MemberKey`](crate::alias::MemberKey) to [`Member`](crate::vip::Member).
     VIP_MEMBERS = "netfast_vipmemb", Pinned;
-    /// [`MemberKey`](crate::alias::MemberKey) to [`Given`](crate::vip::Given).
-    VIP_GIVEN = "netfast_vipgave", Pinned;
+    /// [`MemberKey`](crate::alias::MemberKey) to [`BackendStats`](crate::vip::BackendStats).
+    VIP_STATS = "netfast_vipstat", Pinned;
     /// Connections to virtual addresses that saw an answer: [`ConnKey`](crate::vip::ConnKey) to
     /// [`Conn`](crate::vip::Conn).
     VIP_CONNECTIONS = "netfast_vipconn", Pinned;

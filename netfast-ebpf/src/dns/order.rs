@@ -6,7 +6,7 @@ use super::message::DONE;
 use crate::state::dns::Scratch;
 
 /// Bytes behind the answers (an OPT record of RFC 6891, usually) that can be moved when records are left out.
-const MOST_MOVED: u32 = 64;
+const MAX_MOVED: u32 = 64;
 /// Offset of the number of answers in the header.
 const ANSWERS: u32 = 6;
 
@@ -30,7 +30,7 @@ pub fn begin(scratch: &mut Scratch, alias: &Alias, turn: u64, may_shorten: bool)
     };
     scratch.ttl = alias.ttl;
     let behind = scratch.length.wrapping_sub(scratch.cursor);
-    scratch.shorten = (may_shorten && count < scratch.records && behind <= MOST_MOVED).into();
+    scratch.shorten = (may_shorten && count < scratch.records && behind <= MAX_MOVED).into();
 }
 
 /// What the virtual address is written by; `false` if it cannot be written. It takes the first record's place, and the others
@@ -39,7 +39,7 @@ pub fn begin(scratch: &mut Scratch, alias: &Alias, turn: u64, may_shorten: bool)
 #[inline(always)]
 pub fn begin_virtual(scratch: &mut Scratch, alias: &Alias, may_shorten: bool) -> bool {
     let behind = scratch.length.wrapping_sub(scratch.cursor);
-    let shorten = may_shorten && behind <= MOST_MOVED;
+    let shorten = may_shorten && behind <= MAX_MOVED;
     scratch.ttl = alias.ttl;
     scratch.vip = alias.vip;
     scratch.shorten = shorten.into();
@@ -143,7 +143,7 @@ pub fn shorten(scratch: &mut Scratch) -> u32 {
     let to = scratch.first + kept * scratch.stride;
     let behind = scratch.length - from;
     let mut index = 0;
-    while index < MOST_MOVED {
+    while index < MAX_MOVED {
         if index >= behind {
             break;
         }

@@ -18,7 +18,7 @@ use netfast_common::{
 use crate::state::{Tables, maps};
 
 /// A question without an answer is asked again after this time, in nanoseconds.
-const PATIENCE_NS: u64 = 50_000_000;
+const VET_TIMEOUT_NS: u64 = 50_000_000;
 /// A flow that was quiet for this long, in nanoseconds, may have another conntrack entry by now: it is vetted anew.
 /// conntrack forgets a conversation after 120 s (UDP) or more by default.
 const QUIET_NS: u64 = 30_000_000_000;
@@ -77,7 +77,7 @@ pub fn pass<F: Tables>(key: &FlowKey<F::Address>, known: &mut Flow<F::Address>, 
         }
     }
     let is_helped = known.flags & Flow::<F::Address>::HELPED != 0;
-    let patience = if is_helped { QUIET_NS } else { PATIENCE_NS };
+    let patience = if is_helped { QUIET_NS } else { VET_TIMEOUT_NS };
     if now.wrapping_sub(known.used_ns) > patience {
         ask::<F>(key, known, now);
     }

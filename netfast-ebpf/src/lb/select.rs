@@ -39,7 +39,7 @@ fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
     let first = if work.service.flags & Service::AFFINITY != 0 {
         affinity(work.key.client)
     } else {
-        let turn = maps::TURNS.get_ptr_mut(&work.service.id).ok_or(Verdict::NoSlot)?;
+        let turn = maps::CURSORS.get_ptr_mut(&work.service.id).ok_or(Verdict::NoSlot)?;
         // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
         unsafe { atomic::increment(turn) }
     };
@@ -114,7 +114,11 @@ fn is_in_use(work: &mut Work, now: u64) -> bool {
     straight.origin = Origin::Wire as u8;
     straight.netns = key.netns;
     // SAFETY: the elements live as long as the program runs; a torn read at worst passes over a member's turn.
-    let flow = unsafe { maps::FLOWS4.get(&*straight).or_else(|| maps::FRESH4.get(&*straight)) };
+    let flow = unsafe {
+        maps::FLOWS4
+            .get(&*straight)
+            .or_else(|| maps::UNREPLIED4.get(&*straight))
+    };
     flow.is_some_and(|flow| now.wrapping_sub(flow.used_ns) <= UDP_IDLE_NS)
 }
 
@@ -130,11 +134,11 @@ pub fn is_eligible(work: &mut Work) -> Option<bool> {
 #[inline(always)]
 pub fn count_packet(work: &mut Work, bytes: u32) {
     set_member(work);
-    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(&work.member) {
+    if let Some(stats) = maps::VIP_STATS.get_ptr_mut(&work.member) {
         // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
         unsafe {
-            atomic::add(&raw mut (*given).packets, 1);
-            atomic::add(&raw mut (*given).bytes, bytes.into());
+            atomic::add(&raw mut (*stats).packets, 1);
+            atomic::add(&raw mut (*stats).bytes, bytes.into());
         }
     }
 }
@@ -143,9 +147,9 @@ pub fn count_packet(work: &mut Work, bytes: u32) {
 #[inline(always)]
 pub fn count_connection(work: &mut Work) {
     set_member(work);
-    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(&work.member) {
+    if let Some(stats) = maps::VIP_STATS.get_ptr_mut(&work.member) {
         // SAFETY: as in `count_packet`.
-        unsafe { atomic::increment(&raw mut (*given).connections) };
+        unsafe { atomic::increment(&raw mut (*stats).connections) };
     }
 }
 
@@ -153,9 +157,9 @@ pub fn count_connection(work: &mut Work) {
 #[inline(always)]
 pub fn count_retried(work: &mut Work) {
     set_member(work);
-    if let Some(given) = maps::VIP_GIVEN.get_ptr_mut(&work.member) {
+    if let Some(stats) = maps::VIP_STATS.get_ptr_mut(&work.member) {
         // SAFETY: as in `count_packet`.
-        unsafe { atomic::increment(&raw mut (*given).retried) };
+        unsafe { atomic::increment(&raw mut (*stats).retried) };
     }
 }
 

@@ -8,7 +8,7 @@ use etherparse::PacketBuilder;
 use netfast_common::{
     alias::{MemberKey, address4},
     device::{Device, DeviceKey, Kind},
-    vip::{Backend, Given, Member, SlotKey},
+    vip::{Backend, BackendStats, Member, SlotKey},
 };
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
@@ -60,9 +60,9 @@ fn set_up(members: &[u8]) {
             reserved: 0,
         };
         maps::VIP_MEMBERS.insert(key, well, 0).expect("room");
-        maps::VIP_GIVEN.insert(key, Given::default(), 0).expect("room");
+        maps::VIP_STATS.insert(key, BackendStats::default(), 0).expect("room");
     }
-    maps::TURNS.insert(ID, 0, 0).expect("room");
+    maps::CURSORS.insert(ID, 0, 0).expect("room");
     let service = Service {
         id: ID,
         bridge: BRIDGE,

@@ -32,7 +32,7 @@ use crate::{
 
 /// A run of the kernel from ingress to egress is microseconds; an older candidate is somebody else's. Two steps of
 /// the coarse clock at its slowest (HZ=100), in nanoseconds.
-const LONGEST_RUN_NS: u64 = 20_000_000;
+const MAX_RUN_NS: u64 = 20_000_000;
 
 /// How a packet compares with the candidate.
 pub enum Recognised {
@@ -148,7 +148,7 @@ impl<A: netfast_common::net::Address> Candidate<A> {
     /// Whether this hook runs in the run that left the candidate.
     #[inline(always)]
     pub fn is_same_run(&mut self, now: u64) -> bool {
-        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT && now.wrapping_sub(self.left_ns) < LONGEST_RUN_NS
+        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT && now.wrapping_sub(self.left_ns) < MAX_RUN_NS
     }
 
     /// Whether the packet at this hook was received by the interface that saw the candidate last. A packet that a

@@ -43,7 +43,7 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
             Reason::TableFull
         };
     }
-    if let Some(place) = F::fresh().get_ptr_mut(reverse_key) {
+    if let Some(place) = F::unreplied().get_ptr_mut(reverse_key) {
         // SAFETY: as above; the kernel copies it into the other table.
         let reverse = unsafe { &mut *place };
         if !reverse.is_reverse_of(key) {
@@ -58,8 +58,8 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         }
         vet::await_it::<F>(key);
         vet::await_it::<F>(&reverse_key);
-        let _ = F::fresh().remove(reverse_key);
-        let _ = F::fresh().remove(key);
+        let _ = F::unreplied().remove(reverse_key);
+        let _ = F::unreplied().remove(key);
         return Reason::Paired;
     }
     wait::<F>(key, flow)
@@ -68,7 +68,7 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
 /// Stores a flow whose reverse is not known.
 #[inline(always)]
 fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
-    if F::fresh().insert(key, flow, 0).is_ok() {
+    if F::unreplied().insert(key, flow, 0).is_ok() {
         Reason::Learned
     } else {
         Reason::TableFull
@@ -93,7 +93,7 @@ pub fn is_known<F: Tables>(key: &FlowKey<F::Address>) -> bool {
 #[inline(always)]
 pub fn is_waiting<F: Tables>(key: &FlowKey<F::Address>) -> bool {
     // SAFETY: only asked whether it is there.
-    unsafe { F::fresh().get(key) }.is_some()
+    unsafe { F::unreplied().get(key) }.is_some()
 }
 
 /// A packet of a flow asks the kernel: the other direction asks next. What the kernel decides about one may be the end of the
@@ -224,7 +224,7 @@ mod tests {
         // The one that waits is found again by the next packet.
         set_contended(false);
         assert_eq!(remember(&back_key, &back), Reason::Paired);
-        assert_eq!((V4::flows().entries().len(), V4::fresh().entries().len()), (2, 0));
+        assert_eq!((V4::flows().entries().len(), V4::unreplied().entries().len()), (2, 0));
         // What is known is stamped in place and needs none.
         set_contended(true);
         assert_eq!(remember(&key, &flow), Reason::Refreshed);

@@ -20,7 +20,7 @@ pub fn is_enough<A: Address>(key: &FlowKey<A>, learn_after: u32) -> bool {
         return true;
     }
     let tag = key.tag();
-    let Some(place) = maps::SEEN.get_ptr_mut(index(tag)) else {
+    let Some(place) = maps::WARMUP.get_ptr_mut(index(tag)) else {
         return true;
     };
     // SAFETY: the element lives as long as the program runs; another CPU may write it too, and a lost count is no harm.
@@ -38,7 +38,7 @@ pub fn is_enough<A: Address>(key: &FlowKey<A>, learn_after: u32) -> bool {
 /// A connection of these addresses and ports begins or ends: what was counted is not of the next one.
 #[inline(always)]
 pub fn reset<A: Address>(key: &FlowKey<A>) {
-    if let Some(place) = maps::SEEN.get_ptr_mut(index(key.tag())) {
+    if let Some(place) = maps::WARMUP.get_ptr_mut(index(key.tag())) {
         // SAFETY: as in `is_enough`.
         unsafe { place.write_volatile(0) };
     }
@@ -47,5 +47,5 @@ pub fn reset<A: Address>(key: &FlowKey<A>) {
 /// Bit 0 of a tag is always set.
 #[inline(always)]
 fn index(tag: u32) -> u32 {
-    (tag >> 1) & (abi::SEEN - 1)
+    (tag >> 1) & (abi::WARMUP - 1)
 }

@@ -25,7 +25,7 @@ pub const QUOTED: u32 = V4::TRANSPORT + HEADER;
 /// Offset of its transport header.
 const QUOTED_TRANSPORT: u32 = QUOTED + V4::TRANSPORT - ETHERNET;
 /// Bytes of it that are looked at: a TCP header up to its checksum.
-const MOST_QUOTED: u32 = 18;
+const MAX_QUOTED: u32 = 18;
 
 /// The packet that an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +103,7 @@ pub fn error<S: Skb>(skb: &S) -> Result<(Packet<Ip4>, Quoted), Reason> {
 /// Reads headers up to that of ICMP, and the type of the message.
 #[inline(always)]
 fn header<S: Skb>(skb: &S) -> Result<(Frame, Packet<Ip4>, u8), Reason> {
-    let (frame, macs, network) = link::<V4, S>(skb, HEADER + 20 + MOST_QUOTED)?;
+    let (frame, macs, network) = link::<V4, S>(skb, HEADER + 20 + MAX_QUOTED)?;
     if network.protocol != ICMP {
         return Err(Reason::OtherProtocol);
     }
@@ -156,7 +156,7 @@ fn quoted(frame: &Frame, payload: u32) -> Result<Quoted, Reason> {
     let mut transport_checksum = (0, 0);
     match protocol {
         TCP => {
-            if payload >= 20 + MOST_QUOTED {
+            if payload >= 20 + MAX_QUOTED {
                 let place = QUOTED_TRANSPORT + 16;
                 transport_checksum = (frame.at(place)?, place);
             }

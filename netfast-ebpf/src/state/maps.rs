@@ -14,7 +14,7 @@ use netfast_common::{
     reason::{self, Count},
     trace::{self, Filter, Tally},
     vet::Answer,
-    vip::{self, Backend, Conn, ConnKey, Given, Member, Service, SlotKey, Syn},
+    vip::{self, Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
 };
 
 use super::{candidate::Candidate, dns::Scratch, lb::Work};
@@ -49,8 +49,8 @@ pub static REASONS: PerCpuArray<Count> = PerCpuArray::with_max_entries(reason::S
 pub static FLOWS4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FLOWS, 0);
 
 /// IPv4 flows that wait for their reverse.
-#[map(name = "netfast_fresh4")]
-pub static FRESH4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_FRESH, 0);
+#[map(name = "netfast_unrepl4")]
+pub static UNREPLIED4: LruHashMap<FlowKey<Ip4>, Flow<Ip4>> = LruHashMap::with_max_entries(abi::DEFAULT_UNREPLIED, 0);
 
 /// IPv4 flows that wait to be vetted by the daemon.
 #[map(name = "netfast_vet4")]
@@ -65,8 +65,8 @@ pub static VETTED4: LruHashMap<FlowKey<Ip4>, Answer> = LruHashMap::with_max_entr
 pub static SUMMED: PerCpuArray<Part> = PerCpuArray::with_max_entries(1, 0);
 
 /// Packets of each flow that is not known yet, see the module `warmup`.
-#[map(name = "netfast_seen")]
-pub static SEEN: Array<u32> = Array::with_max_entries(abi::SEEN, 0);
+#[map(name = "netfast_warmup")]
+pub static WARMUP: Array<u32> = Array::with_max_entries(abi::WARMUP, 0);
 
 /// The IPv4 packet that each CPU let go the slow path last.
 #[map(name = "netfast_cand4")]
@@ -89,12 +89,12 @@ pub static TRACED: RingBuf = RingBuf::with_byte_size(trace::RING_BYTES, 0);
 pub static ALIASES: HashMap<AliasKey, Alias> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
 
 /// Whose turn it is, by alias. A map of its own, so that it goes on when members come and go.
-#[map(name = "netfast_turns")]
-pub static TURNS: HashMap<u64, u64> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
+#[map(name = "netfast_cursors")]
+pub static CURSORS: HashMap<u64, u64> = HashMap::with_max_entries(alias::ENTRIES, BPF_F_NO_PREALLOC);
 
 /// Answers that named a member first.
-#[map(name = "netfast_given")]
-pub static GIVEN: HashMap<MemberKey, u64> = HashMap::with_max_entries(alias::COUNTED, BPF_F_NO_PREALLOC);
+#[map(name = "netfast_firsts")]
+pub static FIRST_NAMED: HashMap<MemberKey, u64> = HashMap::with_max_entries(alias::COUNTED, BPF_F_NO_PREALLOC);
 
 /// The resolver's answers by what became of them.
 #[map(name = "netfast_answers")]
@@ -117,8 +117,8 @@ pub static VIP_SLOTS: HashMap<SlotKey, Backend> = HashMap::with_max_entries(vip:
 pub static VIP_MEMBERS: HashMap<MemberKey, Member> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
 
 /// What each of them was given.
-#[map(name = "netfast_vipgave")]
-pub static VIP_GIVEN: HashMap<MemberKey, Given> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
+#[map(name = "netfast_vipstat")]
+pub static VIP_STATS: HashMap<MemberKey, BackendStats> = HashMap::with_max_entries(vip::MEMBERS, BPF_F_NO_PREALLOC);
 
 /// Connections to virtual addresses that saw an answer.
 #[map(name = "netfast_vipconn")]

@@ -17,7 +17,7 @@ pub trait Tables: Family {
     /// Flows in use.
     fn flows() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Flows that wait for their reverse.
-    fn fresh() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
+    fn unreplied() -> &'static LruHashMap<FlowKey<Self::Address>, Flow<Self::Address>>;
     /// Flows that wait to be vetted by the daemon.
     fn to_vet() -> &'static RingBuf;
     /// What it found.
@@ -32,8 +32,8 @@ impl Tables for V4 {
         &maps::FLOWS4
     }
     #[inline(always)]
-    fn fresh() -> &'static LruHashMap<FlowKey<Ip4>, Flow<Ip4>> {
-        &maps::FRESH4
+    fn unreplied() -> &'static LruHashMap<FlowKey<Ip4>, Flow<Ip4>> {
+        &maps::UNREPLIED4
     }
     #[inline(always)]
     fn to_vet() -> &'static RingBuf {

@@ -27,8 +27,8 @@ const NO_EXIST: u64 = 1;
 /// The maps, for the daemon.
 pub struct AliasMaps {
     entries: HashMap<MapData, AliasKey, Alias>,
-    turns: HashMap<MapData, u64, u64>,
-    given: HashMap<MapData, MemberKey, u64>,
+    cursors: HashMap<MapData, u64, u64>,
+    first_named: HashMap<MapData, MemberKey, u64>,
 }
 
 impl AliasMaps {
@@ -36,48 +36,48 @@ impl AliasMaps {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, ApplyError> {
         Ok(Self {
             entries: take(ebpf, map::ALIASES)?,
-            turns: take(ebpf, map::TURNS)?,
-            given: take(ebpf, map::GIVEN)?,
+            cursors: take(ebpf, map::CURSORS)?,
+            first_named: take(ebpf, map::FIRST_NAMED)?,
         })
     }
 
     /// What is in them.
     pub fn read(&self) -> Result<AliasTable, ApplyError> {
         let members: BTreeSet<MemberKey> = self
-            .given
+            .first_named
             .keys()
             .collect::<Result<_, _>>()
-            .map_err(|source| map_error(map::GIVEN, source))?;
+            .map_err(|source| map_error(map::FIRST_NAMED, source))?;
         let entries = self.entries.iter().collect::<Result<_, _>>();
-        let turns: BTreeSet<u64> = self
-            .turns
+        let cursors: BTreeSet<u64> = self
+            .cursors
             .keys()
             .collect::<Result<_, _>>()
-            .map_err(|source| map_error(map::TURNS, source))?;
+            .map_err(|source| map_error(map::CURSORS, source))?;
         let is_members = |turn: &u64| members.iter().any(|member| member.alias == *turn);
         Ok(AliasTable {
-            services: turns.into_iter().filter(|turn| !is_members(turn)).collect(),
+            services: cursors.into_iter().filter(|turn| !is_members(turn)).collect(),
             members,
             entries: entries.map_err(|source| map_error(map::ALIASES, source))?,
         })
     }
 
-    /// Lets an alias take turns that nobody is told of yet.
-    pub fn begin_turns(&mut self, aliases: impl IntoIterator<Item = u64>) -> Result<(), ApplyError> {
+    /// Creates the round-robin cursors of aliases whose answers are not changed yet.
+    pub fn begin_cursors(&mut self, aliases: impl IntoIterator<Item = u64>) -> Result<(), ApplyError> {
         aliases
             .into_iter()
-            .try_for_each(|alias| create(&mut self.turns, map::TURNS, &alias))
+            .try_for_each(|alias| create(&mut self.cursors, map::CURSORS, &alias))
     }
 
     /// Brings them from one state to another. What an entry needs is there before it and goes after it, and an alias keeps
     /// its turn while it has members.
     pub fn change(&mut self, from: &AliasTable, to: &AliasTable) -> Result<(), ApplyError> {
-        let (turns_before, turns) = (from.turns(), to.turns());
-        for turn in &turns {
-            create(&mut self.turns, map::TURNS, turn)?;
+        let (cursors_before, cursors) = (from.cursors(), to.cursors());
+        for turn in &cursors {
+            create(&mut self.cursors, map::CURSORS, turn)?;
         }
         for member in to.members.difference(&from.members) {
-            create(&mut self.given, map::GIVEN, member)?;
+            create(&mut self.first_named, map::FIRST_NAMED, member)?;
         }
         for (key, alias) in &to.entries {
             if from.entries.get(key) != Some(alias) {
@@ -89,10 +89,10 @@ impl AliasMaps {
             remove(&mut self.entries, map::ALIASES, key)?;
         }
         for member in from.members.difference(&to.members) {
-            remove(&mut self.given, map::GIVEN, member)?;
+            remove(&mut self.first_named, map::FIRST_NAMED, member)?;
         }
-        for turn in turns_before.difference(&turns) {
-            remove(&mut self.turns, map::TURNS, turn)?;
+        for turn in cursors_before.difference(&cursors) {
+            remove(&mut self.cursors, map::CURSORS, turn)?;
         }
         Ok(())
     }
@@ -127,14 +127,14 @@ pub(super) fn remove<K: Pod, V: Pod>(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// Answers that named a member first.
-    pub given: BTreeMap<MemberKey, u64>,
+    pub first_named: BTreeMap<MemberKey, u64>,
     /// Answers by what became of them.
     pub verdicts: BTreeMap<Verdict, u64>,
 }
 
 /// The maps, for reports.
 pub struct AnswerMaps {
-    given: HashMap<MapData, MemberKey, u64>,
+    first_named: HashMap<MapData, MemberKey, u64>,
     counts: PerCpuArray<MapData, u64>,
 }
 
@@ -142,7 +142,7 @@ impl AnswerMaps {
     /// Opens them.
     pub fn open(pins: &Pins) -> Result<Self, ReadError> {
         Ok(Self {
-            given: pinned::open(pins, map::GIVEN)?,
+            first_named: pinned::open(pins, map::FIRST_NAMED)?,
             counts: pinned::open(pins, map::ANSWERS)?,
         })
     }
@@ -153,11 +153,11 @@ impl AnswerMaps {
         let sum = |values: PerCpuValues<u64>| values.iter().fold(0, |sum: u64, part| sum.wrapping_add(*part));
         let count = |verdict: &Verdict| Ok((*verdict, self.counts.get(&verdict.number(), 0).map(sum)?));
         Ok(Answers {
-            given: self
-                .given
+            first_named: self
+                .first_named
                 .iter()
                 .collect::<Result<_, _>>()
-                .map_err(failed(map::GIVEN))?,
+                .map_err(failed(map::FIRST_NAMED))?,
             verdicts: Verdict::ALL
                 .iter()
                 .map(count)

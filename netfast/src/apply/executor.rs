@@ -24,7 +24,7 @@ use crate::{
         routes::{self, WayError},
     },
     diff::{Action, Attachment, RealizedDevice, Target},
-    world::Mac,
+    host::Mac,
 };
 
 /// What became of a list of actions.
@@ -212,7 +212,7 @@ impl Datapath {
             Action::SetAliases { from, to } => self.aliases.change(from, to),
             Action::SetVips { from, to } => {
                 self.aliases
-                    .begin_turns(to.services.values().map(|service| service.id))?;
+                    .begin_cursors(to.services.values().map(|service| service.id))?;
                 self.vips.change(from, to)
             }
             Action::SetWay { client, from, to, .. } => {

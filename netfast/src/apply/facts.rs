@@ -4,9 +4,9 @@ use netfast_common::{abi::Hook, device::DeviceKey};
 
 use crate::{
     apply::{Datapath, Mode},
+    host::{Host, LinkKind},
     plan::{Facts, Foreign},
     probe,
-    world::{LinkKind, World},
 };
 
 impl Datapath {
@@ -27,7 +27,7 @@ impl Datapath {
 
     /// What the plan must know of the BPF subsystem. Interfaces are looked at when they appear, and all of them when `all`
     /// is set; what happens to their programs afterwards is polled for, see [`Self::has_other_programs`].
-    pub fn facts(&mut self, world: &World, all: bool) -> &Facts {
+    pub fn facts(&mut self, host: &Host, all: bool) -> &Facts {
         let devices = self.realized.devices.iter();
         self.facts.endpoints = devices
             .filter(|(_, entry)| entry.device.is_endpoint())
@@ -36,10 +36,10 @@ impl Datapath {
         if self.mode == Mode::Clsact {
             return &self.facts;
         }
-        self.facts.foreign.retain(|device, _| world.link(*device).is_some());
-        for link in world.links.values().filter(|link| link.is_ethernet()) {
+        self.facts.foreign.retain(|device, _| host.link(*device).is_some());
+        for link in host.served().links.values().filter(|link| link.is_ethernet()) {
             let concerns = link.master.is_some() || !matches!(link.kind, LinkKind::Dummy | LinkKind::Loopback);
-            let device = world.key(link.ifindex);
+            let device = host.served().key(link.ifindex);
             if concerns && (all || !self.facts.foreign.contains_key(&device)) {
                 // One that went away meanwhile is not in the next snapshot.
                 if let Ok(programs) = probe::attached(&link.name) {

@@ -20,7 +20,7 @@ use crate::{
 /// The tables, opened for reading.
 pub struct FlowTables {
     in_use: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>,
-    fresh: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>,
+    unreplied: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>,
 }
 
 impl FlowTables {
@@ -29,7 +29,7 @@ impl FlowTables {
         let pins = Pins::new(pin_dir);
         Ok(Self {
             in_use: pinned::open(&pins, map::FLOWS4)?,
-            fresh: pinned::open(&pins, map::FRESH4)?,
+            unreplied: pinned::open(&pins, map::UNREPLIED4)?,
         })
     }
 
@@ -42,6 +42,6 @@ impl FlowTables {
             }
         };
         bpf::for_each(&self.in_use, |key, flow| whole(key, flow, flow.learned_ns != 0))?;
-        bpf::for_each(&self.fresh, |key, flow| whole(key, flow, false))
+        bpf::for_each(&self.unreplied, |key, flow| whole(key, flow, false))
     }
 }

@@ -7,7 +7,10 @@ use aya::{
     maps::{MapInfo, MapType},
     programs::{FEntry, ProgramError, SchedClassifier},
 };
-use netfast_common::abi::{HookKind, Program, map};
+use netfast_common::{
+    abi::{HookKind, NETNS_VARIABLE, Program, map},
+    device::NetnsNumber,
+};
 use tracing::{info, warn};
 
 use crate::apply::{
@@ -29,6 +32,7 @@ pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.map_max_entries(map::FLOWS4, flows);
+    loader.override_global(NETNS_VARIABLE, &NetnsNumber::SERVED.0, true);
     #[cfg(feature = "bpf-log")]
     let level = crate::apply::bpf_log::level();
     #[cfg(feature = "bpf-log")]
@@ -125,13 +129,13 @@ fn form(path: &Path) -> Option<Form> {
 /// Kernel memory of the flow tables in bytes, without the CPUs' free lists: a preallocated element of an LRU hash is
 /// key and value, each rounded up to 8, behind a header of 48 bytes (`struct htab_elem`), and a bucket takes 16 per
 /// element, rounded up to a power of two.
-pub fn table_bytes(flows: u32, fresh: u32) -> u64 {
+pub fn table_bytes(flows: u32, unreplied: u32) -> u64 {
     use netfast_common::{
         flow::{Flow, FlowKey},
         net::Ip4,
     };
     let element = 48 + size_of::<FlowKey<Ip4>>().next_multiple_of(8) + size_of::<Flow<Ip4>>().next_multiple_of(8);
-    [flows, fresh]
+    [flows, unreplied]
         .into_iter()
         .map(|entries| u64::from(entries) * element as u64 + u64::from(entries.next_power_of_two()) * 16)
         .sum()

@@ -8,10 +8,10 @@ use std::net::Ipv4Addr;
 use crate::{
     apply::{AttachError, attach::in_namespace},
     config::VipPool,
+    host::{OUR_PROTOCOL, Route, RouteType},
     observe::{NetlinkError, netlink},
     plan::{Client, Way, next_hop},
     sys::netlink::write::{Ipv4Route, Writer, write},
-    world::{OUR_PROTOCOL, Route, RouteType},
 };
 
 /// Prefix length of a block.

@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// keep a CPU busy: some 40,000 a second are answered, the others' flows wait a little longer.
 const BATCH: usize = 256;
 /// For this long.
-const REST: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The thread's nice value.
 const NICE: i32 = -10;
 /// A failure is told again after this time.
@@ -119,7 +119,7 @@ impl Work {
                 return;
             };
             if number % BATCH == 0 {
-                thread::sleep(REST);
+                thread::sleep(POLL_INTERVAL);
             }
             match self.judge(&request) {
                 Ok(verdict) => {

@@ -13,7 +13,7 @@ use netfast_common::{
     abi::map,
     alias::MemberKey,
     net::Ip4,
-    vip::{Backend, Given, Member, Service, SlotKey, Verdict},
+    vip::{Backend, BackendStats, Member, Service, SlotKey, Verdict},
 };
 
 use crate::{
@@ -33,7 +33,7 @@ pub struct VipMaps {
     services: HashMap<MapData, Ip4, Service>,
     slots: HashMap<MapData, SlotKey, Backend>,
     members: HashMap<MapData, MemberKey, Member>,
-    given: HashMap<MapData, MemberKey, Given>,
+    stats: HashMap<MapData, MemberKey, BackendStats>,
 }
 
 impl VipMaps {
@@ -43,7 +43,7 @@ impl VipMaps {
             services: take(ebpf, map::VIPS)?,
             slots: take(ebpf, map::VIP_SLOTS)?,
             members: take(ebpf, map::VIP_MEMBERS)?,
-            given: take(ebpf, map::VIP_GIVEN)?,
+            stats: take(ebpf, map::VIP_STATS)?,
         })
     }
 
@@ -95,7 +95,7 @@ impl VipMaps {
     pub fn change(&mut self, from: &VipTable, to: &VipTable) -> Result<(), ApplyError> {
         for (key, eligible) in &to.members {
             if !from.members.contains_key(key) {
-                create(&mut self.given, map::VIP_GIVEN, key)?;
+                create(&mut self.stats, map::VIP_STATS, key)?;
                 self.set_member(key, *eligible)?;
             }
         }
@@ -114,7 +114,7 @@ impl VipMaps {
         }
         for key in from.members.keys().filter(|key| !to.members.contains_key(key)) {
             remove(&mut self.members, map::VIP_MEMBERS, key)?;
-            remove(&mut self.given, map::VIP_GIVEN, key)?;
+            remove(&mut self.stats, map::VIP_STATS, key)?;
         }
         Ok(())
     }
@@ -179,14 +179,14 @@ fn keys(service: &Service) -> impl Iterator<Item = SlotKey> + use<> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
     /// What each member was given.
-    pub given: BTreeMap<MemberKey, Given>,
+    pub stats: BTreeMap<MemberKey, BackendStats>,
     /// Packets by what became of them.
     pub verdicts: BTreeMap<Verdict, u64>,
 }
 
 /// The maps, for reports.
 pub struct SharedMaps {
-    given: HashMap<MapData, MemberKey, Given>,
+    stats: HashMap<MapData, MemberKey, BackendStats>,
     counts: PerCpuArray<MapData, u64>,
 }
 
@@ -194,7 +194,7 @@ impl SharedMaps {
     /// Opens them.
     pub fn open(pins: &Pins) -> Result<Self, ReadError> {
         Ok(Self {
-            given: pinned::open(pins, map::VIP_GIVEN)?,
+            stats: pinned::open(pins, map::VIP_STATS)?,
             counts: pinned::open(pins, map::VIP_VERDICTS)?,
         })
     }
@@ -205,11 +205,11 @@ impl SharedMaps {
         let sum = |values: PerCpuValues<u64>| values.iter().fold(0, |sum: u64, part| sum.wrapping_add(*part));
         let count = |verdict: &Verdict| Ok((*verdict, self.counts.get(&verdict.number(), 0).map(sum)?));
         Ok(Shared {
-            given: self
-                .given
+            stats: self
+                .stats
                 .iter()
                 .collect::<Result<_, _>>()
-                .map_err(failed(map::VIP_GIVEN))?,
+                .map_err(failed(map::VIP_STATS))?,
             verdicts: Verdict::ALL
                 .iter()
                 .map(count)

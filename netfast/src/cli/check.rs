@@ -9,11 +9,11 @@ use crate::{
     apply::{self, verify},
     cli::{CheckArgs, CliError, Exit, Global, config, output, run::typed},
     config::{Config, Runtime},
+    host::Host,
     observe::{ObserveError, Observer, ObserverConfig},
     plan::{Desired, Facts, plan},
     probe::{self, Attached},
     report::check::{self, Area, Check, Level, Line},
-    world::World,
 };
 
 /// Looks at everything, prints it, and exits with what `netfast run` would exit with.
@@ -34,7 +34,7 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
         .context("cannot start the asynchronous runtime")?
         .block_on(observe(&config, &mut check));
     match observed {
-        Ok(world) => look(&world, &config, !args.config.uplinks.is_empty(), &mut check),
+        Ok(host) => look(&host, &config, !args.config.uplinks.is_empty(), &mut check),
         // It would only say again which privileges are missing.
         Err(_) if check.fails_with == Some(Exit::Privileges) => check.lines.push(Line::new(
             Area::Host,
@@ -71,7 +71,7 @@ fn try_programs(check: &mut Check) {
 }
 
 /// Observes once; without the runtime if that does not answer.
-async fn observe(config: &Config, check: &mut Check) -> Result<World, ObserveError> {
+async fn observe(config: &Config, check: &mut Check) -> Result<Host, ObserveError> {
     let docker_host = (config.runtime == Runtime::Docker).then(|| config.docker_host.clone());
     let start = |docker_host| {
         Observer::start(ObserverConfig {
@@ -87,18 +87,21 @@ async fn observe(config: &Config, check: &mut Check) -> Result<World, ObserveErr
         }
         started => {
             let started = started?;
-            let world = started.0.snapshot().await?;
-            check.lines.push(check::runtime(&world.runtime));
-            return Ok(world);
+            let host = started.0.snapshot().await?;
+            check.lines.push(check::runtime(&host.runtime));
+            return Ok(host);
         }
     };
     observer.snapshot().await
 }
 
 /// Judges what was observed.
-fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) {
-    check.lines.extend(check::host(&world.sysctls, config.allow_accounting));
-    let programs: BTreeMap<u32, Vec<Attached>> = world
+fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
+    check
+        .lines
+        .extend(check::host(&host.served().sysctls, config.allow_accounting));
+    let programs: BTreeMap<u32, Vec<Attached>> = host
+        .served()
         .links
         .values()
         // One that went away meanwhile, or a kernel without tcx: nothing is known of it.
@@ -108,11 +111,11 @@ fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) 
         queue_watch: check.has(Level::Ok, probe::WATCH) && !check.has(Level::Note, Program::Queued.name()),
         foreign: programs
             .iter()
-            .map(|(ifindex, on_link)| (world.key(*ifindex), apply::foreign(on_link)))
+            .map(|(ifindex, on_link)| (host.served().key(*ifindex), apply::foreign(on_link)))
             .collect(),
         ..Facts::default()
     };
-    let desired = plan(world, config, &facts);
+    let desired = plan(host, config, &facts);
     for name in &desired.missing_uplinks {
         check.fail(if uplinks_typed { Exit::Usage } else { Exit::BadConfig });
         let line = Line::new(
@@ -125,16 +128,16 @@ fn look(world: &World, config: &Config, uplinks_typed: bool, check: &mut Check) 
     }
     check.lines.extend(check::networks(&desired));
     check.lines.extend(check::interfaces(
-        world,
-        concerned(world, &desired),
+        host.served(),
+        concerned(host, &desired),
         &programs,
         probe::program_name,
     ));
-    check.lines.extend(check::rules(&world.ruleset));
+    check.lines.extend(check::rules(&host.served().ruleset));
 }
 
 /// What netfast would be attached to, and what it would be attached to if nothing stood in the way.
-fn concerned(world: &World, desired: &Desired) -> std::collections::BTreeSet<u32> {
+fn concerned(host: &Host, desired: &Desired) -> std::collections::BTreeSet<u32> {
     let endpoints = desired
         .networks
         .iter()
@@ -147,5 +150,7 @@ fn concerned(world: &World, desired: &Desired) -> std::collections::BTreeSet<u32
         .map(|device| device.ifindex)
         .chain(endpoints)
         .chain(bridges);
-    found.filter(|ifindex| world.links.contains_key(ifindex)).collect()
+    found
+        .filter(|ifindex| host.served().links.contains_key(ifindex))
+        .collect()
 }

@@ -20,10 +20,10 @@ use crate::{
         instance::{self, Instance},
         output,
     },
+    host::RouteType,
     observe::netlink,
     report::explain::{Destination, Explanation, Facts, Flows, Route, reasons::Reasons},
     snapshot,
-    world::RouteType,
 };
 
 /// Explains a container's way, or a reason.

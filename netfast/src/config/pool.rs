@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::world::IpNet;
+use crate::host::IpNet;
 
 /// What a pool may be, for people.
 pub(super) const EXPECTED: &str = "an IPv4 network of 8 to 24 bits, with no bits behind them, within 10.0.0.0/8, \

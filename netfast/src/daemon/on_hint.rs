@@ -22,10 +22,10 @@ impl Daemon {
             let key = DeviceKey::served;
             let some = match change {
                 Change::Neighbours { device, mac } => self.sync.datapath().outdate_neighbour(key(device), mac),
-                Change::Stations { port } => self.sync.datapath().outdate(key(port)),
+                Change::FdbMoved { port } => self.sync.datapath().outdate(key(port)),
                 Change::Device { device } => self.sync.datapath().outdate_device(key(device)),
                 Change::Programs { device } => {
-                    let name = self.world.links.get(&device).map(|link| link.name.as_str());
+                    let name = self.host.served().links.get(&device).map(|link| link.name.as_str());
                     if !self.sync.datapath().has_other_programs(key(device), name) {
                         // Ours, most likely.
                         next = self.hints.try_recv().ok();
@@ -35,7 +35,7 @@ impl Daemon {
                 }
                 Change::Links
                 | Change::Addresses
-                | Change::Fdb
+                | Change::FdbAdded
                 | Change::Routes
                 | Change::PolicyRules
                 | Change::Ipsec

@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::{daemon::sync::Pass, world::RuntimeState};
+use crate::{daemon::sync::Pass, host::RuntimeState};
 
 /// Heartbeats come this many times as often as the manager wants one, so that a late one is still in time.
 const BEATS: u32 = 3;

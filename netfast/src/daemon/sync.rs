@@ -17,16 +17,16 @@ use crate::{
     config::Config,
     daemon::older,
     diff::{Action, diff},
+    host::{Host, RuntimeState},
     plan::{
         Client, Desired, Vips, Way, plan,
         report::{Slow, Why},
         report_failure, report_waiting,
     },
     state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
-    world::{RuntimeState, World},
 };
 
-/// What keeps the host in step with the world.
+/// What keeps the host in step with the host.
 pub struct Sync {
     datapath: Datapath,
     run_dir: PathBuf,
@@ -101,28 +101,28 @@ impl Sync {
         &mut self.datapath
     }
 
-    /// Brings the host in step with the world. `thorough`: also look at what nobody announces. After `budget`, what
+    /// Brings the host in step with the host. `thorough`: also look at what nobody announces. After `budget`, what
     /// would come anew is left to the next pass.
     pub fn pass(
         &mut self,
-        world: &World,
+        host: &Host,
         config: &Config,
         thorough: bool,
         budget: Option<Duration>,
     ) -> Result<Pass, StateError> {
         let unmended = self.repin(thorough);
-        let facts = self.datapath.facts(world, thorough);
-        let desired = plan(world, config, facts);
+        let facts = self.datapath.facts(host, thorough);
+        let desired = plan(host, config, facts);
         let actions = diff(&desired, self.datapath.realized());
-        self.save(&actions, &desired, world, config)?;
+        self.save(&actions, &desired, host, config)?;
         self.datapath.set_vip_memory(desired.aliases.vips.memory.clone());
         let outcome = self.datapath.execute(actions, budget);
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
-        self.clsact.retain(|device, _| world.link(*device).is_some());
+        self.clsact.retain(|device, _| host.link(*device).is_some());
         self.restore_older(&outcome);
         let in_sync = !outcome.unfinished && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
-        let state = self.state(desired, world, config, &outcome.failures, in_sync);
+        let state = self.state(desired, host, config, &outcome.failures, in_sync);
         let devices = || state.devices.values();
         let count = |kind: Kind| {
             devices()
@@ -200,18 +200,12 @@ impl Sync {
 
     /// Ways to virtual addresses, which only the state tells of, must be on disk before they are made: a daemon that is
     /// killed in between could not remove them. The same with the addresses themselves.
-    fn save(
-        &mut self,
-        actions: &[Action],
-        desired: &Desired,
-        world: &World,
-        config: &Config,
-    ) -> Result<(), StateError> {
+    fn save(&mut self, actions: &[Action], desired: &Desired, host: &Host, config: &Config) -> Result<(), StateError> {
         let new = actions
             .iter()
             .any(|action| matches!(action, Action::SetWay { to: Some(_), .. }));
         if new {
-            let state = self.state(desired.clone(), world, config, &[], false);
+            let state = self.state(desired.clone(), host, config, &[], false);
             self.write(state)?;
         }
         Ok(())
@@ -249,7 +243,7 @@ impl Sync {
         Ok(())
     }
 
-    fn state(&self, desired: Desired, world: &World, config: &Config, failures: &[Failure], in_sync: bool) -> State {
+    fn state(&self, desired: Desired, host: &Host, config: &Config, failures: &[Failure], in_sync: bool) -> State {
         let mut errors: BTreeMap<DeviceKey, String> = BTreeMap::new();
         for failure in failures {
             if let Some(device) = failure.action.device() {
@@ -294,7 +288,7 @@ impl Sync {
             attached_by: self.datapath.mode().name().into(),
             queue_watch_error: self.datapath.queue_watch_error().map(Into::into),
             learning_off: desired.learning_off,
-            runtime: runtime_report(&world.runtime),
+            runtime: runtime_report(&host.runtime),
             networks,
             devices,
             sysctls: self.older.clone(),

@@ -9,7 +9,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    DaemonError, PATIENCE, Settings,
+    DaemonError, READY_TIMEOUT, Settings,
     retry::Backoff,
     service::{self, Service},
     signals::{Order, Signals},
@@ -44,7 +44,7 @@ impl<'a> Waiting<'a> {
         service: &'a mut Service,
     ) -> Self {
         Self {
-            patience: settings.wait.then(|| Instant::now() + PATIENCE),
+            patience: settings.wait.then(|| Instant::now() + READY_TIMEOUT),
             settings,
             config,
             signals,

@@ -18,8 +18,8 @@ use proptest::{
 use super::*;
 use crate::{
     config::VipPool,
+    host::{Mac, Namespace, Ruleset},
     plan::{AliasTable, Aliases, Client, EpochInputs, Identity, Loopback, VipService, VipTable, Vips, Way},
-    world::{Mac, Ruleset, World},
 };
 
 /// The host as the programs see it: what is realized, and the generations.
@@ -171,12 +171,12 @@ prop_compose! {
         learn_after in 0u8..3,
         aliases in aliases(),
     ) -> Desired {
-        let world = World {
+        let netns = Namespace {
             ruleset: Ruleset { nft_generation: Some(generation), ..Ruleset::default() },
-            ..World::default()
+            ..Namespace::default()
         };
         Desired {
-            inputs: EpochInputs::of(&world, &devices),
+            inputs: EpochInputs::of(&netns, &devices),
             devices,
             learning_off,
             pace: Pace { revalidate_ns, learn_after },

@@ -22,7 +22,7 @@ use super::{
 /// Connections at once: a scraper needs one.
 const CONNECTIONS: usize = 32;
 /// For how long a client may take to say what it wants.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failure to accept (no descriptors left), others go first.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Plain text.
@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, source: Arc<Source>) {
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
+                .header_read_timeout(READY_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {

@@ -8,18 +8,18 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
 
-use crate::world::Mac;
+use crate::host::Mac;
 
 /// How many hints may wait in the queue: one of each kind.
 pub const QUEUE: usize = 16;
 /// Hints that may wait before neighbours are no longer named.
-const MOST_NAMED: usize = 1024;
+const MAX_NAMED: usize = 1024;
 
 /// A hint that something changed since it was last read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// A link came, went or changed in something that [`Link`](crate::world::Link) tells.
+    /// A link came, went or changed in something that [`Link`](crate::host::Link) tells.
     Links,
     /// A link that was there changed in something that packets through it depend on: what it is to its bridge, an XDP
     /// program on it or on the other end of its cable, ...
@@ -41,10 +41,10 @@ pub enum Change {
         /// The link-layer address that it had; `None` if too many neighbours changed at once to name them.
         mac: Option<Mac>,
     },
-    /// A station came to a forwarding table.
-    Fdb,
-    /// A station moved from one port of a bridge to another or was forgotten, or its entry is of another sort.
-    Stations {
+    /// An entry came to a forwarding table.
+    FdbAdded,
+    /// A MAC address moved from one port of a bridge to another, its entry aged out, or is of another sort.
+    FdbMoved {
         /// The index of the port that it was behind.
         port: u32,
     },
@@ -58,7 +58,7 @@ pub enum Change {
     Tc,
     /// A kernel switch changed that the kernel's verdicts depend on.
     Sysctls,
-    /// Another kernel switch changed, see [`Sysctls::of_verdicts`](crate::world::Sysctls::of_verdicts). netfast itself
+    /// Another kernel switch changed, see [`Sysctls::of_verdicts`](crate::host::Sysctls::of_verdicts). netfast itself
     /// sets one of them.
     Tuning,
     /// nftables or iptables-legacy rules changed.
@@ -87,15 +87,15 @@ impl Change {
             | Self::Ruleset
             | Self::Queues
             | Self::Overflow => true,
-            // Whoever is in a container can make its bridge's neighbours and stations change, thousands of times a
+            // Whoever is in a container can make its bridge's neighbours and FDB entries change, thousands of times a
             // second: that must not concern anybody else's flows.
             Self::Neighbours { .. }
-            | Self::Stations { .. }
+            | Self::FdbMoved { .. }
             | Self::Links
             // So must a container's own end of its cable.
             | Self::Device { .. }
             | Self::Programs { .. }
-            | Self::Fdb
+            | Self::FdbAdded
             | Self::Tuning
             | Self::Containers
             | Self::Runtime => false,
@@ -130,7 +130,7 @@ impl Hints {
             self.board.news_of_links.fetch_add(1, Ordering::AcqRel);
         }
         self.with_pending(|pending| {
-            let is_crowded = pending.len() > MOST_NAMED;
+            let is_crowded = pending.len() > MAX_NAMED;
             pending.insert(
                 if let (Change::Neighbours { device, .. }, true) = (change, is_crowded) {
                     Change::Neighbours { device, mac: None }
@@ -185,13 +185,13 @@ mod tests {
         assert!(seen.len() <= 2 * QUEUE, "{}", seen.len());
         hints.send(Change::Links);
         assert_eq!(receiver.recv().await, Some(Change::Links), "none is lost");
-        for number in 0..10 * u32::try_from(MOST_NAMED).expect("small") {
+        for number in 0..10 * u32::try_from(MAX_NAMED).expect("small") {
             let [a, b, c, d] = number.to_be_bytes();
             let mac = Some(Mac([2, 0, a, b, c, d]));
             hints.send(Change::Neighbours { device: 7, mac });
         }
         let waiting = hints.with_pending(|pending| pending.clone());
-        assert!(waiting.len() <= MOST_NAMED + 2, "{}", waiting.len());
+        assert!(waiting.len() <= MAX_NAMED + 2, "{}", waiting.len());
         assert!(waiting.contains(&Change::Neighbours { device: 7, mac: None }));
         drop(receiver);
         hints.send(Change::Links);

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 
 use self::events::Todo;
 use super::change::{Change, Hints};
-use crate::world::{Container, ContainerId, ContainerState, Network, NetworkId, RuntimeState};
+use crate::host::{Container, ContainerId, ContainerState, Network, NetworkId, RuntimeState};
 
 pub(crate) mod convert;
 pub(crate) mod events;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::netlink::link;
 use crate::bpf::{self, TcxHook};
+use crate::host::{Peer, Xdp};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
-use crate::world::{Peer, Xdp};
 
 /// What is attached to one interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::host::{Address, FdbEntry, Link, Neighbour, NeighbourKey, Peer, PolicyRules, Qdisc, Route, TcFilter};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
-use crate::world::{Address, FdbEntry, Link, Neighbour, NeighbourKey, Peer, PolicyRules, Qdisc, Route, TcFilter};
 
 pub(crate) mod address;
 pub mod counters;

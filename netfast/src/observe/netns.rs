@@ -14,15 +14,15 @@ use std::{io, thread};
 use nix::sched::{CloneFlags, setns};
 
 use super::netlink::{address, link};
+use crate::host::{ContainerInterface, Link, LinkKind, NetnsId};
 use crate::sys::netlink::rt::{NsidAttribute, NsidHeader, NsidMessage, RouteNetlinkMessage};
 use crate::sys::netlink::{Attrs, Emitable as _, Malformed, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
-use crate::world::{ContainerInterface, Link, LinkKind, NetnsId};
 
 const NETNSA_NSID: u16 = 1;
 
 /// What was found in a process's network namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Namespace {
+pub struct ContainerNetns {
     /// Which namespace it is.
     pub id: NetnsId,
     /// Its links but loopback; empty if it is the observed namespace.
@@ -40,7 +40,7 @@ enum LookError {
 
 /// Looks into the network namespaces of these processes, and blocks meanwhile: a fraction of a millisecond each. A
 /// process that is gone, or whose namespace may not be entered, is left out. Needs `CAP_SYS_ADMIN`.
-pub fn look(pids: &BTreeSet<u32>) -> BTreeMap<u32, Namespace> {
+pub fn look(pids: &BTreeSet<u32>) -> BTreeMap<u32, ContainerNetns> {
     if pids.is_empty() {
         return BTreeMap::new();
     }
@@ -73,12 +73,12 @@ pub fn veths(interfaces: impl IntoIterator<Item = (u32, u64, u32)>) -> BTreeMap<
 }
 
 /// Leaves the calling thread in any of the namespaces.
-fn look_here(pids: &BTreeSet<u32>) -> io::Result<BTreeMap<u32, Namespace>> {
+fn look_here(pids: &BTreeSet<u32>) -> io::Result<BTreeMap<u32, ContainerNetns>> {
     let home = File::open("/proc/thread-self/ns/net")?;
     let home_id = identity(&home)?;
-    let mut seen: BTreeMap<NetnsId, Namespace> = BTreeMap::from([(
+    let mut seen: BTreeMap<NetnsId, ContainerNetns> = BTreeMap::from([(
         home_id,
-        Namespace {
+        ContainerNetns {
             id: home_id,
             interfaces: Vec::new(),
         },
@@ -95,14 +95,14 @@ fn look_here(pids: &BTreeSet<u32>) -> io::Result<BTreeMap<u32, Namespace>> {
     Ok(found)
 }
 
-fn look_into(pid: u32, home: &File, seen: &mut BTreeMap<NetnsId, Namespace>) -> Result<Namespace, LookError> {
+fn look_into(pid: u32, home: &File, seen: &mut BTreeMap<NetnsId, ContainerNetns>) -> Result<ContainerNetns, LookError> {
     let file = File::open(format!("/proc/{pid}/ns/net"))?;
     let id = identity(&file)?;
     if let Some(namespace) = seen.get(&id) {
         return Ok(namespace.clone());
     }
     setns(&file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
-    let namespace = Namespace {
+    let namespace = ContainerNetns {
         id,
         interfaces: interfaces(home)?,
     };

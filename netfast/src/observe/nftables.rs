@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::change::{Change, Hints};
+use crate::host::NftChain;
 use crate::sys::netlink::{
     Attr, Attrs, DUMP, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request, Watcher,
 };
-use crate::world::NftChain;
 
 const SUBSYSTEM: u16 = 10 << 8;
 pub const NEWRULE: u16 = SUBSYSTEM | 6;

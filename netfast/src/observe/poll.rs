@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use super::change::{Change, Hints};
 use super::foreign::{self, Attached, Links, Listed};
 use super::{nfqueue, rules, sysctl};
-use crate::world::Sysctls;
+use crate::host::Sysctls;
 
 /// What is compared from one poll to the next. What could not be read is `None`.
 #[derive(Clone, Debug, PartialEq)]

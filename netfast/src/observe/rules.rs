@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use crate::host::{RuleFinding, Ruleset, Severity};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
-use crate::world::{RuleFinding, Ruleset, Severity};
 
 #[cfg(test)]
 mod document;
@@ -15,9 +15,9 @@ pub(crate) mod ebtables;
 mod field;
 pub(crate) mod legacy;
 pub(crate) mod nft;
+mod reachability;
 mod reading;
 mod table;
-mod ways;
 mod xt;
 
 /// What keeps the rules from being read.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::world::Sysctls;
+use crate::host::Sysctls;
 
 /// Reads the switches of the calling thread's namespace. One that does not exist, as when its module is not loaded,
 /// or that cannot be read is `None`.

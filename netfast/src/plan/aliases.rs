@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{AliasMode, Config},
+    host::{Attachment, Container, ContainerState, Health, Host, NetnsId, Network, NetworkId, NetworkMode},
     plan::{
         DeviceSpec, Facts,
         report::NetworkReport,
         vip::{Builder, Vips, hash},
     },
-    world::{Attachment, Container, ContainerState, Health, NetnsId, Network, NetworkId, NetworkMode, World},
 };
 
 /// `off` leaves the resolver's answers alone: on a network for its aliases, on a container for what it asks. `vip` gives a
@@ -64,7 +64,7 @@ pub struct AliasTable {
 
 impl AliasTable {
     /// The aliases that take turns.
-    pub fn turns(&self) -> BTreeSet<u64> {
+    pub fn cursors(&self) -> BTreeSet<u64> {
         let members = self.members.iter().map(|member| member.alias);
         members.chain(self.services.iter().copied()).collect()
     }
@@ -124,20 +124,20 @@ pub struct MemberReport {
 
 /// Decides what should be. Of networks and their endpoints the plan is made already.
 pub fn aliases(
-    world: &World,
+    host: &Host,
     config: &Config,
     facts: &Facts,
     reports: &[NetworkReport],
     devices: &BTreeMap<DeviceKey, DeviceSpec>,
 ) -> Aliases {
     let mut plan = Aliases::default();
-    let mut vips = Builder::new(world, reports, devices, config.vip_pool, &facts.vips);
+    let mut vips = Builder::new(host, reports, devices, config.vip_pool, &facts.vips);
     let mut ambiguous = BTreeSet::new();
     let mut answered = BTreeSet::new();
-    for network in world.networks.values().filter(|network| has_resolver(network)) {
+    for network in host.networks.values().filter(|network| has_resolver(network)) {
         let why = off(network, config, facts);
         let remembered: BTreeSet<&str> = facts.vips.aliases(&network.id).collect();
-        for (name, members) in names(world, network, &remembered) {
+        for (name, members) in names(host, network, &remembered) {
             let mut report = AliasReport {
                 mode: AliasMode::Off,
                 why: why.clone(),
@@ -169,7 +169,7 @@ pub fn aliases(
     plan.table.entries.retain(|key, _| !ambiguous.contains(key));
     plan.reports
         .sort_by(|a, b| (&a.network, &a.alias).cmp(&(&b.network, &b.alias)));
-    for container in world.containers.values() {
+    for container in host.containers.values() {
         let is_asking = container.attachments.iter().any(|on| answered.contains(&on.network));
         if let (true, Some(NetnsId { ino, .. }), true) = (is_asking, container.netns, container.pid != 0)
             && container.network_mode != NetworkMode::Host
@@ -188,13 +188,13 @@ pub fn aliases(
 }
 
 /// The networks whose aliases should have virtual addresses, or some of them.
-pub(super) fn networks_with_vips(world: &World, config: &Config) -> BTreeSet<NetworkId> {
+pub(super) fn networks_with_vips(host: &Host, config: &Config) -> BTreeSet<NetworkId> {
     if config.alias_mode == AliasMode::Off {
         return BTreeSet::new();
     }
-    let networks = world.networks.values().filter(|network| has_resolver(network));
+    let networks = host.networks.values().filter(|network| has_resolver(network));
     let wished = networks.filter(|network| {
-        let members = world.containers.values().flat_map(|container| {
+        let members = host.containers.values().flat_map(|container| {
             let on = container.attachments.iter().filter(|on| on.network == network.id);
             on.map(move |on| (container, on))
         });
@@ -291,10 +291,10 @@ fn is_off(labels: &BTreeMap<String, String>) -> bool {
 type Members<'a> = Vec<(&'a Container, &'a Attachment)>;
 
 /// The names of a network that two or more containers have, and those that had a virtual address before, in lower case.
-fn names<'a>(world: &'a World, network: &Network, remembered: &BTreeSet<&str>) -> BTreeMap<String, Members<'a>> {
+fn names<'a>(host: &'a Host, network: &Network, remembered: &BTreeSet<&str>) -> BTreeMap<String, Members<'a>> {
     let mut names: BTreeMap<String, Members<'a>> =
         remembered.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
-    for container in world.containers.values() {
+    for container in host.containers.values() {
         let on = container.attachments.iter().find(|on| on.network == network.id);
         let Some(on) = on.filter(|on| on.ipv4.is_some() || on.ipv6.is_some()) else {
             continue;

@@ -8,17 +8,17 @@ use std::{
 use netfast_common::device::Device;
 
 use crate::{
+    host::{FdbState, Link, LinkKind, Mac, Namespace},
     plan::{
         Build, Endpoint, is_cut_off,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
-    world::{FdbState, Link, LinkKind, Mac, World},
 };
 
 /// The bridges, each with the veths that are its ports.
 pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
-    let world = build.world;
-    let mut bridges: Vec<&Link> = world
+    let netns = build.netns;
+    let mut bridges: Vec<&Link> = netns
         .links
         .values()
         .filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
@@ -28,12 +28,12 @@ pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
 }
 
 fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {
-    let world = build.world;
+    let netns = build.netns;
     let (bridge_ifindex, mut path) = build.judge_bridge(&bridge.name);
     if build.config.disabled_networks.contains(&bridge.name) {
         path = Path::slow(Why::DisabledByConfig);
     }
-    let veths: Vec<&Link> = world
+    let veths: Vec<&Link> = netns
         .ports_of(bridge.ifindex)
         .filter(|port| matches!(port.kind, LinkKind::Veth { .. }))
         .collect();
@@ -54,8 +54,8 @@ fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {
 }
 
 fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -> EndpointReport {
-    let macs = stations(build.world, bridge.ifindex, veth.ifindex);
-    let known = build.facts.endpoints.get(&build.world.key(veth.ifindex));
+    let macs = macs_behind(build.netns, bridge.ifindex, veth.ifindex);
+    let known = build.facts.endpoints.get(&build.netns.key(veth.ifindex));
     let mac = match macs.len() {
         // The bridge forgets who is silent. A veth belongs to one container for life, so it has not changed hands.
         0 => known.map(|device| Mac(device.mac)),
@@ -64,7 +64,7 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
     };
     let (address4, address6) = mac.map_or((None, None), |mac| {
         let known = known.filter(|device| device.mac == mac.0);
-        addresses(build.world, bridge.ifindex, mac, known)
+        addresses(build.netns, bridge.ifindex, mac, known)
     });
     let path = if !network.is_fast() {
         network.clone()
@@ -127,8 +127,8 @@ fn told(device: &Device) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
 }
 
 /// The MAC addresses that the bridge has heard from behind a port.
-fn stations(world: &World, bridge: u32, port: u32) -> BTreeSet<Mac> {
-    world
+fn macs_behind(netns: &Namespace, bridge: u32, port: u32) -> BTreeSet<Mac> {
+    netns
         .fdb
         .iter()
         .filter(|entry| entry.bridge == Some(bridge) && entry.ifindex == port && entry.state != FdbState::Local)
@@ -140,8 +140,8 @@ fn stations(world: &World, bridge: u32, port: u32) -> BTreeSet<Mac> {
 /// The addresses that the host has resolved to a MAC address, of each family the only one. With more than one it is the
 /// one that is known already: whoever is there may have claimed the others. If none is, it is not known which sources are
 /// right. The host forgets, too, if only because the bridge got another MAC address: then it is what is known already.
-fn addresses(world: &World, bridge: u32, mac: Mac, known: Option<&Device>) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let resolved = world
+fn addresses(netns: &Namespace, bridge: u32, mac: Mac, known: Option<&Device>) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let resolved = netns
         .neighbours
         .iter()
         .filter(|(key, neighbour)| key.ifindex == bridge && neighbour.mac == Some(mac) && neighbour.state.is_valid());

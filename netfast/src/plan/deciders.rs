@@ -4,8 +4,8 @@
 //! through.
 
 use crate::{
+    host::{Link, LinkKind, Namespace, Network},
     plan::report::Deciders,
-    world::{Link, LinkKind, Network, World},
 };
 
 /// `NF_INET_LOCAL_IN` and `NF_INET_LOCAL_OUT` (`linux/netfilter.h`).
@@ -16,19 +16,19 @@ const FORWARD_HOOK: u32 = 2;
 const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 
 /// Who decides about the packets of a bridge; `network` is the runtime's, if there is one.
-pub fn of_bridge(world: &World, bridge: &Link, network: Option<&Network>) -> Deciders {
-    let unread = world
+pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) -> Deciders {
+    let unread = netns
         .ruleset
         .unreadable
         .as_ref()
         .map(|_| "rules that could not be read".to_owned());
-    let all = || unread.clone().or_else(|| layer2(world, bridge));
+    let all = || unread.clone().or_else(|| layer2(netns, bridge));
     let icc = network.and_then(|network| network.options.get(OPTION_ICC));
     let no_icc = icc.is_some_and(|value| value == "false");
     let within = if no_icc {
         Some("the engine's rules for icc=false, which drop what its containers send to each other".into())
     } else {
-        all().or_else(|| bridged(world, bridge))
+        all().or_else(|| bridged(netns, bridge))
     };
     let internal = network.is_some_and(|network| network.internal);
     let routed = if internal {
@@ -37,14 +37,14 @@ pub fn of_bridge(world: &World, bridge: &Link, network: Option<&Network>) -> Dec
                 .into(),
         )
     } else {
-        all().or_else(|| has_ip_rules(world, |hook| !HOST_HOOKS.contains(&hook)).then(ip_rules))
+        all().or_else(|| has_ip_rules(netns, |hook| !HOST_HOOKS.contains(&hook)).then(ip_rules))
     };
-    let host = all().or_else(|| has_ip_rules(world, |hook| hook != FORWARD_HOOK).then(ip_rules));
+    let host = all().or_else(|| has_ip_rules(netns, |hook| hook != FORWARD_HOOK).then(ip_rules));
     Deciders {
         within,
         routed,
         host,
-        bridged: bridged(world, bridge).is_some(),
+        bridged: bridged(netns, bridge).is_some(),
     }
 }
 
@@ -53,18 +53,18 @@ fn ip_rules() -> String {
 }
 
 /// Rules of iptables or nftables that are asked about IPv4 packets at one of these hooks.
-fn has_ip_rules(world: &World, at: impl Fn(u32) -> bool) -> bool {
-    let mut chains = world.ruleset.nft_chains.iter();
+fn has_ip_rules(netns: &Namespace, at: impl Fn(u32) -> bool) -> bool {
+    let mut chains = netns.ruleset.nft_chains.iter();
     let is_ip = |family: &str| family == "ip" || family == "inet";
-    world.ruleset.legacy.keys().any(|table| table.starts_with("ip/"))
+    netns.ruleset.legacy.keys().any(|table| table.starts_with("ip/"))
         || chains.any(|chain| is_ip(&chain.family) && at(chain.hook))
 }
 
 /// Whether those rules are asked about packets that stay within a bridge.
-fn bridged(world: &World, bridge: &Link) -> Option<String> {
+fn bridged(netns: &Namespace, bridge: &Link) -> Option<String> {
     let asks = matches!(bridge.kind, LinkKind::Bridge(info) if info.nf_call_iptables);
-    let is_asked = asks || world.sysctls.bridge_nf_call_iptables == Some(true);
-    (is_asked && has_ip_rules(world, |hook| !HOST_HOOKS.contains(&hook))).then(|| {
+    let is_asked = asks || netns.sysctls.bridge_nf_call_iptables == Some(true);
+    (is_asked && has_ip_rules(netns, |hook| !HOST_HOOKS.contains(&hook))).then(|| {
         format!(
             "{}, which judge packets within a bridge, too (bridge-nf-call-iptables)",
             ip_rules()
@@ -73,18 +73,18 @@ fn bridged(world: &World, bridge: &Link) -> Option<String> {
 }
 
 /// What decides about every frame of a bridge.
-fn layer2(world: &World, bridge: &Link) -> Option<String> {
+fn layer2(netns: &Namespace, bridge: &Link) -> Option<String> {
     if let LinkKind::Bridge(info) = bridge.kind
         && info.vlan_filtering
     {
         return Some(format!("the VLANs of {}", bridge.name));
     }
-    let mut chains = world.ruleset.nft_chains.iter();
+    let mut chains = netns.ruleset.nft_chains.iter();
     if chains.any(|chain| chain.family == "bridge" || chain.family == "netdev") {
         return Some("rules of nftables for bridges or devices".into());
     }
     let is_other = |table: &String| !table.starts_with("ip/") && !table.starts_with("ip6/");
-    let legacy = world.ruleset.legacy.keys().any(is_other);
+    let legacy = netns.ruleset.legacy.keys().any(is_other);
     legacy.then(|| "rules of ebtables".into())
 }
 
@@ -92,8 +92,8 @@ fn layer2(world: &World, bridge: &Link) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
+        host::{BridgeInfo, Host, NetworkId, NftChain},
         plan::tests::build::{BRIDGE, docker_host},
-        world::{BridgeInfo, NetworkId, NftChain},
     };
 
     fn chain(family: &str, hook: u32) -> NftChain {
@@ -110,22 +110,21 @@ mod tests {
     }
 
     /// Whether somebody decides within the bridge, on what is routed, and on what the host itself sends and gets.
-    fn decided(change: impl FnOnce(&mut World)) -> [bool; 3] {
-        let mut world = docker_host();
-        world.ruleset.nft_chains.clear();
-        world.ruleset.legacy.clear();
-        world.sysctls.bridge_nf_call_iptables = Some(false);
-        change(&mut world);
-        let network = world.networks.get(&NetworkId("id-of-bridge".into()));
+    fn decided(change: impl FnOnce(&mut Host)) -> [bool; 3] {
+        let mut host = docker_host();
+        host.served_mut().ruleset.nft_chains.clear();
+        host.served_mut().ruleset.legacy.clear();
+        host.served_mut().sysctls.bridge_nf_call_iptables = Some(false);
+        change(&mut host);
+        let network = host.networks.get(&NetworkId("id-of-bridge".into()));
         let Deciders {
             within, routed, host, ..
-        } = of_bridge(&world, &world.links[&BRIDGE], network);
+        } = of_bridge(host.served(), &host.served().links[&BRIDGE], network);
         [within, routed, host].map(|text| text.is_some())
     }
 
-    fn network(world: &mut World) -> &mut Network {
-        world
-            .networks
+    fn network(host: &mut Host) -> &mut Network {
+        host.networks
             .get_mut(&NetworkId("id-of-bridge".into()))
             .expect("it is there")
     }
@@ -134,16 +133,16 @@ mod tests {
     fn without_rules_nobody_decides() {
         assert_eq!(decided(|_| {}), [false; 3]);
         // Rules for IPv6 are not asked about what could be fast.
-        let ip6 = decided(|world| world.ruleset.nft_chains = [chain("ip6", 2)].into());
+        let ip6 = decided(|host| host.served_mut().ruleset.nft_chains = [chain("ip6", 2)].into());
         assert_eq!(ip6, [false; 3]);
     }
 
     #[test]
     fn rules_decide_on_what_passes_their_hook() {
         let with = |family: &'static str, hook, bridged| {
-            decided(move |world| {
-                world.ruleset.nft_chains.insert(chain(family, hook));
-                world.sysctls.bridge_nf_call_iptables = Some(bridged);
+            decided(move |host| {
+                host.served_mut().ruleset.nft_chains.insert(chain(family, hook));
+                host.served_mut().sysctls.bridge_nf_call_iptables = Some(bridged);
             })
         };
         assert_eq!(with("ip", 2, false), [false, true, false]);
@@ -151,15 +150,15 @@ mod tests {
         assert_eq!(with("ip", 1, true), [false, false, true]);
         assert_eq!(with("ip", 0, true), [true; 3]);
         assert_eq!(with("bridge", 2, false), [true; 3]);
-        let legacy = decided(|world| world.ruleset.legacy = [("ip/filter".into(), 1)].into());
+        let legacy = decided(|host| host.served_mut().ruleset.legacy = [("ip/filter".into(), 1)].into());
         assert_eq!(legacy, [false, true, true]);
     }
 
     #[test]
     fn a_bridge_that_calls_iptables_by_itself_is_judged() {
-        let of = decided(|world| {
-            world.ruleset.nft_chains.insert(chain("ip", 2));
-            let bridge = world.links.get_mut(&BRIDGE).expect("docker0");
+        let of = decided(|host| {
+            host.served_mut().ruleset.nft_chains.insert(chain("ip", 2));
+            let bridge = host.served_mut().links.get_mut(&BRIDGE).expect("docker0");
             bridge.kind = LinkKind::Bridge(BridgeInfo {
                 nf_call_iptables: true,
                 ..BridgeInfo::default()
@@ -170,9 +169,9 @@ mod tests {
 
     #[test]
     fn internal_networks_and_icc_are_told_whatever_the_rules_are() {
-        assert_eq!(decided(|world| network(world).internal = true), [false, true, false]);
-        let icc = decided(|world| {
-            network(world).options.insert(OPTION_ICC.into(), "false".into());
+        assert_eq!(decided(|host| network(host).internal = true), [false, true, false]);
+        let icc = decided(|host| {
+            network(host).options.insert(OPTION_ICC.into(), "false".into());
         });
         assert_eq!(icc, [true, false, false]);
     }

@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::{
+    host::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
     plan::{
         Build, Endpoint, is_cut_off,
         report::{EndpointReport, NetworkReport, Path, PoolReport, Published, Why},
         vip,
     },
-    world::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
 };
 
 /// Switches a network or a container off.
@@ -21,8 +21,8 @@ const LABEL_ANY_SOURCE: &str = "netfast.any-source";
 
 /// The runtime's networks by name, and behind them the containers that share another's namespace.
 pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
-    let world = build.world;
-    let mut networks: Vec<&Network> = world.networks.values().collect();
+    let host = build.host;
+    let mut networks: Vec<&Network> = host.networks.values().collect();
     networks.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     let mut reports: Vec<NetworkReport> = networks.into_iter().map(|network| report(build, network)).collect();
     reports.extend(shared_namespaces(build));
@@ -30,9 +30,9 @@ pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
 }
 
 fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
-    let world = build.world;
+    let host = build.host;
     let (bridge_ifindex, path) = judge(build, network);
-    let members = world
+    let members = host
         .containers
         .values()
         .flat_map(|container| {
@@ -49,7 +49,8 @@ fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
     // The runtime tells the gateway only if its user chose one; otherwise it is the bridge's own address.
     let own = |subnet: IpNet| {
         let mut addresses = build
-            .world
+            .host
+            .served()
             .addresses_of(bridge_ifindex?)
             .map(|address| address.net.addr);
         addresses.find(|ip| subnet.contains(*ip))
@@ -155,7 +156,7 @@ fn endpoint(
     let ifindex = interface.and_then(|interface| interface.host_ifindex);
     let found = ifindex.zip(interface);
     let told = attachment.ipv4.into_iter().chain(attachment.ipv6);
-    let link = ifindex.and_then(|ifindex| build.world.links.get(&ifindex));
+    let link = ifindex.and_then(|ifindex| build.netns.links.get(&ifindex));
     let published = container.ports.iter().map(|port| Published {
         host_ip: port.host_ip,
         host_port: port.host_port,
@@ -191,7 +192,7 @@ fn interface_on<'a>(
     let is_there = |interface: &&ContainerInterface| {
         let link = interface
             .host_ifindex
-            .and_then(|ifindex| build.world.links.get(&ifindex));
+            .and_then(|ifindex| build.netns.links.get(&ifindex));
         link.is_some_and(|link| link.master == Some(bridge))
     };
     let is_told = |interface: &&ContainerInterface| {
@@ -210,7 +211,7 @@ fn mac(build: &Build<'_>, attachment: &Attachment, interface: &ContainerInterfac
         return interface.mac.or(attachment.mac);
     };
     let heard = |mac: Mac| {
-        let mut entries = build.world.fdb.iter();
+        let mut entries = build.netns.fdb.iter();
         entries.any(|entry| entry.ifindex == veth && entry.mac == mac && entry.state != FdbState::Local)
     };
     Some(if heard(seen) && !heard(told) { seen } else { told })
@@ -239,7 +240,7 @@ fn addresses(attachment: &Attachment, interface: &ContainerInterface) -> (Option
 
 /// Containers that have no network of their own, each under the one whose namespace it shares.
 fn shared_namespaces(build: &Build<'_>) -> Vec<NetworkReport> {
-    let containers = &build.world.containers;
+    let containers = &build.host.containers;
     let mut reports: BTreeMap<String, NetworkReport> = BTreeMap::new();
     for container in containers.values() {
         let NetworkMode::Container(owner) = &container.network_mode else {

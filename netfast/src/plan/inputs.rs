@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use netfast_common::device::{DeviceKey, Kind};
 
 use crate::{
+    host::{Address, BridgeInfo, LinkKind, Mac, Namespace, NeighbourKey, NftChain, PolicyRules, Route, Sysctls},
     plan::{DeviceSpec, uplinks::is_link_local},
-    world::{Address, BridgeInfo, LinkKind, Mac, NeighbourKey, NftChain, PolicyRules, Route, Sysctls, World},
 };
 
-/// A part of the world that learned flows depend on.
+/// What learned flows depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// Packet-filter rules.
@@ -75,8 +75,8 @@ struct Met {
 }
 
 impl EpochInputs {
-    /// Takes them from the world; neighbours count behind the bridges and uplinks among these devices.
-    pub fn of(world: &World, devices: &BTreeMap<DeviceKey, DeviceSpec>) -> Self {
+    /// Takes them from the namespace; neighbours count behind the bridges and uplinks among these devices.
+    pub fn of(netns: &Namespace, devices: &BTreeMap<DeviceKey, DeviceSpec>) -> Self {
         let endpoints: BTreeSet<(std::net::IpAddr, Mac)> = devices
             .values()
             .filter(|spec| spec.kind == Kind::Endpoint)
@@ -88,7 +88,7 @@ impl EpochInputs {
             .collect();
         let forwards = |ifindex: u32| {
             devices
-                .get(&world.key(ifindex))
+                .get(&netns.key(ifindex))
                 .is_some_and(|spec| matches!(spec.kind, Kind::Bridge | Kind::Uplink))
         };
         let owner = |bridge: u32, mac: Mac| {
@@ -96,50 +96,50 @@ impl EpochInputs {
             let found = endpoints.find(|(_, spec)| spec.mac == mac && spec.identity.master == Some(bridge));
             found.map(|(device, _)| *device)
         };
-        let neighbours = world.neighbours.iter().filter_map(|(key, neighbour)| {
+        let neighbours = netns.neighbours.iter().filter_map(|(key, neighbour)| {
             let mac = neighbour.mac.filter(|_| neighbour.state.is_valid())?;
             // Multicast is mapped, not resolved, and such entries come and go.
             let met = Met {
                 mac,
                 endpoint: endpoints.contains(&(key.ip, mac)),
                 bridge: devices
-                    .get(&world.key(key.ifindex))
+                    .get(&netns.key(key.ifindex))
                     .is_some_and(|spec| spec.kind == Kind::Bridge),
                 owner: owner(key.ifindex, mac),
             };
             (forwards(key.ifindex) && !key.ip.is_multicast() && !mac.is_multicast()).then_some((*key, met))
         });
-        let bridges = world.links.values().filter_map(|link| {
+        let bridges = netns.links.values().filter_map(|link| {
             let LinkKind::Bridge(info) = link.kind else {
                 return None;
             };
             Some((link.ifindex, BridgeInfo { ageing_time: 0, ..info }))
         });
-        let names = world
+        let names = netns
             .links
             .values()
-            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)) || devices.contains_key(&world.key(link.ifindex)));
+            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)) || devices.contains_key(&netns.key(link.ifindex)));
         Self {
-            nft_generation: world.ruleset.nft_generation,
-            nft_chains: world.ruleset.nft_chains.clone(),
-            legacy: world.ruleset.legacy.clone(),
-            nfqueue_bound: world.ruleset.nfqueue_bound.clone(),
+            nft_generation: netns.ruleset.nft_generation,
+            nft_chains: netns.ruleset.nft_chains.clone(),
+            legacy: netns.ruleset.legacy.clone(),
+            nfqueue_bound: netns.ruleset.nfqueue_bound.clone(),
             // Every veth of a container has link-local ones for a moment.
-            routes: world
+            routes: netns
                 .routes
                 .iter()
                 .filter(|route| !is_link_local(route.dst.addr))
                 .cloned()
                 .collect(),
-            policy: world.policy_rules,
-            addresses: world
+            policy: netns.policy_rules,
+            addresses: netns
                 .addresses
                 .iter()
                 .filter(|address| !is_link_local(address.net.addr))
                 .cloned()
                 .collect(),
             neighbours: neighbours.collect(),
-            sysctls: world.sysctls.of_verdicts(),
+            sysctls: netns.sysctls.of_verdicts(),
             bridges: bridges.collect(),
             names: names.map(|link| (link.ifindex, link.name.clone())).collect(),
         }

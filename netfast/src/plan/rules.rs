@@ -5,8 +5,8 @@
 
 use crate::{
     config::Config,
+    host::{Link, LinkKind, Namespace, RuleFinding, Severity, Way},
     plan::uplinks::has_way_out,
-    world::{Link, LinkKind, RuleFinding, Severity, Way, World},
 };
 
 /// The rules found that a verdict for one packet does not speak for.
@@ -17,8 +17,8 @@ pub struct RateRules<'a> {
 
 impl<'a> RateRules<'a> {
     /// Sorts the findings.
-    pub fn judge(world: &'a World, config: &Config) -> Self {
-        let findings = world.ruleset.findings.iter();
+    pub fn judge(netns: &'a Namespace, config: &Config) -> Self {
+        let findings = netns.ruleset.findings.iter();
         let judging = findings.filter(|finding| {
             // IPv6 is not accelerated, and ARP never is.
             let concerns = finding.family != "ip6" && finding.family != "arp";
@@ -32,18 +32,18 @@ impl<'a> RateRules<'a> {
     }
 
     /// A rule that packets between the host and the containers of this bridge meet.
-    pub fn concerning_host(&self, world: &World, bridge: &Link) -> Option<&'a RuleFinding> {
+    pub fn concerning_host(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
         let is_own = |name: &Option<String>| {
             name.as_deref()
-                .is_none_or(|name| role(world, bridge, name) == Role::Own)
+                .is_none_or(|name| role(netns, bridge, name) == Role::Own)
         };
         let mut met = self.met.iter().filter(|(_, way)| way.host_only);
         Some(met.find(|(_, way)| is_own(&way.iif) && is_own(&way.oif))?.0)
     }
 
     /// A rule that forwarded packets of this bridge may meet.
-    pub fn concerning(&self, world: &World, bridge: &Link) -> Option<&'a RuleFinding> {
-        let role = |name: &Option<String>| name.as_deref().map(|name| role(world, bridge, name));
+    pub fn concerning(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
+        let role = |name: &Option<String>| name.as_deref().map(|name| role(netns, bridge, name));
         let mut met = self.met.iter().filter(|(_, way)| !way.host_only);
         let found = met.find(|(_, way)| {
             let ends = [role(&way.iif), role(&way.oif)];
@@ -69,8 +69,8 @@ enum Role {
     Elsewhere,
 }
 
-fn role(world: &World, bridge: &Link, name: &str) -> Role {
-    let Some(link) = world.link_by_name(name) else {
+fn role(netns: &Namespace, bridge: &Link, name: &str) -> Role {
+    let Some(link) = netns.link_by_name(name) else {
         // It may be a pattern. If it comes later, the plan is made again.
         return if name.ends_with(['*', '+']) {
             Role::Own
@@ -78,12 +78,12 @@ fn role(world: &World, bridge: &Link, name: &str) -> Role {
             Role::Elsewhere
         };
     };
-    let network = link.master.and_then(|master| world.links.get(&master)).unwrap_or(link);
+    let network = link.master.and_then(|master| netns.links.get(&master)).unwrap_or(link);
     if link.ifindex == bridge.ifindex || network.ifindex == bridge.ifindex {
         Role::Own
     } else if matches!(link.kind, LinkKind::Loopback) {
         Role::Elsewhere
-    } else if matches!(network.kind, LinkKind::Bridge(_)) && !has_way_out(world, network) {
+    } else if matches!(network.kind, LinkKind::Bridge(_)) && !has_way_out(netns, network) {
         Role::OtherNetwork
     } else {
         Role::Uplink

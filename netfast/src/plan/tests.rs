@@ -4,20 +4,21 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::*;
 use crate::{
-    plan::report::Slow,
-    report::golden::assert_golden,
-    world::{
+    host::{
         Address, AddressScope, Attachment, BridgeInfo, Container, ContainerId, ContainerInterface, FdbEntry, FdbState,
         IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId, NetworkMode, Offload,
         OperState, Peer, PortState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way,
         Xdp,
     },
+    plan::report::Slow,
+    report::golden::assert_golden,
 };
 
 pub(super) mod build;
 mod flooding;
 mod pace;
 mod reasons;
+mod rules;
 
 use build::*;
 
@@ -51,8 +52,8 @@ fn text(desired: &Desired) -> String {
     for (ifindex, spec) in &desired.devices {
         let flags = [
             (Device::ACCELERATED, "accelerated"),
-            (Device::PEER_ELSEWHERE, "peer-elsewhere"),
-            (Device::QUEUED, "queued"),
+            (Device::PEER_IN_OTHER_NETNS, "peer-elsewhere"),
+            (Device::EGRESS_QDISC, "queued"),
             (Device::ANY_SOURCE, "any-source"),
         ];
         let flags: Vec<&str> = flags
@@ -104,12 +105,12 @@ fn the_same_host_without_a_runtime() {
         runtime: Runtime::None,
         ..Config::default()
     };
-    let world = World {
+    let host = Host {
         networks: BTreeMap::new(),
         containers: BTreeMap::new(),
         ..docker_host()
     };
-    assert_golden("plan-bare.txt", &text(&plan(&world, &config, &watching())));
+    assert_golden("plan-bare.txt", &text(&plan(&host, &config, &watching())));
 }
 
 #[test]
@@ -118,89 +119,88 @@ fn without_a_runtime_what_is_known_of_a_silent_container_stays() {
         runtime: Runtime::None,
         ..Config::default()
     };
-    let mut world = World {
+    let mut host = Host {
         networks: BTreeMap::new(),
         containers: BTreeMap::new(),
         ..docker_host()
     };
-    let before = plan(&world, &config, &watching());
+    let before = plan(&host, &config, &watching());
     let endpoints = before.devices.iter().filter(|(_, spec)| spec.kind == Kind::Endpoint);
     let facts = Facts {
         endpoints: endpoints.map(|(ifindex, spec)| (*ifindex, spec.device(0))).collect(),
         ..watching()
     };
-    world.fdb.clear();
-    world.neighbours.clear();
-    assert_eq!(plan(&world, &config, &facts).devices, before.devices);
+    host.served_mut().fdb.clear();
+    host.served_mut().neighbours.clear();
+    assert_eq!(plan(&host, &config, &facts).devices, before.devices);
 }
 
 #[test]
 fn epochs_end_for_what_verdicts_depend_on_and_for_nothing_else() {
-    let inputs = |world: &World| plan(world, &Config::default(), &watching()).inputs;
-    let world = docker_host();
-    let causes = |change: &dyn Fn(&mut World)| {
-        let mut changed = world.clone();
+    let inputs = |host: &Host| plan(host, &Config::default(), &watching()).inputs;
+    let host = docker_host();
+    let causes = |change: &dyn Fn(&mut Host)| {
+        let mut changed = host.clone();
         change(&mut changed);
-        let causes = inputs(&world).causes(&inputs(&changed));
+        let causes = inputs(&host).causes(&inputs(&changed));
         causes.into_iter().map(Cause::name).collect::<Vec<_>>().join(" ")
     };
     let lan = NeighbourKey {
         ifindex: UPLINK,
         ip: ip("192.168.1.1"),
     };
-    let check =
-        |what: &str, expected: &str, change: &dyn Fn(&mut World)| assert_eq!(causes(change), expected, "{what}");
+    let check = |what: &str, expected: &str, change: &dyn Fn(&mut Host)| assert_eq!(causes(change), expected, "{what}");
     check("nothing", "", &|_| {});
-    check("a transaction", "rules", &|world| {
-        world.ruleset.nft_generation = Some(8);
+    check("a transaction", "rules", &|host| {
+        host.served_mut().ruleset.nft_generation = Some(8);
     });
-    check("a listener", "rules", &|world| {
-        world.ruleset.nfqueue_bound.insert(3);
+    check("a listener", "rules", &|host| {
+        host.served_mut().ruleset.nfqueue_bound.insert(3);
     });
-    check("a route", "routes", &|world| {
-        world.routes.pop_first();
+    check("a route", "routes", &|host| {
+        host.served_mut().routes.pop_first();
     });
-    check("an address", "addresses", &|world| {
-        world.addresses.pop_first();
+    check("an address", "addresses", &|host| {
+        host.served_mut().addresses.pop_first();
     });
-    check("link-local ones", "", &|world| {
-        world.addresses.insert(address(BRIDGE, "fe80::1/64"));
-        world.routes.insert(route(BRIDGE, "fe80::/64"));
+    check("link-local ones", "", &|host| {
+        host.served_mut().addresses.insert(address(BRIDGE, "fe80::1/64"));
+        host.served_mut().routes.insert(route(BRIDGE, "fe80::/64"));
     });
-    check("the router's MAC address", "neighbours", &|world| {
-        world.neighbours.get_mut(&lan).expect("the router").mac = Some(mac(99));
+    check("the router's MAC address", "neighbours", &|host| {
+        host.served_mut().neighbours.get_mut(&lan).expect("the router").mac = Some(mac(99));
     });
-    check("the router is gone", "neighbours", &|world| {
-        world.neighbours.remove(&lan);
+    check("the router is gone", "neighbours", &|host| {
+        host.served_mut().neighbours.remove(&lan);
     });
-    check("the router has not answered for a while", "", &|world| {
-        world.neighbours.get_mut(&lan).expect("the router").state = NeighbourState::Stale;
+    check("the router has not answered for a while", "", &|host| {
+        host.served_mut().neighbours.get_mut(&lan).expect("the router").state = NeighbourState::Stale;
     });
-    check("somebody new on the LAN", "", &|world| {
+    check("somebody new on the LAN", "", &|host| {
         let key = NeighbourKey {
             ifindex: UPLINK,
             ip: ip("192.168.1.77"),
         };
-        world.neighbours.insert(key, neighbour(77));
+        host.served_mut().neighbours.insert(key, neighbour(77));
     });
-    check("a container's neighbour entry ages", "", &|world| {
-        world.neighbours.retain(|key, _| key.ifindex != BRIDGE);
+    check("a container's neighbour entry ages", "", &|host| {
+        host.served_mut().neighbours.retain(|key, _| key.ifindex != BRIDGE);
     });
     let container = NeighbourKey {
         ifindex: BRIDGE,
         ip: ip("172.17.0.2"),
     };
     // It concerns that container alone, or any container could slow down all others.
-    check("a container's neighbour entry has another MAC address", "", &|world| {
-        world.neighbours.insert(container, neighbour(99));
+    check("a container's neighbour entry has another MAC address", "", &|host| {
+        host.served_mut().neighbours.insert(container, neighbour(99));
     });
-    let mut stolen = world.clone();
-    stolen.neighbours.insert(container, neighbour(99));
-    assert_eq!(inputs(&world).outdated(&inputs(&stolen)), [key(VETH_WEB)].into());
-    assert_eq!(inputs(&world).outdated(&inputs(&world)), [].into());
-    check("a container comes", "", &|world| {
+    let mut stolen = host.clone();
+    stolen.served_mut().neighbours.insert(container, neighbour(99));
+    assert_eq!(inputs(&host).outdated(&inputs(&stolen)), [key(VETH_WEB)].into());
+    assert_eq!(inputs(&host).outdated(&inputs(&host)), [].into());
+    check("a container comes", "", &|host| {
         let veth = link(40, "veth9", veth(2, Some(9)));
-        world.links.insert(
+        host.served_mut().links.insert(
             40,
             Link {
                 master: Some(BRIDGE),
@@ -208,29 +208,31 @@ fn epochs_end_for_what_verdicts_depend_on_and_for_nothing_else() {
             },
         );
     });
-    check("a container goes", "", &|world| {
-        world.containers.pop_first();
-        world.links.remove(&VETH_WEB);
+    check("a container goes", "", &|host| {
+        host.containers.pop_first();
+        host.served_mut().links.remove(&VETH_WEB);
     });
-    check("forwarding", "sysctls", &|world| world.sysctls.ip_forward = Some(false));
-    check("what no verdict on a flow depends on", "", &|world| {
-        world.sysctls.conntrack_tcp_be_liberal = Some(true);
+    check("forwarding", "sysctls", &|host| {
+        host.served_mut().sysctls.ip_forward = Some(false);
     });
-    check("a bridge calls iptables", "bridges", &|world| {
-        let bridge = world.links.get_mut(&BRIDGE).expect("the bridge");
+    check("what no verdict on a flow depends on", "", &|host| {
+        host.served_mut().sysctls.conntrack_tcp_be_liberal = Some(true);
+    });
+    check("a bridge calls iptables", "bridges", &|host| {
+        let bridge = host.served_mut().links.get_mut(&BRIDGE).expect("the bridge");
         bridge.kind = LinkKind::Bridge(BridgeInfo {
             nf_call_iptables: true,
             ..BridgeInfo::default()
         });
     });
-    check("a bridge gets another name", "interface names", &|world| {
-        world.links.get_mut(&BRIDGE).expect("the bridge").name = "br-other".into();
+    check("a bridge gets another name", "interface names", &|host| {
+        host.served_mut().links.get_mut(&BRIDGE).expect("the bridge").name = "br-other".into();
     });
-    check("an uplink gets another name", "interface names", &|world| {
-        world.links.get_mut(&UPLINK).expect("the uplink").name = "lan0".into();
+    check("an uplink gets another name", "interface names", &|host| {
+        host.served_mut().links.get_mut(&UPLINK).expect("the uplink").name = "lan0".into();
     });
-    check("a bridge comes", "", &|world| {
-        world
+    check("a bridge comes", "", &|host| {
+        host.served_mut()
             .links
             .insert(50, link(50, "br-new", LinkKind::Bridge(BridgeInfo::default())));
     });

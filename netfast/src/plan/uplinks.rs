@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use netfast_common::device::Kind;
 
 use crate::{
+    host::{Link, LinkKind, Namespace},
     plan::{Build, plain, tc},
-    world::{Link, LinkKind, World},
 };
 
 /// Adds the uplinks; returns those that the operator named and that do not exist.
@@ -14,38 +14,38 @@ pub fn add(build: &mut Build<'_>) -> Vec<String> {
     let named = &build.config.uplinks;
     let chosen: Vec<&Link> = if named.is_empty() {
         let runtime_bridges: BTreeSet<&str> = build
-            .world
+            .host
             .networks
             .values()
             .filter_map(|network| network.bridge_name.as_deref())
             .collect();
-        let links = build.world.links.values();
+        let links = build.netns.links.values();
         links
-            .filter(|link| !runtime_bridges.contains(link.name.as_str()) && leads_off(build.world, link))
+            .filter(|link| !runtime_bridges.contains(link.name.as_str()) && leads_off(build.netns, link))
             .collect()
     } else {
-        named.iter().filter_map(|name| build.world.link_by_name(name)).collect()
+        named.iter().filter_map(|name| build.netns.link_by_name(name)).collect()
     };
     let missing = named
         .iter()
-        .filter(|name| build.world.link_by_name(name).is_none())
+        .filter(|name| build.netns.link_by_name(name).is_none())
         .cloned()
         .collect();
     for link in chosen {
         // Filters that come after us on its ingress would not see what we redirect; those on its egress do, and so
         // does its queueing discipline.
-        let skipped = tc::foreign_on_ingress(build.world, build.facts, link).is_some();
-        if link.up && link.is_ethernet() && !skipped && !build.devices.contains_key(&build.world.key(link.ifindex)) {
+        let skipped = tc::foreign_on_ingress(build.netns, build.facts, link).is_some();
+        if link.up && link.is_ethernet() && !skipped && !build.devices.contains_key(&build.netns.key(link.ifindex)) {
             build
                 .devices
-                .insert(build.world.key(link.ifindex), plain(link, Kind::Uplink));
+                .insert(build.netns.key(link.ifindex), plain(link, Kind::Uplink));
         }
     }
     missing
 }
 
 /// Whether an interface leads off the host, as far as one can tell.
-fn leads_off(world: &World, link: &Link) -> bool {
+fn leads_off(netns: &Namespace, link: &Link) -> bool {
     // A slave's packets are its master's, except for a port of a bridge, which has no address either.
     if !link.up || !link.is_ethernet() || link.master.is_some() {
         return false;
@@ -53,8 +53,8 @@ fn leads_off(world: &World, link: &Link) -> bool {
     let sort = match &link.kind {
         LinkKind::Loopback | LinkKind::Macvlan | LinkKind::Ipvlan | LinkKind::Dummy => false,
         // The host's own bridge, with a way out among its ports; one with containers only is no way out.
-        LinkKind::Bridge(_) => has_way_out(world, link),
-        LinkKind::Veth { .. } => link.peer_elsewhere(),
+        LinkKind::Bridge(_) => has_way_out(netns, link),
+        LinkKind::Veth { .. } => link.peer_in_other_netns(),
         LinkKind::Vlan { .. }
         | LinkKind::Bond
         | LinkKind::Vxlan { .. }
@@ -63,24 +63,24 @@ fn leads_off(world: &World, link: &Link) -> bool {
         | LinkKind::Physical
         | LinkKind::Other(_) => true,
     };
-    sort && (has_address(world, link.ifindex) || carries_route(world, link.ifindex))
+    sort && (has_address(netns, link.ifindex) || carries_route(netns, link.ifindex))
 }
 
 /// Whether a bridge has other ports than containers.
-pub fn has_way_out(world: &World, bridge: &Link) -> bool {
-    world
+pub fn has_way_out(netns: &Namespace, bridge: &Link) -> bool {
+    netns
         .ports_of(bridge.ifindex)
         .any(|port| !matches!(port.kind, LinkKind::Veth { .. }))
 }
 
-fn has_address(world: &World, ifindex: u32) -> bool {
-    world
+fn has_address(netns: &Namespace, ifindex: u32) -> bool {
+    netns
         .addresses_of(ifindex)
         .any(|address| !is_link_local(address.net.addr))
 }
 
-fn carries_route(world: &World, ifindex: u32) -> bool {
-    world
+fn carries_route(netns: &Namespace, ifindex: u32) -> bool {
+    netns
         .routes
         .iter()
         .any(|route| route.oif == Some(ifindex) && !is_link_local(route.dst.addr))

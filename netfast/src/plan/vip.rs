@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::VipPool,
+    host::{Attachment, Container, ContainerState, Health, Host, IpNet, Mac, Network, NetworkId, OUR_PROTOCOL},
     plan::{
         DeviceSpec,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
-    world::{Attachment, Container, ContainerState, Health, IpNet, Mac, Network, NetworkId, OUR_PROTOCOL, World},
 };
 
 mod memory;
@@ -111,7 +111,7 @@ enum Rank {
 
 /// The plan of virtual addresses while it is made.
 pub(super) struct Builder<'a> {
-    world: &'a World,
+    host: &'a Host,
     reports: &'a [NetworkReport],
     devices: &'a BTreeMap<DeviceKey, DeviceSpec>,
     pool: VipPool,
@@ -127,7 +127,7 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// Begins with what is remembered.
     pub fn new(
-        world: &'a World,
+        host: &'a Host,
         reports: &'a [NetworkReport],
         devices: &'a BTreeMap<DeviceKey, DeviceSpec>,
         pool: VipPool,
@@ -135,15 +135,15 @@ impl<'a> Builder<'a> {
     ) -> Self {
         let mut memory = memory.clone();
         memory.retain(pool, |network, _| {
-            world.networks.contains_key(&NetworkId(network.into()))
+            host.networks.contains_key(&NetworkId(network.into()))
         });
         let vips = Vips {
             memory,
-            conflict: conflict(world, pool),
+            conflict: conflict(host, pool),
             ..Vips::default()
         };
         Self {
-            world,
+            host,
             reports,
             devices,
             pool,
@@ -229,7 +229,7 @@ impl<'a> Builder<'a> {
 
     /// The plan, with ways for all clients; nothing is remembered of aliases that have no address any more.
     pub fn finish(mut self) -> Vips {
-        for container in self.world.containers.values() {
+        for container in self.host.containers.values() {
             for on in container
                 .attachments
                 .iter()
@@ -281,7 +281,11 @@ impl<'a> Builder<'a> {
             pid: Some(container.pid).filter(|pid| *pid != 0)?,
             ifindex: interface.ifindex,
         };
-        Some((client, device, self.world.links.get(&report.bridge_ifindex?)?.mac?))
+        Some((
+            client,
+            device,
+            self.host.served().links.get(&report.bridge_ifindex?)?.mac?,
+        ))
     }
 
     /// A member, if it has an IPv4 address.
@@ -352,26 +356,35 @@ pub(super) fn is_passing(why: Why) -> bool {
 
 /// What of this host a pool overlaps. What netfast itself routes is no obstacle, and neither is what leads everywhere: a
 /// default route, or the two halves of one that VPNs make.
-fn conflict(world: &World, pool: VipPool) -> Option<String> {
+fn conflict(host: &Host, pool: VipPool) -> Option<String> {
     let net = pool.net();
     let with = |what: String| Some(format!("vip_pool = {pool} overlaps {what}"));
-    for network in world.networks.values() {
+    for network in host.networks.values() {
         let mut subnets = network.ipam.iter().filter_map(|pool| pool.subnet);
         if let Some(subnet) = subnets.find(|subnet| overlaps(*subnet, net)) {
             return with(format!("{subnet} of the Docker network {}", network.name));
         }
     }
-    if let Some(address) = world.addresses.iter().find(|address| overlaps(address.net, net)) {
-        let name = world
+    if let Some(address) = host
+        .served()
+        .addresses
+        .iter()
+        .find(|address| overlaps(address.net, net))
+    {
+        let name = host
+            .served()
             .links
             .get(&address.ifindex)
             .map_or("an interface", |link| &link.name);
         return with(format!("the address {} of {name}", address.net));
     }
-    let leads_there = |route: &&crate::world::Route| {
+    let leads_there = |route: &&crate::host::Route| {
         route.dst.prefix > 1 && route.protocol != OUR_PROTOCOL && overlaps(route.dst, net)
     };
-    with(format!("the route to {}", world.routes.iter().find(leads_there)?.dst))
+    with(format!(
+        "the route to {}",
+        host.served().routes.iter().find(leads_there)?.dst
+    ))
 }
 
 fn overlaps(a: IpNet, b: IpNet) -> bool {

@@ -346,14 +346,14 @@ impl Member {
             counted_by,
         } = report.clone();
         let keys = || counted_by.iter().map(|&(alias, address)| MemberKey { alias, address });
-        let first = keys().filter_map(|key| counted.answers.given.get(&key)).sum();
-        let slow = keys().filter_map(|key| counted.shared.given.get(&key));
+        let first = keys().filter_map(|key| counted.answers.first_named.get(&key)).sum();
+        let slow = keys().filter_map(|key| counted.shared.stats.get(&key));
         let (mut connections, mut retried, mut packets, mut bytes) = (0, 0, 0, 0);
-        for given in slow.filter(|_| vip.is_some()) {
-            connections += given.connections.saturating_sub(given.retried);
-            retried += given.retried;
-            packets += given.packets;
-            bytes += given.bytes;
+        for stats in slow.filter(|_| vip.is_some()) {
+            connections += stats.connections.saturating_sub(stats.retried);
+            retried += stats.retried;
+            packets += stats.packets;
+            bytes += stats.bytes;
         }
         for address in &addresses {
             if let (Some(vip), IpAddr::V4(address)) = (vip, address)

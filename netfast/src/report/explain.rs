@@ -203,7 +203,7 @@ fn has_pool_of(network: &NetworkReport, ip: IpAddr) -> bool {
     subnets
         .filter_map(|subnet| {
             let (net, prefix) = subnet.split_once('/')?;
-            crate::world::IpNet::new(net.parse().ok()?, prefix.parse().ok()?)
+            crate::host::IpNet::new(net.parse().ok()?, prefix.parse().ok()?)
         })
         .any(|net| net.contains(ip))
 }

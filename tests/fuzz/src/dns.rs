@@ -80,29 +80,29 @@ impl Machine for Host {
 
     fn set_turn(&mut self, id: u64, turn: Option<u64>) {
         match turn {
-            Some(turn) => maps::TURNS.insert(id, turn, 0).expect("room"),
+            Some(turn) => maps::CURSORS.insert(id, turn, 0).expect("room"),
             None => {
-                let _ = maps::TURNS.remove(id);
+                let _ = maps::CURSORS.remove(id);
             }
         }
     }
 
     fn turn(&self, id: u64) -> Option<u64> {
         // SAFETY: copied at once, and no program runs.
-        unsafe { maps::TURNS.get(id) }.copied()
+        unsafe { maps::CURSORS.get(id) }.copied()
     }
 
     fn set_given(&mut self, key: MemberKey, is_counted: bool) {
         if is_counted {
-            maps::GIVEN.insert(key, 0, 0).expect("room");
+            maps::FIRST_NAMED.insert(key, 0, 0).expect("room");
         } else {
-            let _ = maps::GIVEN.remove(key);
+            let _ = maps::FIRST_NAMED.remove(key);
         }
     }
 
     fn given(&self, key: MemberKey) -> Option<u64> {
         // SAFETY: as above.
-        unsafe { maps::GIVEN.get(key) }.copied()
+        unsafe { maps::FIRST_NAMED.get(key) }.copied()
     }
 
     fn run(&mut self, frame: &[u8], odds: Odds) -> Vec<u8> {

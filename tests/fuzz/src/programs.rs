@@ -103,7 +103,7 @@ impl Host {
 
     /// Places in the table of packets of unknown flows that were looked at.
     pub fn seen(&self) -> Vec<u32> {
-        maps::SEEN.touched()
+        maps::WARMUP.touched()
     }
 
     /// Sets the clock, in nanoseconds.
@@ -114,7 +114,7 @@ impl Host {
 
     /// Makes all that is stored older, where the clock is another's.
     pub fn grow_older(&mut self, ns: u64) {
-        for map in [&maps::FLOWS4, &maps::FRESH4] {
+        for map in [&maps::FLOWS4, &maps::UNREPLIED4] {
             for (key, _) in map.entries() {
                 let place = map.get_ptr_mut(key).expect("it is there");
                 // SAFETY: an element of this thread's, and no program runs.
@@ -133,7 +133,7 @@ impl Host {
 
     /// Flows in use, and those that wait for their reverse.
     pub fn flows(&self) -> [Vec<(FlowKey<Ip4>, Flow<Ip4>)>; 2] {
-        [maps::FLOWS4.entries(), maps::FRESH4.entries()]
+        [maps::FLOWS4.entries(), maps::UNREPLIED4.entries()]
     }
 }
 
@@ -364,7 +364,7 @@ impl Judge {
         let to = device(out).expect("to a device that is known");
         assert!(to.has(Device::ACCELERATED));
         if let Some(Sent::ToPeer(_)) = host.sent {
-            assert!(to.has(Device::PEER_ELSEWHERE) && !to.has(Device::QUEUED) && to.is_endpoint());
+            assert!(to.has(Device::PEER_IN_OTHER_NETNS) && !to.has(Device::EGRESS_QDISC) && to.is_endpoint());
             assert!(run.hook != Hook::BridgeOut, "a peer is reached from ingress hooks only");
         }
         if run.hook == Hook::EndpointIn {

@@ -12,7 +12,7 @@ use netfast_tests::{
 use crate::scene::talks;
 
 /// Steps that are played of a script.
-const MOST_STEPS: usize = 40;
+const MAX_STEPS: usize = 40;
 /// Frames that a test run takes (`bpf_prog_test_run_skb`): an Ethernet header, and a page less what the kernel needs.
 const SHORTEST: usize = 14;
 const LONGEST: usize = 3000;
@@ -35,7 +35,7 @@ impl Script {
     /// The script that bytes stand for; bytes that are left over mean nothing.
     pub fn of(bytes: &[u8]) -> Self {
         Self {
-            steps: steps(bytes, MOST_STEPS),
+            steps: steps(bytes, MAX_STEPS),
         }
     }
 }

@@ -9,7 +9,7 @@ use netfast_common::{
     alias::{MemberKey, address4},
     device::{Device, DeviceKey},
     net::Ip4,
-    vip::{Backend, Given, Member, Service, SlotKey, VERDICTS},
+    vip::{Backend, BackendStats, Member, Service, SlotKey, VERDICTS},
 };
 use netfast_ebpf::{
     ctx::fake::{self, FakeSkb, Sent, TC_ACT_REDIRECT},
@@ -43,7 +43,7 @@ pub trait Machine {
     /// Begins to count what a member is given.
     fn count(&mut self, key: MemberKey);
     /// What it was given.
-    fn given(&self, key: MemberKey) -> Option<Given>;
+    fn stats(&self, key: MemberKey) -> Option<BackendStats>;
     /// Runs a program; returns its verdict and the frame afterwards.
     fn run(&mut self, hook: Hook, dev: Dev, frame: &[u8], odds: Odds) -> (i32, Vec<u8>);
     /// Packets by verdict.
@@ -134,16 +134,16 @@ impl Machine for Host {
     }
 
     fn set_turn(&mut self, id: u64, turn: Option<u64>) {
-        set!(TURNS, id, turn);
+        set!(CURSORS, id, turn);
     }
 
     fn count(&mut self, key: MemberKey) {
-        maps::VIP_GIVEN.insert(key, Given::default(), 0).expect("room");
+        maps::VIP_STATS.insert(key, BackendStats::default(), 0).expect("room");
     }
 
-    fn given(&self, key: MemberKey) -> Option<Given> {
+    fn stats(&self, key: MemberKey) -> Option<BackendStats> {
         // SAFETY: copied at once, and no program runs.
-        unsafe { maps::VIP_GIVEN.get(key) }.copied()
+        unsafe { maps::VIP_STATS.get(key) }.copied()
     }
 
     fn run(&mut self, hook: Hook, dev: Dev, frame: &[u8], odds: Odds) -> (i32, Vec<u8>) {
@@ -242,9 +242,9 @@ impl Services {
     }
 
     /// What all members were given.
-    fn given(machine: &impl Machine) -> BTreeMap<(usize, u8), Given> {
+    fn stats(machine: &impl Machine) -> BTreeMap<(usize, u8), BackendStats> {
         let keys = (0..2).flat_map(|service| (0..MEMBERS).map(move |number| (service, number)));
-        let found = keys.filter_map(|key| Some((key, machine.given(Self::key(key.0, key.1))?)));
+        let found = keys.filter_map(|key| Some((key, machine.stats(Self::key(key.0, key.1))?)));
         found.collect()
     }
 }
@@ -297,7 +297,7 @@ impl<M: Machine> Player<'_, M> {
     }
 
     fn pass(&mut self, hook: Hook, who: Dev, frame: &[u8], odds: Odds) -> (i32, Vec<u8>) {
-        let given = Services::given(self.machine);
+        let stats = Services::stats(self.machine);
         let before = self.machine.verdicts();
         let (verdict, after) = self.machine.run(hook, who, frame, odds);
         let passed = Passed {
@@ -309,7 +309,7 @@ impl<M: Machine> Player<'_, M> {
             odds,
             now: self.now,
             counts: [before, self.machine.verdicts()],
-            given,
+            stats,
         };
         self.judge.passed(self.machine, &self.services, &passed);
         (verdict, after)

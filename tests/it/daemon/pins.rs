@@ -17,7 +17,7 @@ use super::{
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
 /// What must happen happens within this: links are looked at every half a minute.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_bpffs_that_is_mounted_anew_costs_no_connection() {
@@ -39,7 +39,7 @@ fn a_bpffs_that_is_mounted_anew_costs_no_connection() {
 
     netfast.remount_bpffs().expect("mounted anew");
     let log = netfast.log();
-    cmd::poll("all is pinned and attached again", PATIENCE, || {
+    cmd::poll("all is pinned and attached again", TIMEOUT, || {
         (names_below(netfast.pin_dir()) == pins && programs(host) == attached).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", netfast.log()));
@@ -50,7 +50,7 @@ fn a_bpffs_that_is_mounted_anew_costs_no_connection() {
     // With nobody there to attach anew: the kernel carries all, until a daemon starts.
     netfast.stop(Signal::SIGKILL).expect("killed");
     netfast.remount_bpffs().expect("mounted anew");
-    cmd::poll("the programs are gone", PATIENCE, || {
+    cmd::poll("the programs are gone", TIMEOUT, || {
         programs(host).is_empty().then_some(())
     })
     .expect("with their pins");
@@ -63,7 +63,7 @@ fn a_bpffs_that_is_mounted_anew_costs_no_connection() {
     netfast.remount_bpffs().expect("mounted anew");
     netfast.detach().expect("detach");
     // The kernel lets go of a file system a moment after it was unmounted.
-    cmd::poll("the host is as found", PATIENCE, || {
+    cmd::poll("the host is as found", TIMEOUT, || {
         (Marks::of(host) == before).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}: {:?}", Marks::of(host)));
@@ -85,11 +85,11 @@ fn a_link_that_is_unpinned_by_hand_is_attached_again() {
     if watch.exists() {
         fs::remove_file(&watch).expect("unpinned");
     }
-    cmd::poll("its program is gone", PATIENCE, || {
+    cmd::poll("its program is gone", TIMEOUT, || {
         (programs(topo.host()).len() == attached.len() - 1).then_some(())
     })
     .expect("detached");
-    cmd::poll("it is attached again", PATIENCE, || {
+    cmd::poll("it is attached again", TIMEOUT, || {
         (programs(topo.host()) == attached).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", netfast.log()));

@@ -20,7 +20,7 @@ use crate::left::left_on;
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
 /// What must happen happens within this; how long it took is not judged.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const PORT: u16 = 7000;
 /// The paths, in the order in which the load is on them.
 const PATHS: [&str; 3] = ["bridge", "published port", "masquerade"];
@@ -59,7 +59,7 @@ impl Load {
             run(topo.lan(), &["rr-server", &port]),
         ];
         for ns in [server.handle(), topo.lan().handle()] {
-            cmd::poll("the servers listen", PATIENCE, || listens(&ns).then_some(())).expect("listening");
+            cmd::poll("the servers listen", TIMEOUT, || listens(&ns).then_some(())).expect("listening");
         }
         let paths: [(NsHandle, Ipv4Addr); 3] = [
             (client.handle(), topo.container(0, 0).ip),
@@ -99,7 +99,7 @@ impl Load {
 
 fn ended<T: DeserializeOwned>(process: Background) -> T {
     process.signal(Signal::SIGTERM).expect("it runs");
-    let done = process.wait(PATIENCE).expect("it ends");
+    let done = process.wait(TIMEOUT).expect("it ends");
     assert!(done.status.success(), "{done:?}");
     serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"))
 }
@@ -112,7 +112,7 @@ fn listens(ns: &NsHandle) -> bool {
 /// Fails unless the fast path carries packets now.
 pub(super) fn must_be_fast(netfast: &NetfastProc, when: &str) {
     let before = netfast.totals().expect("totals").fast_packets;
-    cmd::poll(when, PATIENCE, || {
+    cmd::poll(when, TIMEOUT, || {
         (netfast.totals().ok()?.fast_packets > before + 500).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", netfast.log()));

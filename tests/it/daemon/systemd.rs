@@ -31,10 +31,10 @@ const UNIT_FILE: &str = "/etc/systemd/system/netfast.service";
 const CONFIG: &str = "/etc/netfast/netfast.toml";
 const PINS: &str = "/sys/fs/bpf/netfast";
 /// What must happen happens within this; how long it took is not judged.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// `systemd-analyze security`: 0 is all that systemd can forbid, 10 is nothing of it. Measured 2.9 (systemd 252); other
 /// versions weigh a little differently.
-const MOST_EXPOSED: f64 = 3.0;
+const MAX_EXPOSED: f64 = 3.0;
 
 fn source(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../netfast/dist").join(file)
@@ -73,13 +73,13 @@ fn totals(machine: &Machine) -> Totals {
 
 fn ended<T: DeserializeOwned>(process: Background) -> T {
     process.signal(Signal::SIGTERM).expect("it runs");
-    let done = process.wait(PATIENCE).expect("it ends");
+    let done = process.wait(TIMEOUT).expect("it ends");
     serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"))
 }
 
 /// Waits until the machine's journal has this.
 fn journal_has(machine: &Machine, what: &str) {
-    cmd::poll(what, PATIENCE, || machine.journal().contains(what).then_some(()))
+    cmd::poll(what, TIMEOUT, || machine.journal().contains(what).then_some(()))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
 }
 
@@ -94,7 +94,7 @@ fn restarts(machine: &Machine) -> u32 {
 /// Fails unless the fast path carries packets now.
 fn must_be_fast(machine: &Machine, when: &str) {
     let before = totals(machine).fast_packets;
-    cmd::poll(when, PATIENCE, || {
+    cmd::poll(when, TIMEOUT, || {
         (totals(machine).fast_packets > before + 100).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
@@ -172,7 +172,7 @@ fn the_unit_is_ready_in_step_survives_a_hang_reloads_and_stops() {
         .write(CONFIG, "runtime = \"none\"\nrevalidate_ms = 500\n")
         .expect("a configuration");
     machine.run(&["systemctl", "reload", UNIT]).expect("reload");
-    cmd::poll("the new interval", PATIENCE, || {
+    cmd::poll("the new interval", TIMEOUT, || {
         (revalidate_ms(&machine) == 500).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
@@ -188,7 +188,7 @@ fn the_unit_is_ready_in_step_survives_a_hang_reloads_and_stops() {
     // A hang: the watchdog ends it, systemd starts it again, and the fast path does not notice.
     machine.run(&["kill", "-STOP", &pid.to_string()]).expect("stopped");
     must_be_fast(&machine, "while the daemon hangs");
-    cmd::poll("it is started again", PATIENCE, || {
+    cmd::poll("it is started again", TIMEOUT, || {
         let new = main_pid(&machine);
         let state = state(&machine)?;
         (new != 0 && new != pid && state["pid"] == new && state["in_sync"] == true).then_some(())
@@ -204,7 +204,7 @@ fn the_unit_is_ready_in_step_survives_a_hang_reloads_and_stops() {
     machine
         .run(&["kill", "-KILL", &main_pid(&machine).to_string()])
         .expect("killed");
-    cmd::poll("it is started again", PATIENCE, || {
+    cmd::poll("it is started again", TIMEOUT, || {
         (restarts(&machine) > once && machine.property(UNIT, "ActiveState").ok()? == "active").then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
@@ -345,7 +345,7 @@ fn without_docker_the_unit_is_up_and_waits() {
 
     machine.write(CONFIG, "runtime = \"none\"\n").expect("a configuration");
     machine.run(&["systemctl", "reload", UNIT]).expect("reload");
-    cmd::poll("it is in step", PATIENCE, || {
+    cmd::poll("it is in step", TIMEOUT, || {
         (state(&machine)?["in_sync"] == true).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
@@ -383,7 +383,7 @@ fn a_bpffs_that_is_mounted_anew_under_the_unit_makes_it_start_again() {
     let anew = "umount /sys/fs/bpf && mount -t bpf -o mode=700 bpf /sys/fs/bpf";
     machine.run(&["sh", "-c", anew]).expect("mounted anew");
     assert_eq!(programs(host), attached, "the unit still has the old one");
-    cmd::poll("a daemon that sees the new one", PATIENCE, || {
+    cmd::poll("a daemon that sees the new one", TIMEOUT, || {
         let new = main_pid(&machine);
         let state = state(&machine)?;
         (new != 0 && new != pid && state["pid"] == new && state["in_sync"] == true).then_some(())
@@ -416,7 +416,7 @@ fn the_unit_is_well_formed_and_its_exposure_is_bounded() {
         .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or_else(|| panic!("no score in {text}"));
     println!("systemd-analyze security: {score}");
-    assert!(score <= MOST_EXPOSED, "{text}");
+    assert!(score <= MAX_EXPOSED, "{text}");
 
     // What systemd does not understand it ignores, with a warning that nobody reads.
     let dir = tempfile::tempdir().expect("a directory");
@@ -427,7 +427,7 @@ fn the_unit_is_well_formed_and_its_exposure_is_bounded() {
     let text = text.replace("/usr/bin/netfast", &program);
     fs::write(&copy, text.replace("Documentation=man:netfast(8)\n", "")).expect("a copy");
     let mut verify = std::process::Command::new("systemd-analyze");
-    let done = cmd::finish(verify.arg("verify").arg(&copy), PATIENCE).expect("it ends");
+    let done = cmd::finish(verify.arg("verify").arg(&copy), TIMEOUT).expect("it ends");
     let about_us: Vec<&str> = done.stderr.lines().filter(|line| line.contains(UNIT)).collect();
     assert!(about_us.is_empty(), "{about_us:?}");
 }

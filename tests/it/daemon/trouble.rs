@@ -39,7 +39,7 @@ use super::{
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
 /// What must happen happens within this; how long it took is not judged.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Takes the places that are left in the table of devices, as interfaces that are not there; returns them.
 fn fill(netfast: &NetfastProc) -> (HashMap<MapData, DeviceKey, Device>, Vec<DeviceKey>) {
@@ -72,7 +72,7 @@ fn an_entry_that_cannot_be_written_is_told_and_tried_again() {
         let device = devices.values().find(|device| device["name"] == "veth0x2")?;
         Some(device["error"]["text"].as_str()?.to_owned())
     };
-    let found = wait_for(&netfast, "it is told", PATIENCE, |state| error(state).is_some());
+    let found = wait_for(&netfast, "it is told", TIMEOUT, |state| error(state).is_some());
     let text = error(&found).expect("an error");
     assert!(text.contains("cannot access the map netfast_devices"), "{text}");
     assert_eq!(found["in_sync"], false);
@@ -86,7 +86,7 @@ fn an_entry_that_cannot_be_written_is_told_and_tried_again() {
     let ping = format!("busybox ping -c1 -W2 {gateway}");
     topo.container(0, 2).ns.sh(&ping).expect("it is heard from");
     let all = names(&["veth0x0", "veth0x1", "veth0x2"]);
-    let found = wait_for(&netfast, "it is tried again", PATIENCE, |state| {
+    let found = wait_for(&netfast, "it is tried again", TIMEOUT, |state| {
         fast_endpoints(state) == all && state["in_sync"] == true
     });
     assert_eq!(error(&found), None);
@@ -119,9 +119,9 @@ fn an_epoch_that_cannot_be_raised_makes_no_verdict_older_than_a_second() {
     cmd::run(Command::new("bpftool").args(["map", "freeze", "pinned"]).arg(&control)).expect("frozen");
     host.sh(&format!("iptables -I FORWARD -s {} -j DROP", one.ip))
         .expect("a rule");
-    wait_for(&netfast, "it is told", PATIENCE, |state| state["in_sync"] == false);
+    wait_for(&netfast, "it is told", TIMEOUT, |state| state["in_sync"] == false);
     let fast = || netfast.totals().expect("totals").fast_packets;
-    cmd::poll("the rule holds", PATIENCE, || {
+    cmd::poll("the rule holds", TIMEOUT, || {
         let before = fast();
         std::thread::sleep(Duration::from_secs(2));
         (fast() == before).then_some(())
@@ -201,7 +201,7 @@ fn panicked(host: &NetNs, dirs: &std::path::Path) {
     command
         .args(["--exact", "daemon::trouble::a_panic_leaves_the_fast_path_as_it_is"])
         .env(PANICS, dirs);
-    let done = cmd::finish(&mut command, PATIENCE).expect("it ends");
+    let done = cmd::finish(&mut command, TIMEOUT).expect("it ends");
     assert_eq!(done.status.code(), Some(101), "{done:?}");
     assert!(done.stdout.contains("a bug in the daemon"), "{done:?}");
 }

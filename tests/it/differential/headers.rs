@@ -14,7 +14,7 @@ use super::{
     describe::Frame,
     runner::{Case, check, check_oracle},
     wire::{Checksum, DF, ICMP, Packet, TCP, UDP},
-    world::{PATIENCE, World},
+    world::{TIMEOUT, World},
 };
 
 /// One bridge with two containers, the first of which publishes a port; the other bridge is elsewhere.
@@ -356,7 +356,7 @@ fn multicast_and_broadcast() {
             }
             // conntrack ends a masqueraded connection when one of its packets leaves by another interface, here by the
             // bridge; what is sent then is no longer translated. With netfast that holds from the next question on.
-            cmd::poll("a packet that is not translated", PATIENCE, || {
+            cmd::poll("a packet that is not translated", TIMEOUT, || {
                 let got = world.exchange(&[("c00", conversation.forward(b"to one"))]);
                 let tuple = got[&conversation.server].first().and_then(Frame::tuple)?;
                 (tuple.source == conversation.from).then_some(())

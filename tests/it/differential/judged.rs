@@ -9,7 +9,7 @@ use super::{
     rules::{at, case},
     runner::{Case, check},
     wire::{ACK, Checksum, PSH, Packet, TCP, Transport, UDP, pseudo_header},
-    world::{PATIENCE, World},
+    world::{TIMEOUT, World},
 };
 
 /// Packets in a row that must not arrive before a rule counts as noticed.
@@ -125,7 +125,7 @@ fn in_turn(world: &mut World, (client, to, server): (&str, std::net::SocketAddrV
         world.step(&format!("odd, without {}", rule.add), &[(client, odd.clone())]);
         world.sh(rule.add);
         let mut refused = 0;
-        cmd::poll(rule.add, PATIENCE, || {
+        cmd::poll(rule.add, TIMEOUT, || {
             let got = world.exchange(&[(client, plain.clone()), (client, odd.clone())]);
             refused = if got[server].len() == 1 { refused + 1 } else { 0 };
             (refused == NOTICED).then_some(())

@@ -10,7 +10,7 @@ use netfast_tests::{
 
 use crate::netns::{
     judges::program::Judge,
-    lab::{Echo, Lab, PATIENCE, ask, at, udp, until_answered, warm},
+    lab::{Echo, Lab, TIMEOUT, ask, at, udp, until_answered, warm},
 };
 
 #[test]
@@ -33,7 +33,7 @@ fn a_program_on_a_netfilter_hook_sees_every_packet() {
     }
     assert_eq!(lab.fast(), before, "packets passed it by");
     drop(judge);
-    cmd::poll("the fast path", PATIENCE, || {
+    cmd::poll("the fast path", TIMEOUT, || {
         let before = lab.fast();
         let _answered = (0..4).filter(|_| ask(&socket)).count();
         (lab.fast() > before).then_some(())

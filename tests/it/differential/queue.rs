@@ -23,7 +23,7 @@ use super::{
     conversation::Conversation,
     runner::{Case, check},
     wire::{Packet, TCP, UDP},
-    world::{Got, PATIENCE, World},
+    world::{Got, TIMEOUT, World},
 };
 
 /// `NFNL_SUBSYS_QUEUE` (linux/netfilter/nfnetlink.h), and its messages (`nfnetlink_queue.h`).
@@ -230,7 +230,7 @@ fn case() -> Case {
 fn through(world: &mut World, from: &str, to: &str, packet: &Packet) -> (Got, Vec<String>) {
     let mut all = world.exchange(&[(from, packet.clone())]);
     assert!(!world.was_fast(), "a packet of a queued flow took the fast path");
-    cmd::poll("a packet from the queue", PATIENCE, || {
+    cmd::poll("a packet from the queue", TIMEOUT, || {
         for (name, frames) in world.exchange(&[]) {
             all.entry(name).or_default().extend(frames);
         }
@@ -310,7 +310,7 @@ fn queued_flows_are_never_learned_under_load() {
                     packets.push(("lan", conversation.back(&[b'b'; 40])));
                 }
                 // The next round begins when this one has come through: the queue has its limits.
-                cmd::poll("packets from the queue", PATIENCE, || {
+                cmd::poll("packets from the queue", TIMEOUT, || {
                     let got = world.exchange(&mem::take(&mut packets));
                     arrived[0] += got["lan"].len();
                     arrived[1] += got["c00"].len();

@@ -15,7 +15,7 @@ use super::{
     runner::{Case, check},
     station::{Station, mac_of},
     wire::{DF, TCP, UDP},
-    world::{PATIENCE, World},
+    world::{TIMEOUT, World},
 };
 
 fn case() -> Case {
@@ -63,7 +63,7 @@ fn assert_outdated(world: &World, before: Option<u64>) {
 
 /// Says something until it is `name` that gets it.
 fn until_it_reaches(world: &mut World, conversation: &Conversation, name: &str) {
-    cmd::poll("the other way", PATIENCE, || {
+    cmd::poll("the other way", TIMEOUT, || {
         let got = world.exchange(&[(&conversation.client, conversation.forward(b"which way?"))]);
         (!got[name].is_empty()).then_some(())
     })
@@ -144,7 +144,7 @@ fn neighbour_changed_in_mid_flow() {
             let before = outdated(world);
             world.sh("ip neigh replace 198.18.0.100 lladdr 02:00:00:00:00:77 dev eth0");
             for conversation in all {
-                cmd::poll("the new neighbour", PATIENCE, || {
+                cmd::poll("the new neighbour", TIMEOUT, || {
                     let got = world.exchange(&[("c00", conversation.forward(b"to whom?"))]);
                     let to = got["lan"].first()?.bytes[..6].to_vec();
                     (to == [2, 0, 0, 0, 0, 0x77]).then_some(())
@@ -278,7 +278,7 @@ fn mtu_lowered_in_mid_flow() {
             }
             world.sh("ip link set eth0 mtu 1000");
             for conversation in all {
-                cmd::poll("the kernel's objection", PATIENCE, || {
+                cmd::poll("the kernel's objection", TIMEOUT, || {
                     let got = world.exchange(&[("c00", conversation.forward(&[b'x'; 1400]))]);
                     (got["lan"].is_empty()).then_some(())
                 })
@@ -301,7 +301,7 @@ fn forwarding_switched_off_in_mid_flow() {
             conversation.warm(world);
             let before = outdated(world);
             world.sh("sysctl -qw net.ipv4.ip_forward=0");
-            cmd::poll("the end of forwarding", PATIENCE, || {
+            cmd::poll("the end of forwarding", TIMEOUT, || {
                 let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
                 (got["lan"].is_empty()).then_some(())
             })
@@ -324,7 +324,7 @@ fn bridge_renamed_in_mid_flow() {
             conversation.warm(world);
             let before = outdated(world);
             world.sh("ip link set br-0 name renamed");
-            cmd::poll("the end of what the rules allowed", PATIENCE, || {
+            cmd::poll("the end of what the rules allowed", TIMEOUT, || {
                 let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
                 (got["lan"].is_empty()).then_some(())
             })

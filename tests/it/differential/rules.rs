@@ -13,7 +13,7 @@ use super::{
     conversation::{Conversation, set_tcp},
     runner::{Case, check},
     wire::{SYN, TCP, UDP},
-    world::{PATIENCE, World},
+    world::{TIMEOUT, World},
 };
 
 /// Two bridges; on the first two containers, one of which publishes a port.
@@ -246,7 +246,7 @@ fn established_refused_though_new_is_not() {
 
 /// Keeps talking until nothing arrives any more; the talking itself is not noted.
 fn until_it_stops(world: &mut World, conversation: &Conversation) {
-    cmd::poll("a flow that the kernel refuses goes on", PATIENCE, || {
+    cmd::poll("a flow that the kernel refuses goes on", TIMEOUT, || {
         let got = world.exchange(&[
             (&conversation.client, conversation.forward(b"still there?")),
             (&conversation.server, conversation.back(b"still here?")),
@@ -330,7 +330,7 @@ fn reject_in_mid_flow() {
             let conversation = Conversation::open(world, UDP, "c00", 40_000, outside, "lan");
             conversation.warm(world);
             world.iptables("-I DOCKER-USER -i br-0 -p udp -j REJECT --reject-with icmp-admin-prohibited");
-            cmd::poll("the refusal", PATIENCE, || {
+            cmd::poll("the refusal", TIMEOUT, || {
                 let got = world.exchange(&[("c00", conversation.forward(b"still there?"))]);
                 (got["lan"].is_empty() && !got["c00"].is_empty()).then_some(())
             })

@@ -28,7 +28,7 @@ use super::{
 };
 
 /// For what happens at once on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The title of what conntrack knows.
 pub const CONNTRACK: &str = "conntrack";
@@ -146,7 +146,7 @@ impl World {
     pub fn meet(&self) -> Result<()> {
         let socket = self.host().run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
         for station in &self.stations {
-            cmd::poll("a neighbour of the host", PATIENCE, || {
+            cmd::poll("a neighbour of the host", TIMEOUT, || {
                 socket.send_to(b"who are you", (station.ip, 9)).ok()?;
                 let known = self.sh(&format!("ip neigh show {}", station.ip));
                 known.contains("lladdr").then_some(())

@@ -19,7 +19,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::bed::{Bed, PATIENCE, docker_host};
+use super::bed::{Bed, TIMEOUT, docker_host};
 
 const ROUNDS: usize = 100;
 const WEB: [&str; 3] = ["web-1", "web-2", "web-3"];
@@ -77,7 +77,7 @@ impl Bed {
             let given = members.iter().filter(|member| member["eligible"] == true).count();
             (members.len(), given)
         };
-        let seen = cmd::poll("the members are known", PATIENCE, || {
+        let seen = cmd::poll("the members are known", TIMEOUT, || {
             let right = self.alias("web").is_some_and(|alias| counts(&alias) == (all, given));
             (right && attached(&self.ns(container)) == ["netfast_answer"]).then_some(())
         });
@@ -338,12 +338,12 @@ fn pins_that_somebody_removes_are_made_again_for_loopbacks_too() {
         fs::remove_dir_all(entry.expect("an entry").path()).expect("removed");
     }
     // The pin is what keeps it attached; the daemon looks once a second.
-    cmd::poll("it goes with its pin", PATIENCE, || {
+    cmd::poll("it goes with its pin", TIMEOUT, || {
         attached(&client).is_empty().then_some(())
     })
     .expect("it is not attached");
     // Until the maps are pinned again, `netfast aliases` has nothing to read.
-    cmd::poll("attached again", PATIENCE, || {
+    cmd::poll("attached again", TIMEOUT, || {
         (attached(&client) == ["netfast_answer"]).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", bed.netfast.log()));
@@ -397,7 +397,7 @@ fn a_name_of_one_is_answered_byte_for_byte_as_without_netfast() {
     for name in ["web-2", "web-3"] {
         bed.host.remove_container(name).expect("removed");
     }
-    let gone = cmd::poll("nobody needs it", PATIENCE, || {
+    let gone = cmd::poll("nobody needs it", TIMEOUT, || {
         attached(&client).is_empty().then_some(())
     });
     gone.unwrap_or_else(|error| panic!("{error}: {:?}", attached(&client)));

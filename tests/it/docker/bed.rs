@@ -22,7 +22,7 @@ use serde_json::Value;
 /// The port that every server of these tests listens on.
 pub const PORT: u16 = 7001;
 /// What must come, comes within this; how long it took is printed and not judged.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Data of a bulk transfer in each direction: so much that a connection's first and last packets do not count.
 pub const BULK: u64 = 128 << 20;
 
@@ -113,7 +113,7 @@ impl Bed {
         is_so: impl Fn(Option<&Value>) -> bool,
     ) -> Duration {
         let start = Instant::now();
-        let seen = cmd::poll(what, PATIENCE, || {
+        let seen = cmd::poll(what, TIMEOUT, || {
             let end = self.endpoint(container, network);
             is_so(end.as_ref()).then_some(())
         });
@@ -231,7 +231,7 @@ pub fn serve(ns: &NsHandle, args: &[&str]) -> Background {
 
 /// The server, once it listens on [`PORT`].
 pub fn listening(ns: &NsHandle, server: Background) -> Background {
-    let listens = cmd::poll("the server listens", PATIENCE, || has_socket(ns, PORT).then_some(()));
+    let listens = cmd::poll("the server listens", TIMEOUT, || has_socket(ns, PORT).then_some(()));
     assert!(listens.is_ok(), "{listens:?}; {:?}", server.stop());
     server
 }
@@ -412,7 +412,7 @@ pub fn echoes(client: &NsHandle, to: SocketAddrV4, patience: Duration) -> bool {
 /// Ends a client or server by SIGTERM and returns its report.
 pub fn ended<T: DeserializeOwned>(process: Background) -> T {
     process.signal(Signal::SIGTERM).expect("it runs");
-    let done = process.wait(PATIENCE).expect("it ends");
+    let done = process.wait(TIMEOUT).expect("it ends");
     assert!(done.status.success(), "{done:?}");
     report(&done)
 }
@@ -445,7 +445,7 @@ impl Steady {
             udp: more.contains(&"--udp"),
             to,
         };
-        let fast = cmd::poll("a steady flow is fast", PATIENCE, || {
+        let fast = cmd::poll("a steady flow is fast", TIMEOUT, || {
             (steady.fast_packets(bed)? > 1000).then_some(())
         });
         if let Err(error) = fast {

@@ -14,7 +14,7 @@ use netfast_tests::{
     traffic::rr,
 };
 
-use super::bed::{Bed, PATIENCE, PORT, Steady, connects, docker_host, ended, run};
+use super::bed::{Bed, PORT, Steady, TIMEOUT, connects, docker_host, ended, run};
 
 #[test]
 fn churn_is_picked_up_and_disturbs_nobody() {
@@ -143,7 +143,7 @@ fn await_current(bed: &Bed, container: &str, network: &str) -> Duration {
         .and_then(|line| line.split_whitespace().nth(1))
         .unwrap_or_else(|| panic!("{container} has no {}: {links}", attachment.ip));
     let veth = bed.host.container_veth(container, inside).expect("its veth");
-    let found = cmd::poll("the container is picked up", PATIENCE, || {
+    let found = cmd::poll("the container is picked up", TIMEOUT, || {
         let end = bed.endpoint(container, network)?;
         (end["veth"] == veth.as_str() && end["path"] == "fast" && !end["traffic"].is_null()).then_some(())
     });
@@ -162,10 +162,10 @@ fn talk(bed: &Bed, what: &str, client: &str, to: SocketAddrV4) {
     let ns = bed.ns(client);
     // The server may still be starting.
     let answers = || connects(&ns, to, Duration::from_secs(1)).then_some(());
-    cmd::poll("the server answers", PATIENCE, answers).unwrap_or_else(|error| panic!("{what}: {error}"));
+    cmd::poll("the server answers", TIMEOUT, answers).unwrap_or_else(|error| panic!("{what}: {error}"));
     let before = fast_in(bed, client);
     let done = run(&ns, &["rr", &to.to_string(), "--seconds", "0.3"])
-        .wait(PATIENCE)
+        .wait(TIMEOUT)
         .expect("rr ends");
     assert!(done.status.success(), "{what}: {done:?}");
     let report: rr::Report = super::bed::report(&done);
@@ -210,7 +210,7 @@ fn a_replaced_container_gets_the_traffic_of_its_address() {
     let (client, to) = (bed.ns("client"), bed.at("old", "mine"));
     // One socket over the whole time: its flow is learned towards the old container.
     let flow = run(&client, &["rr", &to.to_string(), "--udp", "--seconds", "120"]);
-    cmd::poll("the flow is fast", PATIENCE, || {
+    cmd::poll("the flow is fast", TIMEOUT, || {
         (fast_in(&bed, "client") > 1000).then_some(())
     })
     .expect("fast");
@@ -223,7 +223,7 @@ fn a_replaced_container_gets_the_traffic_of_its_address() {
             .expect("its successor");
         let took = await_current(&bed, new, "mine");
         let before = fast_in(&bed, "client");
-        let again = cmd::poll("the flow is fast again", PATIENCE, || {
+        let again = cmd::poll("the flow is fast again", TIMEOUT, || {
             (fast_in(&bed, "client") > before + 1000).then_some(())
         });
         if let Err(error) = again {

@@ -19,7 +19,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::bed::{Bed, PATIENCE, PORT, Steady, docker_host, ended, report, run, serve};
+use super::bed::{Bed, PORT, Steady, TIMEOUT, docker_host, ended, report, run, serve};
 use crate::left::left_on;
 
 /// A host that outlives its engine, with a server and a client on it.
@@ -66,7 +66,7 @@ fn all_answer(idle: Background) {
 fn must_go_on(bed: &Bed, flows: &[Steady], when: &str) {
     let before: Vec<u64> = flows.iter().map(|flow| flow.fast_packets(bed).unwrap_or(0)).collect();
     for (flow, before) in flows.iter().zip(before) {
-        let going = cmd::poll("the flow goes on", PATIENCE, || {
+        let going = cmd::poll("the flow goes on", TIMEOUT, || {
             (flow.fast_packets(bed)? > before + 200).then_some(())
         });
         if let Err(error) = going {
@@ -108,7 +108,7 @@ fn dockerd_goes_and_comes_back() {
                 Signal::SIGKILL,
             )
             .expect("it ran");
-            cmd::poll("its end", PATIENCE, || (!leftovers::is_running(leaving)).then_some(())).expect("it ends");
+            cmd::poll("its end", TIMEOUT, || (!leftovers::is_running(leaving)).then_some(())).expect("it ends");
             bed.host.start_dockerd().expect("dockerd starts again");
             bed.await_gone("leaving", "mine");
         }
@@ -156,14 +156,14 @@ fn dockerd_takes_its_containers_along() {
                 let end = bed.endpoint("server", "mine")?;
                 (end["path"] == "fast" && end["veth"] != old.as_str()).then_some(())
             };
-            cmd::poll("the server is back", PATIENCE, is_new).expect("with a veth of its own");
+            cmd::poll("the server is back", TIMEOUT, is_new).expect("with a veth of its own");
         }
     }
 }
 
 fn await_runtime(bed: &Bed, state: &str) {
     let start = Instant::now();
-    cmd::poll("the state of the runtime", PATIENCE, || {
+    cmd::poll("the state of the runtime", TIMEOUT, || {
         (bed.status()["runtime"]["state"] == state).then_some(())
     })
     .unwrap_or_else(|error| panic!("{state}: {error}\n{:#}", bed.status()["runtime"]));

@@ -10,7 +10,7 @@ use netfast_tests::{
 };
 use serde_json::{Value, json};
 
-use super::bed::{Bed, PATIENCE, PORT, Reach, docker_host, reaches, report, run, serve};
+use super::bed::{Bed, PORT, Reach, TIMEOUT, docker_host, reaches, report, run, serve};
 
 /// The container on the network of this kind, in `netfast networks --json`.
 fn endpoint<'a>(network: &'a Value, container: &str) -> &'a Value {
@@ -166,7 +166,7 @@ fn work(bed: &Bed) {
                 bed.at(&format!("{network}-2"), network),
             );
             reaches(network, &one, two, Reach::Both);
-            let talk = run(&one, &["rr", &two.to_string(), "--seconds", "0.3"]).wait(PATIENCE);
+            let talk = run(&one, &["rr", &two.to_string(), "--seconds", "0.3"]).wait(TIMEOUT);
             let talk: rr::Report = report(&talk.expect("rr ends"));
             assert_eq!(talk.errors, 0, "on {network}: {talk:?}");
             let reach = if network == "inside" { Reach::None } else { Reach::Both };

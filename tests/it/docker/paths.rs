@@ -15,7 +15,7 @@ use netfast_tests::{
 };
 
 use super::bed::{
-    BULK, Bed, PATIENCE, PORT, Reach, docker_host, echoes, listening, reaches, report, run, serve, transfer,
+    BULK, Bed, PORT, Reach, TIMEOUT, docker_host, echoes, listening, reaches, report, run, serve, transfer,
 };
 
 #[test]
@@ -85,7 +85,7 @@ fn iperf3(client: &NsHandle, server: &NsHandle, to: SocketAddrV4, udp: bool) {
         "to {to}: {done:?}; the server: {:?}",
         serving.stop()
     );
-    serving.wait(PATIENCE).expect("its server ends");
+    serving.wait(TIMEOUT).expect("its server ends");
 }
 
 fn every_path(userland_proxy: bool) {
@@ -174,12 +174,12 @@ fn small_things(what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddr
     let (port, to) = (PORT.to_string(), to.to_string());
     let echo = serve(server, &["rr-server", &port]);
     let line = ["rr", &to, "--udp", "--size", "3000", "--seconds", "0.3"];
-    let done = run(client, &line).wait(PATIENCE).expect("rr ends");
+    let done = run(client, &line).wait(TIMEOUT).expect("rr ends");
     let fragmented: rr::Report = report(&done);
     drop(echo);
     let closing = serve(server, &["crr-server", &port]);
     let done = run(client, &["crr", &to, "--seconds", "0.5"])
-        .wait(PATIENCE)
+        .wait(TIMEOUT)
         .expect("crr ends");
     let short: crr::Report = report(&done);
     drop(closing);

@@ -15,7 +15,7 @@ use netfast_tests::{
 };
 use nix::sys::signal::Signal;
 
-use super::bed::{Bed, PATIENCE, PORT, Reach, docker_host, reaches, run, serve, stat};
+use super::bed::{Bed, PORT, Reach, TIMEOUT, docker_host, reaches, run, serve, stat};
 
 #[test]
 fn rules_hold_with_iptables_nft() {
@@ -143,7 +143,7 @@ fn is_fast(bed: &Bed, what: &str, client: &NsHandle, to: SocketAddrV4) {
         // A connection's own packets stay slow; on a busy machine a short time is not enough for many others.
         let counted = ["0.3", "2", "10"].iter().find_map(|seconds| {
             let line = [&["rr", &to, "--seconds", seconds], more].concat();
-            let (done, counted) = bed.count(|| run(client, &line).wait(PATIENCE).expect("rr ends"));
+            let (done, counted) = bed.count(|| run(client, &line).wait(TIMEOUT).expect("rr ends"));
             assert!(done.status.success(), "{what} {more:?}: {done:?}");
             println!("{what} {more:?}: {counted}");
             (counted.packets.fast_packets + counted.packets.slow_packets > ENOUGH).then_some(counted)

@@ -16,7 +16,7 @@ use netfast_tests::{
 };
 use serde_json::Value;
 
-use super::bed::{Bed, PATIENCE, PORT, Reach, connects, docker_host, reaches, stat};
+use super::bed::{Bed, PORT, Reach, TIMEOUT, connects, docker_host, reaches, stat};
 
 mod life;
 
@@ -63,7 +63,7 @@ impl Bed {
     /// with [`PORT`].
     fn await_vip(&self, network: &str, given: usize, clients: &[&str]) -> SocketAddrV4 {
         let is_eligible = |member: &&Value| member["eligible"] == true;
-        let seen = cmd::poll("the virtual address", PATIENCE, || {
+        let seen = cmd::poll("the virtual address", TIMEOUT, || {
             let web = self.web(network)?;
             let members = web["members"].as_array()?;
             let vip: Ipv4Addr = web["vip"].as_str()?.parse().ok()?;
@@ -205,7 +205,7 @@ fn every_kind_of_connection_goes_to_the_next_member() {
             bed.rise(&WEB, "Tcp", "PassiveOpens", || {
                 let to = to.to_string();
                 let done = super::bed::run(&client, &["rr", &to, "--seconds", "1"])
-                    .wait(PATIENCE)
+                    .wait(TIMEOUT)
                     .expect("it ends");
                 assert!(done.status.success(), "{done:?}");
             })
@@ -334,7 +334,7 @@ fn internal_networks_and_containers_on_several_networks_reach_it() {
         .docker(&["network", "connect", "shop", "both"])
         .expect("connected");
     let shop = bed.await_vip("shop", 2, &["shop-client"]);
-    cmd::poll("a way by the second network", PATIENCE, || {
+    cmd::poll("a way by the second network", TIMEOUT, || {
         connects(&bed.ns("both"), shop, patience).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", bed.netfast.log()));

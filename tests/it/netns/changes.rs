@@ -13,7 +13,7 @@ use netfast_tests::{
     topo::Topo,
 };
 
-use super::lab::{Echo, Lab, PATIENCE, ask, at, connect, introduce, udp, until_answered, until_silent, warm};
+use super::lab::{Echo, Lab, TIMEOUT, ask, at, connect, introduce, udp, until_answered, until_silent, warm};
 
 /// Another container with this address and this MAC, on a new veth of the first bridge.
 fn stand_in(topo: &Topo, ip: std::net::Ipv4Addr, mac: &str) -> NetNs {
@@ -51,7 +51,7 @@ fn replaced(by_port: bool) {
         .expect("its veth goes");
     drop(echo);
     assert!(!ask(&socket), "somebody answers for the container that is gone");
-    cmd::poll("the end of its flows", PATIENCE, || {
+    cmd::poll("the end of its flows", TIMEOUT, || {
         (lab.flows_of(a.ip) == 0).then_some(())
     })
     .expect("flows go");

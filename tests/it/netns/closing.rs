@@ -16,7 +16,7 @@ use netfast_tests::{
     topo::Topo,
 };
 
-use super::lab::{Lab, PATIENCE, at, connect, topology};
+use super::lab::{Lab, TIMEOUT, at, connect, topology};
 
 /// Bytes each way before the close: enough for the fast path.
 const BYTES: usize = 2 << 20;
@@ -67,7 +67,7 @@ fn states(host: &NsHandle, port: u16) -> Vec<(String, u64)> {
 /// The states when they have stopped changing.
 fn settled(host: &NsHandle, port: u16) -> Vec<String> {
     let mut last = Vec::new();
-    cmd::poll("conntrack that settles", PATIENCE, || {
+    cmd::poll("conntrack that settles", TIMEOUT, || {
         let names: Vec<String> = states(host, port).into_iter().map(|(state, _)| state).collect();
         let same = names == last;
         last.clone_from(&names);

@@ -11,7 +11,7 @@ use netfast_tests::{
 };
 use serde_json::Value;
 
-use super::lab::{Echo, Lab, PATIENCE, ask, at, topology, udp, until_answered, warm};
+use super::lab::{Echo, Lab, TIMEOUT, ask, at, topology, udp, until_answered, warm};
 use crate::metrics;
 
 /// Questions of each conversation that is counted.
@@ -41,7 +41,7 @@ fn set_accounting(lab: &Lab, on: &str) {
 }
 
 fn until(lab: &Lab, wanted: &str) {
-    cmd::poll(wanted, PATIENCE, || (path(lab).trim() == wanted).then_some(())).expect("netfast finds out");
+    cmd::poll(wanted, TIMEOUT, || (path(lab).trim() == wanted).then_some(())).expect("netfast finds out");
 }
 
 /// Packets of a conversation by its source port, as conntrack counts them, each way.
@@ -169,7 +169,7 @@ fn metrics_count_what_the_containers_count() {
     warm(&lab, &socket);
     // Until ARP and the like are over: both are read at one moment then.
     let read = |place| {
-        cmd::poll("a quiet moment", PATIENCE, || {
+        cmd::poll("a quiet moment", TIMEOUT, || {
             let (before, told, after) = (
                 own_counters(&lab, place),
                 metrics_of(&lab, place),

@@ -12,7 +12,7 @@ use netfast_tests::{
     require::{Need, needs},
 };
 
-use super::lab::{PATIENCE, warm};
+use super::lab::{TIMEOUT, warm};
 use crate::differential::station::{Tap, mac_of};
 
 mod scene;
@@ -251,7 +251,7 @@ fn invented_macs_do_not_grow_the_daemon() {
             .bytes()
     });
     let memory = scene.memory();
-    cmd::poll("the flood", PATIENCE * 3, || (attack.sent() > 2 * FLOOD).then_some(())).expect("an attack");
+    cmd::poll("the flood", TIMEOUT * 3, || (attack.sent() > 2 * FLOOD).then_some(())).expect("an attack");
     scene.goes_on("invented MACs", |_| true);
     let grown = scene.memory().saturating_sub(memory);
     assert!(grown < 32 * 1024, "the daemon took {grown} KiB more");
@@ -317,7 +317,7 @@ fn status_tells_who_spoofs() {
         tap.send(frame).expect("sent");
     }
     let veth = &scene.lab.topo.container(EVIL.0, EVIL.1).veth;
-    cmd::poll("the counters", PATIENCE, || (scene.traffic(EVIL)[3] == 1).then_some(())).expect("counted");
+    cmd::poll("the counters", TIMEOUT, || (scene.traffic(EVIL)[3] == 1).then_some(())).expect("counted");
     let json = scene.lab.netfast.verb(&["status", "--json"]).expect("a report");
     let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let endpoints = report["networks"].as_array().expect("networks").iter();

@@ -25,7 +25,7 @@ use netfast_tests::{
 };
 
 /// For what happens at once on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// A datagram that takes longer is lost.
 pub const TICK: Duration = Duration::from_millis(200);
 
@@ -101,10 +101,10 @@ impl Lab {
         let mut number = 0;
         let each = |key: &FlowKey<Ip4>, flow: &Flow<Ip4>, usable: bool| {
             let ours = [key.source, key.destination].contains(&Ip4::from_bytes(ip.octets()));
-            let fresh = flow.epoch == epoch
+            let current = flow.epoch == epoch
                 && is_fresh(flow.in_slot, flow.in_generation)
                 && is_fresh(flow.out_slot, flow.out_generation);
-            number += usize::from(usable && ours && fresh);
+            number += usize::from(usable && ours && current);
         };
         flows.for_each(each).expect("the flows");
         number
@@ -140,7 +140,7 @@ impl Echo {
     /// On one address of a namespace, which is then also what the answers come from.
     pub fn at(ns: &NsHandle, ip: Ipv4Addr, port: u16) -> Self {
         // The one before it on this port may be in the hands of a packet that is just being delivered.
-        let socket = cmd::poll("a free port", PATIENCE, || {
+        let socket = cmd::poll("a free port", TIMEOUT, || {
             ns.run(|| UdpSocket::bind((ip, port))).expect("entered").ok()
         })
         .expect("a port that nobody else has");
@@ -194,7 +194,7 @@ pub fn ask(socket: &UdpSocket) -> bool {
 
 /// Asks until the answers take the fast path both ways.
 pub fn warm(lab: &Lab, socket: &UdpSocket) {
-    cmd::poll("the fast path", PATIENCE, || {
+    cmd::poll("the fast path", TIMEOUT, || {
         let before = lab.fast();
         let answered = (0..4).filter(|_| ask(socket)).count();
         (answered == 4 && lab.fast() >= before + 8).then_some(())
@@ -204,12 +204,12 @@ pub fn warm(lab: &Lab, socket: &UdpSocket) {
 
 /// Asks until there is no answer any more.
 pub fn until_silent(socket: &UdpSocket, what: &str) {
-    cmd::poll(what, PATIENCE, || (!ask(socket) && !ask(socket)).then_some(())).expect("it stops");
+    cmd::poll(what, TIMEOUT, || (!ask(socket) && !ask(socket)).then_some(())).expect("it stops");
 }
 
 /// Asks until there is an answer again.
 pub fn until_answered(socket: &UdpSocket, what: &str) {
-    cmd::poll(what, PATIENCE, || ask(socket).then_some(())).expect("an answer");
+    cmd::poll(what, TIMEOUT, || ask(socket).then_some(())).expect("an answer");
 }
 
 /// The two ends of a new TCP connection.
@@ -219,13 +219,13 @@ pub fn connect(client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) 
         .expect("entered");
     let listener = listener.expect("a free port");
     let client = client
-        .run(|| TcpStream::connect_timeout(&to, PATIENCE))
+        .run(|| TcpStream::connect_timeout(&to, TIMEOUT))
         .expect("entered");
     let client = client.expect("connected");
     let (server, _) = listener.accept().expect("accepted");
     for stream in [&client, &server] {
         stream.set_nodelay(true).expect("an option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("an option");
     }
     (client, server)
 }
@@ -235,7 +235,7 @@ pub fn talk(lab: &Lab, port: u16) -> (TcpStream, TcpStream) {
     let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
     let (mut client, mut server) = connect(&a.ns, at(b.ip, port), &b.ns, port);
     let mut buffer = [0; 100];
-    cmd::poll("the fast path", PATIENCE, || {
+    cmd::poll("the fast path", TIMEOUT, || {
         let before = lab.fast();
         for _ in 0..10 {
             client.write_all(&[b'q'; 100]).expect("sent");

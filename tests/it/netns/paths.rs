@@ -72,7 +72,7 @@ fn report<T: DeserializeOwned>(stdout: &str) -> T {
 fn serve(ns: &NsHandle, verb: &str, port: u16, kind: &str) -> cmd::Background {
     let traffic = programs::traffic().expect("the traffic tool").display().to_string();
     let server = ns.spawn(&[&traffic, verb, &port.to_string()]).expect("a server");
-    cmd::poll("a server that listens", super::lab::PATIENCE, || {
+    cmd::poll("a server that listens", super::lab::TIMEOUT, || {
         let sockets = ns
             .sh(&format!(
                 "cat /proc/thread-self/net/{kind} /proc/thread-self/net/{kind}6"
@@ -147,7 +147,7 @@ fn a_live_flow_asks_the_kernel_again() {
     let _load =
         a.ns.spawn(&[&traffic, "rr", "--udp", &to.to_string(), "--seconds", "60"])
             .expect("a load");
-    cmd::poll("a packet that asks the kernel again", super::lab::PATIENCE, || {
+    cmd::poll("a packet that asks the kernel again", super::lab::TIMEOUT, || {
         (lab.fast() > 0 && lab.count(Reason::Revalidate) > 0).then_some(())
     })
     .expect("no flow has asked the kernel again");

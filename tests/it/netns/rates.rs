@@ -17,7 +17,7 @@ use netfast_tests::{
     topo::{self, Topo},
 };
 
-use super::lab::{Echo, Lab, PATIENCE, TICK, at, introduce, udp, until_answered, warm};
+use super::lab::{Echo, Lab, TICK, TIMEOUT, at, introduce, udp, until_answered, warm};
 
 /// Datagrams of each case, one way.
 const SENT: usize = 30;
@@ -167,7 +167,7 @@ fn count(topo: &Topo, round: u16) -> usize {
     for number in 0..SENT {
         client.send(&[b'r'; PAYLOAD]).expect("sent");
         // The first one passes every rule; with its answer the conversation is one.
-        take(if number == 0 { PATIENCE } else { SHORT });
+        take(if number == 0 { TIMEOUT } else { SHORT });
     }
     while take(TICK) {}
     arrived
@@ -206,7 +206,7 @@ fn is_fast(lab: &Lab, (bridge, index): (usize, usize)) -> bool {
 }
 
 fn until(lab: &Lab, who: (usize, usize), fast: bool, what: &str) {
-    cmd::poll(what, PATIENCE, || (is_fast(lab, who) == fast).then_some(())).expect("netfast finds out");
+    cmd::poll(what, TIMEOUT, || (is_fast(lab, who) == fast).then_some(())).expect("netfast finds out");
 }
 
 fn ready() -> bool {
@@ -266,7 +266,7 @@ fn rules_that_are_not_heeded_let_more_through() {
         .find(|case| case.what == "nft quota")
         .expect("the case");
     lab.topo.host().sh(quota.add).expect("a rule");
-    cmd::poll("more than the quota", PATIENCE, || {
+    cmd::poll("more than the quota", TIMEOUT, || {
         static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(500);
         let round = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         lab.topo.host().sh(quota.remove).expect("no rule");
@@ -380,7 +380,7 @@ fn traffic_control_sees_every_packet() {
             let answered = (0..20).filter(|_| super::lab::ask(&socket)).count();
             (answered == 20 && passed(host, &a.veth) - before >= 20).then_some(())
         };
-        cmd::poll(kind, PATIENCE, settled).expect("every packet passes the discipline");
+        cmd::poll(kind, TIMEOUT, settled).expect("every packet passes the discipline");
         warm(&lab, &socket);
         host.sh(&format!("tc qdisc del dev {} root", a.veth)).expect("none");
     }

@@ -10,7 +10,7 @@ use netfast_tests::{
 };
 use nix::sys::signal::Signal;
 
-use super::lab::{Echo, Lab, PATIENCE, ask, at, topology, udp, until_answered, until_silent, warm};
+use super::lab::{Echo, Lab, TIMEOUT, ask, at, topology, udp, until_answered, until_silent, warm};
 
 /// The conntrack entry of a port, with its number.
 fn entry(lab: &Lab, port: u16) -> Option<String> {
@@ -131,6 +131,6 @@ fn a_rule_stops_a_flow_without_the_daemon() {
     // Learning needs no daemon.
     warm(&lab, &socket);
     lab.netfast.launch().expect("it starts again");
-    cmd::poll("answers", PATIENCE, || ask(&socket).then_some(())).expect("answers");
+    cmd::poll("answers", TIMEOUT, || ask(&socket).then_some(())).expect("answers");
     warm(&lab, &socket);
 }

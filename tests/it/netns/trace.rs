@@ -15,7 +15,7 @@ use nix::{
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 
-use super::lab::{Lab, PATIENCE, talk};
+use super::lab::{Lab, TIMEOUT, talk};
 
 /// Until when the programs show packets, in steps of the lease's clock.
 fn lease(lab: &Lab) -> u32 {
@@ -30,7 +30,7 @@ fn now() -> u32 {
 
 fn start(lab: &Lab, args: &[&str]) -> Background {
     let tracer = Background::start(&mut lab.netfast.command(&[&["trace"], args].concat())).expect("it starts");
-    cmd::poll("the tracer has its lease", PATIENCE, || {
+    cmd::poll("the tracer has its lease", TIMEOUT, || {
         (lease(lab) > now()).then_some(())
     })
     .expect("it traces");
@@ -132,14 +132,14 @@ fn a_count_is_of_what_is_printed_and_a_capture_is_quiet() {
     // More comes in one look than is asked for.
     let tracer = start(&lab, &["-c", "6", "tcp", "port", "7777"]);
     talk(&lab, 7777);
-    let done = tracer.wait(PATIENCE).expect("it ends by itself");
+    let done = tracer.wait(TIMEOUT).expect("it ends by itself");
     assert_eq!(done.stdout.lines().count(), 6, "{}", done.stdout);
     assert!(done.stderr.contains("6 packets shown\n"), "{}", done.stderr);
 
     let pcap = lab.netfast.run_dir().join("quiet.pcapng");
     let tracer = start(&lab, &["-c", "6", "-w", &pcap.display().to_string(), "port", "7778"]);
     talk(&lab, 7778);
-    let done = tracer.wait(PATIENCE).expect("it ends by itself");
+    let done = tracer.wait(TIMEOUT).expect("it ends by itself");
     assert_eq!(done.stdout, "");
     assert!(done.stderr.contains("6 packets shown\n"), "{}", done.stderr);
     assert!(fs::metadata(&pcap).is_ok_and(|file| file.len() > 6 * 60));
@@ -178,7 +178,7 @@ fn a_tracer_that_is_killed_leaves_nothing_switched_on() {
     let tracer = start(&lab, &["udp"]);
     tracer.signal(Signal::SIGKILL).expect("it is there");
     drop(tracer);
-    cmd::poll("the lease ends", PATIENCE, || (lease(&lab) <= now()).then_some(())).expect("by itself");
+    cmd::poll("the lease ends", TIMEOUT, || (lease(&lab) <= now()).then_some(())).expect("by itself");
 
     // The daemon's own changes of the switches leave a lease alone.
     let tracer = start(&lab, &["udp"]);
@@ -187,7 +187,7 @@ fn a_tracer_that_is_killed_leaves_nothing_switched_on() {
         .sh("ip route add 198.51.100.0/24 dev lo")
         .expect("a route");
     let before = lease(&lab);
-    cmd::poll("the tracer goes on", PATIENCE, || {
+    cmd::poll("the tracer goes on", TIMEOUT, || {
         (lease(&lab) > before && lease(&lab) > now()).then_some(())
     })
     .expect("it renews its lease");

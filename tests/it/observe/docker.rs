@@ -7,8 +7,8 @@ use std::{
 };
 
 use netfast::{
+    host::{Container, ContainerState, Host, NetworkMode, Protocol, RuntimeState},
     observe::{Change, DockerError, ObserveError, Observer, ObserverConfig},
-    world::{Container, ContainerState, NetworkMode, Protocol, RuntimeState, World},
 };
 use netfast_tests::{
     docker_host::{DockerHost, Options},
@@ -19,20 +19,19 @@ use tokio::runtime::Builder;
 
 use super::{Watch, watch};
 
-fn named<'a>(world: &'a World, name: &str) -> &'a Container {
-    world
-        .containers
+fn named<'a>(host: &'a Host, name: &str) -> &'a Container {
+    host.containers
         .values()
         .find(|container| container.name == name)
         .unwrap_or_else(|| panic!("no {name}"))
 }
 
-/// Waits for the hint and for the world to be as `wanted`.
-async fn until(watch: &mut Watch, what: &str, wanted: impl Fn(&World) -> bool) -> World {
+/// Waits for the hint and for the host to be as `wanted`.
+async fn until(watch: &mut Watch, what: &str, wanted: impl Fn(&Host) -> bool) -> Host {
     for _ in 0..20 {
-        let world = watch.snapshot().await;
-        if wanted(&world) {
-            return world;
+        let host = watch.snapshot().await;
+        if wanted(&host) {
+            return host;
         }
         watch.hints(None).await;
     }
@@ -40,8 +39,8 @@ async fn until(watch: &mut Watch, what: &str, wanted: impl Fn(&World) -> bool) -
 }
 
 /// The link of the host at the other end of a container's interface on a network is on that network's bridge.
-fn check_attachment(world: &World, container: &str, network: &str) {
-    let container = named(world, container);
+fn check_attachment(host: &Host, container: &str, network: &str) {
+    let container = named(host, container);
     let attachment = container
         .attachments
         .iter()
@@ -53,11 +52,11 @@ fn check_attachment(world: &World, container: &str, network: &str) {
         .find(|i| i.mac == attachment.mac)
         .expect("its interface");
     assert_eq!(inside.addresses.first().copied(), attachment.ipv4);
-    let veth = &world.links[&inside.host_ifindex.expect("the index of the host's end")];
-    assert!(veth.peer_elsewhere(), "{veth:?}");
-    let bridge = &world.links[&veth.master.expect("a bridge")];
+    let veth = &host.served().links[&inside.host_ifindex.expect("the index of the host's end")];
+    assert!(veth.peer_in_other_netns(), "{veth:?}");
+    let bridge = &host.served().links[&veth.master.expect("a bridge")];
     assert_eq!(
-        world.networks[&attachment.network].bridge_name.as_deref(),
+        host.networks[&attachment.network].bridge_name.as_deref(),
         Some(bridge.name.as_str())
     );
 }
@@ -66,13 +65,13 @@ fn check_attachment(world: &World, container: &str, network: &str) {
 type Docker<'a> = &'a dyn Fn(&dyn Fn(&mut DockerHost) -> anyhow::Result<()>);
 
 /// What was there before the observer.
-fn check_listing(world: &World) {
+fn check_listing(host: &Host) {
     assert!(
-        matches!(world.runtime, RuntimeState::Connected { .. }),
+        matches!(host.runtime, RuntimeState::Connected { .. }),
         "{:?}",
-        world.runtime
+        host.runtime
     );
-    let shop = world
+    let shop = host
         .networks
         .values()
         .find(|network| network.name == "shop")
@@ -83,9 +82,9 @@ fn check_listing(world: &World) {
         shop.ipam[0].ip_range.map(|range| range.to_string()).as_deref(),
         Some("10.77.5.0/24")
     );
-    check_attachment(world, "web", "shop");
-    check_attachment(world, "plain", "bridge");
-    let web = named(world, "web");
+    check_attachment(host, "web", "shop");
+    check_attachment(host, "plain", "bridge");
+    let web = named(host, "web");
     assert_eq!(web.network_mode, NetworkMode::Network("shop".into()));
     assert!(web.attachments[0].aliases.contains(&"front".into()));
     assert_eq!(web.labels["a"], "b");
@@ -94,53 +93,49 @@ fn check_listing(world: &World) {
             .iter()
             .any(|p| p.protocol == Protocol::Udp && p.host_port == 5353 && p.container_port == 53)
     );
-    assert_eq!(
-        named(world, "side").network_mode,
-        NetworkMode::Container(web.id.clone())
-    );
-    assert_eq!(named(world, "side").netns, web.netns);
-    assert_eq!(named(world, "hosted").network_mode, NetworkMode::Host);
-    assert!(named(world, "hosted").interfaces.is_empty());
-    assert!(named(world, "hosted").netns.is_some());
+    assert_eq!(named(host, "side").network_mode, NetworkMode::Container(web.id.clone()));
+    assert_eq!(named(host, "side").netns, web.netns);
+    assert_eq!(named(host, "hosted").network_mode, NetworkMode::Host);
+    assert!(named(host, "hosted").interfaces.is_empty());
+    assert!(named(host, "hosted").netns.is_some());
 }
 
 /// A container and a network come, change and go.
 async fn follow_a_life(watch: &mut Watch, docker: Docker<'_>) {
     docker(&|host| host.run_container("late", "shop", &[], &[]));
-    let world = until(watch, "a new container", |world| world.containers.len() == 5).await;
-    check_attachment(&world, "late", "shop");
-    let index = |world: &World| {
-        named(world, "late")
+    let host = until(watch, "a new container", |host| host.containers.len() == 5).await;
+    check_attachment(&host, "late", "shop");
+    let index = |host: &Host| {
+        named(host, "late")
             .interfaces
             .first()
             .and_then(|inside| inside.host_ifindex)
     };
-    let before = index(&world);
+    let before = index(&host);
     docker(&|host| host.docker(&["restart", "-t", "0", "late"]).map(drop));
-    let restarted = |world: &World| world.containers.len() == 5 && index(world).is_some_and(|i| Some(i) != before);
-    let world = until(watch, "a restarted container", restarted).await;
-    check_attachment(&world, "late", "shop");
+    let restarted = |host: &Host| host.containers.len() == 5 && index(host).is_some_and(|i| Some(i) != before);
+    let host = until(watch, "a restarted container", restarted).await;
+    check_attachment(&host, "late", "shop");
     docker(&|host| host.docker(&["network", "connect", "bridge", "late"]).map(drop));
     // What the kernel tells and what the engine tells come apart by some milliseconds.
     let connected =
-        |world: &World| named(world, "late").interfaces.len() == 2 && named(world, "late").attachments.len() == 2;
-    let world = until(watch, "a second network", connected).await;
-    check_attachment(&world, "late", "bridge");
+        |host: &Host| named(host, "late").interfaces.len() == 2 && named(host, "late").attachments.len() == 2;
+    let host = until(watch, "a second network", connected).await;
+    check_attachment(&host, "late", "bridge");
     docker(&|host| host.docker(&["network", "disconnect", "shop", "late"]).map(drop));
-    let moved =
-        |world: &World| named(world, "late").interfaces.len() == 1 && named(world, "late").attachments.len() == 1;
+    let moved = |host: &Host| named(host, "late").interfaces.len() == 1 && named(host, "late").attachments.len() == 1;
     until(watch, "one network less", moved).await;
     docker(&|host| host.docker(&["pause", "late"]).map(drop));
-    until(watch, "a pause", |world| {
-        named(world, "late").state == ContainerState::Paused
+    until(watch, "a pause", |host| {
+        named(host, "late").state == ContainerState::Paused
     })
     .await;
     docker(&|host| host.docker(&["unpause", "late"]).map(drop));
     docker(&|host| host.remove_container("late"));
-    until(watch, "a removed container", |world| world.containers.len() == 4).await;
+    until(watch, "a removed container", |host| host.containers.len() == 4).await;
     docker(&|host| host.create_network("more", &[]));
-    until(watch, "a new network", |world| {
-        world.networks.values().any(|n| n.name == "more")
+    until(watch, "a new network", |host| {
+        host.networks.values().any(|n| n.name == "more")
     })
     .await;
 }
@@ -149,26 +144,25 @@ async fn follow_a_life(watch: &mut Watch, docker: Docker<'_>) {
 async fn outlive_the_engine(watch: &mut Watch, docker: Docker<'_>) {
     docker(&|host| host.stop_dockerd(Signal::SIGKILL));
     assert!(watch.hints(Some(Change::Runtime)).await.contains(&Change::Runtime));
-    let world = watch.snapshot().await;
+    let host = watch.snapshot().await;
     assert!(
-        matches!(world.runtime, RuntimeState::Disconnected { .. }),
+        matches!(host.runtime, RuntimeState::Disconnected { .. }),
         "{:?}",
-        world.runtime
+        host.runtime
     );
-    assert_eq!(world.containers.len(), 4, "the last state is kept");
-    check_attachment(&world, "web", "shop");
+    assert_eq!(host.containers.len(), 4, "the last state is kept");
+    check_attachment(&host, "web", "shop");
     docker(&DockerHost::start_dockerd);
-    let back = |world: &World| matches!(world.runtime, RuntimeState::Connected { .. });
+    let back = |host: &Host| matches!(host.runtime, RuntimeState::Connected { .. });
     until(watch, "the engine again", back).await;
     docker(&|host| host.run_container("again", "bridge", &[], &[]));
-    let there = |world: &World| {
-        world
-            .containers
+    let there = |host: &Host| {
+        host.containers
             .values()
             .any(|c| c.name == "again" && !c.interfaces.is_empty())
     };
-    let world = until(watch, "events again", there).await;
-    check_attachment(&world, "again", "bridge");
+    let host = until(watch, "events again", there).await;
+    check_attachment(&host, "again", "bridge");
 }
 
 #[test]

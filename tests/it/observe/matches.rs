@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use netfast::world::{RuleFinding, Severity};
+use netfast::host::{RuleFinding, Severity};
 use netfast_tests::{
     netns::NetNs,
     require::{Need, needs},
@@ -24,7 +24,7 @@ pub fn read(ns: &NetNs) -> Vec<RuleFinding> {
     let mut found = Vec::new();
     let place = &mut found;
     watch(&ns.handle(), None, |watch| async move {
-        let ruleset = watch.snapshot().await.ruleset;
+        let ruleset = watch.snapshot().await.served().ruleset.clone();
         assert_eq!(ruleset.unreadable, None);
         *place = ruleset.findings;
     });

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use netfast::{
-    observe::Change::{self, Addresses, Fdb, Links, PolicyRules, Routes, Sysctls, Tc},
-    world::{AddressScope, FdbState, LinkKind, Mac, NeighbourKey, NeighbourState, PortState, RouteType},
+    host::{AddressScope, FdbState, LinkKind, Mac, NeighbourKey, NeighbourState, PortState, RouteType},
+    observe::Change::{self, Addresses, FdbAdded, Links, PolicyRules, Routes, Sysctls, Tc},
 };
 use netfast_tests::{
     netns::NetNs,
@@ -48,14 +48,14 @@ fn a_snapshot_holds_what_is_there() {
          tc qdisc add dev br0 clsact")
         .expect("things to see");
     watch(&host.handle(), None, |watch| async move {
-        let world = watch.snapshot().await;
-        let link = |name: &str| world.link_by_name(name).unwrap_or_else(|| panic!("no {name}"));
+        let host = watch.snapshot().await;
+        let link = |name: &str| host.served().link_by_name(name).unwrap_or_else(|| panic!("no {name}"));
         let (br0, v1, v2) = (link("br0"), link("v1"), link("v2"));
         assert!(matches!(&br0.kind, LinkKind::Bridge(info) if !info.vlan_filtering && info.ageing_time == 30_000));
         assert_eq!(br0.mac, Some(Mac([2, 0, 0, 0, 0, 1])));
-        assert_eq!(world.ports_of(br0.ifindex).count(), 2);
-        assert!(v1.peer_elsewhere() && v1.is_ethernet() && v1.up && v1.lower_up);
-        assert!(!link("lonely").peer_elsewhere());
+        assert_eq!(host.served().ports_of(br0.ifindex).count(), 2);
+        assert!(v1.peer_in_other_netns() && v1.is_ethernet() && v1.up && v1.lower_up);
+        assert!(!link("lonely").peer_in_other_netns());
         let alone = link("alone").ifindex;
         assert!(matches!(link("lonely").kind, LinkKind::Veth { peer_ifindex: Some(peer), .. } if peer == alone));
         let port = v1.port.expect("v1 is a port");
@@ -64,7 +64,8 @@ fn a_snapshot_holds_what_is_there() {
         assert_eq!(v1.offload.gso_max_size, Some(40_000));
         assert_eq!(link("lo").kind, LinkKind::Loopback);
 
-        let peer = world
+        let peer = host
+            .served()
             .addresses_of(link("lonely").ifindex)
             .find(|a| a.peer.is_some())
             .expect("an address");
@@ -72,10 +73,10 @@ fn a_snapshot_holds_what_is_there() {
             (peer.net.to_string(), peer.scope),
             ("10.9.9.1/32".into(), AddressScope::Universe)
         );
-        assert!(world.is_local("10.1.0.1".parse().expect("an address")));
+        assert!(host.served().is_local("10.1.0.1".parse().expect("an address")));
 
         let routes = |dst: &str| {
-            world
+            host.served()
                 .routes
                 .iter()
                 .filter(|r| r.dst.to_string() == dst)
@@ -94,26 +95,31 @@ fn a_snapshot_holds_what_is_there() {
             "{hops:?}"
         );
         assert_eq!(routes("10.4.0.0/16")[0].kind, RouteType::Blackhole);
-        assert_eq!(world.policy_rules.v4, 4);
+        assert_eq!(host.served().policy_rules.v4, 4);
 
         let key = NeighbourKey {
             ifindex: br0.ifindex,
             ip: "10.1.0.7".parse().expect("an address"),
         };
         let mac = Mac([2, 0, 0, 0, 0, 7]);
-        assert_eq!(world.neighbours[&key].mac, Some(mac));
-        assert_eq!(world.neighbours[&key].state, NeighbourState::Permanent);
-        let entry = world
+        assert_eq!(host.served().neighbours[&key].mac, Some(mac));
+        assert_eq!(host.served().neighbours[&key].state, NeighbourState::Permanent);
+        let entry = host
+            .served()
             .fdb
             .iter()
             .find(|entry| entry.mac == mac)
             .expect("a forwarding entry");
         assert_eq!((entry.bridge, entry.ifindex), (Some(br0.ifindex), v2.ifindex));
         assert_eq!(entry.state, FdbState::Static);
-        assert!(world.qdiscs[&br0.ifindex].iter().any(|qdisc| qdisc.kind == "clsact"));
-        assert_eq!(world.sysctls.ip_forward, Some(false));
+        assert!(
+            host.served().qdiscs[&br0.ifindex]
+                .iter()
+                .any(|qdisc| qdisc.kind == "clsact")
+        );
+        assert_eq!(host.served().sysctls.ip_forward, Some(false));
         // The kernel goes on by itself for a while after the last change (addresses become valid, neighbours age).
-        let mut last = world.clone();
+        let mut last = host.clone();
         for _ in 0..50 {
             let next = watch.snapshot().await;
             if next == last {
@@ -123,7 +129,6 @@ fn a_snapshot_holds_what_is_there() {
             last = next;
         }
         assert_eq!(last, watch.snapshot().await, "two snapshots of one state are equal");
-        serde_json::to_string(&world).expect("the world can be told as JSON");
     });
 }
 
@@ -179,14 +184,14 @@ fn hints_come_when_something_matters_and_only_then() {
                 None,
             ),
             ("ip neigh del 10.1.0.7 dev br0", Some(lost(8))),
-            ("bridge fdb add 02:00:00:00:00:07 dev v1 master static", Some(Fdb)),
+            ("bridge fdb add 02:00:00:00:00:07 dev v1 master static", Some(FdbAdded)),
             (
                 "bridge fdb replace 02:00:00:00:00:07 dev v2 master static",
-                Some(Change::Stations { port: index("v1") }),
+                Some(Change::FdbMoved { port: index("v1") }),
             ),
             (
                 "bridge fdb del 02:00:00:00:00:07 dev v2 master",
-                Some(Change::Stations { port: index("v2") }),
+                Some(Change::FdbMoved { port: index("v2") }),
             ),
             ("tc qdisc add dev br0 clsact", Some(Tc)),
             ("sysctl -qw net.ipv4.conf.br0.forwarding=1", Some(Sysctls)),
@@ -238,13 +243,13 @@ fn a_container_that_comes_or_goes_outdates_nobody_elses_flows() {
             hints.contains(&Links) && !hints.iter().any(|hint| hint.outdates_all_flows()),
             "{hints:?}"
         );
-        assert!(watch.snapshot().await.link_by_name("v3").is_some());
+        assert!(watch.snapshot().await.served().link_by_name("v3").is_some());
         ns.sh("ip link del v3").expect("it goes");
         let hints = watch.hints(Some(Links)).await;
         assert!(
             hints.contains(&Links) && !hints.iter().any(|hint| hint.outdates_all_flows()),
             "{hints:?}"
         );
-        assert!(watch.snapshot().await.link_by_name("v3").is_none());
+        assert!(watch.snapshot().await.served().link_by_name("v3").is_none());
     });
 }

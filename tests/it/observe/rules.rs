@@ -1,8 +1,8 @@
 //! Rules: stamps that tell a change, and findings of what a cache cannot repeat.
 
 use netfast::{
+    host::{RuleFinding, RuleSource, Severity, Verdict},
     observe::Change,
-    world::{RuleFinding, RuleSource, Severity, Verdict},
 };
 use netfast_tests::{
     netns::NetNs,
@@ -27,7 +27,7 @@ fn findings(line: &str) -> Vec<RuleFinding> {
     let mut found = Vec::new();
     let place = &mut found;
     watch(&ns.handle(), None, |watch| async move {
-        let ruleset = watch.snapshot().await.ruleset;
+        let ruleset = watch.snapshot().await.served().ruleset.clone();
         assert_eq!(ruleset.unreadable, None);
         assert!(ruleset.nft_generation.is_some());
         assert!(
@@ -160,26 +160,26 @@ fn a_changed_rule_is_a_hint_and_a_counting_rule_is_none() {
     let ns = host.handle();
     watch(&host.handle(), None, |mut watch| async move {
         watch.hints(None).await;
-        let before = watch.snapshot().await.ruleset;
+        let before = watch.snapshot().await.served().ruleset.clone();
         assert!(before.legacy.contains_key("ip/filter"), "{before:?}");
         ns.sh("busybox ping -c 3 127.0.0.1").expect("packets to count");
         assert!(
             !watch.hints(None).await.contains(&Change::Ruleset),
             "packets are no change of the rules"
         );
-        assert_eq!(watch.snapshot().await.ruleset, before);
+        assert_eq!(watch.snapshot().await.served().ruleset, before);
         for line in [
             "iptables-legacy -A INPUT -p tcp",
             "nft add rule ip t c tcp dport 1 drop",
             "iptables-legacy -F",
         ] {
-            let before = watch.snapshot().await.ruleset;
+            let before = watch.snapshot().await.served().ruleset.clone();
             ns.sh(line).expect("a change");
             assert!(
                 watch.hints(Some(Change::Ruleset)).await.contains(&Change::Ruleset),
                 "{line}"
             );
-            assert_ne!(watch.snapshot().await.ruleset, before, "{line}");
+            assert_ne!(watch.snapshot().await.served().ruleset, before, "{line}");
         }
     });
 }

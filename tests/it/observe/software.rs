@@ -1,7 +1,7 @@
 //! The rule sets of the usual software keep nobody slow: whatever they look at can be repeated, or is asked only of packets
 //! that are slow anyway, or by the host's own rules.
 
-use netfast::world::Severity;
+use netfast::host::Severity;
 use netfast_tests::{
     netns::NetNs,
     require::{Need, needs},

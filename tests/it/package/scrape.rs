@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{CONFIG, OWN_CONFIG, UNIT, install, named};
 use crate::metrics::get;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const RULES: &str = "/usr/share/netfast/prometheus/netfast.rules.yml";
 const SERVER: &str = "http://127.0.0.1:9090";
 /// Scrapes often, so that nobody waits.
@@ -90,7 +90,7 @@ fn prometheus_scrapes_it_and_has_no_complaint() {
         .expect("right");
     machine.run(&["systemctl", "start", "prometheus"]).expect("it starts");
     let poll = |what: &str, is_so: &dyn Fn() -> Option<()>| {
-        cmd::poll(what, PATIENCE, is_so).unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
+        cmd::poll(what, TIMEOUT, is_so).unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
     };
     poll("it scrapes", &|| {
         let up = ask(&machine, "up{job=\"netfast\"}")?;

@@ -45,8 +45,8 @@ impl Lab {
         let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
         let mut lab = Self {
             aliases: take(&mut ebpf, map::ALIASES),
-            turns: take(&mut ebpf, map::TURNS),
-            given: take(&mut ebpf, map::GIVEN),
+            turns: take(&mut ebpf, map::CURSORS),
+            given: take(&mut ebpf, map::FIRST_NAMED),
             answers: take(&mut ebpf, map::ANSWERS),
             ebpf,
         };

@@ -21,7 +21,7 @@ pub enum In {
     /// Flows in use.
     Flows,
     /// Flows that wait for their reverse.
-    Fresh,
+    Unreplied,
 }
 
 type Edit<T> = Box<dyn Fn(&mut T) + Send + Sync>;
@@ -82,7 +82,7 @@ pub fn in_use_but(way: &Way, edit: impl Fn(&mut Flow<Ip4>) + Send + Sync + 'stat
 
 /// A flow that waits for its reverse.
 pub fn waiting(way: &Way) -> Given {
-    Given::Flow(In::Fresh, *way, Box::new(|_| ()))
+    Given::Flow(In::Unreplied, *way, Box::new(|_| ()))
 }
 
 /// The switches, changed.
@@ -116,15 +116,15 @@ impl Given {
             }
             Self::Device(dev, edit) => {
                 let index = lab.ifindex(*dev);
-                let mut device = lab.devices.get(&DeviceKey::served(index), 0).expect("a device");
+                let mut device = lab.devices.get(&DeviceKey::new(lab.netns, index), 0).expect("a device");
                 edit(&mut device);
                 lab.devices
-                    .insert(DeviceKey::served(index), device, 0)
+                    .insert(DeviceKey::new(lab.netns, index), device, 0)
                     .expect("a device");
             }
             Self::NoDevice(dev) => {
                 let index = lab.ifindex(*dev);
-                lab.devices.remove(&DeviceKey::served(index)).expect("a device");
+                lab.devices.remove(&DeviceKey::new(lab.netns, index)).expect("a device");
             }
             Self::Generation(dev, generation) => lab
                 .generations
@@ -140,7 +140,7 @@ impl Given {
                 let key = way.key(lab);
                 match table {
                     In::Flows => lab.flows.insert(key, flow, 0),
-                    In::Fresh => lab.fresh.insert(key, flow, 0),
+                    In::Unreplied => lab.unreplied.insert(key, flow, 0),
                 }
                 .expect("a flow");
             }
@@ -170,7 +170,7 @@ impl Change {
         fn in_table(state: &mut State, table: In) -> &mut state::Flows {
             match table {
                 In::Flows => &mut state.flows,
-                In::Fresh => &mut state.fresh,
+                In::Unreplied => &mut state.unreplied,
             }
         }
         let none = |what: &str, way: &Way| format!("  the row {what} a flow that is not there: {way:?}");
@@ -209,7 +209,7 @@ impl Change {
             }
             Self::Moved(way) => {
                 let key = state::name(&way.key(lab));
-                let mut flow = state.fresh.remove(&key).ok_or_else(|| none("moves", way))?;
+                let mut flow = state.unreplied.remove(&key).ok_or_else(|| none("moves", way))?;
                 // It was judged before there was an answer, and asks with its next packet.
                 flow.learned_ns = 0;
                 state.flows.insert(key, flow);

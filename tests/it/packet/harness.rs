@@ -10,16 +10,16 @@ use aya::{
 };
 use netfast::apply::OBJECT;
 use netfast_common::{
-    abi::{map, program},
+    abi::{NETNS_VARIABLE, map, program},
     alias::MemberKey,
     control::Control,
-    device::{Device, DeviceKey, Traffic},
+    device::{Device, DeviceKey, NetnsNumber, Traffic},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
     vet::Answer,
-    vip::{Backend, Conn, ConnKey, Given, Member, Service, SlotKey},
+    vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey},
 };
 use netfast_ebpf::state::candidate::Candidate;
 use netfast_tests::{
@@ -148,6 +148,8 @@ pub type CandidateBytes = [u8; size_of::<Candidate<Ip4>>()];
 
 /// The namespace, the programs and the maps.
 pub struct Lab {
+    /// The namespace that the programs believe to be in.
+    pub netns: NetnsNumber,
     ebpf: Ebpf,
     indexes: BTreeMap<Dev, u32>,
     /// The daemon's switches.
@@ -163,7 +165,7 @@ pub struct Lab {
     /// Flows in use.
     pub flows: Table,
     /// Flows that wait for their reverse.
-    pub fresh: Table,
+    pub unreplied: Table,
     /// The candidate of each CPU.
     pub candidates: PerCpuArray<MapData, CandidateBytes>,
     /// Packets of flows that are not known yet.
@@ -189,7 +191,7 @@ pub struct Lab {
     /// Their members.
     pub vip_members: HashMap<MapData, MemberKey, Member>,
     /// What they were given.
-    pub vip_given: HashMap<MapData, MemberKey, Given>,
+    pub vip_stats: HashMap<MapData, MemberKey, BackendStats>,
     /// Connections that saw an answer, and those that did not or are closed.
     pub vip_connections: [HashMap<MapData, ConnKey, Conn>; 2],
     /// Counts by verdict.
@@ -199,6 +201,11 @@ pub struct Lab {
 impl Lab {
     /// Runs `body` with a laboratory, on a thread of its own that stays on one CPU in a namespace of its own.
     pub fn run(body: impl FnOnce(&mut Self) + Send) {
+        Self::run_as(NetnsNumber::SERVED, body);
+    }
+
+    /// The same, with programs that take their namespace for the one of this number.
+    pub fn run_as(netns: NetnsNumber, body: impl FnOnce(&mut Self) + Send) {
         if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
             return;
         }
@@ -206,22 +213,23 @@ impl Lab {
         make_interfaces(&ns);
         ns.run(|| {
             stay_on_one_cpu();
-            let mut lab = Self::load();
+            let mut lab = Self::load(netns);
             body(&mut lab);
         })
         .expect("inside the namespace");
     }
 
-    fn load() -> Self {
+    fn load(netns: NetnsNumber) -> Self {
         let object = object();
         assert!(!object.is_empty(), "netfast was built without its BPF programs");
         let mut loader = EbpfLoader::new();
+        loader.override_global(NETNS_VARIABLE, &netns.0, true);
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
         }
         for name in [
             map::FLOWS4,
-            map::FRESH4,
+            map::UNREPLIED4,
             map::VIP_CONNECTIONS,
             map::VIP_WAITING,
             map::VIP_SYNS,
@@ -234,6 +242,7 @@ impl Lab {
         }
         let indexes = Dev::ALL.map(|dev| (dev, if_nametoindex(dev.name()).expect("it was made")));
         Self {
+            netns,
             indexes: indexes.into(),
             control: take(&mut ebpf, map::CONTROL),
             devices: take(&mut ebpf, map::DEVICES),
@@ -241,20 +250,20 @@ impl Lab {
             traffic: take(&mut ebpf, map::TRAFFIC),
             reasons: take(&mut ebpf, map::REASONS),
             flows: take(&mut ebpf, map::FLOWS4),
-            fresh: take(&mut ebpf, map::FRESH4),
+            unreplied: take(&mut ebpf, map::UNREPLIED4),
             candidates: take(&mut ebpf, map::CANDIDATE4),
-            seen: take(&mut ebpf, map::SEEN),
+            seen: take(&mut ebpf, map::WARMUP),
             has_seen: false,
             vet: take(&mut ebpf, map::VET4),
             vetted: take(&mut ebpf, map::VETTED4),
             filter: take(&mut ebpf, map::FILTER),
             tally: take(&mut ebpf, map::TALLY),
             traced: take(&mut ebpf, map::TRACED),
-            turns: take(&mut ebpf, map::TURNS),
+            turns: take(&mut ebpf, map::CURSORS),
             vips: take(&mut ebpf, map::VIPS),
             vip_slots: take(&mut ebpf, map::VIP_SLOTS),
             vip_members: take(&mut ebpf, map::VIP_MEMBERS),
-            vip_given: take(&mut ebpf, map::VIP_GIVEN),
+            vip_stats: take(&mut ebpf, map::VIP_STATS),
             vip_connections: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
             ebpf,
@@ -279,7 +288,7 @@ impl Lab {
             let index = self.ifindex(dev);
             if let Some(device) = dev.device() {
                 self.devices
-                    .insert(DeviceKey::served(index), device, 0)
+                    .insert(DeviceKey::new(self.netns, index), device, 0)
                     .expect("a device");
             }
             self.generations
@@ -287,7 +296,7 @@ impl Lab {
                 .expect("a generation");
         }
         clear(&mut self.flows);
-        clear(&mut self.fresh);
+        clear(&mut self.unreplied);
         clear(&mut self.vetted);
         while self.vet.next().is_some() {}
         self.edit_candidates(|candidate| candidate.fill(0));
@@ -300,7 +309,7 @@ impl Lab {
         clear(&mut self.vips);
         clear(&mut self.vip_slots);
         clear(&mut self.vip_members);
-        clear(&mut self.vip_given);
+        clear(&mut self.vip_stats);
         self.vip_connections.iter_mut().for_each(clear);
     }
 

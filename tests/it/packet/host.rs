@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
                 enters(&to_host, &answer).slow(Reason::NoFlow),
                 leaves(&to_host, &answer)
                     .passes(Reason::Learned)
-                    .and(stored(In::Fresh, &to_host, length, |_| ())),
+                    .and(stored(In::Unreplied, &to_host, length, |_| ())),
                 enters(&from_host, &out).slow(Reason::NoFlow),
                 leaves(&from_host, &out).paired(&from_host, &to_host),
             ],

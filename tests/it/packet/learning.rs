@@ -124,7 +124,7 @@ pub(super) fn learns(way: &Way, packet: &Packet, edit: impl Fn(&mut Flow<Ip4>) +
     let length = out.bytes().len() - out.trailer.len() - 14;
     leaves(way, &out)
         .ends(Reason::Learned)
-        .and(stored(In::Fresh, way, length, edit))
+        .and(stored(In::Unreplied, way, length, edit))
 }
 
 /// Whether it is the same packet, and how it may have changed.
@@ -341,10 +341,10 @@ fn right_place() -> Vec<Row> {
     for (what, flag, set) in [
         (
             "a veth whose peer is in the same namespace",
-            Device::PEER_ELSEWHERE,
+            Device::PEER_IN_OTHER_NETNS,
             false,
         ),
-        ("a veth with a queueing discipline", Device::QUEUED, true),
+        ("a veth with a queueing discipline", Device::EGRESS_QDISC, true),
     ] {
         let way = there.with(|way| way.exit = Exit::Device);
         rows.push(learned(

@@ -1,6 +1,6 @@
 //! Whole conversations: learned in both directions, then used in both, on every path that netfast serves.
 
-use netfast_common::reason::Reason;
+use netfast_common::{device::NetnsNumber, reason::Reason};
 use netfast_tests::{
     packet::Packet,
     scene::{Dev, Pair, Way, between_bridges, bridged, hairpin, masquerade, published},
@@ -8,7 +8,7 @@ use netfast_tests::{
 
 use super::{
     change::{Change, In, stored},
-    row::{Row, Step, check, enters, leaves, passes_into_bridge, passes_to_host, row},
+    row::{Row, Step, check, check_as, enters, leaves, passes_into_bridge, passes_to_host, row},
 };
 
 /// A packet the slow way through the kernel: where it enters, the bridge hooks that it meets, and what becomes of it.
@@ -19,7 +19,7 @@ fn slow_way(way: &Way, packet: &Packet, reason: Reason, end: impl Fn(Step) -> St
         steps.push(if way.meets_host_first() && reason == Reason::NoFlow {
             // To the routes it is for the host until NAT has changed it; what comes of it then replaces this.
             let length = packet.bytes().len() - 14;
-            let to_host = stored(In::Fresh, &way.ending_at(Dev::Bridge), length, |_| ());
+            let to_host = stored(In::Unreplied, &way.ending_at(Dev::Bridge), length, |_| ());
             step.passes(Reason::Learned).and(to_host)
         } else {
             step.passes(Reason::Passing)
@@ -39,7 +39,7 @@ fn conversation(what: &str, (there, back): &Pair) -> Row {
     steps.extend(slow_way(back, &answer, Reason::NoFlow, |step| {
         let step = step.paired(back, there);
         if back.meets_host_first() {
-            step.and(Change::Gone(In::Fresh, *back))
+            step.and(Change::Gone(In::Unreplied, *back))
         } else {
             step
         }
@@ -76,4 +76,10 @@ pub(super) fn rows() -> Vec<Row> {
 #[test]
 fn conversations_are_learned_and_used() {
     check(&rows());
+}
+
+/// The number is part of what devices and flows are found by: with programs that did not heed it nothing would be.
+#[test]
+fn conversations_are_learned_and_used_in_another_namespace() {
+    check_as(NetnsNumber(7), &rows());
 }

@@ -76,7 +76,7 @@ trait WithGone {
 impl WithGone for Vec<Step> {
     /// The last step also takes the flow from those that wait.
     fn with_gone(mut self, way: &Way) -> Self {
-        let step = self.pop().expect("a step").and(Change::Gone(In::Fresh, *way));
+        let step = self.pop().expect("a step").and(Change::Gone(In::Unreplied, *way));
         self.push(step);
         self
     }
@@ -104,7 +104,7 @@ fn only_true_reverse() -> Vec<Row> {
     let mut rows = Vec::new();
     for (there, back) in [bridged(), masquerade()] {
         for (what, edit) in NOT_REVERSE {
-            for table in [In::Fresh, In::Flows] {
+            for table in [In::Unreplied, In::Flows] {
                 rows.push(row(
                     format!("in {table:?}, a neighbour's flow that {what}"),
                     vec![Given::Flow(table, back, Box::new(edit))],
@@ -279,7 +279,11 @@ fn asked() -> Vec<Row> {
     ));
     rows.push(row(
         "a stale reverse is paired, and asks for itself",
-        vec![Given::Flow(In::Fresh, back, Box::new(|flow| flow.epoch = EPOCH - 1))],
+        vec![Given::Flow(
+            In::Unreplied,
+            back,
+            Box::new(|flow| flow.epoch = EPOCH - 1),
+        )],
         {
             let mut steps = through(&there, Reason::NoFlow, |step| step.paired(&there, &back));
             steps.push(enters(&back, &back.packet()).slow(Reason::StaleEpoch).prompts(&there));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use netfast_common::{
-    device::Kind,
+    device::{Kind, NetnsNumber},
     flow::Flow,
     net::Ip4,
     reason::{FAST, Reason},
@@ -215,7 +215,8 @@ impl Step {
     /// The packet's flow is learned, and waits.
     pub fn learned(self, way: &Way) -> Self {
         let length = self.frame.len() - ETHERNET;
-        self.ends(Reason::Learned).and(stored(In::Fresh, way, length, |_| ()))
+        self.ends(Reason::Learned)
+            .and(stored(In::Unreplied, way, length, |_| ()))
     }
 
     /// The packet's flow is learned; its reverse was waiting.
@@ -400,7 +401,12 @@ impl Step {
 
 /// Runs rows and tells of all that fail.
 pub fn check(rows: &[Row]) {
-    Lab::run(|lab| {
+    check_as(NetnsNumber::SERVED, rows);
+}
+
+/// The same, with programs that take their namespace for the one of this number.
+pub fn check_as(netns: NetnsNumber, rows: &[Row]) {
+    Lab::run_as(netns, |lab| {
         let failures: Vec<String> = rows.iter().filter_map(|row| row.run(lab).err()).collect();
         assert!(
             failures.is_empty(),

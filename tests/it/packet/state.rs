@@ -31,7 +31,7 @@ pub struct State {
     /// Flows in use.
     pub flows: Flows,
     /// Flows that wait for their reverse.
-    pub fresh: Flows,
+    pub unreplied: Flows,
     /// Whether a candidate waits on any CPU.
     pub candidate: bool,
 }
@@ -44,7 +44,7 @@ impl State {
             counts: lab.counts(),
             traffic: lab.traffic_of_slots(),
             flows: read_table(&lab.flows),
-            fresh: read_table(&lab.fresh),
+            unreplied: read_table(&lab.unreplied),
             // Its first field is the time when it was left, 0 if there is none.
             candidate: candidates.iter().any(|candidate| candidate[..8] != [0; 8]),
         }
@@ -52,7 +52,7 @@ impl State {
 
     /// The same with [`NOW`] for every time from `since` on, and [`DUE`] for flows that were prompted since.
     pub fn since(mut self, since: u64) -> Self {
-        for flow in self.flows.values_mut().chain(self.fresh.values_mut()) {
+        for flow in self.flows.values_mut().chain(self.unreplied.values_mut()) {
             let due = since - DEFAULT_REVALIDATE_NS - 1;
             let is_prompted = flow.flags & Flow::<Ip4>::PROMPTED != 0;
             if is_prompted && (due..since - DEFAULT_REVALIDATE_NS / 2).contains(&flow.learned_ns) {
@@ -76,7 +76,10 @@ impl State {
         for (slot, (wanted, got)) in self.traffic.iter().zip(&got.traffic).enumerate() {
             line(&mut text, &format!("traffic of slot {slot}"), wanted, got);
         }
-        for (name, wanted, got) in [("flows", &self.flows, &got.flows), ("fresh", &self.fresh, &got.fresh)] {
+        for (name, wanted, got) in [
+            ("flows", &self.flows, &got.flows),
+            ("unreplied", &self.unreplied, &got.unreplied),
+        ] {
             let wanted: BTreeMap<_, _> = wanted.iter().map(|(key, flow)| (key, fields(flow))).collect();
             let got: BTreeMap<_, _> = got.iter().map(|(key, flow)| (key, fields(flow))).collect();
             for key in wanted.keys().chain(got.keys().filter(|key| !wanted.contains_key(*key))) {

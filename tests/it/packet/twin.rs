@@ -136,7 +136,7 @@ impl Machine for Twins<'_> {
     /// On the kernel all that is stored is made older.
     fn pass(&mut self, ns: u64) {
         self.host.grow_older(ns);
-        for table in [&mut self.lab.flows, &mut self.lab.fresh] {
+        for table in [&mut self.lab.flows, &mut self.lab.unreplied] {
             for (key, mut flow) in elements(table) {
                 programs::grow_older(&mut flow, ns);
                 table.insert(key, flow, 0).expect("it is there");
@@ -181,8 +181,11 @@ impl Twins<'_> {
     /// What is stored at the end.
     fn judge_end(&mut self) {
         let mut text = compare_counts(&self.host.counts(), &self.lab.counts());
-        let [in_use, fresh] = self.host.flows();
-        for (name, host, kernel) in [("flows", in_use, &self.lab.flows), ("fresh", fresh, &self.lab.fresh)] {
+        let [in_use, unreplied] = self.host.flows();
+        for (name, host, kernel) in [
+            ("flows", in_use, &self.lab.flows),
+            ("unreplied", unreplied, &self.lab.unreplied),
+        ] {
             let (host, kernel) = (told(host), told(elements(kernel)));
             if host != kernel {
                 let _ = writeln!(text, "{name}: {host:#?} on the host, {kernel:#?} on the kernel");

@@ -394,7 +394,7 @@ fn passed_on() -> Vec<Row> {
             "the device's flags count when a flow is learned, its generation when it is used",
             vec![
                 in_use_but(&to_container, |flow| flow.exit = Exit::Device as u8),
-                device(Dev::A, |device| device.flags |= Device::QUEUED),
+                device(Dev::A, |device| device.flags |= Device::EGRESS_QDISC),
             ],
             vec![step(&to_container)],
         ),

@@ -7,7 +7,7 @@ use netfast_common::{
     control::Control,
     device::DeviceKey,
     net::Ip4,
-    vip::{Backend, Given, Member, Service, SlotKey, Verdict},
+    vip::{Backend, BackendStats, Member, Service, SlotKey, Verdict},
 };
 use netfast_tests::{
     packet::{Mac, Packet, TCP, UDP, check_checksums, flag},
@@ -72,9 +72,9 @@ fn set_service(lab: &mut Lab, slots: &[u8], version: u32, flags: u32) {
         };
         lab.vip_slots.insert(key, backend, 0).expect("a slot");
         set_eligible(lab, *number, true);
-        if lab.vip_given.get(&member_key(*number), 0).is_err() {
-            lab.vip_given
-                .insert(member_key(*number), Given::default(), 0)
+        if lab.vip_stats.get(&member_key(*number), 0).is_err() {
+            lab.vip_stats
+                .insert(member_key(*number), BackendStats::default(), 0)
                 .expect("a count");
         }
     }
@@ -105,12 +105,12 @@ fn member_key(number: u8) -> MemberKey {
 
 /// Connections that a member was given.
 fn given(lab: &Lab, number: u8) -> u64 {
-    lab.vip_given.get(&member_key(number), 0).expect("a count").connections
+    lab.vip_stats.get(&member_key(number), 0).expect("a count").connections
 }
 
 /// Connections that a member was given and that another one got then.
 fn retried(lab: &Lab, number: u8) -> u64 {
-    lab.vip_given.get(&member_key(number), 0).expect("a count").retried
+    lab.vip_stats.get(&member_key(number), 0).expect("a count").retried
 }
 
 /// Lets time go by for all connections that there are.

@@ -19,7 +19,10 @@ pub trait InLab {
 
 impl InLab for Way {
     fn key(&self, lab: &Lab) -> FlowKey<Ip4> {
-        self.key_at(lab.ifindex(self.enters))
+        FlowKey {
+            netns: lab.netns.0,
+            ..self.key_at(lab.ifindex(self.enters))
+        }
     }
 
     fn flow(&self, lab: &Lab, length: u16) -> Flow<Ip4> {

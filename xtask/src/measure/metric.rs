@@ -116,7 +116,7 @@ pub struct Tools {
 
 impl Tools {
     /// The patience where nothing is expected to fail.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     /// As it is measured unless somebody wants it otherwise.
     pub fn new(traffic: PathBuf, seconds: f64) -> Result<Self> {
@@ -126,7 +126,7 @@ impl Tools {
             one_cpu: false,
             idle: Idle::Poll,
             congestion: congestion::choose(None)?,
-            patience: Self::PATIENCE,
+            patience: Self::TIMEOUT,
         })
     }
 

@@ -58,7 +58,7 @@ fn answered(sent: &Answer, alias: Option<Alias>, tcp: bool) -> (Vec<u8>, Vec<Ver
     if let Some(alias) = alias {
         maps::ALIASES.insert(key, alias, 0).expect("room");
         maps::ALIASES.insert(marker, Alias::default(), 0).expect("room");
-        maps::TURNS.insert(alias.id, 0, 0).expect("room");
+        maps::CURSORS.insert(alias.id, 0, 0).expect("room");
     }
     let skb = FakeSkb::new(&frame(&sent.sent(), tcp, 4000));
     assert_eq!(answer(&skb), NEXT);

@@ -1,4 +1,4 @@
-//! From the Engine API's answers to the world's words. A field that is missing, empty or nonsense is left out: the
+//! From the Engine API's answers to the host's words. A field that is missing, empty or nonsense is left out: the
 //! runtimes differ, podman from Docker most of all.
 
 use std::collections::{BTreeMap, HashMap};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bollard::models::{self, ContainerInspectResponse, EndpointSettings, HealthStatusEnum, PortBinding};
 
-use crate::world::{
+use crate::host::{
     Attachment, Container, ContainerId, ContainerState, Health, IpNet, IpamPool, Network, NetworkId, NetworkMode,
     Protocol, PublishedPort,
 };

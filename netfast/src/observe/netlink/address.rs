@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use libc::{IFA_ADDRESS, IFA_LOCAL};
 
+use crate::host::{Address, AddressScope, IpNet};
 use crate::sys::netlink::rt::{self, AddressAttribute, AddressFamily, AddressHeader, AddressMessage};
 use crate::sys::netlink::{Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request};
-use crate::world::{Address, AddressScope, IpNet};
 
 pub use libc::{RTM_DELADDR, RTM_NEWADDR};
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use libc::{IFLA_STATS64, IFLA_TARGET_NETNSID, RTM_GETLINK};
 
 use super::link;
+use crate::host::{Link, LinkKind};
 use crate::sys::netlink::{Attrs, Malformed, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
-use crate::world::{Link, LinkKind};
 
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;

@@ -10,9 +10,9 @@ use libc::{
 
 use super::AF_UNSPEC;
 use crate::bytes::{u16_at, u32_at};
+use crate::host::{BridgeInfo, BridgePort, Link, LinkKind, Mac, Offload, OperState, Peer, PortState, Xdp};
 use crate::sys::netlink::message::{after, append, walk};
 use crate::sys::netlink::{Attr, Attrs, DUMP, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
-use crate::world::{BridgeInfo, BridgePort, Link, LinkKind, Mac, Offload, OperState, Peer, PortState, Xdp};
 
 pub use libc::{RTM_DELLINK, RTM_NEWLINK};
 

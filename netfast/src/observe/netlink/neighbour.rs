@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use libc::{NDA_DST, NDA_LLADDR, NDA_MASTER, NDA_VLAN};
 
+use crate::host::{FdbEntry, FdbState, Mac, Neighbour, NeighbourKey, NeighbourState};
 use crate::sys::netlink::rt::{
     self, AddressFamily, NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage,
 };
 use crate::sys::netlink::{
     Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request, message::ip,
 };
-use crate::world::{FdbEntry, FdbState, Mac, Neighbour, NeighbourKey, NeighbourState};
 
 pub use libc::{RTM_DELNEIGH, RTM_NEWNEIGH};
 

@@ -11,6 +11,7 @@ use libc::{
 
 use super::{AF_INET, AF_INET6};
 use crate::bytes::{u16_at, u32_at};
+use crate::host::{IpNet, PolicyRules, Route, RouteType};
 use crate::sys::netlink::rt::RouteNetlinkMessage::{GetRoute, GetRule};
 use crate::sys::netlink::rt::{
     self, AddressFamily, RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage,
@@ -19,7 +20,6 @@ use crate::sys::netlink::rt::{
 use crate::sys::netlink::{
     Attrs, DUMP, Emitable as _, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request,
 };
-use crate::world::{IpNet, PolicyRules, Route, RouteType};
 
 pub use libc::{RTM_DELROUTE, RTM_DELRULE, RTM_NEWROUTE, RTM_NEWRULE};
 

@@ -8,8 +8,8 @@
 //!   may have got an XDP program on its other end, which changes its features: that end is asked about;
 //! - neighbours: a hint if one that could be used has another link-layer address, failed or is gone. A new one is no
 //!   hint: no flow can have been learned over it. Those of multicast addresses, which come with each link, do not count;
-//! - forwarding entries: [`Change::Stations`] if a station moved to another port, was forgotten or has become the
-//!   bridge's own, [`Change::Fdb`] if it came;
+//! - forwarding entries: [`Change::FdbMoved`] if a station moved to another port, was forgotten or has become the
+//!   bridge's own, [`Change::FdbAdded`] if it came;
 //!   Of each port only so many are remembered: a container can invent any number;
 //! - routes: a hint, unless it is a cached exception (path MTU) or about IPv6 link-local or multicast destinations,
 //!   which each new veth brings and over which nothing is forwarded;
@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use super::neighbour::{self, MAX_STATIONS, RTM_DELNEIGH};
 use super::netconf::{self, RTM_DELNETCONF, RTM_NEWNETCONF};
 use super::{AF_BRIDGE, Snapshot, address, link, route, tc};
+use crate::host::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 use crate::observe::change::{Change, Hints};
 use crate::sys::netlink::{Malformed, Message, NetlinkError, NetlinkSocket, Watcher};
-use crate::world::{Address, FdbEntry, FdbState, Link, Mac, NeighbourKey, Peer};
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
@@ -168,7 +168,7 @@ impl Memory {
             switches,
         };
         for entry in &known.fdb {
-            memory.note_station(entry, false);
+            memory.note_fdb_entry(entry, false);
         }
         memory
     }
@@ -185,9 +185,9 @@ impl Memory {
             let there = now.stations.get(station);
             there
                 .is_none_or(|there| there != place)
-                .then_some(Change::Stations { port: place.0 })
+                .then_some(Change::FdbMoved { port: place.0 })
         });
-        let fdb = (self.stations != now.stations).then_some(Change::Fdb);
+        let fdb = (self.stations != now.stations).then_some(Change::FdbAdded);
         neighbours.chain(moved).chain(fdb)
     }
 
@@ -215,7 +215,7 @@ impl Memory {
                     let device = key.ifindex;
                     before.filter(|_| !same).map(|mac| Change::Neighbours { device, mac })
                 }
-                Some(neighbour::Entry::Fdb(entry)) => self.note_station(&entry, message.kind == RTM_DELNEIGH),
+                Some(neighbour::Entry::Fdb(entry)) => self.note_fdb_entry(&entry, message.kind == RTM_DELNEIGH),
             },
             route::RTM_NEWROUTE | route::RTM_DELROUTE => {
                 let routes = route::parse(message)?;
@@ -313,7 +313,7 @@ impl Memory {
         Ok(news)
     }
 
-    fn note_station(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
+    fn note_fdb_entry(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
         let key = station(entry);
         let place = (entry.ifindex, entry.state == FdbState::Local);
         let before = self.stations.get(&key).copied();
@@ -340,8 +340,8 @@ impl Memory {
             }
         }
         match before {
-            Some((port, _)) => Some(Change::Stations { port }),
-            None => came.then_some(Change::Fdb),
+            Some((port, _)) => Some(Change::FdbMoved { port }),
+            None => came.then_some(Change::FdbAdded),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Findings in ebtables-legacy tables.
 
+use super::reachability::{Common, Entrance, Graph};
 use super::reading::Reading;
 use super::table::Place;
-use super::ways::{Common, Entrance, Graph};
 use crate::bytes::{text, u32_at};
+use crate::host::{RuleFinding, RuleSource, Verdict};
 use crate::observe::ebtables::Table;
-use crate::world::{RuleFinding, RuleSource, Verdict};
 
 /// `struct ebt_entries`, which begins a chain: its first word, whose lowest bit is clear, its name, its rules behind it.
 const CHAIN: usize = 48;
@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::world::Severity;
+    use crate::host::Severity;
 
     fn chain(name: &str) -> Vec<u8> {
         let mut bytes = vec![0; CHAIN];

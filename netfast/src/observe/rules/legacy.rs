@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use super::reachability::{Common, Entrance, Graph};
 use super::reading::Reading;
 use super::table::Place;
-use super::ways::{Common, Entrance, Graph};
 use super::xt::is_other_protocol;
 use crate::bytes::{text, u16_at, u32_at};
+use crate::host::{RuleFinding, RuleSource, Verdict};
 use crate::observe::legacy::{Entry, Layout, Table};
-use crate::world::{RuleFinding, RuleSource, Verdict};
 
 /// The names of the hooks, by `NF_INET_*`.
 const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
@@ -158,9 +158,9 @@ fn interface(entry: &Entry<'_>, layout: &Layout, which: usize) -> Option<String>
 mod tests {
     use super::super::table::{Class, rows};
     use super::*;
+    use crate::host::Severity;
     use crate::observe::legacy::Family;
     use crate::observe::legacy::tests::{entry, table};
-    use crate::world::Severity;
 
     #[test]
     fn rules_are_numbered_within_their_chain() {

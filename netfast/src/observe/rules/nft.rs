@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reachability::{Entrance, Graph};
 use super::table::Place;
-use super::ways::{Entrance, Graph};
+use crate::host::{NftChain, RuleFinding, RuleSource};
 use crate::observe::nftables::{GETRULE, GETSET, GETSETELEM, NEWRULE, NEWSET, NEWSETELEM, NFGENMSG};
 use crate::sys::netlink::{Attr, Attrs, DUMP, Malformed, Message, NetlinkError, NetlinkSocket, Request};
-use crate::world::{NftChain, RuleFinding, RuleSource};
 
 mod registers;
 mod rule;

@@ -1,9 +1,9 @@
 //! A rule while it is read, in whatever form: what is found in it, whom it meets, and what it does.
 
+use super::reachability::{Aspect, Chain, Common, Graph};
 use super::table::{Class, Known, Place, UNKNOWN, find};
-use super::ways::{Aspect, Chain, Common, Graph};
 use super::xt::{Answer, ask};
-use crate::world::{RuleFinding, RuleSource, Severity, Verdict};
+use crate::host::{RuleFinding, RuleSource, Severity, Verdict};
 
 /// Why a rule that does nothing but log or count keeps nobody slow.
 const ONLY_LOGS: &str = "decides only which packets are logged or counted, of those on the slow path";
@@ -213,8 +213,8 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reachability::Entrance;
     use super::super::table::rows;
-    use super::super::ways::Entrance;
     use super::*;
 
     /// What a rule of these parts in FORWARD comes to: the severity of the worst finding.

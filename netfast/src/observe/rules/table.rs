@@ -2,7 +2,7 @@
 //!
 //! It lists what may. A name that is not in it judges by the packet.
 
-use crate::world::Severity;
+use crate::host::Severity;
 
 mod iptables;
 mod nftables;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     config::Runtime,
-    world::{ContainerId, IpNet, NetworkId},
+    host::{ContainerId, IpNet, NetworkId},
 };
 
 fn network(name: &str) -> Network {
@@ -42,20 +42,20 @@ fn container(name: &str, on: &[(&str, &str, &[&str])]) -> Container {
     }
 }
 
-fn world(networks: Vec<Network>, containers: Vec<Container>) -> World {
-    World {
+fn host_of(networks: Vec<Network>, containers: Vec<Container>) -> Host {
+    Host {
         networks: networks
             .into_iter()
             .map(|network| (network.id.clone(), network))
             .collect(),
         containers: containers.into_iter().map(|one| (one.id.clone(), one)).collect(),
-        ..World::default()
+        ..Host::default()
     }
 }
 
 /// Two members of `web`, and one who asks.
-fn shop() -> World {
-    world(
+fn shop() -> Host {
+    host_of(
         vec![network("shop")],
         vec![
             container("a", &[("shop", "172.18.0.3/16", &["web"])]),
@@ -65,12 +65,12 @@ fn shop() -> World {
     )
 }
 
-fn planned(world: &World) -> Aliases {
-    with(world, &Config::default(), &Facts::default())
+fn planned(host: &Host) -> Aliases {
+    with(host, &Config::default(), &Facts::default())
 }
 
-fn with(world: &World, config: &Config, facts: &Facts) -> Aliases {
-    aliases(world, config, facts, &[], &BTreeMap::new())
+fn with(host: &Host, config: &Config, facts: &Facts) -> Aliases {
+    aliases(host, config, facts, &[], &BTreeMap::new())
 }
 
 fn key(name: &str, addresses: &[[u8; 4]]) -> AliasKey {
@@ -115,29 +115,29 @@ fn a_name_that_two_share_is_an_alias() {
         assert_eq!(plan.table.entries[&key(name, &[])], Alias::default(), "{name} is known");
     }
     assert_eq!(plan.table.entries.len(), 4);
-    assert_eq!((plan.table.members.len(), plan.table.turns().len()), (2, 1));
+    assert_eq!((plan.table.members.len(), plan.table.cursors().len()), (2, 1));
     // All three may ask.
     assert_eq!(plan.loopbacks.values().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
 #[test]
 fn one_member_is_no_alias_and_needs_no_program() {
-    let mut world = shop();
-    world.containers.retain(|_, container| container.name != "b");
-    assert_eq!(planned(&world), Aliases::default());
+    let mut host = shop();
+    host.containers.retain(|_, container| container.name != "b");
+    assert_eq!(planned(&host), Aliases::default());
 }
 
 #[test]
 fn who_is_unhealthy_or_paused_is_not_given() {
     let health = |health, state| {
-        let mut world = shop();
-        let b = world
+        let mut host = shop();
+        let b = host
             .containers
             .values_mut()
             .find(|one| one.name == "b")
             .expect("it is there");
         (b.health, b.state) = (health, state);
-        let plan = planned(&world);
+        let plan = planned(&host);
         plan.table.entries[&key("web", &[[172, 18, 0, 2], [172, 18, 0, 3]])].eligible
     };
     let running = ContainerState::Running;
@@ -151,18 +151,18 @@ fn who_is_unhealthy_or_paused_is_not_given() {
 
 #[test]
 fn names_and_short_identifiers_count_with_aliases() {
-    let mut world = shop();
-    let c = world
+    let mut host = shop();
+    let c = host
         .containers
         .values_mut()
         .find(|one| one.name == "c")
         .expect("it is there");
     c.name = "Web".into();
-    assert_eq!(lines(&planned(&world)), ["web@shop rr Web a b"]);
+    assert_eq!(lines(&planned(&host)), ["web@shop rr Web a b"]);
     let other = container("d", &[("shop", "172.18.0.4/16", &["00000000000a"])]);
-    world.containers.insert(other.id.clone(), other);
+    host.containers.insert(other.id.clone(), other);
     assert_eq!(
-        lines(&planned(&world)),
+        lines(&planned(&host)),
         ["00000000000a@shop rr a d", "web@shop rr Web a b"]
     );
 }
@@ -170,7 +170,7 @@ fn names_and_short_identifiers_count_with_aliases() {
 #[test]
 fn networks_are_told_apart_by_their_addresses() {
     let two = |second: &str| {
-        world(
+        host_of(
             vec![network("shop"), network("mall")],
             vec![
                 container(
@@ -201,14 +201,14 @@ fn networks_are_told_apart_by_their_addresses() {
 
 #[test]
 fn both_families_take_turns_of_their_own() {
-    let mut world = shop();
-    for (last, container) in world.containers.values_mut().enumerate() {
+    let mut host = shop();
+    for (last, container) in host.containers.values_mut().enumerate() {
         container.attachments[0].ipv6 = format!("fd00::{}/64", last + 1).parse().ok();
     }
-    let plan = planned(&world);
+    let plan = planned(&host);
     assert_eq!(
         (
-            plan.table.turns().len(),
+            plan.table.cursors().len(),
             plan.table.members.len(),
             plan.table.entries.len()
         ),
@@ -240,19 +240,19 @@ fn what_is_switched_off_stays_as_it_is() {
     assert_eq!(plan.reports[0].why.as_deref(), Some("no tcx"));
     assert!(plan.loopbacks.is_empty());
 
-    let mut world = shop();
-    let network = world.networks.values_mut().next().expect("one");
+    let mut host = shop();
+    let network = host.networks.values_mut().next().expect("one");
     network.labels.insert(LABEL.into(), "off".into());
-    assert_eq!(lines(&planned(&world)), ["web@shop off a b"]);
+    assert_eq!(lines(&planned(&host)), ["web@shop off a b"]);
 
-    let mut world = shop();
-    let asks = world
+    let mut host = shop();
+    let asks = host
         .containers
         .values_mut()
         .find(|one| one.name == "c")
         .expect("it is there");
     asks.labels.insert(LABEL.into(), "Off".into());
-    let plan = planned(&world);
+    let plan = planned(&host);
     assert_eq!(lines(&plan), ["web@shop rr a b"]);
     assert_eq!(plan.loopbacks.values().collect::<Vec<_>>(), ["a", "b"]);
 }
@@ -261,7 +261,7 @@ fn what_is_switched_off_stays_as_it_is() {
 fn docker_s_default_bridge_and_the_host_s_network_have_no_resolver() {
     let bridge = |name: &str| {
         let containers = ["a", "b"].map(|one| container(one, &[(name, "172.17.0.2/16", &["web"])]));
-        lines(&planned(&world(vec![network(name)], containers.into())))
+        lines(&planned(&host_of(vec![network(name)], containers.into())))
     };
     assert!(bridge("bridge").is_empty());
     assert_eq!(bridge("other"), ["web@other rr a b"]);
@@ -269,17 +269,17 @@ fn docker_s_default_bridge_and_the_host_s_network_have_no_resolver() {
         runtime: Runtime::None,
         ..Config::default()
     };
-    assert_eq!(with(&World::default(), &config, &Facts::default()), Aliases::default());
+    assert_eq!(with(&Host::default(), &config, &Facts::default()), Aliases::default());
 }
 
 #[test]
 fn what_does_not_fit_is_left_out_with_the_reason() {
     let long = "x".repeat(63);
-    let mut world = shop();
-    for container in world.containers.values_mut() {
+    let mut host = shop();
+    for container in host.containers.values_mut() {
         container.attachments[0].aliases = vec![long.clone(), format!("{long}y"), format!("{long}.{long}")];
     }
-    let plan = planned(&world);
+    let plan = planned(&host);
     let modes: Vec<_> = plan.reports.iter().map(|report| report.mode.name()).collect();
     assert_eq!(modes, ["rr", "off", "off"]);
 
@@ -287,7 +287,7 @@ fn what_does_not_fit_is_left_out_with_the_reason() {
         let address = format!("172.18.1.{last}/16");
         container(&format!("m{last}"), &[("shop", address.as_str(), &["web"])])
     });
-    let plan = planned(&self::world(vec![network("shop")], many.collect()));
+    let plan = planned(&host_of(vec![network("shop")], many.collect()));
     assert_eq!(plan.reports[0].why.as_deref(), Some("it has more than 64 members"));
     assert!(plan.table.entries.is_empty() && plan.loopbacks.is_empty());
 }

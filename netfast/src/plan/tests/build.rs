@@ -131,8 +131,8 @@ pub fn container(name: &str, network: &str, address: &str, veth: u32) -> Contain
     }
 }
 
-/// Puts a container, its veth and what the bridge and the host have learned of it into a world.
-pub fn add(world: &mut World, container: Container, bridge: u32) {
+/// Puts a container, its veth and what the bridge and the host have learned of it into a host.
+pub fn add(host: &mut Host, container: Container, bridge: u32) {
     let endpoint = &container.attachments[0];
     if let Some(interface) = container.interfaces.first()
         && let (Some(index), Some(mac), Some(address)) = (interface.host_ifindex, interface.mac, endpoint.ipv4)
@@ -142,7 +142,7 @@ pub fn add(world: &mut World, container: Container, bridge: u32) {
             &format!("veth{index}"),
             veth(2, Some(i32::try_from(index).expect("small"))),
         );
-        world.links.insert(
+        host.served_mut().links.insert(
             index,
             Link {
                 master: Some(bridge),
@@ -154,8 +154,8 @@ pub fn add(world: &mut World, container: Container, bridge: u32) {
             mac: Some(mac),
             ..Peer::default()
         };
-        world.peers.insert(index, peer);
-        world.fdb.insert(FdbEntry {
+        host.served_mut().peers.insert(index, peer);
+        host.served_mut().fdb.insert(FdbEntry {
             bridge: Some(bridge),
             ifindex: index,
             mac,
@@ -171,14 +171,14 @@ pub fn add(world: &mut World, container: Container, bridge: u32) {
             mac: Some(mac),
             state: NeighbourState::Stale,
         };
-        world.neighbours.insert(key, found);
+        host.served_mut().neighbours.insert(key, found);
     }
-    world.containers.insert(container.id.clone(), container);
+    host.containers.insert(container.id.clone(), container);
 }
 
 /// A host with a LAN, docker0, a user-defined network, and one of each network that is not accelerated.
-pub fn docker_host() -> World {
-    let mut world = World::default();
+pub fn docker_host() -> Host {
+    let mut host = Host::default();
     let bridge = || LinkKind::Bridge(BridgeInfo::default());
     for link in [
         link(1, "lo", LinkKind::Loopback),
@@ -192,7 +192,7 @@ pub fn docker_host() -> World {
             ..link(7, "wg0", LinkKind::Wireguard)
         },
     ] {
-        world.links.insert(link.ifindex, link);
+        host.served_mut().links.insert(link.ifindex, link);
     }
     for (ifindex, text) in [
         (1, "127.0.0.1/8"),
@@ -203,17 +203,17 @@ pub fn docker_host() -> World {
         (6, "10.0.0.1/32"),
         (7, "10.8.0.1/24"),
     ] {
-        world.addresses.insert(address(ifindex, text));
+        host.served_mut().addresses.insert(address(ifindex, text));
     }
-    world.routes.insert(route(UPLINK, "0.0.0.0/0"));
-    world.routes.insert(route(BRIDGE, "172.17.0.0/16"));
+    host.served_mut().routes.insert(route(UPLINK, "0.0.0.0/0"));
+    host.served_mut().routes.insert(route(BRIDGE, "172.17.0.0/16"));
     let router = NeighbourKey {
         ifindex: UPLINK,
         ip: ip("192.168.1.1"),
     };
-    world.neighbours.insert(router, neighbour(1));
-    world.sysctls.ip_forward = Some(true);
-    world.ruleset.nft_generation = Some(7);
+    host.served_mut().neighbours.insert(router, neighbour(1));
+    host.served_mut().sysctls.ip_forward = Some(true);
+    host.served_mut().ruleset.nft_generation = Some(7);
     for network in [
         network("bridge", "bridge", Some("docker0")),
         network("app", "bridge", Some("br-app")),
@@ -223,29 +223,25 @@ pub fn docker_host() -> World {
         network("swarm", "overlay", None),
         network("gone", "bridge", Some("br-gone")),
     ] {
-        world.networks.insert(network.id.clone(), network);
+        host.networks.insert(network.id.clone(), network);
     }
-    add(
-        &mut world,
-        container("web", "bridge", "172.17.0.2/16", VETH_WEB),
-        BRIDGE,
-    );
-    add(&mut world, container("db", "app", "172.18.0.2/16", 11), 4);
+    add(&mut host, container("web", "bridge", "172.17.0.2/16", VETH_WEB), BRIDGE);
+    add(&mut host, container("db", "app", "172.18.0.2/16", 11), 4);
     let mut router = container("router", "app", "172.18.0.3/16", 12);
     router.labels.insert("netfast.any-source".into(), "true".into());
-    add(&mut world, router, 4);
+    add(&mut host, router, 4);
     let mut quiet = container("quiet", "app", "172.18.0.4/16", 13);
     quiet.labels.insert("netfast.enable".into(), "false".into());
-    add(&mut world, quiet, 4);
+    add(&mut host, quiet, 4);
     for (name, on) in [("agent", "host"), ("batch", "none"), ("printer", "lan")] {
         let mut container = container(name, on, "192.168.1.99/24", 20);
         container.interfaces.clear();
         container.attachments[0].ipv4 = None;
-        add(&mut world, container, 0);
+        add(&mut host, container, 0);
     }
     let mut sidecar = container("sidecar", "app", "172.18.0.2/16", 11);
     sidecar.attachments.clear();
     sidecar.network_mode = NetworkMode::Container(ContainerId("id-of-db".into()));
-    world.containers.insert(sidecar.id.clone(), sidecar);
-    world
+    host.containers.insert(sidecar.id.clone(), sidecar);
+    host
 }

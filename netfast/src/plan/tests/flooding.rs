@@ -6,8 +6,8 @@ use super::{
 };
 
 /// Makes the port of web's veth what `change` says.
-fn with_port(world: &mut World, change: impl FnOnce(&mut BridgePort)) {
-    let port = world.links.get_mut(&VETH_WEB).expect("a veth");
+fn with_port(host: &mut Host, change: impl FnOnce(&mut BridgePort)) {
+    let port = host.served_mut().links.get_mut(&VETH_WEB).expect("a veth");
     let mut is = BridgePort {
         state: PortState::Forwarding,
         ..BridgePort::default()
@@ -16,8 +16,8 @@ fn with_port(world: &mut World, change: impl FnOnce(&mut BridgePort)) {
     port.port = Some(is);
 }
 
-fn forgetful(world: &mut World) {
-    let bridge = world.links.get_mut(&BRIDGE).expect("a bridge");
+fn forgetful(host: &mut Host) {
+    let bridge = host.served_mut().links.get_mut(&BRIDGE).expect("a bridge");
     bridge.kind = LinkKind::Bridge(BridgeInfo {
         ageing_time: 0,
         ..BridgeInfo::default()
@@ -26,17 +26,17 @@ fn forgetful(world: &mut World) {
 
 #[test]
 fn a_bridge_that_does_not_learn_where_a_container_is() {
-    let unlearned: [fn(&mut World); 3] = [
-        |world| with_port(world, |port| port.learning = false),
-        |world| with_port(world, |port| port.locked = true),
+    let unlearned: [fn(&mut Host); 3] = [
+        |host| with_port(host, |port| port.learning = false),
+        |host| with_port(host, |port| port.locked = true),
         forgetful,
     ];
     for change in unlearned {
-        check(&after(|world, _, _| change(world)), Some(Why::NotLearned), None);
-        let told = after(|world, _, _| {
-            change(world);
-            let learned = world.fdb.clone().into_iter();
-            world.fdb = learned
+        check(&after(|host, _, _| change(host)), Some(Why::NotLearned), None);
+        let told = after(|host, _, _| {
+            change(host);
+            let learned = host.served().fdb.clone().into_iter();
+            host.served_mut().fdb = learned
                 .map(|entry| FdbEntry {
                     state: FdbState::Static,
                     ..entry
@@ -45,5 +45,5 @@ fn a_bridge_that_does_not_learn_where_a_container_is() {
         });
         check(&told, None, None);
     }
-    check(&after(|world, _, _| with_port(world, |_| {})), None, None);
+    check(&after(|host, _, _| with_port(host, |_| {})), None, None);
 }

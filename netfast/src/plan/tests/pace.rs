@@ -5,9 +5,9 @@ use super::reasons::after;
 #[test]
 fn flows_ask_before_conntrack_forgets_them() {
     let every = |udp: Option<u32>, stream: Option<u32>| {
-        let desired = after(|world, _, _| {
-            world.sysctls.conntrack_udp_timeout = udp;
-            world.sysctls.conntrack_udp_timeout_stream = stream;
+        let desired = after(|host, _, _| {
+            host.served_mut().sysctls.conntrack_udp_timeout = udp;
+            host.served_mut().sysctls.conntrack_udp_timeout_stream = stream;
         });
         desired.pace.revalidate_ns / 1_000_000
     };

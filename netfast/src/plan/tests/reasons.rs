@@ -3,14 +3,14 @@
 use super::*;
 
 /// The plan of the host after a change.
-pub(super) fn after(change: impl FnOnce(&mut World, &mut Config, &mut Facts)) -> Desired {
-    let (mut world, mut config, mut facts) = (docker_host(), Config::default(), watching());
-    change(&mut world, &mut config, &mut facts);
-    plan(&world, &config, &facts)
+pub(super) fn after(change: impl FnOnce(&mut Host, &mut Config, &mut Facts)) -> Desired {
+    let (mut host, mut config, mut facts) = (docker_host(), Config::default(), watching());
+    change(&mut host, &mut config, &mut facts);
+    plan(&host, &config, &facts)
 }
 
 /// Why an endpoint is slow; `None` when it is fast.
-fn why(desired: &Desired, container: &str) -> Option<Why> {
+pub(super) fn why(desired: &Desired, container: &str) -> Option<Why> {
     let mut endpoints = desired.networks.iter().flat_map(|network| &network.endpoints);
     let endpoint = endpoints
         .find(|endpoint| endpoint.container == container)
@@ -37,12 +37,12 @@ pub(super) fn check(desired: &Desired, web: Option<Why>, db: Option<Why>) {
     }
 }
 
-fn web(world: &mut World) -> &mut Container {
-    world.containers.get_mut(&ContainerId("id-of-web".into())).expect("web")
+fn web(host: &mut Host) -> &mut Container {
+    host.containers.get_mut(&ContainerId("id-of-web".into())).expect("web")
 }
 
-fn web_interface(world: &mut World) -> &mut ContainerInterface {
-    &mut web(world).interfaces[0]
+fn web_interface(host: &mut Host) -> &mut ContainerInterface {
+    &mut web(host).interfaces[0]
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn switched_off_by_configuration_or_label() {
     let label = |labels: &mut BTreeMap<String, String>| {
         labels.insert("netfast.enable".into(), "False".into());
     };
-    let desired = after(|world, _, _| {
+    let desired = after(|host, _, _| {
         label(
-            &mut world
+            &mut host
                 .networks
                 .get_mut(&NetworkId("id-of-app".into()))
                 .expect("app")
@@ -68,7 +68,7 @@ fn switched_off_by_configuration_or_label() {
     });
     check(&desired, None, Some(Why::DisabledByLabel));
     check(
-        &after(|world, _, _| label(&mut web(world).labels)),
+        &after(|host, _, _| label(&mut web(host).labels)),
         Some(Why::DisabledByLabel),
         None,
     );
@@ -76,26 +76,26 @@ fn switched_off_by_configuration_or_label() {
 
 #[test]
 fn what_is_not_known_or_not_there() {
-    let desired = after(|world, _, _| {
-        web(world).netns = None;
-        web(world).interfaces.clear();
+    let desired = after(|host, _, _| {
+        web(host).netns = None;
+        web(host).interfaces.clear();
     });
     check(&desired, Some(Why::NoNamespace), None);
     check(
-        &after(|world, _, _| web_interface(world).host_ifindex = None),
+        &after(|host, _, _| web_interface(host).host_ifindex = None),
         Some(Why::NoVeth),
         None,
     );
-    let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").master = Some(4));
+    let desired = after(|host, _, _| host.served_mut().links.get_mut(&VETH_WEB).expect("veth").master = Some(4));
     check(&desired, Some(Why::NoVeth), None);
-    let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").up = false);
+    let desired = after(|host, _, _| host.served_mut().links.get_mut(&VETH_WEB).expect("veth").up = false);
     check(&desired, Some(Why::VethDown), None);
-    let desired = after(|world, _, _| {
-        web(world).interfaces[0].mac = None;
-        web(world).attachments[0].mac = None;
+    let desired = after(|host, _, _| {
+        web(host).interfaces[0].mac = None;
+        web(host).attachments[0].mac = None;
     });
     check(&desired, Some(Why::NoMac), None);
-    let desired = after(|world, _, _| world.links.get_mut(&BRIDGE).expect("bridge").up = false);
+    let desired = after(|host, _, _| host.served_mut().links.get_mut(&BRIDGE).expect("bridge").up = false);
     check(&desired, Some(Why::BridgeDown), None);
 }
 
@@ -109,23 +109,23 @@ fn what_must_see_every_packet() {
     };
     let (ingress, egress) = (filter(0xffff_fff2), filter(0xffff_fff3));
     // On the veth's ingress it would be skipped; on its egress the packets can be led past it.
-    let desired = after(|world, _, _| {
-        world.tc_filters.insert(VETH_WEB, vec![ingress.clone()]);
+    let desired = after(|host, _, _| {
+        host.served_mut().tc_filters.insert(VETH_WEB, vec![ingress.clone()]);
     });
     check(&desired, Some(Why::ForeignPrograms), None);
-    let desired = after(|world, _, _| {
-        world.tc_filters.insert(VETH_WEB, vec![egress.clone()]);
+    let desired = after(|host, _, _| {
+        host.served_mut().tc_filters.insert(VETH_WEB, vec![egress.clone()]);
     });
     check(&desired, None, None);
-    assert_ne!(desired.devices[&key(VETH_WEB)].flags & Device::QUEUED, 0);
+    assert_ne!(desired.devices[&key(VETH_WEB)].flags & Device::EGRESS_QDISC, 0);
     for filter in [ingress.clone(), egress] {
-        let desired = after(|world, _, _| {
-            world.tc_filters.insert(BRIDGE, vec![filter]);
+        let desired = after(|host, _, _| {
+            host.served_mut().tc_filters.insert(BRIDGE, vec![filter]);
         });
         check(&desired, Some(Why::ForeignPrograms), None);
     }
-    let desired = after(|world, _, _| {
-        world.tc_filters.insert(UPLINK, vec![ingress]);
+    let desired = after(|host, _, _| {
+        host.served_mut().tc_filters.insert(UPLINK, vec![ingress]);
     });
     check(&desired, None, None);
     assert!(!desired.devices.contains_key(&key(UPLINK)));
@@ -135,16 +135,18 @@ fn what_must_see_every_packet() {
         handle: 0x10000,
         parent: u32::MAX,
     };
-    let desired = after(|world, _, _| {
-        world.qdiscs.insert(VETH_WEB, vec![qdisc("noqueue"), qdisc("clsact")]);
+    let desired = after(|host, _, _| {
+        host.served_mut()
+            .qdiscs
+            .insert(VETH_WEB, vec![qdisc("noqueue"), qdisc("clsact")]);
     });
-    assert_eq!(desired.devices[&key(VETH_WEB)].flags & Device::QUEUED, 0);
-    let desired = after(|world, _, _| {
-        world.qdiscs.insert(VETH_WEB, vec![qdisc("tbf")]);
+    assert_eq!(desired.devices[&key(VETH_WEB)].flags & Device::EGRESS_QDISC, 0);
+    let desired = after(|host, _, _| {
+        host.served_mut().qdiscs.insert(VETH_WEB, vec![qdisc("tbf")]);
     });
-    assert_ne!(desired.devices[&key(VETH_WEB)].flags & Device::QUEUED, 0);
-    let desired = after(|world, _, _| {
-        world.qdiscs.insert(BRIDGE, vec![qdisc("tbf")]);
+    assert_ne!(desired.devices[&key(VETH_WEB)].flags & Device::EGRESS_QDISC, 0);
+    let desired = after(|host, _, _| {
+        host.served_mut().qdiscs.insert(BRIDGE, vec![qdisc("tbf")]);
     });
     check(&desired, Some(Why::BridgeShaped), None);
 }
@@ -172,7 +174,7 @@ fn programs_of_others_on_tcx() {
     check(&on(VETH_WEB, before.clone()), None, None);
     check(&on(VETH_WEB, behind), Some(Why::ForeignPrograms), None);
     assert_ne!(
-        on(VETH_WEB, egress.clone()).devices[&key(VETH_WEB)].flags & Device::QUEUED,
+        on(VETH_WEB, egress.clone()).devices[&key(VETH_WEB)].flags & Device::EGRESS_QDISC,
         0
     );
     check(&on(BRIDGE, before), Some(Why::ForeignPrograms), None);
@@ -183,15 +185,15 @@ fn programs_of_others_on_tcx() {
 #[test]
 fn programs_on_netfilter_s_hooks_and_of_routes() {
     let slow = Some(Why::ForeignPrograms);
-    let desired = after(|world, _, _| {
-        world.routes.insert(Route {
+    let desired = after(|host, _, _| {
+        host.served_mut().routes.insert(Route {
             has_programs: true,
             ..route(UPLINK, "10.9.0.0/16")
         });
     });
     check(&desired, slow, slow);
-    let desired = after(|world, _, _| {
-        world.netfilter_programs.insert(7);
+    let desired = after(|host, _, _| {
+        host.served_mut().netfilter_programs.insert(7);
     });
     check(&desired, slow, slow);
 }
@@ -199,21 +201,21 @@ fn programs_on_netfilter_s_hooks_and_of_routes() {
 /// What would stop a packet on its way into a container is passed by only where it is known not to be there.
 #[test]
 fn judges_at_the_other_end_of_a_veth() {
-    let queued = |change: &dyn Fn(&mut World)| {
-        let desired = after(|world, _, _| change(world));
+    let queued = |change: &dyn Fn(&mut Host)| {
+        let desired = after(|host, _, _| change(host));
         check(&desired, None, None);
-        desired.devices[&key(VETH_WEB)].flags & Device::QUEUED != 0
+        desired.devices[&key(VETH_WEB)].flags & Device::EGRESS_QDISC != 0
     };
     let peer = |change: fn(&mut Peer)| {
-        queued(&move |world: &mut World| change(world.peers.get_mut(&VETH_WEB).expect("its other end")))
+        queued(&move |host: &mut Host| change(host.served_mut().peers.get_mut(&VETH_WEB).expect("its other end")))
     };
     assert!(!queued(&|_| {}));
     assert!(peer(|peer| peer.xdp.native = Some(3)));
     assert!(peer(|peer| peer.mtu = 1499));
     assert!(!peer(|peer| peer.mtu = 9000));
     assert!(peer(|peer| peer.mac = Some(mac(77))));
-    let unknown = |world: &mut World| {
-        world.peers.remove(&VETH_WEB).expect("its other end");
+    let unknown = |host: &mut Host| {
+        host.served_mut().peers.remove(&VETH_WEB).expect("its other end");
     };
     assert!(queued(&unknown));
 }
@@ -221,155 +223,45 @@ fn judges_at_the_other_end_of_a_veth() {
 /// The kernel leaves it out for redirected packets.
 #[test]
 fn generic_xdp_in_a_container() {
-    let desired = after(|world, _, _| {
-        world.peers.get_mut(&VETH_WEB).expect("its other end").xdp.generic = Some(3);
+    let desired = after(|host, _, _| {
+        host.served_mut()
+            .peers
+            .get_mut(&VETH_WEB)
+            .expect("its other end")
+            .xdp
+            .generic = Some(3);
     });
     check(&desired, Some(Why::ForeignPrograms), None);
 }
 
 #[test]
 fn xdp_on_a_bridge_device() {
-    let desired = after(|world, _, _| world.links.get_mut(&BRIDGE).expect("bridge").xdp.generic = Some(3));
+    let desired = after(|host, _, _| host.served_mut().links.get_mut(&BRIDGE).expect("bridge").xdp.generic = Some(3));
     check(&desired, Some(Why::ForeignPrograms), None);
-    let desired = after(|world, _, _| world.links.get_mut(&VETH_WEB).expect("veth").xdp.native = Some(3));
+    let desired = after(|host, _, _| host.served_mut().links.get_mut(&VETH_WEB).expect("veth").xdp.native = Some(3));
     check(&desired, None, None);
-    let desired = after(|world, _, _| world.links.get_mut(&UPLINK).expect("uplink").xdp.native = Some(3));
+    let desired = after(|host, _, _| host.served_mut().links.get_mut(&UPLINK).expect("uplink").xdp.native = Some(3));
     assert!(desired.devices.contains_key(&key(UPLINK)), "it runs before netfast");
-}
-
-fn finding(chain: &str, severity: Severity) -> RuleFinding {
-    RuleFinding {
-        source: RuleSource::Nft,
-        family: "ip".into(),
-        table: "filter".into(),
-        chain: chain.into(),
-        rule: 1,
-        what: "limit",
-        severity,
-        reason: "judges each packet",
-        iif: None,
-        oif: None,
-        ways: [Way::default()].into(),
-        verdict: Verdict::Accept,
-        text: "limit accept".into(),
-    }
-}
-
-fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
-    Way {
-        host_only,
-        iif: iif.map(Into::into),
-        oif: oif.map(Into::into),
-    }
-}
-
-#[test]
-fn rules_that_judge_each_packet() {
-    let with = |finding: RuleFinding| after(|world, _, _| world.ruleset.findings.push(finding));
-    let slow = Some(Why::RateRules);
-    let forward = || finding("FORWARD", Severity::SlowPath);
-    check(&with(forward()), slow, slow);
-    check(&with(finding("FORWARD", Severity::Note)), None, None);
-    check(&with(finding("FORWARD", Severity::SelfExcluding)), None, None);
-    for (iif, oif, web, db) in [
-        (Some("docker0"), None, slow, None),
-        (Some("docker0"), Some("br-app"), slow, slow),
-        (Some("docker0"), Some("eth0"), slow, None),
-        (None, Some("br-app"), None, slow),
-        (Some("eth0"), Some("br-app"), None, slow),
-        (Some("eth0"), None, slow, slow),
-        (Some("eth0"), Some("eth1"), None, None),
-        (Some("lo"), None, None, None),
-        (Some("tun7"), None, None, None),
-        (Some("br-*"), None, slow, slow),
-    ] {
-        let rule = RuleFinding {
-            ways: [way(false, iif, oif)].into(),
-            ..forward()
-        };
-        let desired = with(rule);
-        assert_eq!(
-            (why(&desired, "web"), why(&desired, "db")),
-            (web, db),
-            "{iif:?} {oif:?}"
-        );
-    }
-    let ip6 = RuleFinding {
-        family: "ip6".into(),
-        ..forward()
-    };
-    check(&with(ip6), None, None);
-    let desired = after(|world, config, _| {
-        world.ruleset.findings.push(forward());
-        config.allow_rate_rules = true;
-    });
-    check(&desired, None, None);
-}
-
-#[test]
-fn a_rule_that_is_met_by_two_ways_concerns_both() {
-    let desired = after(|world, _, _| {
-        world.ruleset.findings.push(RuleFinding {
-            ways: [
-                way(false, Some("docker0"), Some("eth0")),
-                way(false, None, Some("br-app")),
-            ]
-            .into(),
-            ..finding("MINE", Severity::SlowPath)
-        });
-    });
-    let slow = Some(Why::RateRules);
-    assert_eq!((why(&desired, "web"), why(&desired, "db")), (slow, slow));
-}
-
-/// A bridge whose flows with the host stay slow still has to tell which packets passed it on their way out: without
-/// that, nothing that containers send off the host would be learned.
-#[test]
-fn rules_for_the_host_s_own_packets_keep_only_those_slow() {
-    let with = |iif, oif| {
-        let desired = after(|world, _, _| {
-            world.ruleset.findings.push(RuleFinding {
-                ways: [way(true, iif, oif)].into(),
-                ..finding("INPUT", Severity::SlowPath)
-            });
-        });
-        assert_eq!((why(&desired, "web"), why(&desired, "db")), (None, None));
-        [BRIDGE, 4].map(|bridge| {
-            let fast = desired.devices[&key(bridge)].flags & Device::ACCELERATED != 0;
-            let mut networks = desired.networks.iter();
-            let network = networks.find(|network| network.bridge_ifindex == Some(bridge));
-            assert_eq!(
-                network.expect("a network").host.is_fast(),
-                fast,
-                "what is said is what is done"
-            );
-            fast
-        })
-    };
-    assert_eq!(with(None, None), [false, false]);
-    assert_eq!(with(Some("docker0"), None), [false, true]);
-    assert_eq!(with(None, Some("br-app")), [true, false]);
-    assert_eq!(with(Some("eth0"), None), [true, true]);
 }
 
 #[test]
 fn conntrack_s_accounting_keeps_every_network_slow_unless_it_may_lag() {
     let with = |allow| {
-        after(|world, config, _| {
-            world.sysctls.conntrack_acct = Some(true);
+        after(|host, config, _| {
+            host.served_mut().sysctls.conntrack_acct = Some(true);
             config.allow_accounting = allow;
         })
     };
     check(&with(false), Some(Why::Accounting), Some(Why::Accounting));
     check(&with(true), None, None);
-    let off = after(|world, _, _| world.sysctls.conntrack_acct = Some(false));
+    let off = after(|host, _, _| host.served_mut().sysctls.conntrack_acct = Some(false));
     check(&off, None, None);
 }
 
 #[test]
 fn queued_packets_keep_learning_off_only_where_they_are_not_seen() {
-    let desired = after(|world, _, facts| {
-        world.ruleset.nfqueue_bound.insert(5);
+    let desired = after(|host, _, facts| {
+        host.served_mut().ruleset.nfqueue_bound.insert(5);
         facts.queue_watch = false;
     });
     assert!(
@@ -380,8 +272,8 @@ fn queued_packets_keep_learning_off_only_where_they_are_not_seen() {
     );
     let control = desired.control(1);
     assert!(control.may_use() && !control.may_learn());
-    let desired = after(|world, _, _| {
-        world.ruleset.nfqueue_bound.insert(5);
+    let desired = after(|host, _, _| {
+        host.served_mut().ruleset.nfqueue_bound.insert(5);
     });
     assert_eq!(desired.learning_off, None);
     assert_eq!(after(|_, _, facts| facts.queue_watch = false).learning_off, None);
@@ -402,17 +294,17 @@ fn uplinks() {
     );
 
     let with = |link: Link| {
-        after(|world, _, _| {
-            world.addresses.insert(address(link.ifindex, "10.1.1.1/24"));
-            world.links.insert(link.ifindex, link);
+        after(|host, _, _| {
+            host.served_mut().addresses.insert(address(link.ifindex, "10.1.1.1/24"));
+            host.served_mut().links.insert(link.ifindex, link);
         })
     };
     let bridge = || link(30, "br0", LinkKind::Bridge(BridgeInfo::default()));
     assert_eq!(names(&with(bridge())), ["eth0"], "a bridge with no way out");
-    let desired = after(|world, _, _| {
-        world.links.get_mut(&5).expect("eth1").master = Some(30);
-        world.addresses.insert(address(30, "10.1.1.1/24"));
-        world.links.insert(30, bridge());
+    let desired = after(|host, _, _| {
+        host.served_mut().links.get_mut(&5).expect("eth1").master = Some(30);
+        host.served_mut().addresses.insert(address(30, "10.1.1.1/24"));
+        host.served_mut().links.insert(30, bridge());
     });
     assert_eq!(
         names(&desired),
@@ -431,24 +323,24 @@ fn uplinks() {
     assert_eq!(names(&with(vlan)), ["eth0", "eth0.5"]);
     let macvlan = link(33, "mv0", LinkKind::Macvlan);
     assert_eq!(names(&with(macvlan)), ["eth0"]);
-    let down = after(|world, _, _| world.links.get_mut(&UPLINK).expect("eth0").up = false);
+    let down = after(|host, _, _| host.served_mut().links.get_mut(&UPLINK).expect("eth0").up = false);
     assert!(names(&down).is_empty());
 }
 
 #[test]
 fn a_container_with_two_networks_has_two_endpoints() {
-    let desired = after(|world, _, _| {
+    let desired = after(|host, _, _| {
         let more = container("web", "app", "172.18.0.9/16", 14);
         let port = link(14, "veth14", veth(3, Some(10)));
-        world.links.insert(
+        host.served_mut().links.insert(
             14,
             Link {
                 master: Some(4),
                 ..port
             },
         );
-        web(world).attachments.extend(more.attachments);
-        web(world).interfaces.extend(more.interfaces);
+        web(host).attachments.extend(more.attachments);
+        web(host).interfaces.extend(more.interfaces);
     });
     let devices = &desired.devices;
     let spec = |ifindex: u32| (devices[&key(ifindex)].mac, devices[&key(ifindex)].address4);
@@ -458,37 +350,37 @@ fn a_container_with_two_networks_has_two_endpoints() {
 
 #[test]
 fn a_mac_address_that_is_being_changed_is_the_one_that_is_heard() {
-    let mac_of = |change: &dyn Fn(&mut World)| {
-        let desired = after(|world, _, _| change(world));
+    let mac_of = |change: &dyn Fn(&mut Host)| {
+        let desired = after(|host, _, _| change(host));
         desired.devices[&key(VETH_WEB)].mac
     };
     // The bridge has heard 10, which the runtime tells, too.
-    assert_eq!(mac_of(&|world| web_interface(world).mac = Some(mac(77))), mac(10));
-    assert_eq!(mac_of(&|world| web(world).attachments[0].mac = Some(mac(77))), mac(10));
-    let silent = |world: &mut World| {
-        world.fdb.clear();
-        web_interface(world).mac = Some(mac(77));
+    assert_eq!(mac_of(&|host| web_interface(host).mac = Some(mac(77))), mac(10));
+    assert_eq!(mac_of(&|host| web(host).attachments[0].mac = Some(mac(77))), mac(10));
+    let silent = |host: &mut Host| {
+        host.served_mut().fdb.clear();
+        web_interface(host).mac = Some(mac(77));
     };
     assert_eq!(mac_of(&silent), mac(10), "what the runtime is about to set");
-    assert_eq!(mac_of(&|world| web(world).attachments[0].mac = None), mac(10));
+    assert_eq!(mac_of(&|host| web(host).attachments[0].mac = None), mac(10));
 }
 
 #[test]
 fn the_table_of_devices_is_never_full() {
-    let desired = after(|world, _, _| {
+    let desired = after(|host, _, _| {
         for index in 0..MAX_DEVICES {
             let mut container = container(&format!("c{index}"), "bridge", "172.17.9.9/16", 100);
             let ifindex = 1000 + index;
             container.interfaces[0].host_ifindex = Some(ifindex);
             let port = link(ifindex, &format!("v{index}"), veth(2, Some(1)));
-            world.links.insert(
+            host.served_mut().links.insert(
                 ifindex,
                 Link {
                     master: Some(BRIDGE),
                     ..port
                 },
             );
-            world.containers.insert(container.id.clone(), container);
+            host.containers.insert(container.id.clone(), container);
         }
     });
     assert!(desired.devices.len() <= MAX_DEVICES as usize);

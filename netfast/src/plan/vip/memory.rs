@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::VipPool, world::NetworkId};
+use crate::{config::VipPool, host::NetworkId};
 
 /// The place of the clients' next hop within a block.
 const NEXT_HOP: u32 = 1;

@@ -1,47 +1,47 @@
 use super::*;
 use crate::{
     config::{AliasMode, Config},
+    host::{IpamPool, LinkKind, RouteType},
     plan::{
         AliasReport, Desired, Facts, plan,
         tests::build::{BRIDGE, add, address, container, docker_host, mac, route},
     },
-    world::{IpamPool, LinkKind, RouteType},
 };
 
 /// br-app.
 const APP: u32 = 4;
 
 /// A host whose network `app` has three members of `web`, and one who asks.
-fn app() -> World {
-    let mut world = docker_host();
-    world.containers.clear();
+fn app() -> Host {
+    let mut host = docker_host();
+    host.containers.clear();
     for (number, name) in ["a", "b", "c", "asks"].into_iter().enumerate() {
         let number = u32::try_from(number).expect("small") + 2;
         let mut one = container(name, "app", &format!("172.18.0.{number}/16"), 20 + number);
         if name != "asks" {
             one.attachments[0].aliases = vec!["web".into()];
         }
-        add(&mut world, one, APP);
+        add(&mut host, one, APP);
     }
-    label(&mut world, LABEL, "vip");
-    world
+    label(&mut host, LABEL, "vip");
+    host
 }
 
 const LABEL: &str = crate::plan::aliases::LABEL;
 
-fn label(world: &mut World, label: &str, value: &str) {
-    let mut networks = world.networks.values_mut();
+fn label(host: &mut Host, label: &str, value: &str) {
+    let mut networks = host.networks.values_mut();
     let app = networks.find(|network| network.name == "app").expect("it is there");
     app.labels.insert(label.into(), value.into());
 }
 
-fn one<'a>(world: &'a mut World, name: &str) -> &'a mut Container {
-    let mut containers = world.containers.values_mut();
+fn one<'a>(host: &'a mut Host, name: &str) -> &'a mut Container {
+    let mut containers = host.containers.values_mut();
     containers.find(|one| one.name == name).expect("it is there")
 }
 
-fn planned(world: &World) -> Desired {
-    plan(world, &Config::default(), &Facts::default())
+fn planned(host: &Host) -> Desired {
+    plan(host, &Config::default(), &Facts::default())
 }
 
 /// The alias `web`.
@@ -123,9 +123,9 @@ fn a_label_on_the_network_gives_its_aliases_an_address() {
 
 #[test]
 fn nothing_of_it_is_there_by_default() {
-    let mut world = app();
-    label(&mut world, LABEL, "");
-    let desired = planned(&world);
+    let mut host = app();
+    label(&mut host, LABEL, "");
+    let desired = planned(&host);
     assert_eq!(web(&desired).mode, AliasMode::Rr);
     assert_eq!(desired.aliases.vips, Vips::default());
     assert!(desired.aliases.table.services.is_empty());
@@ -133,60 +133,60 @@ fn nothing_of_it_is_there_by_default() {
 
 #[test]
 fn a_label_on_a_container_is_for_its_aliases_and_the_network_has_the_last_word() {
-    let mut world = app();
-    one(&mut world, "b").labels.insert(LABEL.into(), "VIP".into());
-    label(&mut world, LABEL, "");
+    let mut host = app();
+    one(&mut host, "b").labels.insert(LABEL.into(), "VIP".into());
+    label(&mut host, LABEL, "");
     for name in ["a", "b", "asks"] {
-        one(&mut world, name).attachments[0].aliases.push("api".into());
+        one(&mut host, name).attachments[0].aliases.push("api".into());
     }
     for name in ["a", "asks"] {
-        one(&mut world, name).attachments[0].aliases.push("plain".into());
+        one(&mut host, name).attachments[0].aliases.push("plain".into());
     }
-    let mode_of = |world: &World, config: &Config, alias: &str| {
-        let desired = plan(world, config, &Facts::default());
+    let mode_of = |host: &Host, config: &Config, alias: &str| {
+        let desired = plan(host, config, &Facts::default());
         let mut reports = desired.aliases.reports.iter();
         reports.find(|report| report.alias == alias).map(|report| report.mode)
     };
     let by_default = Config::default();
-    assert_eq!(mode_of(&world, &by_default, "web"), Some(AliasMode::Vip));
-    assert_eq!(mode_of(&world, &by_default, "api"), Some(AliasMode::Vip));
-    assert_eq!(mode_of(&world, &by_default, "plain"), Some(AliasMode::Rr));
+    assert_eq!(mode_of(&host, &by_default, "web"), Some(AliasMode::Vip));
+    assert_eq!(mode_of(&host, &by_default, "api"), Some(AliasMode::Vip));
+    assert_eq!(mode_of(&host, &by_default, "plain"), Some(AliasMode::Rr));
     let all = Config {
         alias_mode: AliasMode::Vip,
         ..Config::default()
     };
-    assert_eq!(mode_of(&world, &all, "plain"), Some(AliasMode::Vip));
-    label(&mut world, LABEL, "rr");
-    assert_eq!(mode_of(&world, &all, "web"), Some(AliasMode::Rr));
-    label(&mut world, LABEL, "off");
-    assert_eq!(mode_of(&world, &all, "web"), Some(AliasMode::Off));
-    label(&mut world, LABEL, "vip");
+    assert_eq!(mode_of(&host, &all, "plain"), Some(AliasMode::Vip));
+    label(&mut host, LABEL, "rr");
+    assert_eq!(mode_of(&host, &all, "web"), Some(AliasMode::Rr));
+    label(&mut host, LABEL, "off");
+    assert_eq!(mode_of(&host, &all, "web"), Some(AliasMode::Off));
+    label(&mut host, LABEL, "vip");
     let off = Config {
         alias_mode: AliasMode::Off,
         ..Config::default()
     };
-    assert_eq!(mode_of(&world, &off, "web"), Some(AliasMode::Off));
+    assert_eq!(mode_of(&host, &off, "web"), Some(AliasMode::Off));
 }
 
 #[test]
 fn weights_and_affinity_are_labels() {
-    let mut world = app();
+    let mut host = app();
     for (name, weight) in [("a", "1"), ("b", "2"), ("c", "3")] {
-        one(&mut world, name)
+        one(&mut host, name)
             .labels
             .insert("netfast.alias.weight".into(), weight.into());
     }
-    assert_eq!(order(&planned(&world)), [4, 3, 2, 4, 3, 4]);
-    one(&mut world, "c")
+    assert_eq!(order(&planned(&host)), [4, 3, 2, 4, 3, 4]);
+    one(&mut host, "c")
         .labels
         .insert("netfast.alias.weight".into(), "0".into());
-    assert_eq!(order(&planned(&world)), [3, 2, 3], "it is given no more");
-    one(&mut world, "c")
+    assert_eq!(order(&planned(&host)), [3, 2, 3], "it is given no more");
+    one(&mut host, "c")
         .labels
         .insert("netfast.alias.weight".into(), "many".into());
-    assert_eq!(order(&planned(&world)).len(), 4, "what is no number is 1");
-    label(&mut world, "netfast.alias.affinity", "source");
-    let desired = planned(&world);
+    assert_eq!(order(&planned(&host)).len(), 4, "what is no number is 1");
+    label(&mut host, "netfast.alias.affinity", "source");
+    let desired = planned(&host);
     assert!(service(&desired).affinity && web(&desired).affinity);
     assert_eq!(service(&desired).slots.len(), 1021);
     let share = |last: u8| order(&desired).into_iter().filter(|slot| *slot == last).count();
@@ -195,91 +195,90 @@ fn weights_and_affinity_are_labels() {
 
 #[test]
 fn who_is_not_well_is_given_nothing_new_and_nobody_well_is_nobody() {
-    let mut world = app();
-    one(&mut world, "a").health = Health::Unhealthy;
-    one(&mut world, "b").health = Health::Starting;
-    let desired = planned(&world);
+    let mut host = app();
+    one(&mut host, "a").health = Health::Unhealthy;
+    one(&mut host, "b").health = Health::Starting;
+    let desired = planned(&host);
     assert_eq!(order(&desired), [4], "a check that has not said yes is waited for");
     let eligible: Vec<bool> = web(&desired).members.iter().map(|member| member.eligible).collect();
     assert_eq!(eligible, [false, false, true]);
     assert_eq!(desired.aliases.vips.table.members.len(), 3, "they keep what they have");
-    one(&mut world, "c").state = ContainerState::Paused;
-    assert_eq!(order(&planned(&world)), [3], "unless all have to be waited for");
-    one(&mut world, "b").health = Health::Unhealthy;
-    let desired = planned(&world);
+    one(&mut host, "c").state = ContainerState::Paused;
+    assert_eq!(order(&planned(&host)), [3], "unless all have to be waited for");
+    one(&mut host, "b").health = Health::Unhealthy;
+    let desired = planned(&host);
     assert_eq!(order(&desired), [0; 0]);
     assert!(
         web(&desired).vip.is_some() && !desired.aliases.vips.clients.is_empty(),
         "clients are refused"
     );
     // One whose veth is not there yet.
-    let mut world = app();
-    one(&mut world, "a").interfaces.clear();
-    assert_eq!(order(&planned(&world)), [3, 4]);
+    let mut host = app();
+    one(&mut host, "a").interfaces.clear();
+    assert_eq!(order(&planned(&host)), [3, 4]);
 }
 
 #[test]
 fn an_address_stays_while_its_network_does() {
-    let mut world = app();
-    let first = planned(&world);
+    let mut host = app();
+    let first = planned(&host);
     let vip = web(&first).vip;
     let remembering = Facts {
         vips: first.aliases.vips.memory.clone(),
         ..Facts::default()
     };
-    let again = |world: &World| plan(world, &Config::default(), &remembering);
+    let again = |host: &Host| plan(host, &Config::default(), &remembering);
     for name in ["a", "b"] {
-        world.containers.retain(|_, one| one.name != name);
+        host.containers.retain(|_, one| one.name != name);
     }
     // One member, and none: Docker says so, and who kept the address is told.
-    assert_eq!((web(&again(&world)).vip, order(&again(&world))), (vip, vec![4]));
+    assert_eq!((web(&again(&host)).vip, order(&again(&host))), (vip, vec![4]));
     assert!(
-        again(&world)
+        again(&host)
             .aliases
             .table
             .entries
             .values()
             .any(|alias| alias.members == 1)
     );
-    world.containers.retain(|_, one| one.name != "c");
-    let none = again(&world);
+    host.containers.retain(|_, one| one.name != "c");
+    let none = again(&host);
     assert_eq!((web(&none).vip, order(&none)), (vip, vec![]));
     assert_eq!(none.aliases.vips.clients.len(), 1);
     assert_eq!(none.aliases.vips.memory, remembering.vips);
     // Where it was never told, one member is nothing to be shared.
-    assert!(planned(&world).aliases.reports.is_empty());
-    world.networks.retain(|_, network| network.name != "app");
-    assert_eq!(again(&world).aliases.vips.memory, VipMemory::default());
+    assert!(planned(&host).aliases.reports.is_empty());
+    host.networks.retain(|_, network| network.name != "app");
+    assert_eq!(again(&host).aliases.vips.memory, VipMemory::default());
 }
 
 #[test]
 fn a_pool_that_is_in_use_gives_no_address() {
-    let conflict = |change: &dyn Fn(&mut World)| {
-        let mut world = app();
-        change(&mut world);
-        let desired = planned(&world);
+    let conflict = |change: &dyn Fn(&mut Host)| {
+        let mut host = app();
+        change(&mut host);
+        let desired = planned(&host);
         let conflict = desired.aliases.vips.conflict.clone().expect("a conflict");
         assert_eq!(why_not(&desired), format!("no virtual address: {conflict}"));
         conflict
     };
-    let said = conflict(&|world| {
-        world.addresses.insert(address(BRIDGE, "198.19.7.1/24"));
+    let said = conflict(&|host| {
+        host.served_mut().addresses.insert(address(BRIDGE, "198.19.7.1/24"));
     });
     assert_eq!(
         said,
         "vip_pool = 198.19.0.0/16 overlaps the address 198.19.7.1/24 of docker0"
     );
-    let said = conflict(&|world| {
-        world.routes.insert(route(2, "198.18.0.0/15"));
+    let said = conflict(&|host| {
+        host.served_mut().routes.insert(route(2, "198.18.0.0/15"));
     });
     assert_eq!(said, "vip_pool = 198.19.0.0/16 overlaps the route to 198.18.0.0/15");
-    let said = conflict(&|world| {
+    let said = conflict(&|host| {
         let pool = IpamPool {
             subnet: "198.19.3.0/24".parse().ok(),
             ..IpamPool::default()
         };
-        world
-            .networks
+        host.networks
             .values_mut()
             .find(|network| network.name == "lan")
             .expect("it is there")
@@ -290,37 +289,36 @@ fn a_pool_that_is_in_use_gives_no_address() {
         "vip_pool = 198.19.0.0/16 overlaps 198.19.3.0/24 of the Docker network lan"
     );
     // Its own route, a default route and the halves of one are none.
-    let mut world = app();
+    let mut host = app();
     for dst in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "198.20.0.0/16"] {
-        world.routes.insert(route(2, dst));
+        host.served_mut().routes.insert(route(2, dst));
     }
-    world.routes.insert(crate::world::Route {
+    host.served_mut().routes.insert(crate::host::Route {
         kind: RouteType::Prohibit,
         protocol: OUR_PROTOCOL,
         ..route(0, "198.19.0.0/16")
     });
-    assert!(web(&planned(&world)).vip.is_some());
+    assert!(web(&planned(&host)).vip.is_some());
 }
 
 #[test]
 fn what_cannot_be_had_is_rotated_and_the_reason_said() {
-    let mut world = app();
-    world
-        .networks
+    let mut host = app();
+    host.networks
         .values_mut()
         .find(|network| network.name == "app")
         .expect("it is there")
         .driver = "macvlan".into();
     assert_eq!(
-        why_not(&planned(&world)),
+        why_not(&planned(&host)),
         "no virtual address: the network's driver is macvlan, not bridge"
     );
-    let mut world = app();
-    label(&mut world, "netfast.enable", "false");
-    assert!(why_not(&planned(&world)).contains("netfast.enable"));
-    let mut world = app();
-    world.links.remove(&APP);
-    assert!(why_not(&planned(&world)).contains("br-app"));
+    let mut host = app();
+    label(&mut host, "netfast.enable", "false");
+    assert!(why_not(&planned(&host)).contains("netfast.enable"));
+    let mut host = app();
+    host.served_mut().links.remove(&APP);
+    assert!(why_not(&planned(&host)).contains("br-app"));
     let old = Facts {
         vip_off: Some("the kernel has no tcx".into()),
         ..Facts::default()
@@ -329,26 +327,26 @@ fn what_cannot_be_had_is_rotated_and_the_reason_said() {
         why_not(&plan(&app(), &Config::default(), &old)),
         "no virtual address: the kernel has no tcx"
     );
-    let mut world = app();
-    for one in world.containers.values_mut() {
+    let mut host = app();
+    for one in host.containers.values_mut() {
         one.attachments[0].ipv4 = None;
         one.attachments[0].ipv6 = "fd00::1/64".parse().ok();
     }
-    assert!(why_not(&planned(&world)).contains("IPv4"));
+    assert!(why_not(&planned(&host)).contains("IPv4"));
 }
 
 #[test]
 fn what_keeps_packets_slow_for_a_while_does_not_end_connections() {
-    let mut world = app();
-    world.qdiscs.insert(
+    let mut host = app();
+    host.served_mut().qdiscs.insert(
         APP,
-        vec![crate::world::Qdisc {
+        vec![crate::host::Qdisc {
             kind: "tbf".into(),
             handle: 0,
             parent: 0xffff_ffff,
         }],
     );
-    let desired = planned(&world);
+    let desired = planned(&host);
     assert!(web(&desired).vip.is_some());
     let device = &desired.devices[&DeviceKey::served(22)];
     assert_eq!(
@@ -367,17 +365,17 @@ fn what_keeps_packets_slow_for_a_while_does_not_end_connections() {
 
 #[test]
 fn who_cannot_reach_an_address_is_not_told_of_it() {
-    let mut world = app();
-    one(&mut world, "asks")
+    let mut host = app();
+    one(&mut host, "asks")
         .labels
         .insert("netfast.enable".into(), "false".into());
     let own: IpNet = "198.19.200.1/24".parse().expect("a network");
-    one(&mut world, "a").interfaces[0].addresses.push(own);
-    let desired = planned(&world);
+    one(&mut host, "a").interfaces[0].addresses.push(own);
+    let desired = planned(&host);
     let told: Vec<&str> = desired.aliases.loopbacks.values().map(String::as_str).collect();
     assert_eq!(told, ["b", "c"]);
     let endpoints = desired.aliases.vips.endpoints.keys();
     assert_eq!(endpoints.map(|device| device.ifindex).collect::<Vec<_>>(), [23, 24]);
     assert_eq!(order(&desired), [2, 3, 4], "to be given it needs no way");
-    assert!(matches!(world.links[&APP].kind, LinkKind::Bridge(_)));
+    assert!(matches!(host.served().links[&APP].kind, LinkKind::Bridge(_)));
 }

@@ -1,4 +1,4 @@
-use netfast_common::{net::Port, vip::Given};
+use netfast_common::{net::Port, vip::BackendStats};
 
 use alias::Verdict::{Few, NotAlias, Rotated};
 
@@ -50,7 +50,7 @@ pub(crate) fn example() -> Aliases {
         (MemberKey { alias: 7, address }, count)
     });
     let shared = [(7, 100), (8, 199), (9, 4)].map(|(number, connections)| {
-        let counted = Given {
+        let counted = BackendStats {
             connections: connections + number,
             retried: number,
             packets: connections * 6,
@@ -61,11 +61,11 @@ pub(crate) fn example() -> Aliases {
     });
     let mut counted = Counted {
         answers: Answers {
-            given: given.into(),
+            first_named: given.into(),
             verdicts: BTreeMap::from([(Rotated, 2477), (NotAlias, 0), (Few, 12)]),
         },
         shared: Shared {
-            given: shared.into(),
+            stats: shared.into(),
             verdicts: BTreeMap::from([(vip::Verdict::Chosen, 303), (vip::Verdict::Refused, 0)]),
         },
         fast: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! The host's switches and the container runtime.
 
 use super::{Area, Level, Line};
-use crate::world::{RuntimeState, Sysctls};
+use crate::host::{RuntimeState, Sysctls};
 
 /// Seconds. A flow asks the kernel once a second; an entry that lives hardly longer might be gone by then.
 const SHORTEST: u32 = 5;

@@ -6,8 +6,8 @@ use netfast_common::abi::{Hook, PREFIX};
 
 use super::{Area, Level, Line};
 use crate::{
+    host::{Link, LinkKind, Namespace},
     probe::Attached,
-    world::{Link, LinkKind, World},
 };
 
 /// Queueing disciplines that let every packet through as it comes: a redirect that skips them skips nothing.
@@ -16,14 +16,14 @@ const TRANSPARENT: [&str; 3] = ["noqueue", "clsact", "ingress"];
 /// Looks at the interfaces of these indexes; `programs` are the tcx programs on them, netfast's own included, and
 /// `name_of` names a program by its number.
 pub fn interfaces(
-    world: &World,
+    netns: &Namespace,
     concerned: impl IntoIterator<Item = u32>,
     programs: &BTreeMap<u32, Vec<Attached>>,
     name_of: impl Fn(u32) -> Option<String>,
 ) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut looked_at = 0;
-    for link in concerned.into_iter().filter_map(|ifindex| world.links.get(&ifindex)) {
+    for link in concerned.into_iter().filter_map(|ifindex| netns.links.get(&ifindex)) {
         looked_at += 1;
         lines.extend(
             programs
@@ -32,7 +32,7 @@ pub fn interfaces(
                 .flat_map(|on_link| foreign(link, on_link)),
         );
         lines.extend(xdp(link, &name_of));
-        lines.extend(tc(world, link));
+        lines.extend(tc(netns, link));
     }
     let summary = match (looked_at, lines.len()) {
         (0, _) => "no containers and no uplinks here: nothing to be attached to".into(),
@@ -88,9 +88,9 @@ fn xdp<'a>(link: &'a Link, name_of: &'a impl Fn(u32) -> Option<String>) -> impl 
     })
 }
 
-fn tc(world: &World, link: &Link) -> Vec<Line> {
+fn tc(netns: &Namespace, link: &Link) -> Vec<Line> {
     let mut lines = Vec::new();
-    let qdiscs = world.qdiscs.get(&link.ifindex).into_iter().flatten();
+    let qdiscs = netns.qdiscs.get(&link.ifindex).into_iter().flatten();
     let shaping = qdiscs.filter(|qdisc| !TRANSPARENT.contains(&qdisc.kind.as_str()));
     // A hardware device has one under each of its transmit queues: the first says it.
     if let Some(qdisc) = shaping.into_iter().next()
@@ -104,7 +104,7 @@ fn tc(world: &World, link: &Link) -> Vec<Line> {
             ),
         ));
     }
-    for filter in world.tc_filters.get(&link.ifindex).into_iter().flatten() {
+    for filter in netns.tc_filters.get(&link.ifindex).into_iter().flatten() {
         let name = filter.name.as_deref().unwrap_or_default();
         if !name.starts_with(PREFIX) {
             let named = if name.is_empty() {

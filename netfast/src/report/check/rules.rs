@@ -1,7 +1,7 @@
 //! Packet-filter rules that must see every packet.
 
 use super::{Area, Level, Line};
-use crate::world::{RuleFinding, Ruleset, Severity};
+use crate::host::{RuleFinding, Ruleset, Severity};
 
 /// Judges the rules.
 pub fn rules(ruleset: &Ruleset) -> Vec<Line> {

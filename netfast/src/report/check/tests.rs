@@ -4,16 +4,16 @@ use netfast_common::abi::Hook;
 
 use super::*;
 use crate::{
+    host::{
+        Host, Link, LinkKind, Namespace, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset, RuntimeState,
+        Severity, Sysctls, TcFilter, Verdict, Way, Xdp,
+    },
     plan::{
         Desired,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
     probe::{Attached, ProbeError, Release},
     report::golden::{assert_golden, assert_golden_json},
-    world::{
-        Link, LinkKind, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset, RuntimeState, Severity, Sysctls,
-        TcFilter, Verdict, Way, World, Xdp,
-    },
 };
 
 fn link(ifindex: u32, name: &str, kind: LinkKind) -> Link {
@@ -54,19 +54,14 @@ fn finding(severity: Severity, what: &'static str, reason: &'static str) -> Rule
     }
 }
 
-fn world() -> World {
+fn observed() -> Host {
     let veth = LinkKind::Veth {
         peer_ifindex: Some(2),
         peer_netns: Some(0),
     };
     let mut shaped = link(12, "veth1a2b3c4", veth);
     shaped.xdp.native = Some(77);
-    World {
-        runtime: RuntimeState::Connected {
-            engine: "Docker Engine - Community".into(),
-            version: "28.3.1".into(),
-            api: "1.51".into(),
-        },
+    let netns = Namespace {
         links: BTreeMap::from([(12, shaped), (2, link(2, "eth0", LinkKind::Physical))]),
         qdiscs: BTreeMap::from([(
             12,
@@ -105,7 +100,15 @@ fn world() -> World {
             ],
             ..Ruleset::default()
         },
-        ..World::default()
+        ..Namespace::default()
+    };
+    Host {
+        runtime: RuntimeState::Connected {
+            engine: "Docker Engine - Community".into(),
+            version: "28.3.1".into(),
+            api: "1.51".into(),
+        },
+        ..Host::from(netns)
     }
 }
 
@@ -124,20 +127,22 @@ fn programs() -> BTreeMap<u32, Vec<Attached>> {
     )])
 }
 
-fn check_of(world: &World) -> Check {
+fn check_of(host: &Host) -> Check {
     let mut check = Check::default();
-    check.lines.extend(host(&world.sysctls, false));
-    check.lines.push(runtime(&world.runtime));
+    check.lines.extend(super::host(&host.served().sysctls, false));
+    check.lines.push(runtime(&host.runtime));
     check
         .lines
-        .extend(interfaces(world, [2, 12], &programs(), |id| Some(format!("xdp_{id}"))));
-    check.lines.extend(rules(&world.ruleset));
+        .extend(interfaces(host.served(), [2, 12], &programs(), |id| {
+            Some(format!("xdp_{id}"))
+        }));
+    check.lines.extend(rules(&host.served().ruleset));
     check
 }
 
 #[test]
 fn a_host_with_all_sorts_of_things() {
-    let mut check = check_of(&world());
+    let mut check = check_of(&observed());
     check.add_tried(&Tried {
         what: "tcx",
         without: None,
@@ -204,13 +209,13 @@ fn the_first_failure_decides_the_exit_code() {
 
 #[test]
 fn an_empty_host_is_fine() {
-    let world = World::default();
-    let lines = interfaces(&world, [], &BTreeMap::new(), |_| None);
+    let host = Host::default();
+    let lines = interfaces(host.served(), [], &BTreeMap::new(), |_| None);
     assert_eq!(lines.len(), 1);
     assert!(
         lines
             .iter()
-            .chain(&rules(&world.ruleset))
+            .chain(&rules(&host.served().ruleset))
             .all(|line| line.level == Level::Ok)
     );
 }

@@ -14,7 +14,7 @@ use netfast_common::{
 };
 
 use super::bytes;
-use crate::world::IpNet;
+use crate::host::IpNet;
 
 /// What is known of a container by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use netfast_common::alias::Alias;
 
 /// Bytes behind the answers that the program moves when it leaves records out.
-const MOST_MOVED: usize = 64;
+const MAX_MOVED: usize = 64;
 
 /// An answer of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Message {
     /// The answer with the virtual address; `None` if there is no place for it.
     pub fn with_virtual(&self, alias: &Alias, may_shorten: bool) -> Option<Vec<u8>> {
         let vip = alias.vip.bytes().to_vec();
-        let shorten = may_shorten && self.behind.len() <= MOST_MOVED;
+        let shorten = may_shorten && self.behind.len() <= MAX_MOVED;
         let addresses = match (self.record_type == 1, shorten) {
             (true, true) => vec![vip],
             (true, false) => vec![vip; self.records.len()],
@@ -130,7 +130,7 @@ impl Message {
         if well.is_empty() {
             (well, others) = (others, well);
         }
-        let shorten = may_shorten && !others.is_empty() && self.behind.len() <= MOST_MOVED;
+        let shorten = may_shorten && !others.is_empty() && self.behind.len() <= MAX_MOVED;
         let count = u64::try_from(well.len()).expect("few");
         well.rotate_left(usize::try_from(turn % count).expect("less"));
         let first = well[0].clone();

@@ -13,9 +13,9 @@ use netfast_tests::packet::{Packet, flag};
 use crate::script::steps;
 
 /// Steps that are played of a script.
-const MOST_STEPS: usize = 12;
+const MAX_STEPS: usize = 12;
 /// Members that an alias of a script may have: more than an alias can have.
-const MOST_MEMBERS: u8 = 70;
+const MAX_MEMBERS: u8 = 70;
 /// Frames that a test run takes (`bpf_prog_test_run_skb`).
 const LONGEST: usize = 3000;
 /// The virtual address.
@@ -38,7 +38,7 @@ impl Script {
     /// The script that bytes stand for; bytes that are left over mean nothing.
     pub fn of(bytes: &[u8]) -> Self {
         Self {
-            steps: steps(bytes, MOST_STEPS),
+            steps: steps(bytes, MAX_STEPS),
         }
     }
 
@@ -168,14 +168,14 @@ enum Lack {
 impl Known {
     /// The members' addresses.
     pub fn addresses(&self) -> Vec<Vec<u8>> {
-        (0..self.members % MOST_MEMBERS)
+        (0..self.members % MAX_MEMBERS)
             .map(|member| self.which.address(member))
             .collect()
     }
 
     /// What the map says; `None`: it is gone.
     pub fn alias(&self) -> Option<Alias> {
-        let members = u32::from(self.members % MOST_MEMBERS);
+        let members = u32::from(self.members % MAX_MEMBERS);
         (self.lack != Lack::All).then(|| Alias {
             id: self.which.id(),
             eligible: self.eligible,

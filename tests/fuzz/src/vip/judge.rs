@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use netfast_common::{
     net::Ip4,
-    vip::{Conn, Given, ICMP_IDLE_NS, UDP_IDLE_NS, Verdict},
+    vip::{BackendStats, Conn, ICMP_IDLE_NS, UDP_IDLE_NS, Verdict},
 };
 use netfast_ebpf::{ctx::fake::FakeSkb, packet::icmp};
 use netfast_tests::packet::{TCP, UDP, difference};
@@ -22,6 +22,9 @@ use frame::{judge_ends, judge_error, judge_refusal, judge_syn_again, number};
 /// `TC_ACT_REDIRECT`.
 const REDIRECT: i32 = netfast_ebpf::ctx::fake::TC_ACT_REDIRECT;
 
+/// What each member of each service was given.
+pub type Stats = BTreeMap<(usize, u8), BackendStats>;
+
 /// A packet that passed.
 pub struct Passed<'a> {
     pub hook: Hook,
@@ -35,7 +38,7 @@ pub struct Passed<'a> {
     /// Counts by verdict before and after.
     pub counts: [Vec<u64>; 2],
     /// What members were given before.
-    pub given: BTreeMap<(usize, u8), Given>,
+    pub stats: Stats,
 }
 
 /// Ends of a connection as its client sees them.
@@ -98,14 +101,11 @@ fn ends(frame: &[u8]) -> Option<Ends> {
         (icmp::echo(&skb).ok()?.0, 0)
     } else {
         let packet = skb.parsed().ok()?;
-        (
-            packet,
-            if packet.network.protocol == TCP {
-                packet.tcp_flags()
-            } else {
-                0
-            },
-        )
+        let flags = match packet.network.protocol {
+            TCP => packet.tcp_flags(),
+            _ => 0,
+        };
+        (packet, flags)
     };
     let port = |port: netfast_common::net::Port| u16::from_be(port.wire());
     let ip = |ip: Ip4| Ipv4Addr::from(ip.bytes());
@@ -168,7 +168,7 @@ impl Judge {
         if passed.verdict != REDIRECT {
             assert_eq!(passed.verdict, NEXT);
         }
-        let (sum, new_member) = given(machine, &passed.given);
+        let (sum, new_member) = stats(machine, &passed.stats);
         let (connections, packets, bytes) = (sum.connections, sum.packets, sum.bytes);
         let is = |verdicts: &[Verdict]| verdict.is_some_and(|verdict| verdicts.contains(&verdict));
         if is(&[Verdict::Unwritable]) {
@@ -478,9 +478,9 @@ fn is_redirected(passed: &Passed<'_>, verdict: Option<Verdict>) -> bool {
 }
 
 /// How much more members were given in all, and who was given a connection.
-fn given(machine: &impl Machine, before: &BTreeMap<(usize, u8), Given>) -> (Given, Option<(usize, Ipv4Addr)>) {
-    let (mut sum, mut changed, mut new) = (Given::default(), 0, None);
-    for (key, now) in Services::given(machine) {
+fn stats(machine: &impl Machine, before: &Stats) -> (BackendStats, Option<(usize, Ipv4Addr)>) {
+    let (mut sum, mut changed, mut new) = (BackendStats::default(), 0, None);
+    for (key, now) in Services::stats(machine) {
         let before = before.get(&key).copied().unwrap_or_default();
         changed += u64::from(before != now);
         sum.connections += now.connections - before.connections;
@@ -493,7 +493,7 @@ fn given(machine: &impl Machine, before: &BTreeMap<(usize, u8), Given>) -> (Give
     }
     assert!(
         changed <= 1 + sum.retried && sum.retried <= 1,
-        "a packet is one member's, and that of who refused it"
+        "a packet is one member's"
     );
     (sum, new)
 }

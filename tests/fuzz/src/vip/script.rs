@@ -12,7 +12,7 @@ use netfast_tests::{
 use crate::script::{Edit, HostOdds, edited, steps};
 
 /// Steps that are played of a script.
-const MOST_STEPS: usize = 48;
+const MAX_STEPS: usize = 48;
 /// Frames that a test run takes (`bpf_prog_test_run_skb`).
 const SHORTEST: usize = 14;
 const LONGEST: usize = 3000;
@@ -47,7 +47,7 @@ impl Script {
     /// The script that bytes stand for; bytes that are left over mean nothing.
     pub fn of(bytes: &[u8]) -> Self {
         Self {
-            steps: steps(bytes, MOST_STEPS),
+            steps: steps(bytes, MAX_STEPS),
         }
     }
 

@@ -22,7 +22,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 
 use super::{Bed, LIMIT, WEB, ask, connections, member, shop, stat};
-use crate::{docker::bed::PATIENCE, left::left_on};
+use crate::{docker::bed::TIMEOUT, left::left_on};
 
 /// New connections, so many a second, from threads of a client.
 struct Load {
@@ -170,7 +170,7 @@ fn members_come_and_go_under_load() {
     let start = Instant::now();
     let sick = bed.ns("sick");
     let opened = || stat(&sick, "Tcp", "PassiveOpens");
-    let last = cmd::poll("it gets no more", PATIENCE, || {
+    let last = cmd::poll("it gets no more", TIMEOUT, || {
         let (before, at) = (opened(), Instant::now());
         thread::sleep(Duration::from_millis(200));
         (opened() == before).then_some(at)
@@ -338,7 +338,7 @@ fn programs_and_ways_are_there_in_order_and_are_made_again() {
     let veth = bed.host.container_veth("client", "eth0").expect("its veth");
     let order = ["netfast_ep_in", "netfast_vip_in", "netfast_vip_out", "netfast_ep_out"];
     let await_all = |bed: &Bed, when: &str| {
-        let seen = cmd::poll("programs and a way", PATIENCE, || {
+        let seen = cmd::poll("programs and a way", TIMEOUT, || {
             let (programs, routes) = marks(bed, &veth);
             (programs == order && routes.lines().count() == 2).then_some(routes)
         });
@@ -385,7 +385,7 @@ fn programs_and_ways_are_there_in_order_and_are_made_again() {
     bed.host
         .docker(&["restart", "--time", "0", "client"])
         .expect("restarted");
-    let seen = cmd::poll("a way in the new namespace", PATIENCE, || {
+    let seen = cmd::poll("a way in the new namespace", TIMEOUT, || {
         let ns = bed.host.container_netns("client").ok()?;
         (!ns.sh("ip route show proto 110").ok()?.is_empty()).then_some(())
     });
@@ -425,7 +425,7 @@ fn nothing_of_it_is_there_by_default() {
     let before = (routes(host.host()), routes(&asks));
     let bed = Bed::start(host, None);
     bed.await_fast("plain-1", "plain");
-    let web = cmd::poll("the alias", PATIENCE, || bed.web("plain")).expect("it is listed");
+    let web = cmd::poll("the alias", TIMEOUT, || bed.web("plain")).expect("it is listed");
     assert_eq!((&web["mode"], &web["vip"]), (&"rr".into(), &serde_json::Value::Null));
     let programs = left_on(bed.host.host()).programs;
     assert!(
@@ -452,7 +452,7 @@ fn a_pool_that_is_in_use_is_refused() {
         .host()
         .ip("addr add 198.19.3.1/24 dev eth0")
         .expect("an address");
-    let why = cmd::poll("the conflict", PATIENCE, || {
+    let why = cmd::poll("the conflict", TIMEOUT, || {
         let web = bed.web("shop")?;
         (web["mode"] == "rr").then(|| web["reason"].as_str().map(str::to_owned))?
     });

@@ -14,14 +14,14 @@ use std::{
 
 use netfast::apply::{flows::FlowTables, read::Tables};
 use netfast_common::{
-    abi::DEFAULT_FRESH,
+    abi::DEFAULT_UNREPLIED,
     device::DeviceKey,
     flow::{Flow, FlowKey},
     net::Ip4,
 };
 use netfast_tests::{cmd, netns::NsHandle, packet::Mac, site::LAN_IP, topo};
 
-use super::super::lab::{Echo, Lab, PATIENCE, ask, at, udp, until_answered, warm};
+use super::super::lab::{Echo, Lab, TIMEOUT, ask, at, udp, until_answered, warm};
 use crate::differential::station::{Tap, mac_of};
 
 /// The attacker's, its neighbours', and another network's places in the topology.
@@ -185,16 +185,16 @@ impl Scene {
         let index = self.index(EVIL);
         let own = Ip4::from_bytes(self.ip(EVIL).octets());
         let tables = FlowTables::open(self.lab.netfast.pin_dir()).expect("the maps are pinned");
-        let (mut fresh, mut used) = (0, 0);
+        let (mut unreplied, mut used) = (0, 0);
         let each = |key: &FlowKey<Ip4>, _: &Flow<Ip4>, usable: bool| {
-            fresh += usize::from(!usable);
+            unreplied += usize::from(!usable);
             if key.ifindex == index {
                 used += usize::from(usable);
                 assert_eq!(key.source, own, "a flow that the attacker cannot have: {key:?}");
             }
         };
         tables.for_each(each).expect("the flows");
-        (fresh, used)
+        (unreplied, used)
     }
 
     /// Packets in from a container: fast, slow, spoofed, malformed.
@@ -237,7 +237,7 @@ impl Scene {
         let (before, memory) = (self.traffic(EVIL), self.memory());
         let attack = Attack::start(&self.lab.topo.container(EVIL.0, EVIL.1).ns, frame);
         self.goes_on(what, &untouched);
-        cmd::poll("the flood", PATIENCE * 3, || (attack.sent() > FLOOD).then_some(())).expect("an attack");
+        cmd::poll("the flood", TIMEOUT * 3, || (attack.sent() > FLOOD).then_some(())).expect("an attack");
         let grown = self.memory().saturating_sub(memory);
         assert!(grown < 64 * 1024, "{what}: the daemon took {grown} KiB more");
         drop(attack);
@@ -253,7 +253,7 @@ impl Scene {
             let before = self.fast_questions(talk);
             let (mut asked, begin) = (0, Instant::now());
             // Some are lost, as they are without netfast: the attacker fills the kernel's queues.
-            while asked < QUESTIONS && begin.elapsed() < PATIENCE / 5 {
+            while asked < QUESTIONS && begin.elapsed() < TIMEOUT / 5 {
                 ask(&talk.socket);
                 asked += 1;
             }
@@ -288,8 +288,11 @@ impl Scene {
         for (key, created) in &self.flows {
             assert_eq!(now.get(key), Some(created), "{what}: evicted or replaced: {key}");
         }
-        let (fresh, used) = self.of_the_attacker();
+        let (unreplied, used) = self.of_the_attacker();
         assert_eq!(used, 0, "{what}: the attacker uses a flow");
-        assert!(fresh <= DEFAULT_FRESH as usize, "{what}: {fresh} flows wait");
+        assert!(
+            unreplied <= DEFAULT_UNREPLIED as usize,
+            "{what}: {unreplied} flows wait"
+        );
     }
 }

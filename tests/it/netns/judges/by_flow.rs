@@ -14,7 +14,7 @@ use netfast_tests::{
 };
 
 use super::{BOUND, Held, LOOK, SELDOM, SILENCE, UNWANTED, Undo, Way, held, last_answer, until_unjudged};
-use crate::netns::lab::{Lab, PATIENCE, topology, until_answered, warm};
+use crate::netns::lab::{Lab, TIMEOUT, topology, until_answered, warm};
 
 /// `before` prepares the topology; `on` makes what stops the flow.
 fn stopped(way: Way, before: impl FnOnce(&Lab), on: impl FnOnce(&Lab) -> Held) {
@@ -184,7 +184,7 @@ fn a_veth_that_goes_down() {
     }
     assert!(last < BOUND, "something arrives for {last:?}\n{}", lab.netfast.log());
     drop(held);
-    cmd::poll("an arrival", PATIENCE, || arrives().then_some(())).expect("it is up again");
+    cmd::poll("an arrival", TIMEOUT, || arrives().then_some(())).expect("it is up again");
 }
 
 /// From interfaces that are up to others that are, redirects lead past it.

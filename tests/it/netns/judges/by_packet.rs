@@ -321,7 +321,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _gone = cmd::poll("an empty cgroup", crate::netns::lab::PATIENCE, || {
+        let _gone = cmd::poll("an empty cgroup", crate::netns::lab::TIMEOUT, || {
             fs::remove_dir(&self.0).ok()
         });
     }
@@ -431,7 +431,7 @@ fn stopped_at_the_other_end(length: usize, on: &str, off: &str) {
     }
     assert!(last < super::BOUND, "let in for {last:?}");
     a.ns.sh(off).expect("undone");
-    cmd::poll("an answer", crate::netns::lab::PATIENCE, || arrives(200).then_some(())).expect("let in again");
+    cmd::poll("an answer", crate::netns::lab::TIMEOUT, || arrives(200).then_some(())).expect("let in again");
 }
 
 #[test]

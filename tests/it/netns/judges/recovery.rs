@@ -18,7 +18,7 @@ use netfast_tests::{
 use super::{BOUND, WANTED, ask_with};
 use crate::{
     differential::station::Tap,
-    netns::lab::{Echo, Lab, PATIENCE, TICK, at, introduce, topology, udp, until_answered, warm},
+    netns::lab::{Echo, Lab, TICK, TIMEOUT, at, introduce, topology, udp, until_answered, warm},
 };
 
 /// Of each side; the middle one counts.
@@ -52,7 +52,7 @@ fn pause(socket: &UdpSocket, down: impl FnOnce(), up: impl FnOnce()) -> Duration
     up();
     let begin = Instant::now();
     while ask_with(socket, WANTED).is_none() {
-        assert!(begin.elapsed() < PATIENCE, "no answer any more");
+        assert!(begin.elapsed() < TIMEOUT, "no answer any more");
     }
     let pause = begin.elapsed();
     socket.set_read_timeout(Some(TICK)).expect("an option");
@@ -144,7 +144,7 @@ fn an_address_that_the_bridge_forgets() {
         "ip link set br-0 type bridge ageing_time 100",
     ] {
         tap.send(&packet.bytes()).expect("sent");
-        let told = cmd::poll("slow, with the reason", PATIENCE, || {
+        let told = cmd::poll("slow, with the reason", TIMEOUT, || {
             let why = why(&lab);
             (!why.is_empty()).then_some(why)
         });
@@ -155,7 +155,7 @@ fn an_address_that_the_bridge_forgets() {
             .sh(&forget.replace("VETH_A", &a.veth))
             .expect("forgotten");
         let begin = Instant::now();
-        cmd::poll("fast again", PATIENCE, || {
+        cmd::poll("fast again", TIMEOUT, || {
             // It goes on speaking itself.
             let _answered = lab.topo.host().sh(&format!("busybox ping -c1 -W1 {}", a.ip));
             why(&lab).is_empty().then_some(())

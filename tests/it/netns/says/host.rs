@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::super::lab::{Lab, PATIENCE, introduce};
+use super::super::lab::{Lab, TIMEOUT, introduce};
 
 /// The host's ports that rules translate, and whose port 7001 is behind each.
 pub const PUBLISHED: [(u16, (usize, usize)); 2] = [(7000, (0, 0)), (7002, (1, 0))];
@@ -77,7 +77,7 @@ pub fn leave(lab: &Lab, world: &World) {
 /// Waits until netfast must have heard of it.
 fn settle(lab: &Lab) {
     thread::sleep(HEARD);
-    cmd::poll("netfast is in step", PATIENCE, || {
+    cmd::poll("netfast is in step", TIMEOUT, || {
         let status: serde_json::Value = lab.netfast.status().ok()?;
         (status["daemon"]["in_sync"] == true).then_some(())
     })

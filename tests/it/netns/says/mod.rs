@@ -23,7 +23,7 @@ use talk::{Outcome, Server};
 /// The worlds that every run of the tests plays.
 const FIXED: u64 = 20;
 /// Hosts that play many worlds at the same time.
-const MOST_HOSTS: u64 = 2;
+const MAX_HOSTS: u64 = 2;
 /// Which worlds, `FROM+COUNT`, instead of the fixed ones: set by `cargo xtask test netns --worlds`.
 const WORLDS: &str = "NETFAST_WORLDS";
 /// More is fast, less than the rest of it is slow.
@@ -44,7 +44,7 @@ fn worlds() {
         (from.parse().expect("a seed"), count.parse().expect("a number"))
     });
     // Mostly it is waited until netfast has heard of a world, so that several hosts do not disturb each other.
-    let hosts = (count / FIXED).clamp(1, MOST_HOSTS);
+    let hosts = (count / FIXED).clamp(1, MAX_HOSTS);
     let mut table = Table::default();
     thread::scope(|scope| {
         let played: Vec<_> = (0..hosts)

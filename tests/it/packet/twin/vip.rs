@@ -4,7 +4,7 @@ use netfast_common::{
     alias::MemberKey,
     device::{Device, DeviceKey},
     net::Ip4,
-    vip::{Backend, Given, Member, Service, SlotKey, VERDICTS},
+    vip::{Backend, BackendStats, Member, Service, SlotKey, VERDICTS},
 };
 use netfast_fuzz::vip::{
     self, Host, Machine,
@@ -74,11 +74,14 @@ impl Machine for Twins<'_> {
 
     fn count(&mut self, key: MemberKey) {
         self.host.count(key);
-        self.lab.vip_given.insert(key, Given::default(), 0).expect("a count");
+        self.lab
+            .vip_stats
+            .insert(key, BackendStats::default(), 0)
+            .expect("a count");
     }
 
-    fn given(&self, key: MemberKey) -> Option<Given> {
-        self.host.given(key)
+    fn stats(&self, key: MemberKey) -> Option<BackendStats> {
+        self.host.stats(key)
     }
 
     fn run(&mut self, place: Place, who: Dev, frame: &[u8], odds: Odds) -> (i32, Vec<u8>) {
@@ -136,12 +139,12 @@ impl Twins<'_> {
         if kernel != host {
             text = format!("verdicts: {host:?} on the host, {kernel:?} on the kernel");
         }
-        for element in &self.lab.vip_given {
+        for element in &self.lab.vip_stats {
             let (key, given) = element.expect("nobody changes it");
-            if self.host.given(key) != Some(given) {
+            if self.host.stats(key) != Some(given) {
                 text = format!(
                     "{key:?}: {:?} on the host, {given:?} on the kernel",
-                    self.host.given(key)
+                    self.host.stats(key)
                 );
             }
         }

@@ -1,8 +1,8 @@
 //! What is a hint, and what is not.
 
 use super::*;
+use crate::host::FdbState;
 use crate::sys::netlink::{Messages, Request};
-use crate::world::FdbState;
 
 const REACHABLE: u16 = 2;
 const STALE: u16 = 4;
@@ -106,9 +106,9 @@ fn station(memory: &mut Memory, kind: u16, port: u8) -> Option<Change> {
 #[cfg(target_endian = "little")]
 fn a_station_comes_moves_and_goes() {
     let mut memory = Memory::default();
-    assert_eq!(station(&mut memory, 28, 3), Some(Change::Fdb));
+    assert_eq!(station(&mut memory, 28, 3), Some(Change::FdbAdded));
     assert_eq!(station(&mut memory, 28, 3), None);
-    assert_eq!(station(&mut memory, 28, 4), Some(Change::Stations { port: 3 }));
+    assert_eq!(station(&mut memory, 28, 4), Some(Change::FdbMoved { port: 3 }));
     // The bridge's own: what was sent to the port is now handed to the host.
     let own = FdbEntry {
         bridge: Some(7),
@@ -118,9 +118,9 @@ fn a_station_comes_moves_and_goes() {
         remote: None,
         state: FdbState::Local,
     };
-    assert_eq!(memory.note_station(&own, false), Some(Change::Stations { port: 4 }));
-    assert_eq!(memory.note_station(&own, false), None);
-    assert_eq!(station(&mut memory, 29, 4), Some(Change::Stations { port: 4 }));
+    assert_eq!(memory.note_fdb_entry(&own, false), Some(Change::FdbMoved { port: 4 }));
+    assert_eq!(memory.note_fdb_entry(&own, false), None);
+    assert_eq!(station(&mut memory, 29, 4), Some(Change::FdbMoved { port: 4 }));
     assert_eq!(station(&mut memory, 29, 4), None);
     assert!(memory.crowds.is_empty() && memory.stations.is_empty());
 }
@@ -140,21 +140,21 @@ fn entry(port: u32, number: usize) -> FdbEntry {
 #[test]
 fn a_port_with_invented_stations_is_remembered_in_part() {
     let mut memory = Memory::default();
-    assert_eq!(memory.note_station(&entry(3, 0), false), Some(Change::Fdb));
-    let hints = (1..5000).filter_map(|number| memory.note_station(&entry(4, number), false));
+    assert_eq!(memory.note_fdb_entry(&entry(3, 0), false), Some(Change::FdbAdded));
+    let hints = (1..5000).filter_map(|number| memory.note_fdb_entry(&entry(4, number), false));
     assert_eq!(hints.count(), MAX_STATIONS);
     assert_eq!(memory.stations.len(), MAX_STATIONS + 1);
     // One that is remembered moves all the same, to wherever.
     assert_eq!(
-        memory.note_station(&entry(4, 0), false),
-        Some(Change::Stations { port: 3 })
+        memory.note_fdb_entry(&entry(4, 0), false),
+        Some(Change::FdbMoved { port: 3 })
     );
     assert_eq!(
-        memory.note_station(&entry(3, 0), false),
-        Some(Change::Fdb),
+        memory.note_fdb_entry(&entry(3, 0), false),
+        Some(Change::FdbAdded),
         "it is back"
     );
-    assert_eq!(memory.note_station(&entry(4, 4999), true), None, "never heard of");
+    assert_eq!(memory.note_fdb_entry(&entry(4, 4999), true), None, "never heard of");
 }
 
 #[test]
@@ -167,14 +167,14 @@ fn what_was_missed_is_found_by_comparing() {
     let (mut before, mut now) = (Memory::default(), Memory::default());
     before.neighbours.insert(key, mac(1));
     now.neighbours.insert(key, mac(1));
-    before.note_station(&entry(3, 0), false);
-    now.note_station(&entry(3, 0), false);
+    before.note_fdb_entry(&entry(3, 0), false);
+    now.note_fdb_entry(&entry(3, 0), false);
     assert_eq!(before.changes(&now).count(), 0);
     now.neighbours.insert(key, mac(2));
-    now.note_station(&entry(4, 0), false);
+    now.note_fdb_entry(&entry(4, 0), false);
     let found: Vec<_> = before.changes(&now).collect();
     let neighbours = Change::Neighbours { device: 7, mac: mac(1) };
-    assert_eq!(found, [neighbours, Change::Stations { port: 3 }, Change::Fdb]);
+    assert_eq!(found, [neighbours, Change::FdbMoved { port: 3 }, Change::FdbAdded]);
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! One nftables rule, read expression by expression: what its registers hold, and what is made of it.
 
 use super::super::field::{Bytes, Header, Outcome};
+use super::super::reachability::{Chain, Common};
 use super::super::reading::Reading;
 use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find};
-use super::super::ways::{Chain, Common};
 use super::registers::{Loaded, Registers};
 use super::{NFTA_EXPR_NAME, is_rated};
+use crate::host::Verdict;
 use crate::observe::nftables::{NFGENMSG, family};
 use crate::sys::netlink::{Attr, Attrs, Malformed, Message};
-use crate::world::Verdict;
 
 mod decide;
 

@@ -3,8 +3,8 @@
 use super::super::field::{FIELDS, Header, Nature};
 use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find, rows};
 use super::*;
+use crate::host::Severity;
 use crate::sys::netlink::Messages;
-use crate::world::Severity;
 
 const NESTED: u16 = 1 << 15;
 

@@ -7,8 +7,8 @@ use super::super::super::xt::{is_other_protocol, is_unreplied};
 use super::super::registers::Loaded;
 use super::{Rule, number};
 use crate::bytes::u32_at;
+use crate::host::Verdict;
 use crate::sys::netlink::{Attr, Attrs, Malformed};
-use crate::world::Verdict;
 
 impl Rule {
     /// `register = register & mask ^ flip`.

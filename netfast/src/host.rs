@@ -1,15 +1,14 @@
-//! The observed world: plain data about one network namespace, its networks and containers, as last seen.
+//! The observed host: plain data about its network namespaces, networks and containers, as last seen.
 //!
 //! `observe` fills it, `plan` reads it. Nothing here interprets: whether a link is an endpoint or a network is
 //! accelerated is the plan's business. All maps are ordered, so that two snapshots of the same state are equal and
 //! print the same. Numbers are in host byte order; units are said where there are any. Interface indexes are those of
-//! the namespace that netfast was started in, unless a field says otherwise.
+//! the namespace that holds them, unless a field says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netfast_common::device::{DeviceKey, NetnsNumber};
-use serde::Serialize;
 
 mod address;
 mod link;
@@ -27,9 +26,9 @@ pub use runtime::{
     NetworkId, NetworkMode, Protocol, PublishedPort, RuntimeState,
 };
 
-/// Everything that the observers know, at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct World {
+/// Everything that the observers know of the host, at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
     /// Whether a container runtime is asked, and whether it answers. When it does not, `networks` and `containers`
     /// are as last known.
     pub runtime: RuntimeState,
@@ -37,6 +36,50 @@ pub struct World {
     pub networks: BTreeMap<NetworkId, Network>,
     /// The runtime's running and paused containers.
     pub containers: BTreeMap<ContainerId, Container>,
+    /// The network namespaces in which packets are forwarded. The one that the daemon serves is always among them.
+    pub namespaces: BTreeMap<NetnsNumber, Namespace>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::from(Namespace::default())
+    }
+}
+
+/// A host with this namespace as the one that is served, without a runtime.
+impl From<Namespace> for Host {
+    fn from(served: Namespace) -> Self {
+        Self {
+            runtime: RuntimeState::default(),
+            networks: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            namespaces: [(NetnsNumber::SERVED, served)].into(),
+        }
+    }
+}
+
+impl Host {
+    /// The namespace that the daemon serves.
+    pub fn served(&self) -> &Namespace {
+        &self.namespaces[&NetnsNumber::SERVED]
+    }
+
+    /// The namespace that the daemon serves, to be filled.
+    pub fn served_mut(&mut self) -> &mut Namespace {
+        self.namespaces.entry(NetnsNumber::SERVED).or_default()
+    }
+
+    /// The link, if there is one.
+    pub fn link(&self, device: DeviceKey) -> Option<&Link> {
+        self.namespaces.get(&device.netns)?.links.get(&device.ifindex)
+    }
+}
+
+/// What was observed of one network namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Namespace {
+    /// What the programs that run in it call it.
+    pub number: NetnsNumber,
     /// Links by interface index.
     pub links: BTreeMap<u32, Link>,
     /// The other ends of veths that end in other namespaces, by the index of the end here. One is missing where the
@@ -65,16 +108,10 @@ pub struct World {
     pub netfilter_programs: BTreeSet<u32>,
 }
 
-impl World {
-    /// What an interface of this index is called outside of the namespace that was observed.
+impl Namespace {
+    /// What an interface of this index is called outside of the namespace.
     pub const fn key(&self, ifindex: u32) -> DeviceKey {
-        DeviceKey::served(ifindex)
-    }
-
-    /// The link, if there is one.
-    pub fn link(&self, device: DeviceKey) -> Option<&Link> {
-        let here = device.netns == NetnsNumber::SERVED;
-        self.links.get(&device.ifindex).filter(|_| here)
+        DeviceKey::new(self.number, ifindex)
     }
 
     /// The link of that name, if there is one. Names are unique within a namespace.

@@ -47,7 +47,7 @@ impl Link {
     }
 
     /// Whether it is a veth whose other end is in another network namespace.
-    pub fn peer_elsewhere(&self) -> bool {
+    pub fn peer_in_other_netns(&self) -> bool {
         matches!(
             self.kind,
             LinkKind::Veth {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::world::{NftChain, Way};
+use crate::host::{NftChain, Way};
 
 /// Ways that are followed at most; a rule with more counts as one that any packet can meet.
 const MOST: usize = 512;

@@ -1,0 +1,121 @@
+//! Rules that must see every packet, and whom they keep slow.
+
+use super::{
+    reasons::{after, check, why},
+    *,
+};
+
+fn finding(chain: &str, severity: Severity) -> RuleFinding {
+    RuleFinding {
+        source: RuleSource::Nft,
+        family: "ip".into(),
+        table: "filter".into(),
+        chain: chain.into(),
+        rule: 1,
+        what: "limit",
+        severity,
+        reason: "judges each packet",
+        iif: None,
+        oif: None,
+        ways: [Way::default()].into(),
+        verdict: Verdict::Accept,
+        text: "limit accept".into(),
+    }
+}
+
+fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
+    Way {
+        host_only,
+        iif: iif.map(Into::into),
+        oif: oif.map(Into::into),
+    }
+}
+
+#[test]
+fn rules_that_judge_each_packet() {
+    let with = |finding: RuleFinding| after(|host, _, _| host.served_mut().ruleset.findings.push(finding));
+    let slow = Some(Why::RateRules);
+    let forward = || finding("FORWARD", Severity::SlowPath);
+    check(&with(forward()), slow, slow);
+    check(&with(finding("FORWARD", Severity::Note)), None, None);
+    check(&with(finding("FORWARD", Severity::SelfExcluding)), None, None);
+    for (iif, oif, web, db) in [
+        (Some("docker0"), None, slow, None),
+        (Some("docker0"), Some("br-app"), slow, slow),
+        (Some("docker0"), Some("eth0"), slow, None),
+        (None, Some("br-app"), None, slow),
+        (Some("eth0"), Some("br-app"), None, slow),
+        (Some("eth0"), None, slow, slow),
+        (Some("eth0"), Some("eth1"), None, None),
+        (Some("lo"), None, None, None),
+        (Some("tun7"), None, None, None),
+        (Some("br-*"), None, slow, slow),
+    ] {
+        let rule = RuleFinding {
+            ways: [way(false, iif, oif)].into(),
+            ..forward()
+        };
+        let desired = with(rule);
+        assert_eq!(
+            (why(&desired, "web"), why(&desired, "db")),
+            (web, db),
+            "{iif:?} {oif:?}"
+        );
+    }
+    let ip6 = RuleFinding {
+        family: "ip6".into(),
+        ..forward()
+    };
+    check(&with(ip6), None, None);
+    let desired = after(|host, config, _| {
+        host.served_mut().ruleset.findings.push(forward());
+        config.allow_rate_rules = true;
+    });
+    check(&desired, None, None);
+}
+
+#[test]
+fn a_rule_that_is_met_by_two_ways_concerns_both() {
+    let desired = after(|host, _, _| {
+        host.served_mut().ruleset.findings.push(RuleFinding {
+            ways: [
+                way(false, Some("docker0"), Some("eth0")),
+                way(false, None, Some("br-app")),
+            ]
+            .into(),
+            ..finding("MINE", Severity::SlowPath)
+        });
+    });
+    let slow = Some(Why::RateRules);
+    assert_eq!((why(&desired, "web"), why(&desired, "db")), (slow, slow));
+}
+
+/// A bridge whose flows with the host stay slow still has to tell which packets passed it on their way out: without
+/// that, nothing that containers send off the host would be learned.
+#[test]
+fn rules_for_the_host_s_own_packets_keep_only_those_slow() {
+    let with = |iif, oif| {
+        let desired = after(|host, _, _| {
+            host.served_mut().ruleset.findings.push(RuleFinding {
+                ways: [way(true, iif, oif)].into(),
+                ..finding("INPUT", Severity::SlowPath)
+            });
+        });
+        assert_eq!((why(&desired, "web"), why(&desired, "db")), (None, None));
+        [BRIDGE, 4].map(|bridge| {
+            let fast = desired.devices[&key(bridge)].flags & Device::ACCELERATED != 0;
+            let mut networks = desired.networks.iter();
+            let network = networks.find(|network| network.bridge_ifindex == Some(bridge));
+            assert_eq!(
+                network.expect("a network").host.is_fast(),
+                fast,
+                "what is said is what is done"
+            );
+            fast
+        })
+    };
+    assert_eq!(with(None, None), [false, false]);
+    assert_eq!(with(Some("docker0"), None), [false, true]);
+    assert_eq!(with(None, Some("br-app")), [true, false]);
+    assert_eq!(with(Some("eth0"), None), [true, true]);
+}
