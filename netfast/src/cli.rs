@@ -46,7 +46,7 @@ Exit codes:
   3  the configuration file is wrong
   4  privileges are missing
   5  the kernel lacks something that netfast needs
-  6  Docker is not reachable at start, and is not waited for (run --wait)
+  6  Docker is not reachable at start, and --wait was not given
   7  netfast is not running here and nothing of it is attached
   8  another netfast runs with the same --run-dir, or on the same interfaces with others
 
@@ -113,7 +113,7 @@ pub enum Command {
     /// addresses, bridge device, and each endpoint's container, addresses, MAC, veth and state. Networks that are not
     /// accelerated appear with the reason.
     Networks(NetworksArgs),
-    /// List names that several containers of a network share, and whom clients were given
+    /// List names that several containers of a network share, and how often each container was returned to clients
     ///
     /// Docker's resolver answers such a name (`--network-alias`, a service of Compose) with all that have it, in a random
     /// order, and clients take the first. netfast lets each answer begin with the next. Without NAME, one line per name;
@@ -128,12 +128,12 @@ pub enum Command {
     ///
     /// Sees packets on the fast path too, which tcpdump on a bridge or on the host's side of a veth does not. FILTER is
     /// as tcpdump's: tcp, udp, icmp, host ADDRESS or CONTAINER, net NETWORK, port NUMBER, the last three after src or dst
-    /// or neither, joined by and, or, not and brackets; and fast, slow, reason NAME. Without a word in between it is and.
+    /// or neither, joined by and, or, not and brackets; and fast, slow, reason NAME. Words without an operator between them are joined by "and".
     /// Addresses and ports are those with which a packet enters, protocols and ports those of IPv4. With --pcap the first 160 bytes of each packet go to a
     /// file for tcpdump or Wireshark, with the verdict as its comment; "-" is standard output, for `| tcpdump -r -`.
     ///
     /// While nobody traces, it costs nothing. What is left out, by --sample, by --limit, or because the reader was too
-    /// slow, is counted and told at the end. --limit is before or, not, net, src and dst, of which the programs know nothing.
+    /// slow, is counted and told at the end. --limit applies before or, not, net, src and dst, which netfast evaluates after the programs.
     Trace(TraceArgs),
     /// Say whether a container's traffic goes fast, and if not, why
     ///

@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     println!("\n{}", table(&samples, &plan.paths));
     println!(
         "Medians of {} rounds of {} s each; the ratio is that of the two medians. That of one TCP stream varies by chance \
-         (README, \"Limits\").",
+         (README, \"What it gains\").",
         args.rounds, args.seconds
     );
     let containers = if docker {

@@ -25,13 +25,13 @@ pub struct Args {
     /// Only tests of the ring whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Packet: so many generated scripts on the kernel beside the host build, instead of all tests of the ring.
+    /// Packet: this many generated scripts on the kernel beside the host build, instead of all tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["only", "seeds", "seed"])]
     cases: Option<u64>,
-    /// Differential: so many generated cases, instead of all tests of the ring.
+    /// Differential: this many generated cases, instead of all tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with = "only")]
     seeds: Option<u64>,
-    /// Namespaces: so many generated worlds in which what `explain` says is compared with what packets do, instead of all
+    /// Namespaces: this many generated worlds in which what `explain` says is compared with what packets do, instead of all
     /// tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["only", "seeds", "seed", "cases"])]
     worlds: Option<u64>,
@@ -42,7 +42,7 @@ pub struct Args {
     /// run's end tells the kinds.
     #[arg(long, value_name = "KIND", requires = "seeds")]
     with: Option<String>,
-    /// Differential: the generated case of this seed, told whole.
+    /// Differential: the generated case of this seed, printed completely.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["only", "seeds"])]
     seed: Option<u64>,
     /// Differential: only this part of the seed's case, as a failure prints it.

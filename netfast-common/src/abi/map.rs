@@ -57,7 +57,7 @@ maps! {
     VET4 = "netfast_vet4", Pinned;
     /// [`FlowKey`](crate::flow::FlowKey) to [`vet::Answer`](crate::vet::Answer).
     VETTED4 = "netfast_vetted4", Pinned;
-    /// Bytes of a packet that each CPU sums up.
+    /// Buffer of each CPU for computing a packet's checksum.
     SUMMED = "netfast_summed", Pinned;
     /// Packets of flows that are not known yet, `u32`. A lost count is a few more packets that the kernel carries.
     WARMUP = "netfast_warmup", Unpinned;
@@ -77,7 +77,7 @@ maps! {
     FIRST_NAMED = "netfast_firsts", Pinned;
     /// [`Verdict`](crate::alias::Verdict)'s number to the number of answers, `u64`, per CPU.
     ANSWERS = "netfast_answers", Pinned;
-    /// The DNS message that each CPU is at.
+    /// The DNS message that each CPU is processing.
     SCRATCH = "netfast_scratch", Pinned;
     /// Virtual address, [`Ip4`](crate::net::Ip4), to [`Service`](crate::vip::Service).
     VIPS = "netfast_vips", Pinned;
@@ -96,7 +96,7 @@ maps! {
     VIP_SYNS = "netfast_vipsyn", Pinned;
     /// [`vip::Verdict`](crate::vip::Verdict)'s number to the number of packets, `u64`, per CPU.
     VIP_VERDICTS = "netfast_vipdone", Pinned;
-    /// What each CPU works on for virtual addresses.
+    /// Scratch space of each CPU for virtual addresses.
     VIP_WORK = "netfast_vipwork", Pinned;
 }
 

@@ -73,7 +73,7 @@ macro_rules! whys {
 }
 
 whys! {
-    HostNetwork "shares the host's own namespace: there is nothing to shorten";
+    HostNetwork "shares the host's own namespace: there is no path to shorten";
     NoNetwork "has no network";
     SharedNamespace "shares another container's namespace: its packets are that container's";
     Macvlan "macvlan: the packets do not pass the host's stack";
@@ -95,7 +95,7 @@ whys! {
     NotLearned "the bridge does not learn where it is, and sends frames for it to all ports";
     SeveralMacs "several MAC addresses are behind its veth";
     TooManyDevices "the table of devices is full";
-    NotAttached "attaching failed; it is tried again";
+    NotAttached "attaching failed; netfast retries";
 }
 
 /// What netfast knows of a network, and does for it.

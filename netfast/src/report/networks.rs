@@ -337,7 +337,7 @@ mod tests {
         let slow = || {
             PathState::slow(
                 "host-network",
-                "shares the host's own namespace: there is nothing to shorten",
+                "shares the host's own namespace: there is no path to shorten",
             )
         };
         let endpoint = |container: &str, last: u8, path| Endpoint {

@@ -42,7 +42,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::NotIp => (
             ByNature,
-            "ARP, IPv6 and everything else that is not IPv4 is the kernel's. Much of it is normal on a network with \
+            "ARP, IPv6 and everything else that is not IPv4 takes the kernel's path. Much of it is normal on a network with \
              IPv6.",
         ),
         Reason::Malformed => (
@@ -79,7 +79,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::IpOptions => (
             ByNature,
-            "Options ask every router for something, so every packet with them is routed by the kernel.",
+            "IP options must be processed by every router, so the kernel routes every packet that has them.",
         ),
         Reason::Fragment => (
             Changeable,
@@ -88,7 +88,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::TtlExpiring => (
             ByNature,
-            "The kernel must answer them (traceroute lives on that), or routes are in a loop.",
+            "The kernel must answer them (traceroute depends on this), or there is a routing loop.",
         ),
         Reason::NotUnicast => (
             ByNature,
@@ -123,7 +123,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Marked => (
             Changeable,
-            "Another program marks packets before netfast sees them, so that routing or shaping treats them otherwise. \
+            "Another program marks packets before netfast sees them, so that routing or shaping treats them differently. \
              netfast keeps out of that.",
         ),
         Reason::UnknownDevice => (
@@ -158,8 +158,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Revalidate => (
             Expected,
-            "About one packet per second and direction of a busy flow asks the kernel again (`revalidate_ms`). That keeps \
-             verdicts young and conntrack alive.",
+            "About one packet per second and direction of a busy flow takes the kernel's path again (`revalidate_ms`). That keeps \
+             verdicts current and conntrack entries alive.",
         ),
         Reason::TooBig => (
             Expected,
@@ -178,7 +178,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Replaced => (
             Expected,
-            "Another CPU gave the place away in this moment. If it is frequent, the table is too small: raise `flows`.",
+            "The table entry was reused for another flow while this packet was being processed. If it is frequent, the table is too small: raise `flows`.",
         ),
         Reason::RewriteFailed => (
             Suspicious,
@@ -191,15 +191,18 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Young => (
             Expected,
-            "To learn a flow costs something, and most connections end before it saves any: so the first TCP packets \
+            "Learning a flow has a cost, and most connections end before it pays off: so the first TCP packets \
              of each direction are only counted (`learn_after`).",
         ),
         Reason::Learned => (
             Expected,
             "The kernel let a first packet through. Its flow is used once the answer has come.",
         ),
-        Reason::Paired => (Expected, "Both directions are known: from here on they are fast."),
-        Reason::Refreshed => (Expected, "The kernel was asked again and said the same."),
+        Reason::Paired => (Expected, "Both directions are known: the following packets are fast."),
+        Reason::Refreshed => (
+            Expected,
+            "The flow was revalidated: the kernel's decision is unchanged.",
+        ),
         Reason::NoCandidate => (
             Expected,
             "Most packets: fast ones, and those of interfaces that are not accelerated, leave nothing to learn.",
@@ -216,13 +219,13 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Mangled => (
             Changeable,
-            "A rule or helper changes the packets of this flow (TOS, MSS, payload), so each has to pass it.",
+            "A rule or helper modifies the packets of this flow (TOS, MSS, payload), so it must process every packet.",
         ),
-        Reason::TtlChanged => (Changeable, "A rule sets the TTL; such a flow is left to it."),
+        Reason::TtlChanged => (Changeable, "A rule sets the TTL; such flows stay on the slow path."),
         Reason::EgressNotUnicast => (ByNature, "It left for many receivers; a bridge flooded or copied it."),
         Reason::Flooded => (
             Expected,
-            "The bridge did not know yet where the receiver is and sent a copy to everybody. It stops with the \
+            "The bridge did not know yet which port leads to the receiver and sent a copy to all ports. It stops with the \
              receiver's first packet.",
         ),
         Reason::EgressUnknown => (
@@ -241,7 +244,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::NoEndpoint => (
             ByNature,
-            "The host routes between its uplinks; netfast is about containers.",
+            "The packet was forwarded between two uplinks; netfast accelerates containers only.",
         ),
         Reason::TableFull => (
             Changeable,
@@ -266,9 +269,11 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
     match why {
         Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::Overlay | Why::OtherDriver => None,
         Why::SharedNamespace => Some("Ask for the container whose namespace it shares."),
-        Why::DisabledByLabel => Some("Create it anew without the label netfast.enable=false."),
-        Why::DisabledByConfig => Some("Take it out of `disabled_networks` in netfast.toml and send SIGHUP."),
-        Why::NoBridge => Some("Create the network anew; its bridge device was removed behind Docker's back."),
+        Why::DisabledByLabel => Some("Recreate it without the label netfast.enable=false."),
+        Why::DisabledByConfig => Some(
+            "Remove it from `disabled_networks` in netfast.toml and reload (`systemctl reload netfast`, or SIGHUP).",
+        ),
+        Why::NoBridge => Some("Recreate the network; its bridge device was removed without Docker."),
         Why::BridgeDown => Some("`ip link set BRIDGE up`."),
         Why::BridgeShaped => Some("`tc qdisc show dev BRIDGE` shows it; the fast path would not pass it."),
         Why::ForeignPrograms => Some("`netfast check` names the program; packets on the fast path would not pass it."),
@@ -282,13 +287,13 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         ),
         Why::NoNamespace => Some("The daemon needs CAP_SYS_ADMIN and CAP_SYS_PTRACE for that: `netfast check`."),
         Why::NoVeth => Some("It may just be starting; else it is not connected by a veth: `docker network inspect`."),
-        Why::VethDown => Some("`ip link set VETH up` on the host, or look who set it down."),
+        Why::VethDown => Some("`ip link set VETH up` on the host, and find out what set it down."),
         Why::NoMac => Some("It is known once the container has sent a packet."),
         Why::SeveralMacs => Some("A bridge or virtual machine behind the veth: only one sender can be accelerated."),
         Why::NotLearned => Some(
             "`bridge fdb add MAC dev VETH master static` tells the bridge; or let the port learn: `bridge -d link show`.",
         ),
-        Why::TooManyDevices => Some("16384 devices at once are the most that netfast follows."),
+        Why::TooManyDevices => Some("netfast supports at most 16384 devices at the same time."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
     }
 }

@@ -124,11 +124,11 @@ fn networks() -> Vec<Network> {
             bridge: None,
             path: PathState::slow(
                 "host-network",
-                "shares the host's own namespace: there is nothing to shorten",
+                "shares the host's own namespace: there is no path to shorten",
             ),
             host: PathState::slow(
                 "host-network",
-                "shares the host's own namespace: there is nothing to shorten",
+                "shares the host's own namespace: there is no path to shorten",
             ),
             endpoints: vec![Endpoint {
                 veth: None,
@@ -136,7 +136,7 @@ fn networks() -> Vec<Network> {
                     "monitor",
                     PathState::slow(
                         "host-network",
-                        "shares the host's own namespace: there is nothing to shorten",
+                        "shares the host's own namespace: there is no path to shorten",
                     ),
                     None,
                 )
