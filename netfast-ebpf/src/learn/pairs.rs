@@ -47,6 +47,7 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address
     if let Some(reverse) = unsafe { F::flows().get(reverse_key) }
         && reverse.is_reverse_of(key)
     {
+        flow.flags &= !Flow::<F::Address>::ONE_WAY;
         return if F::flows().insert(key, &*flow, 0).is_ok() {
             vet::await_it::<F>(key);
             Reason::Paired
@@ -63,6 +64,8 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address
         // When it was judged nobody had answered, and to conntrack its packet was one of a new connection. Its next one
         // is not, so it has to ask.
         reverse.learned_ns = 0;
+        reverse.flags &= !Flow::<F::Address>::ONE_WAY;
+        flow.flags &= !Flow::<F::Address>::ONE_WAY;
         let reverse = &*reverse;
         if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, &*flow, 0).is_err() {
             return Reason::TableFull;

@@ -212,6 +212,7 @@ impl Change {
                 let mut flow = state.unreplied.remove(&key).ok_or_else(|| none("moves", way))?;
                 // It was judged before there was an answer, and asks with its next packet.
                 flow.learned_ns = 0;
+                flow.flags &= !Flow::<Ip4>::ONE_WAY;
                 state.flows.insert(key, flow);
             }
             Self::Changed(table, way, edit) => {

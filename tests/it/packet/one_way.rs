@@ -155,13 +155,7 @@ fn until() -> Vec<Row> {
             "until there is an answer, after which it asks",
             given(known(&there, |_| ())),
             joined([
-                through(&back, Reason::NoFlow, |step| {
-                    step.ends(Reason::Paired)
-                        .and(stored(In::Flows, &back, back.packet().bytes().len() - 14, |flow| {
-                            flow.flags |= Flow::<Ip4>::ONE_WAY;
-                        }))
-                        .and(Change::Moved(there))
-                }),
+                through(&back, Reason::NoFlow, |step| step.paired(&back, &there)),
                 vec![enters(&there, &there.packet()).slow(Reason::Revalidate)],
             ]),
         ),

@@ -31,8 +31,7 @@ impl Verdict {
 
 /// What is slow on every fast path.
 const ALWAYS: &str = "Always on the kernel's path: the first packets of each conversation, TCP's SYN, FIN and RST, about \
-                      one packet per second and direction, datagrams that nobody answers, and whatever is neither TCP nor \
-                      UDP over IPv4 (ping).";
+                      one packet per second and direction, and whatever is neither TCP nor UDP over IPv4 (ping).";
 
 impl Explanation {
     /// The text.
