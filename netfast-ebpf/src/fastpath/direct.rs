@@ -40,7 +40,8 @@ pub struct Outcome(u64);
 impl Outcome {
     /// It is to go by its flow.
     const BY_FLOW: Self = Self(0);
-    /// It was sent: the program's verdict is in the bits below, the interface in the upper half.
+    /// It was sent: the program's verdict is in the eight bits below, the interface in the upper half. The lowest eight are for
+    /// a reason.
     const SENT: u64 = 1 << 16;
 
     const fn slow(reason: Reason) -> Self {
@@ -49,7 +50,7 @@ impl Outcome {
 
     #[expect(clippy::cast_sign_loss, reason = "verdicts of redirects are small numbers")]
     const fn sent(ifindex: u32, verdict: i32) -> Self {
-        Self((ifindex as u64) << 32 | Self::SENT | (verdict as u32 & 0xff) as u64)
+        Self((ifindex as u64) << 32 | Self::SENT | ((verdict as u32 & 0xff) as u64) << 8)
     }
 
     /// The number that a global function gives.
@@ -68,7 +69,7 @@ impl Outcome {
         if self.0 & Self::SENT == 0 {
             return None;
         }
-        Some((self.0 & 0xff) as i32)
+        Some((self.0 >> 8 & 0xff) as i32)
     }
 
     /// Where it was sent.
