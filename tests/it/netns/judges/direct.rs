@@ -14,8 +14,10 @@ use netfast_common::reason::Reason;
 use netfast_tests::{
     cmd,
     netns::NsHandle,
+    programs,
     require::{Need, needs},
     topo::{self, Container},
+    traffic::hash,
 };
 use nix::sys::signal::Signal;
 
@@ -186,6 +188,28 @@ fn everything_is_fast_from_the_first_packet_on() {
         .verb(&["explain", &b.veth, &to.to_string()])
         .expect("it explains");
     assert!(explained.contains("nobody judges"), "{explained}");
+}
+
+/// Bulk goes through the receiver's queue, and nothing of it is learned.
+#[test]
+fn bulk_is_exact_both_ways() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = unjudged();
+    let (a, b) = ends(&lab);
+    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
+    let server = a.ns.spawn(&[&traffic, "recv-hash", "7001"]).expect("the server starts");
+    thread::sleep(Duration::from_millis(300));
+    let line = format!("{traffic} send-hash {}:7001 --bytes 300000000 --back 200000000", a.ip);
+    let client = b.ns.sh(&line).expect("data both ways");
+    let client: hash::Report = serde_json::from_str(&client).expect("a report");
+    let server = server.wait(TIMEOUT).expect("its end").stdout;
+    let server: hash::ServerReport = serde_json::from_str(&server).expect("a report");
+    assert!(client.exact && server.connections[0].exact);
+    assert_eq!(client.sent_sha256, server.connections[0].received_sha256);
+    assert_eq!(lab.flows_of(a.ip), 0, "{}", lab.told());
+    assert!(lab.count(Reason::PortDue) > 0, "{}", lab.told());
 }
 
 /// Somebody begins to judge in mid-flow, and says no to everything, or to what begins with [`UNWANTED`].
