@@ -60,6 +60,8 @@ crate::verdicts! {
     30 Unvetted "unvetted" "the daemon has not checked the flow's conntrack entry yet";
     31 CtHelper "ct-helper" "a conntrack helper, its expectations or an adjustment of sequence numbers works on the connection";
     32 BadChecksum "bad-checksum" "the TCP or UDP checksum is wrong";
+    33 PortTooSmall "port-too-small" "longer than what the port of the receiver takes";
+    34 PortDue "port-due" "one packet a second from one container to another where nobody judges: the bridge must go on hearing of both";
     // What became of a candidate, counted at the hook where it would leave.
     40 Learned "learned" "a flow was learned and waits for its reverse";
     41 Paired "paired" "a flow was learned, its reverse is known: both may be used";

@@ -12,6 +12,7 @@ use crate::{
     fastpath::{
         Entry,
         checksum::{self, Sums},
+        direct::{self, Forward},
         gate, log,
         lookup::{self, Hit},
         rewrite,
@@ -24,9 +25,9 @@ use crate::{
 };
 
 /// What the programs at the hooks need of a packet.
-pub trait Hooked: Sums + Show {}
+pub trait Hooked: Sums + Show + Forward {}
 
-impl<S: Sums + Show> Hooked for S {}
+impl<S: Sums + Show + Forward> Hooked for S {}
 
 /// A packet enters the host's network here.
 #[inline(always)]
@@ -36,7 +37,8 @@ pub fn entry<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> i32 {
         return NEXT;
     }
     match enter::<F, S>(skb, entry) {
-        Ok((hit, bytes)) => verdict::fast(skb, &hit, bytes),
+        Ok(Taken::Flow(hit, bytes)) => verdict::fast(skb, &hit, bytes),
+        Ok(Taken::Sent(verdict)) => verdict,
         Err(reason) => {
             trace::slow(skb, reason);
             log::slow(skb, reason);
@@ -61,12 +63,31 @@ pub fn delivery<F: Tables, S: Hooked>(skb: &S) -> i32 {
     verdict::learned(skb, reason)
 }
 
+/// A packet on the fast path.
+enum Taken<A: 'static> {
+    /// By its flow, with its bytes, network layer and up.
+    Flow(Hit<A>, u32),
+    /// Straight to its receiver, with this verdict: it is counted already.
+    Sent(i32),
+}
+
 #[inline(always)]
-fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
+fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<Taken<F::Address>, Reason> {
     let control = maps::CONTROL.get(0).ok_or(Reason::Disabled)?;
     if control.switches == 0 {
         candidate::forget::<F>();
         return Err(Reason::Disabled);
+    }
+    if entry == Entry::Endpoint && control.may_forward_directly() {
+        let outcome = direct::Outcome::from_number(skb.forward());
+        if let Some(verdict) = outcome.verdict() {
+            trace::fast(skb, control, coarse_ns(), outcome.out_ifindex());
+            return Ok(Taken::Sent(verdict));
+        }
+        if let Some(reason) = outcome.reason() {
+            candidate::forget::<F>();
+            return Err(reason);
+        }
     }
     match examine::<F, S>(skb, entry, control) {
         Err(reason) => {
@@ -77,7 +98,7 @@ fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>
         Ok((packet, key)) => {
             let now = coarse_ns();
             match hit::<F, S>(skb, &packet, &key, control, now) {
-                Ok(hit) => Ok((hit, packet.network.length)),
+                Ok(hit) => Ok(Taken::Flow(hit, packet.network.length)),
                 Err(reason) => {
                     if gate::ends_flow(reason) {
                         pairs::end::<F>(&key);

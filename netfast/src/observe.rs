@@ -53,7 +53,8 @@ impl Default for ObserverConfig {
     fn default() -> Self {
         Self {
             docker_host: None,
-            poll_interval: Duration::from_secs(1),
+            // Direct forwarding must end within a second of whatever is found so.
+            poll_interval: Duration::from_millis(800),
             resync_interval: Duration::from_secs(30),
         }
     }

@@ -23,12 +23,14 @@ mod inputs;
 pub mod report;
 mod rules;
 mod tc;
+mod unjudged;
 mod uplinks;
 mod vip;
 
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
+pub use unjudged::DirectPort;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
 use report::{EndpointReport, NetworkReport, Path, Why};
@@ -71,6 +73,8 @@ pub struct Desired {
     pub missing_uplinks: Vec<String>,
     /// Names that several containers share.
     pub aliases: Aliases,
+    /// The endpoints between which packets are forwarded directly, within their bridge.
+    pub direct: BTreeMap<DeviceKey, DirectPort>,
 }
 
 impl Desired {
@@ -174,10 +178,13 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
     build.allow_one_way();
+    let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
+    let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
-        aliases: aliases::aliases(host, config, facts, &networks, &devices),
+        aliases,
+        direct,
         networks,
         inputs,
         learning_off: learning_off(netns, facts),
@@ -252,7 +259,7 @@ impl Build<'_> {
             Path::slow_since(Why::NoBridge, format!("{name} is not a bridge"))
         } else if !link.up {
             Path::slow(Why::BridgeDown)
-        } else if let Some(text) = tc::foreign_on_bridge(self.netns, self.facts, link) {
+        } else if let Some(text) = tc::anything_on(self.netns, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
         } else if let Some(text) = tc::on_the_way(self.netns) {
             Path::slow_since(Why::ForeignPrograms, text)

@@ -9,6 +9,7 @@ use netfast_common::{
     alias::{Alias, AliasKey, MemberKey},
     control::Control,
     device::{Device, DeviceKey, Traffic},
+    direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
     net::Ip4,
     reason::Count,
@@ -22,7 +23,7 @@ use netfast_ebpf::{
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 29] = [
+const MAPS: [(&str, usize, usize); 31] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -34,6 +35,8 @@ const MAPS: [(&str, usize, usize); 29] = [
     (map::VETTED4, size_of::<FlowKey<Ip4>>(), size_of::<Answer>()),
     (map::SUMMED, 4, size_of::<Part>()),
     (map::WARMUP, 4, 4),
+    (map::PORTS, size_of::<PortKey>(), size_of::<Port>()),
+    (map::PACES, 4, size_of::<Pace>()),
     (map::CANDIDATE4, 4, size_of::<Candidate<Ip4>>()),
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),

@@ -4,6 +4,7 @@ mod answers;
 mod change;
 mod conditions;
 mod coverage;
+mod direct;
 mod gated;
 mod harness;
 mod host;

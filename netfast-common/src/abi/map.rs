@@ -61,6 +61,10 @@ maps! {
     SUMMED = "netfast_summed", Pinned;
     /// Packets of flows that are not known yet, `u32`. A lost count is a few more packets that the kernel carries.
     WARMUP = "netfast_warmup", Unpinned;
+    /// [`PortKey`](crate::direct::PortKey) to [`Port`](crate::direct::Port): those between which packets are forwarded directly.
+    PORTS = "netfast_ports", Unpinned;
+    /// [`Pace`](crate::direct::Pace) of each pair of them.
+    PACES = "netfast_paces", Unpinned;
     /// The IPv4 candidate of each CPU.
     CANDIDATE4 = "netfast_cand4", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.

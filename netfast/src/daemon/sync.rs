@@ -65,6 +65,8 @@ pub struct Pass {
     pub waiting: usize,
     /// Why nothing is learned, if nothing is.
     pub learning_off: Option<String>,
+    /// What is said of ports is what was planned of them: packets may be forwarded directly.
+    pub ports_hold: bool,
 }
 
 impl Sync {
@@ -141,6 +143,10 @@ impl Sync {
             // One that is gone is not waited for.
             waiting: devices().filter(|device| !in_sync && !device.attached).count(),
             learning_off: state.learning_off.clone(),
+            ports_hold: !outcome
+                .failures
+                .iter()
+                .any(|f| matches!(f.action, Action::SetPort { .. })),
             failures: outcome
                 .failures
                 .into_iter()

@@ -23,9 +23,7 @@ pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) ->
         .as_ref()
         .map(|_| "rules that could not be read".to_owned());
     let all = || unread.clone().or_else(|| layer2(netns, bridge));
-    let icc = network.and_then(|network| network.options.get(OPTION_ICC));
-    let no_icc = icc.is_some_and(|value| value == "false");
-    let within = if no_icc {
+    let within = if is_without_icc(network) {
         Some("the engine's rules for icc=false, which drop what its containers send to each other".into())
     } else {
         all().or_else(|| bridged(netns, bridge))
@@ -46,6 +44,12 @@ pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) ->
         host,
         bridged: bridged(netns, bridge).is_some(),
     }
+}
+
+/// Whether the engine is to keep the containers of a network from each other.
+pub fn is_without_icc(network: Option<&Network>) -> bool {
+    let icc = network.and_then(|network| network.options.get(OPTION_ICC));
+    icc.is_some_and(|value| value == "false")
 }
 
 fn ip_rules() -> String {

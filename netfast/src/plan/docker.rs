@@ -178,6 +178,7 @@ fn endpoint(
         is_cut_off: link.is_some_and(is_cut_off),
         published: published.collect(),
         path,
+        direct: None,
     }
 }
 

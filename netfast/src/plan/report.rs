@@ -96,6 +96,18 @@ whys! {
     SeveralMacs "several MAC addresses are behind its veth";
     TooManyDevices "the table of devices is full";
     NotAttached "attaching failed; netfast retries";
+    DirectOff "direct forwarding is switched off by the configuration";
+    BridgeNetfilter "packets within its bridge are shown to the packet filter";
+    BridgeRules "packet-filter rules see the frames of its bridge";
+    BridgeVlans "its bridge filters by VLAN";
+    BridgeForgets "its bridge forgets where containers are within seconds";
+    BridgeAnswers "its bridge answers itself for neighbours";
+    PortNotForwarding "its port of the bridge does not forward";
+    PortRestricted "its port of the bridge is restricted";
+    PortShaped "its veth has a queueing discipline that must see every packet";
+    PeerUnknown "its end of the veth cannot be asked about";
+    VirtualAddresses "netfast itself translates its packets, for virtual addresses";
+    NotHeard "the bridge has not heard from it";
 }
 
 /// What netfast knows of a network, and does for it.
@@ -125,6 +137,9 @@ pub struct NetworkReport {
     /// Who else decides about its packets.
     #[serde(default)]
     pub deciders: Deciders,
+    /// Whether packets between its containers are forwarded directly, since nobody judges them; `None`: it has no bridge.
+    #[serde(default)]
+    pub direct: Option<Path>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
 }
@@ -181,6 +196,9 @@ pub struct EndpointReport {
     pub published: Vec<Published>,
     /// Which path its packets take.
     pub path: Path,
+    /// Whether those between it and other containers of its bridge are forwarded directly, if any are there.
+    #[serde(default)]
+    pub direct: Option<Path>,
 }
 
 impl EndpointReport {

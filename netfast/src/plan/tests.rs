@@ -19,6 +19,7 @@ mod flooding;
 mod pace;
 mod reasons;
 mod rules;
+mod unjudged;
 
 use build::*;
 

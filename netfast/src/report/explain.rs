@@ -352,6 +352,7 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
                 Verdict::Fast
             };
             steps.extend(host);
+            steps.extend(way::not_direct(from));
             verdict
         }
         Some((_, Some(alias))) => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     plan::report::{EndpointReport, NetworkReport, PoolReport},
-    report::{Style, Table, path::PathState},
+    report::{Style, Table, path::PathState, table::Cell},
 };
 
 /// The whole report.
@@ -43,6 +43,8 @@ pub struct Network {
     pub path: PathState,
     /// Which path the packets between its containers and the host take, and why.
     pub host: PathState,
+    /// Whether packets between its containers are forwarded directly, or what keeps them from it; `None`: it has no bridge.
+    pub direct: Option<PathState>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -78,6 +80,8 @@ pub struct Endpoint {
     /// Which path its packets take, and why.
     #[serde(flatten)]
     pub path: PathState,
+    /// Whether those between it and other containers of its bridge are forwarded directly, or what keeps them from it.
+    pub direct: Option<PathState>,
 }
 
 impl From<&[NetworkReport]> for Networks {
@@ -102,6 +106,7 @@ impl From<&NetworkReport> for Network {
             bridge_ifindex: report.bridge_ifindex,
             path: PathState::from(&report.path),
             host: PathState::from(&report.host),
+            direct: report.direct.as_ref().map(PathState::from),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
     }
@@ -137,6 +142,7 @@ impl From<&EndpointReport> for Endpoint {
             is_cut_off: _,
             published: _,
             path: _,
+            direct,
         } = report.clone();
         Self {
             container_id,
@@ -147,6 +153,7 @@ impl From<&EndpointReport> for Endpoint {
             veth,
             ifindex,
             path,
+            direct: direct.as_ref().map(PathState::from),
         }
     }
 }
@@ -272,6 +279,10 @@ impl Network {
         if !self.reason().is_empty() {
             facts.row(["reason".into(), self.reason().into()]);
         }
+        // Where its packets are slow there is no more to say.
+        if let Some(direct) = self.direct.as_ref().filter(|_| self.path.is_fast()) {
+            facts.row(["direct".into(), direct_cell(direct)]);
+        }
         text.push_str(&facts.render(style));
         text.push('\n');
         text.push_str(&self.endpoints_table().render(style));
@@ -288,11 +299,6 @@ impl Network {
         let mut table = Table::new(&headings).indent(2);
         for endpoint in &self.endpoints {
             let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into()).into();
-            let reason = endpoint
-                .path
-                .reason
-                .clone()
-                .filter(|reason| Some(reason) != self.path.reason.as_ref());
             table.row([
                 endpoint.container.clone().into(),
                 known(&endpoint.interface),
@@ -304,11 +310,32 @@ impl Network {
                 known(&endpoint.mac),
                 known(&endpoint.veth),
                 endpoint.path.cell(),
-                reason.unwrap_or_default().into(),
+                self.reason_of(endpoint).into(),
             ]);
         }
         table
     }
+
+    /// Why an endpoint is slow, or only not forwarded to directly, where the network is not.
+    fn reason_of(&self, endpoint: &Endpoint) -> String {
+        let own = |reason: &Option<String>, all: &Option<String>| reason.clone().filter(|_| reason != all);
+        let of = |path: &Option<PathState>| path.as_ref().and_then(|path| path.reason.clone());
+        own(&endpoint.path.reason, &self.path.reason)
+            .or_else(|| {
+                let why = own(&of(&endpoint.direct), &of(&self.direct)).filter(|_| endpoint.path.is_fast())?;
+                Some(format!("not direct: {why}"))
+            })
+            .unwrap_or_default()
+    }
+}
+
+/// Whether packets within a bridge are forwarded directly.
+fn direct_cell(direct: &PathState) -> Cell {
+    let text = match &direct.reason {
+        None => "nobody judges what its containers send to each other".to_owned(),
+        Some(reason) => format!("no: {reason}"),
+    };
+    Cell::painted(text, direct.paint())
 }
 
 impl Pool {
@@ -348,6 +375,7 @@ mod tests {
             mac: Some(format!("02:42:ac:12:05:{last:02x}")),
             veth: Some(format!("veth1a2b3{last:02x}")),
             ifindex: Some(10 + u32::from(last)),
+            direct: (last == 2).then(|| PathState::slow("not-heard", "br-6f1e5a0b9c8d has no entry of it")),
             path,
         };
         Networks {
@@ -368,6 +396,7 @@ mod tests {
                     bridge_ifindex: Some(5),
                     path: PathState::fast(),
                     host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
+                    direct: Some(PathState::fast()),
                     endpoints: vec![
                         endpoint("web", 2, PathState::fast()),
                         endpoint(

@@ -124,6 +124,9 @@ pub struct Network {
     pub path: PathState,
     /// Which path the packets between its containers and the host take, and why.
     pub host: PathState,
+    /// Whether packets between its containers are forwarded directly, or what keeps them from it; `None`: it has no bridge, or
+    /// no daemon runs, without which none are.
+    pub direct: Option<PathState>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }

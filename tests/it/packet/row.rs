@@ -202,6 +202,18 @@ impl Step {
         self
     }
 
+    /// It is forwarded directly, as it is.
+    pub fn direct(mut self, from: Dev, to: Dev) -> Self {
+        self.verdict = REDIRECT;
+        let bytes = self.frame.len() - ETHERNET;
+        self.changes.extend([
+            Change::Count(FAST, bytes),
+            Change::InFast(from, bytes),
+            Change::OutFast(to, bytes),
+        ]);
+        self
+    }
+
     /// What becomes of the candidate, at the end of its way: it is consumed.
     pub fn ends(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);

@@ -184,6 +184,15 @@ pub const fn of_reason(reason: Reason) -> Advice {
             Suspicious,
             "The kernel had no memory to make the packet writable. It was passed on as it came.",
         ),
+        Reason::PortTooSmall => (
+            Expected,
+            "The bridge drops what is longer than the MTU of the port that it is for. If there are many, the sender's MTU is \
+             larger than the receiver's.",
+        ),
+        Reason::PortDue => (
+            Expected,
+            "On a bridge where nobody judges packets all others are forwarded directly (`netfast explain`).",
+        ),
         Reason::LearnOff => (
             Changeable,
             "A program listens on NFQUEUE and this kernel does not let netfast see which packets it gets (see `netfast \
@@ -294,6 +303,24 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
             "`bridge fdb add MAC dev VETH master static` tells the bridge; or let the port learn: `bridge -d link show`.",
         ),
         Why::TooManyDevices => Some("netfast supports at most 16384 devices at the same time."),
+        Why::DirectOff => Some("Set `direct` in netfast.toml and send SIGHUP."),
+        Why::BridgeNetfilter => Some(
+            "`sysctl -w net.bridge.bridge-nf-call-iptables=0` (and ip6tables, arptables), if no rule is meant for packets \
+             within a bridge; engines since 27.3 leave it so unless icc=false or userland-proxy=false.",
+        ),
+        Why::BridgeRules => {
+            Some("`nft list ruleset` and `ebtables -L` show them; within this bridge they judge every frame.")
+        }
+        Why::BridgeVlans => Some("`ip link set BRIDGE type bridge vlan_filtering 0`, if no VLANs are meant."),
+        Why::BridgeForgets => Some("`ip link set BRIDGE type bridge ageing_time 30000` is the kernel's default."),
+        Why::BridgeAnswers => Some("`bridge -d link show` names the port with neigh_suppress."),
+        Why::PortNotForwarding | Why::PortRestricted => Some("`bridge -d link show dev VETH` shows the port."),
+        Why::PortShaped => {
+            Some("`tc qdisc show dev VETH` shows it; packets that are forwarded directly would not pass it.")
+        }
+        Why::PeerUnknown => Some("It may be going away; else its namespace is hidden from this process."),
+        Why::VirtualAddresses => Some("Aliases in mode rr need no translation."),
+        Why::NotHeard => Some("It is heard of with the container's next packet."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
     }
 }
@@ -333,6 +360,7 @@ mod tests {
             "flows",
             "revalidate_ms",
             "learn_after",
+            "direct",
         ];
         for text in all {
             for key in keys.iter().filter(|key| text.contains(&format!("`{key}`"))) {

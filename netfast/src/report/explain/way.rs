@@ -10,13 +10,15 @@ use netfast_common::{
     reason::Reason,
 };
 
-use super::{Destination, Facts, Flows, Route, Step, addresses};
-use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Why};
+use super::{Destination, Facts, Flows, Route, Step, addresses, advice};
+use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Slow, Why};
 
 const ABOUT: &str = "destination";
 const CUT_OFF: &str = "the container's own side of its veth is down: nothing passes";
 const OUT: &str = "the kernel routes it out of an interface that netfast is attached to";
 const HOST: &str = "the host itself: the way over the bridge is shortened, its own rules see every packet";
+const DIRECT: &str = "direct: nobody judges what the containers of this bridge send to each other, so all of it is fast from the \
+                      first packet on, whatever protocol it is of";
 const SAME: &str = "a container on the same network; netfast is attached to its interface, too";
 
 /// An endpoint with its network.
@@ -59,6 +61,13 @@ pub(super) fn host_in_general(network: &NetworkReport) -> Option<Step> {
 pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Facts<'_>) -> Step {
     let ip = to.ip;
     if ip.is_ipv6() {
+        let peer = owner(from, ip, facts).filter(|peer| peer.network.bridge_ifindex == from.network.bridge_ifindex);
+        if let Some(step) = peer.and_then(|peer| directly(from, peer, facts)) {
+            return Step {
+                about: ABOUT.into(),
+                ..step
+            };
+        }
         return Step::reason(ABOUT, Reason::NotIp, "IPv6 always takes the kernel's path");
     }
     if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
@@ -155,10 +164,34 @@ pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: 
             "both are on isolated ports: the bridge lets nothing pass between them",
         );
     }
+    if let Some(step) = directly(from, peer, facts) {
+        return Step { about, ..step };
+    }
     match &from.network.deciders.within {
         None => Step::fast(about, SAME),
         Some(who) => Step::decided(about, None, format!("{SAME}; whether packets pass is decided by {who}")),
     }
+}
+
+/// What is forwarded directly, if it is: the lease says whether the daemon still stands by it.
+fn directly(from: From<'_>, peer: From<'_>, facts: &Facts<'_>) -> Option<Step> {
+    let is_direct = |endpoint: &EndpointReport| endpoint.direct.as_ref().is_some_and(Path::is_fast);
+    let is_leased = facts.running && facts.control.may_forward_directly();
+    (is_leased && is_direct(from.endpoint) && is_direct(peer.endpoint)).then(|| Step::fast("", DIRECT))
+}
+
+/// Why what an endpoint sends to others of its bridge is not forwarded directly, if it is not.
+pub(super) fn not_direct(from: From<'_>) -> Option<Step> {
+    let Some(Path::Slow(Slow { why, text })) = &from.endpoint.direct else {
+        return None;
+    };
+    if !from.endpoint.path.is_fast() {
+        return None;
+    }
+    Some(Step {
+        remedy: advice::of_why(*why).map(Into::into),
+        ..Step::fast("direct", format!("no, flows are learned: {text}"))
+    })
 }
 
 /// To a container on another network.

@@ -100,6 +100,7 @@ fn networks() -> Vec<Network> {
             bridge: Some("docker0".into()),
             path: PathState::fast(),
             host: PathState::fast(),
+            direct: Some(PathState::fast()),
             endpoints: vec![
                 endpoint("web", PathState::fast(), Some(traffic(8_123_456, 1_204, 4_222_111))),
                 endpoint(
@@ -130,6 +131,7 @@ fn networks() -> Vec<Network> {
                 "host-network",
                 "shares the host's own namespace: there is no path to shorten",
             ),
+            direct: None,
             endpoints: vec![Endpoint {
                 veth: None,
                 ..endpoint(
@@ -148,6 +150,7 @@ fn networks() -> Vec<Network> {
             bridge: Some("br-0123456789ab".into()),
             path: PathState::fast(),
             host: PathState::fast(),
+            direct: Some(PathState::slow("bridge-netfilter", "br_netfilter shows packets")),
             endpoints: vec![],
         },
     ]

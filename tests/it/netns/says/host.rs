@@ -39,7 +39,7 @@ pub fn start() -> Lab {
     topo.lan().ip("link set spare0 up").expect("it is up");
     introduce(&topo);
     let options = Options {
-        config: Some(String::new()),
+        config: Some("direct = true\n".to_owned()),
         ..Options::no_runtime()
     };
     let netfast = NetfastProc::start(topo.host(), options).expect("netfast starts");
