@@ -55,6 +55,7 @@ fn text(desired: &Desired) -> String {
             (Device::PEER_IN_OTHER_NETNS, "peer-elsewhere"),
             (Device::EGRESS_QDISC, "queued"),
             (Device::ANY_SOURCE, "any-source"),
+            (Device::IP_TRANSLATES, "ip-translates"),
         ];
         let flags: Vec<&str> = flags
             .iter()
