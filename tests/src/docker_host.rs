@@ -258,9 +258,18 @@ impl DockerHost {
 
     /// The container's interface on `network`.
     pub fn attachment(&self, container: &str, network: &str) -> Result<Attachment> {
-        let format = format!("{{{{json (index .NetworkSettings.Networks {network:?})}}}}");
+        let name = self.name_within(network);
+        let format = format!("{{{{json (index .NetworkSettings.Networks {name:?})}}}}");
         let json = self.docker(&["inspect", "--format", &format, container])?;
         serde_json::from_str(&json).with_context(|| format!("container {container} on network {network}: {json}"))
+    }
+
+    /// What a container's own listing calls a network: podman lists its default one as `bridge`, and there by another name.
+    fn name_within<'a>(&self, network: &'a str) -> &'a str {
+        match (self.release().kind(), network) {
+            (Kind::Podman, "bridge") => "podman",
+            _ => network,
+        }
     }
 
     /// The container's address on `network`.
@@ -296,7 +305,7 @@ impl DockerHost {
             options: BTreeMap<String, String>,
         }
         if self.release().kind() == Kind::Podman {
-            let name = if network == "bridge" { "podman" } else { network };
+            let name = self.name_within(network);
             return self.podman(&["network", "inspect", "--format", "{{.NetworkInterface}}", name]);
         }
         let json = self.docker(&["network", "inspect", "--format", "{{json .}}", network])?;

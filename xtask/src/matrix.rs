@@ -42,7 +42,7 @@ pub struct Args {
         default_values_t = all())]
     engines: Vec<String>,
     /// Mebibytes that a transfer carries in each direction.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 1024)]
     mebibytes: u64,
 }
 
