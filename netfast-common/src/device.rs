@@ -117,6 +117,9 @@ impl Device {
     pub const ANY_SOURCE: u8 = 8;
     /// UDP that nobody has answered yet may be repeated on its flows: no rule judges the packets before the first reply.
     pub const ONE_WAY: u8 = 16;
+    /// A bridge whose packets pass IP's rules while they are within it (`bridge-nf-call-iptables`), and nothing else that
+    /// could change an address: what differs at its device was translated by rules that ask again there.
+    pub const IP_TRANSLATES: u8 = 64;
 
     /// A device of this kind; everything else is zero.
     pub const fn new(kind: Kind, flags: u8, slot: u16) -> Self {

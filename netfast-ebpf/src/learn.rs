@@ -48,7 +48,7 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Some(candidate) = candidate::current::<F>() else {
         return Reason::NoCandidate;
     };
-    let Ok(packet) = parse::<F, S>(skb) else {
+    let Ok(mut packet) = parse::<F, S>(skb) else {
         return Reason::EgressGated;
     };
     if !matches!(candidate.recognise(skb, &packet), Recognised::Same) {
@@ -61,12 +61,13 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
         return Reason::OtherRun;
     }
     candidate.passes(skb.ifindex());
-    // The host's rules still see every packet of such a flow: it only skips the bridge. So nothing may differ yet.
-    if packet.network.source != candidate.key.source
+    // The host's rules still see every packet of such a flow: it only skips the bridge. So nothing may differ yet, but for
+    // what these rules have translated within the bridge already, since they do it again.
+    let is_translated = packet.network.source != candidate.key.source
         || packet.network.destination != candidate.key.destination
         || packet.source_port != candidate.key.source_port
-        || packet.destination_port != candidate.key.destination_port
-        || packet.macs != candidate.macs
+        || packet.destination_port != candidate.key.destination_port;
+    if packet.macs != candidate.macs
         || packet.network.ttl != candidate.ttl
         || candidate.key.origin != Origin::Wire as u8
     {
@@ -77,6 +78,9 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     };
     if !device.has(Device::ACCELERATED) {
         return Reason::EgressUnknown;
+    }
+    if is_translated && !device.has(Device::IP_TRANSLATES) {
+        return Reason::Passing;
     }
     if pairs::has_better::<F>(&candidate.key) {
         return Reason::Passing;
@@ -91,6 +95,11 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     if !skb.is_for_host(&query) {
         return Reason::Passing;
     }
+    // The flow hands it over as it came.
+    packet.network.source = candidate.key.source;
+    packet.network.destination = candidate.key.destination;
+    packet.source_port = candidate.key.source_port;
+    packet.destination_port = candidate.key.destination_port;
     let Some(mut flow) = compose::<F, S>(skb, candidate, &packet, device, Exit::Host) else {
         return Reason::EgressUnknown;
     };

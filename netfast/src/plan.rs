@@ -397,6 +397,9 @@ impl Build<'_> {
                 continue;
             }
             let mut bridge = plain(link, Kind::Bridge);
+            if deciders::only_ip_translates(self.netns, link) {
+                bridge.flags |= Device::IP_TRANSLATES;
+            }
             if let Some(rule) = self.rules.concerning_host(self.netns, link) {
                 // Its own packets and those for it stay slow. What it forwards still has to be seen passing.
                 bridge.flags &= !Device::ACCELERATED;

@@ -9,11 +9,13 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod engines;
 mod fuzz;
 mod hostile;
 mod interrupt;
 mod layers;
 mod lint;
+mod matrix;
 mod measure;
 mod mutate;
 mod setup;
@@ -62,6 +64,8 @@ enum Verb {
     Balance(balance::Args),
     /// Measure what a hostile container does to its neighbours, without and with netfast.
     Hostile(hostile::Args),
+    /// Run the tests of paths on each container engine, and print a table of engines and paths.
+    Matrix(matrix::Args),
     /// Run the namespace tests under other kernels, in a virtual machine.
     Vm(vm::Args),
 }
@@ -94,6 +98,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Balance(args) => balance::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
+        Verb::Matrix(args) => matrix::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }
 }

@@ -153,7 +153,8 @@ pub struct Deciders {
     pub routed: Option<String>,
     /// About those between a container and the host itself.
     pub host: Option<String>,
-    /// Rules are asked about packets while they are within the bridge (`br_netfilter`), and may translate them there.
+    /// Rules are asked about packets while they are within the bridge (`br_netfilter`), and may translate them there; and
+    /// so may others, or nobody knows: what the host sends to a published port by DNAT stays slow.
     pub bridged: bool,
 }
 

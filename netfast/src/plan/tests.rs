@@ -57,6 +57,7 @@ fn text(desired: &Desired) -> String {
             (Device::EGRESS_QDISC, "queued"),
             (Device::ONE_WAY, "one-way"),
             (Device::ANY_SOURCE, "any-source"),
+            (Device::IP_TRANSLATES, "ip-translates"),
         ];
         let flags: Vec<&str> = flags
             .iter()

@@ -45,6 +45,26 @@ fn web_interface(host: &mut Host) -> &mut ContainerInterface {
     &mut web(host).interfaces[0]
 }
 
+/// podman has no network that is the host's, and names it in the container's only place.
+#[test]
+fn a_container_on_a_network_that_the_runtime_does_not_list_is_told() {
+    for (mode, name, reason) in [
+        (NetworkMode::Host, "host", Why::HostNetwork),
+        (NetworkMode::None, "none", Why::NoNetwork),
+    ] {
+        let desired = after(|host, _, _| {
+            host.networks.retain(|_, network| network.driver == "bridge");
+            let web = web(host);
+            web.network_mode = mode.clone();
+            web.attachments[0].network = NetworkId(name.into());
+            web.attachments[0].network_name = name.into();
+        });
+        assert_eq!(why(&desired, "web"), Some(reason), "{}", text(&desired));
+        let network = desired.networks.iter().find(|network| network.name == name);
+        assert_eq!(network.map(|network| network.endpoints.len()), Some(1));
+    }
+}
+
 #[test]
 fn switched_off_by_configuration_or_label() {
     for name in ["bridge", "id-of-bridge"] {

@@ -238,9 +238,11 @@ fn to_host(from: From<'_>, to: &Destination, facts: &Facts<'_>) -> Step {
     if let Some(owner) = publisher(to, facts) {
         return published(from, owner, facts);
     }
-    // A packet that br_netfilter translates back while it is within the bridge is not what its container sent.
+    // A packet that was translated back within the bridge is not what its container sent, and if not only IP's rules can
+    // have done it, that is not repeated.
     let translated = if network.deciders.bridged {
-        "; what the host sends to a published port by DNAT stays slow while bridge-nf-call-iptables is on"
+        "; what the host sends to a published port by DNAT stays slow while bridge-nf-call-iptables is on and there are \
+         rules for bridges or devices, too"
     } else {
         ""
     };

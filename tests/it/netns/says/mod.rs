@@ -117,6 +117,15 @@ fn words_that_were_false_once() {
             },
         ),
         (
+            "the host to a published port, under br_netfilter and a table of bridges",
+            vec![engine, Trait::BrNetfilter, Trait::BridgeTable],
+            Talk {
+                is_answering: true,
+                is_published: true,
+                ..direct((0, 0), Party::Host)
+            },
+        ),
+        (
             "a container to the host, with ufw's rules",
             vec![Trait::Rules(Rules::None), Trait::Ufw],
             Talk {

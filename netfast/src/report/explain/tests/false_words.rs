@@ -69,7 +69,7 @@ fn two_containers_of_an_icc_false_network_are_not_fast() {
 }
 
 #[test]
-fn what_the_host_sends_to_a_published_port_under_br_netfilter_is_not_fast() {
+fn what_the_host_sends_to_a_published_port_under_br_netfilter_and_bridge_tables_is_not_fast() {
     let (verdict, causes, text) = said(&with(ruled), 0, "web", "172.17.0.1");
     assert_eq!((verdict, causes), (Verdict::KernelDecides, vec!["no-flow".to_owned()]));
     assert!(
