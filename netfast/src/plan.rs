@@ -29,6 +29,7 @@ mod vip;
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
+pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
 use report::{EndpointReport, NetworkReport, Path, Why};
@@ -69,6 +70,8 @@ pub struct Desired {
     pub pace: Pace,
     /// Uplinks that the operator named and that do not exist.
     pub missing_uplinks: Vec<String>,
+    /// Interfaces with a default route that are no uplinks.
+    pub not_uplinks: Vec<NotUplink>,
     /// Names that several containers share.
     pub aliases: Aliases,
 }
@@ -173,6 +176,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     };
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
+    let not_uplinks = uplinks::left_out(&build);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
@@ -185,6 +189,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
             learn_after: config.learn_after,
         },
         missing_uplinks,
+        not_uplinks,
         devices,
     }
 }
