@@ -64,7 +64,7 @@ const BUDGET: Duration = Duration::from_millis(100);
 const THOROUGH: Duration = Duration::from_secs(30);
 /// Whether the pins are still there is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
-/// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
+/// Ready means in sync. One interface that cannot be attached to must not keep a host from being up, so after this
 /// time it is said nonetheless, with what is missing.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -166,7 +166,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     ended
 }
 
-/// The daemon, in step or on its way there.
+/// The daemon, in sync or on its way there.
 struct Daemon {
     settings: Settings,
     config: Config,
@@ -247,7 +247,7 @@ impl Daemon {
         }
     }
 
-    /// Keeps in step until a signal says to stop.
+    /// Keeps in sync until a signal says to stop.
     async fn keep(&mut self, signals: &mut Signals, again: Option<Duration>) -> Result<(), DaemonError> {
         let mut thorough = interval(THOROUGH);
         thorough.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -322,7 +322,7 @@ impl Daemon {
         }
     }
 
-    /// Reads what changed and brings the host in step; returns when to try again, if something failed.
+    /// Reads what changed and brings what is attached in sync; returns when to try again, if something failed.
     async fn catch_up(&mut self, changes: &mut BTreeSet<Change>, thorough: bool) -> Option<Duration> {
         let read = if thorough {
             self.observer.snapshot().await.map(|host| self.host = host)
