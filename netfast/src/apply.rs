@@ -391,8 +391,8 @@ pub enum ApplyError {
 fn without_queue_watch(text: &str) -> String {
     let why = text.lines().next().unwrap_or_default();
     format!(
-        "packets that user space holds (NFQUEUE) cannot be told apart: no flow is learned while a program listens on a queue \
-         ({why})"
+        "packets that user space holds (NFQUEUE) are not distinguishable from others: no flow is learned while a program \
+         listens on a queue ({why})"
     )
 }
 

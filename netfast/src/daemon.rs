@@ -66,7 +66,7 @@ const THOROUGH: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 /// The lease of direct forwarding is renewed this often, if there is nothing that is still to be looked at.
 const RENEW: Duration = Duration::from_millis(200);
-/// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
+/// Ready means in sync. One interface that cannot be attached to must not keep a host from being up, so after this
 /// time it is said nonetheless, with what is missing.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -169,7 +169,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     ended
 }
 
-/// The daemon, in step or on its way there.
+/// The daemon, in sync or on its way there.
 struct Daemon {
     settings: Settings,
     config: Config,
@@ -253,7 +253,7 @@ impl Daemon {
         }
     }
 
-    /// Keeps in step until a signal says to stop.
+    /// Keeps in sync until a signal says to stop.
     async fn keep(&mut self, signals: &mut Signals, again: Option<Duration>) -> Result<(), DaemonError> {
         let mut thorough = interval(THOROUGH);
         thorough.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -336,7 +336,7 @@ impl Daemon {
         }
     }
 
-    /// Reads what changed and brings the host in step; returns when to try again, if something failed.
+    /// Reads what changed and brings what is attached in sync; returns when to try again, if something failed.
     async fn catch_up(&mut self, changes: &mut BTreeSet<Change>, thorough: bool) -> Option<Duration> {
         self.has_looked = false;
         let read = if thorough {

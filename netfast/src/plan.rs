@@ -31,6 +31,7 @@ pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
 pub use unjudged::DirectPort;
+pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
 use report::{EndpointReport, NetworkReport, Path, Why};
@@ -71,6 +72,8 @@ pub struct Desired {
     pub pace: Pace,
     /// Uplinks that the operator named and that do not exist.
     pub missing_uplinks: Vec<String>,
+    /// Interfaces with a default route that are no uplinks.
+    pub not_uplinks: Vec<NotUplink>,
     /// Names that several containers share.
     pub aliases: Aliases,
     /// The endpoints between which packets are forwarded directly, within their bridge.
@@ -177,6 +180,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     };
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
+    let not_uplinks = uplinks::left_out(&build);
     build.allow_one_way();
     let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
@@ -193,6 +197,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
             learn_after: config.learn_after,
         },
         missing_uplinks,
+        not_uplinks,
         devices,
     }
 }

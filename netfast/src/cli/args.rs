@@ -273,3 +273,11 @@ pub struct ConfigCheckArgs {
     #[command(flatten)]
     pub report: ReportArgs,
 }
+
+/// Arguments of `generate`.
+#[derive(Args, Clone, Debug)]
+pub struct GenerateArgs {
+    /// The directory; `man` and `completions` are made in it
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}

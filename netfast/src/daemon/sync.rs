@@ -26,7 +26,7 @@ use crate::{
     state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
 };
 
-/// What keeps the host in step with the host.
+/// What keeps what is attached in sync with the host.
 pub struct Sync {
     datapath: Datapath,
     run_dir: PathBuf,
@@ -103,7 +103,7 @@ impl Sync {
         &mut self.datapath
     }
 
-    /// Brings the host in step with the host. `thorough`: also look at what nobody announces. After `budget`, what
+    /// Brings what is attached in sync with the host. `thorough`: also look at what nobody announces. After `budget`, what
     /// would come anew is left to the next pass.
     pub fn pass(
         &mut self,
@@ -183,7 +183,7 @@ impl Sync {
         self.tell(&outcome);
     }
 
-    /// The daemon ends: says so in the state, so that it is not taken for in step.
+    /// The daemon ends: says so in the state, so that it is not taken for in sync.
     pub fn stopped(&mut self) -> Result<(), StateError> {
         let Some(mut state) = self.written.clone() else {
             return Ok(());

@@ -186,7 +186,7 @@ impl Action {
             return None;
         };
         if to & Control::USE == 0 {
-            return Some("fast path off".into());
+            return Some("fast path off until all is attached".into());
         }
         let learning = match (to & Control::LEARN, pace.learn_after) {
             (0, _) => "learning off".into(),
@@ -312,7 +312,7 @@ mod tests {
                 learn_after,
             },
         };
-        assert_eq!(set(0, 3).news().as_deref(), Some("fast path off"));
+        assert_eq!(set(0, 3).news().as_deref(), Some("fast path off until all is attached"));
         assert_eq!(set(0, 3).to_string(), "switch the fast path off");
         let on = Control::USE | Control::LEARN | Control::VET;
         assert_eq!(

@@ -10,7 +10,7 @@ mod text;
 mod verdict;
 
 pub use gather::Tables;
-pub use verdict::Verdict;
+pub use verdict::{NoSuchName, Verdict};
 
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -300,6 +300,38 @@ fn queued_packets_keep_learning_off_only_where_they_are_not_seen() {
 }
 
 #[test]
+fn an_interface_with_a_default_route_that_is_no_uplink_is_named_with_the_reason() {
+    let left_out = |change: &dyn Fn(&mut Host, &mut Config)| {
+        let desired = after(|host, config, _| change(host, config));
+        let found = desired.not_uplinks.into_iter();
+        found
+            .map(|one| (one.name, one.why, one.can_be_named))
+            .collect::<Vec<_>>()
+    };
+    let said = |why: &str, can_be_named| vec![("eth0".to_owned(), why.to_owned(), can_be_named)];
+    let link = |host: &mut Host, change: &dyn Fn(&mut Link)| {
+        change(host.served_mut().links.get_mut(&UPLINK).expect("uplink"));
+    };
+    assert_eq!(left_out(&|_, _| {}), []);
+    assert_eq!(
+        left_out(&|host, _| link(host, &|link| link.kind = veth(99, None))),
+        said("it is a veth whose other end is in this network namespace", true)
+    );
+    assert_eq!(
+        left_out(&|host, _| link(host, &|link| link.arp_type = 65534)),
+        said("its packets have no Ethernet header", false)
+    );
+    assert_eq!(
+        left_out(&|host, _| link(host, &|link| link.up = false)),
+        said("it is down", false)
+    );
+    assert_eq!(
+        left_out(&|_, config| config.uplinks = ["eth1".into()].into()),
+        said("other interfaces are named as uplinks, and it is not", true)
+    );
+}
+
+#[test]
 fn uplinks() {
     let names = |desired: &Desired| -> Vec<String> {
         let uplinks = desired.devices.values().filter(|spec| spec.kind == Kind::Uplink);

@@ -75,7 +75,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Helped => (
             ByNature,
-            "Such connections (FTP, SIP, …) are the kernel's until they end.",
+            "Such connections (FTP, SIP, …) stay on the kernel's path until they end.",
         ),
         Reason::IpOptions => (
             ByNature,
@@ -106,8 +106,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::TcpSyn => (
             Expected,
-            "Each new connection is judged by the kernel. If most packets are SYNs, connections are so short that \
-             nothing can be gained but by reusing them (keep-alive, pooling).",
+            "Each new connection is judged by the kernel. If most packets are SYNs, the connections are too short to be \
+             accelerated; reuse them (keep-alive, pooling).",
         ),
         Reason::TcpFin => (
             Expected,
@@ -124,7 +124,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         Reason::Marked => (
             Changeable,
             "Another program marks packets before netfast sees them, so that routing or shaping treats them differently. \
-             netfast keeps out of that.",
+             netfast leaves such packets to the kernel.",
         ),
         Reason::UnknownDevice => (
             Changeable,
@@ -277,10 +277,10 @@ pub const fn of_reason(reason: Reason) -> Advice {
 pub const fn of_why(why: Why) -> Option<&'static str> {
     match why {
         Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::Overlay | Why::OtherDriver => None,
-        Why::SharedNamespace => Some("Ask for the container whose namespace it shares."),
+        Why::SharedNamespace => Some("Run `netfast explain` with the container whose namespace it shares."),
         Why::DisabledByLabel => Some("Recreate it without the label netfast.enable=false."),
         Why::DisabledByConfig => Some(
-            "Remove it from `disabled_networks` in netfast.toml and reload (`systemctl reload netfast`, or SIGHUP).",
+            "Remove it from `disabled_networks` in netfast.toml and run `systemctl reload netfast` (or send SIGHUP).",
         ),
         Why::NoBridge => Some("Recreate the network; its bridge device was removed without Docker."),
         Why::BridgeDown => Some("`ip link set BRIDGE up`."),
@@ -296,7 +296,7 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         ),
         Why::NoNamespace => Some("The daemon needs CAP_SYS_ADMIN and CAP_SYS_PTRACE for that: `netfast check`."),
         Why::NoVeth => Some("It may just be starting; else it is not connected by a veth: `docker network inspect`."),
-        Why::VethDown => Some("`ip link set VETH up` on the host, and find out what set it down."),
+        Why::VethDown => Some("`ip link set VETH up` on the host; find out what set it down."),
         Why::NoMac => Some("It is known once the container has sent a packet."),
         Why::SeveralMacs => Some("A bridge or virtual machine behind the veth: only one sender can be accelerated."),
         Why::NotLearned => Some(

@@ -31,16 +31,20 @@ pub(super) struct From<'a> {
 }
 
 /// What the endpoint's own interface means.
-pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
+pub(super) fn own(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Step {
     let From { network, endpoint } = from;
     let veth = endpoint.veth.as_deref().unwrap_or("no veth");
     let about = format!("{} ({veth})", network.name);
     let source = facts.only_source(endpoint);
     let source = source.map_or_else(String::new, |ip| {
-        format!("; what it sends from {ip} may be fast, from others not")
+        format!("; packets from {ip} may be fast, packets from other source addresses not")
     });
     let text = format!("netfast is attached to the container's interface{source}");
-    let step = Step::planned(about, &endpoint.path, &text);
+    let mut step = Step::planned(about, &endpoint.path, &text);
+    if let Some(owner) = owner_of_namespace(from) {
+        let to = to.map_or_else(String::new, |to| format!(" {}", to.name));
+        step.remedy = Some(format!("Run `netfast explain {owner}{to}`."));
+    }
     if endpoint.path.is_fast() && !facts.is_accelerated(endpoint.ifindex) {
         return Step::reason(step.about, Reason::UnknownDevice, "netfast is not attached to it yet");
     }
@@ -48,6 +52,17 @@ pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
         return Step::reason(step.about, Reason::OtherPacket, CUT_OFF);
     }
     step
+}
+
+/// The container whose namespace an endpoint's container shares, by its name or the beginning of its identifier.
+fn owner_of_namespace(from: From<'_>) -> Option<&str> {
+    let is_shared = matches!(&from.endpoint.path, Path::Slow(slow) if slow.why == Why::SharedNamespace);
+    from.network.name.strip_prefix("container:").filter(|_| is_shared)
+}
+
+/// Whether the plan keeps an endpoint slow that has no bridge to send by: then no destination says more.
+pub(super) fn goes_by_no_bridge(from: From<'_>) -> bool {
+    from.network.bridge_ifindex.is_none() && !from.endpoint.path.is_fast()
 }
 
 /// What the host itself means for an endpoint, whatever is asked.

@@ -180,7 +180,7 @@ impl Daemon {
         });
         let state = match (self.attached, self.in_sync) {
             (false, _) => "nothing is attached yet".into(),
-            (true, true) => format!("in step, attached by {}", self.attached_by),
+            (true, true) => format!("in sync, attached by {}", self.attached_by),
             (true, false) => format!("attached by {}, catching up with changes", self.attached_by),
         };
         format!("netfast {version} has been running{uptime}{pid}: {state}.")

@@ -77,11 +77,11 @@ pub fn leave(lab: &Lab, world: &World) {
 /// Waits until netfast must have heard of it.
 fn settle(lab: &Lab) {
     thread::sleep(HEARD);
-    cmd::poll("netfast is in step", TIMEOUT, || {
+    cmd::poll("netfast is in sync", TIMEOUT, || {
         let status: serde_json::Value = lab.netfast.status().ok()?;
         (status["daemon"]["in_sync"] == true).then_some(())
     })
-    .expect("in step");
+    .expect("in sync");
 }
 
 fn namespaces(topo: &Topo) -> impl Iterator<Item = &NetNs> {
