@@ -89,14 +89,6 @@ impl Outcome {
 /// Sends a packet to its receiver, if nobody judges what goes between both.
 #[inline(always)]
 pub fn forward<S: Skb>(skb: &S) -> Outcome {
-    let now = coarse_ns();
-    // Asked here, since most packets of other hosts never come as far as this.
-    if maps::CONTROL
-        .get(0)
-        .is_none_or(|control| control.direct_until_ns <= now)
-    {
-        return Outcome::BY_FLOW;
-    }
     let Some(macs) = parse::macs_of_ip(skb) else {
         return Outcome::BY_FLOW;
     };
@@ -109,6 +101,14 @@ pub fn forward<S: Skb>(skb: &S) -> Outcome {
     };
     // A bridge sends nothing back by the port that it came by.
     if to.ifindex == ifindex {
+        return Outcome::BY_FLOW;
+    }
+    // Asked last: most packets are for the outside, and never come as far as this.
+    let now = coarse_ns();
+    if maps::CONTROL
+        .get(0)
+        .is_none_or(|control| control.direct_until_ns <= now)
+    {
         return Outcome::BY_FLOW;
     }
     match admit(skb, &to) {
