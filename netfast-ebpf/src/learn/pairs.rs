@@ -48,7 +48,8 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address
         && reverse.is_reverse_of(key)
     {
         flow.flags &= !Flow::<F::Address>::ONE_WAY;
-        return if F::flows().insert(key, &*flow, 0).is_ok() {
+        let flow = &*flow;
+        return if F::flows().insert(key, flow, 0).is_ok() {
             vet::await_it::<F>(key);
             Reason::Paired
         } else {
@@ -66,8 +67,8 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address
         reverse.learned_ns = 0;
         reverse.flags &= !Flow::<F::Address>::ONE_WAY;
         flow.flags &= !Flow::<F::Address>::ONE_WAY;
-        let reverse = &*reverse;
-        if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, &*flow, 0).is_err() {
+        let (flow, reverse) = (&*flow, &*reverse);
+        if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, flow, 0).is_err() {
             return Reason::TableFull;
         }
         vet::await_it::<F>(key);
@@ -86,7 +87,8 @@ fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address>) -> Re
         // It is asked for only when it is some milliseconds old: most of what is never answered is a packet or two.
         flow.learned_ns = 0;
     }
-    if F::unreplied().insert(key, &*flow, 0).is_ok() {
+    let flow = &*flow;
+    if F::unreplied().insert(key, flow, 0).is_ok() {
         Reason::Learned
     } else {
         Reason::TableFull

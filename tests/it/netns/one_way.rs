@@ -108,10 +108,9 @@ fn rules_about_what_is_new_judge_every_packet() {
     let from = udp(lab.topo.lan(), 0, at(HOST_IP, 7000));
     for backend in ["iptables", "iptables-legacy"] {
         await_fast(&lab, backend, &from, &at_a);
-        let let_through = format!(
-            "FORWARD -p udp --dport 7001 -m conntrack --ctstate NEW -m limit --limit 1/hour --limit-burst 7 -j ACCEPT"
-        );
-        let drop = format!("FORWARD -p udp --dport 7001 -m conntrack --ctstate NEW -j DROP");
+        let let_through =
+            "FORWARD -p udp --dport 7001 -m conntrack --ctstate NEW -m limit --limit 1/hour --limit-burst 7 -j ACCEPT";
+        let drop = "FORWARD -p udp --dport 7001 -m conntrack --ctstate NEW -j DROP";
         let host = lab.topo.host();
         host.sh(&format!("{backend} -w -I {drop} && {backend} -w -I {let_through}"))
             .expect("rules");
