@@ -18,6 +18,10 @@ pub struct Control {
     /// Packets are shown to `netfast trace` while this is more than [`trace::step`](crate::trace::step) of the coarse
     /// clock. It is a lease, which the tracer renews: when that is killed, nothing stays switched on.
     pub traced_until: u32,
+    /// Packets are forwarded direct between containers of one bridge until this time, `CLOCK_MONOTONIC` coarse,
+    /// nanoseconds; 0: no. It is a lease of [`direct::LEASE_NS`](crate::direct::LEASE_NS), which only a living daemon
+    /// renews: what that does not see must be seen by the kernel.
+    pub direct_until_ns: u64,
 }
 
 /// When a flow is learned, and when it asks again.
@@ -39,6 +43,7 @@ impl Control {
             revalidate_ns: pace.revalidate_ns,
             learn_after: pace.learn_after as u32,
             traced_until: self.traced_until,
+            direct_until_ns: self.direct_until_ns,
         }
     }
 
@@ -69,6 +74,12 @@ impl Control {
     #[inline(always)]
     pub const fn may_use(&self) -> bool {
         self.switches & Self::USE != 0
+    }
+
+    /// Whether packets may be forwarded direct, if the lease still holds.
+    #[inline(always)]
+    pub const fn may_forward_directly(&self) -> bool {
+        self.direct_until_ns != 0 && self.may_use()
     }
 
     /// Whether flows may be learned.

@@ -115,8 +115,13 @@ impl Device {
     /// The endpoint's addresses are not known, or it forwards for others by its owner's wish: its source addresses are
     /// not checked, only its MAC.
     pub const ANY_SOURCE: u8 = 8;
+    /// UDP that nobody has answered yet may be repeated on its flows: no rule judges the packets before the first reply.
+    pub const ONE_WAY: u8 = 16;
     /// IPv6 flows may be learned and used as well, if [`ACCELERATED`](Self::ACCELERATED) is set, too.
-    pub const IPV6: u8 = 16;
+    pub const IPV6: u8 = 32;
+    /// A bridge whose packets pass IP's rules while they are within it (`bridge-nf-call-iptables`), and nothing else that
+    /// could change an address: what differs at its device was translated by rules that ask again there.
+    pub const IP_TRANSLATES: u8 = 64;
 
     /// A device of this kind; everything else is zero.
     pub const fn new(kind: Kind, flags: u8, slot: u16) -> Self {

@@ -167,6 +167,9 @@ impl<A> Flow<A> {
     pub const HELPED: u8 = 16;
     /// It asks the kernel because its other direction has just done so.
     pub const PROMPTED: u8 = 32;
+    /// UDP that may be used before it is answered: to conntrack each packet is one of a new conversation, and so its verdict
+    /// is that of the next.
+    pub const ONE_WAY: u8 = 64;
     /// Those of the flags that say what is done to a packet.
     pub const MAPPING: u8 = Self::ROUTED | Self::REWRITTEN | Self::TRANSLATED;
 }

@@ -15,6 +15,7 @@ pub mod alias;
 pub mod control;
 pub mod csum;
 pub mod device;
+pub mod direct;
 pub mod flow;
 pub mod net;
 pub mod reason;

@@ -53,16 +53,18 @@ crate::verdicts! {
     23 TooBig "too-big" "longer than what the kernel has let through for this flow";
     24 DscpChanged "dscp-changed" "another DSCP than the flow was learned with";
     25 MacChanged "mac-changed" "other MAC addresses than the flow was learned with";
-    26 Replaced "replaced" "the flow's place in the table was given to another while it was read";
+    26 Replaced "replaced" "the table entry was reused for another flow while it was read";
     27 RewriteFailed "rewrite-failed" "the kernel refused to make the packet writable";
     28 LearnOff "learn-off" "learning is switched off";
     29 Young "young" "one of the first packets of its direction: most connections are too short to be worth learning";
-    30 Unvetted "unvetted" "the daemon has not looked at its conntrack entry yet";
+    30 Unvetted "unvetted" "the daemon has not checked the flow's conntrack entry yet";
     31 CtHelper "ct-helper" "a conntrack helper, its expectations or an adjustment of sequence numbers works on the connection";
     32 BadChecksum "bad-checksum" "the TCP or UDP checksum is wrong";
-    33 LinkLocal "link-local" "an IPv6 address of one link";
-    34 NeighbourDiscovery "neighbour-discovery" "IPv6 neighbour or router discovery";
-    35 Ipv6Off "ipv6-off" "IPv6 of this interface is left to the kernel";
+    33 PortTooSmall "port-too-small" "longer than what the port of the receiver takes";
+    34 PortDue "port-due" "one packet a second from one container to another where nobody judges: the bridge must go on hearing of both";
+    35 LinkLocal "link-local" "an IPv6 address of one link";
+    36 NeighbourDiscovery "neighbour-discovery" "IPv6 neighbour or router discovery";
+    37 Ipv6Off "ipv6-off" "IPv6 of this interface is left to the kernel";
     // What became of a candidate, counted at the hook where it would leave.
     40 Learned "learned" "a flow was learned and waits for its reverse";
     41 Paired "paired" "a flow was learned, its reverse is known: both may be used";
@@ -77,11 +79,11 @@ crate::verdicts! {
     50 EgressUnknown "egress-unknown" "left by an interface that is not accelerated";
     51 EgressGated "egress-gated" "left as something that is never learned (fragmented, tagged, with options)";
     52 SameDevice "same-device" "left by the interface it came in by";
-    53 NoEndpoint "no-endpoint" "forwarded between uplinks: no container is concerned";
+    53 NoEndpoint "no-endpoint" "forwarded between uplinks: no container is involved";
     54 TableFull "table-full" "the flow table refused the flow";
     55 Passing "passing" "seen between its ends, on its way through the kernel";
     56 NotWorthIt "not-worth-it" "a TCP packet without payload, and nothing of the other direction: the connection may never send any";
-    57 Vetting "vetting" "a known flow was learned again, and waits until the daemon has looked at its conntrack entry";
+    57 Vetting "vetting" "a known flow was learned again, and waits until the daemon has checked its conntrack entry";
     58 Helped "helped" "a conntrack helper works on the connection: nothing is learned of it";
 }
 

@@ -1,6 +1,7 @@
 //! The way of a packet whose flow is known, from where it enters to where it is sent.
 
 pub mod checksum;
+pub mod direct;
 pub mod gate;
 mod global;
 pub mod log;

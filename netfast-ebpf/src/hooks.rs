@@ -14,6 +14,7 @@ use crate::{
     fastpath::{
         Entry,
         checksum::{self, Sums},
+        direct::{self, Forward},
         gate, log,
         lookup::{self, Hit},
         rewrite,
@@ -26,9 +27,9 @@ use crate::{
 };
 
 /// What the programs at the hooks need of a packet.
-pub trait Hooked: Sums + Show {}
+pub trait Hooked: Sums + Show + Forward {}
 
-impl<S: Sums + Show> Hooked for S {}
+impl<S: Sums + Show + Forward> Hooked for S {}
 
 /// A packet enters the host's network here.
 #[inline(always)]
@@ -37,17 +38,40 @@ pub fn entry<S: Hooked>(skb: &S, entry: Entry) -> i32 {
     if entry == Entry::Host && skb.ingress_ifindex() != 0 {
         return NEXT;
     }
+    let Some(control) = maps::CONTROL.get(0) else {
+        // There is no such map without this element, but the verifier wants to hear it.
+        return NEXT;
+    };
+    let due = match directly(skb, entry, control) {
+        Ok(verdict) => return verdict,
+        Err(due) => due,
+    };
     if skb.ethertype() == V6::ETHERTYPE {
-        of_family::<V6, S>(skb, entry)
+        of_family::<V6, S>(skb, entry, control, due)
     } else {
-        of_family::<V4, S>(skb, entry)
+        of_family::<V4, S>(skb, entry, control, due)
     }
+}
+
+/// Sends a packet straight to its receiver, whatever family it is of, and counts it. Otherwise the reason why the bridge must
+/// see it, if it must; if there is none, it goes by its flow.
+#[inline(always)]
+fn directly<S: Hooked>(skb: &S, entry: Entry, control: &Control) -> Result<i32, Option<Reason>> {
+    if entry != Entry::Endpoint || !control.may_forward_directly() {
+        return Err(None);
+    }
+    let outcome = direct::Outcome::from_number(skb.forward());
+    let Some(verdict) = outcome.verdict() else {
+        return Err(outcome.reason());
+    };
+    trace::fast(skb, control, coarse_ns(), outcome.out_ifindex());
+    Ok(verdict)
 }
 
 /// What is neither IPv4 nor IPv6 goes with IPv4, where ARP belongs.
 #[inline(always)]
-fn of_family<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> i32 {
-    match enter::<F, S>(skb, entry) {
+fn of_family<F: Tables, S: Hooked>(skb: &S, entry: Entry, control: &Control, due: Option<Reason>) -> i32 {
+    match enter::<F, S>(skb, entry, control, due) {
         Ok((hit, bytes)) => verdict::fast(skb, &hit, bytes),
         Err(reason) => {
             trace::slow(skb, reason);
@@ -81,12 +105,21 @@ pub fn delivery<S: Hooked>(skb: &S) -> i32 {
     verdict::learned(skb, reason)
 }
 
+/// The flow that a packet may be used with, and its bytes, network layer and up.
 #[inline(always)]
-fn enter<F: Tables, S: Hooked>(skb: &S, entry: Entry) -> Result<(Hit<F::Address>, u32), Reason> {
-    let control = maps::CONTROL.get(0).ok_or(Reason::Disabled)?;
+fn enter<F: Tables, S: Hooked>(
+    skb: &S,
+    entry: Entry,
+    control: &Control,
+    due: Option<Reason>,
+) -> Result<(Hit<F::Address>, u32), Reason> {
     if control.switches == 0 {
         candidate::forget();
         return Err(Reason::Disabled);
+    }
+    if let Some(reason) = due {
+        candidate::forget();
+        return Err(reason);
     }
     match examine::<F, S>(skb, entry, control) {
         Err(reason) => {

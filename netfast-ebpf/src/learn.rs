@@ -34,7 +34,7 @@ pub fn at_exit<F: Tables, S: Skb>(skb: &S) -> Reason {
         return Reason::NoCandidate;
     };
     let reason = match examine::<F, S>(skb, candidate) {
-        Ok(()) => pairs::remember::<F>(&candidate.key, &candidate.flow),
+        Ok(()) => pairs::remember::<F>(&candidate.key, &mut candidate.flow),
         Err(reason) => reason,
     };
     candidate.consume();
@@ -47,7 +47,7 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Some(candidate) = candidate::current::<F>() else {
         return Reason::NoCandidate;
     };
-    let Ok(packet) = parse::<F, S>(skb) else {
+    let Ok(mut packet) = parse::<F, S>(skb) else {
         return Reason::EgressGated;
     };
     if !matches!(candidate.recognise::<F, S>(skb, &packet), Recognised::Same) {
@@ -60,12 +60,13 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
         return Reason::OtherRun;
     }
     candidate.passes(skb.ifindex());
-    // The host's rules still see every packet of such a flow: it only skips the bridge. So nothing may differ yet.
-    if packet.network.source != candidate.key.source
+    // The host's rules still see every packet of such a flow: it only skips the bridge. So nothing may differ yet, but for
+    // what these rules have translated within the bridge already, since they do it again.
+    let is_translated = packet.network.source != candidate.key.source
         || packet.network.destination != candidate.key.destination
         || packet.source_port != candidate.key.source_port
-        || packet.destination_port != candidate.key.destination_port
-        || packet.macs != candidate.macs
+        || packet.destination_port != candidate.key.destination_port;
+    if packet.macs != candidate.macs
         || packet.network.ttl != candidate.ttl
         || candidate.key.origin != Origin::Wire as u8
     {
@@ -76,6 +77,9 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     };
     if !device.has_all(F::ACCELERATED) {
         return Reason::EgressUnknown;
+    }
+    if is_translated && !device.has(Device::IP_TRANSLATES) {
+        return Reason::Passing;
     }
     if pairs::has_better::<F>(&candidate.key) {
         return Reason::Passing;
@@ -90,10 +94,15 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     if !skb.is_for_host(&query) {
         return Reason::Passing;
     }
+    // The flow hands it over as it came.
+    packet.network.source = candidate.key.source;
+    packet.network.destination = candidate.key.destination;
+    packet.source_port = candidate.key.source_port;
+    packet.destination_port = candidate.key.destination_port;
     if compose::<F, S>(skb, candidate, &packet, device, Exit::Host).is_none() {
         return Reason::EgressUnknown;
     }
-    pairs::remember::<F>(&candidate.key, &candidate.flow)
+    pairs::remember::<F>(&candidate.key, &mut candidate.flow)
 }
 
 /// The rule: what must hold between the packet that entered and the one that leaves. The flow is left in the candidate.
@@ -185,6 +194,9 @@ fn compose<F: Tables, S: Skb>(
     }
     if is_routed || is_translated || packet.macs != candidate.macs {
         flags |= Flow::<F::Address>::REWRITTEN;
+    }
+    if candidate.may_be_one_way != 0 && device.has(Device::ONE_WAY) {
+        flags |= Flow::<F::Address>::ONE_WAY;
     }
     let tag = key.tag();
     let now = coarse_ns();

@@ -16,6 +16,7 @@ use netfast_common::{
     abi::{DEFAULT_UNREPLIED, Program, map},
     control::Control,
     device::{Device, DeviceKey, Traffic},
+    direct::{Port, PortKey},
 };
 use tracing::{info, warn};
 
@@ -25,12 +26,14 @@ mod attach;
 mod bpf_log;
 pub mod clsact;
 pub mod conntrack;
+mod direct;
 #[cfg(test)]
 mod document;
 mod executor;
 mod facts;
 pub mod flows;
 pub mod handoff;
+mod lease;
 mod mount;
 mod object;
 pub mod pinned;
@@ -65,6 +68,8 @@ pub struct Datapath {
     control: Array<MapData, Control>,
     devices: HashMap<MapData, DeviceKey, Device>,
     generations: Array<MapData, u32>,
+    ports: HashMap<MapData, PortKey, Port>,
+    lease: lease::Leases,
     traffic: PerCpuArray<MapData, Traffic>,
     realized: Realized,
     facts: Facts,
@@ -105,10 +110,13 @@ impl Datapath {
 
     fn load(pins: Pins, flows: u32, mode: Mode, fresh: bool) -> Result<Self, ApplyError> {
         let mut ebpf = object::load(&pins, flows)?;
+        let control: Array<MapData, Control> = take(&mut ebpf, map::CONTROL)?;
         let mut datapath = Self {
+            lease: lease::Leases::of(&control)?,
+            ports: take(&mut ebpf, map::PORTS)?,
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
-            control: take(&mut ebpf, map::CONTROL)?,
+            control,
             devices: take(&mut ebpf, map::DEVICES)?,
             generations: take(&mut ebpf, map::GENERATIONS)?,
             traffic: take(&mut ebpf, map::TRAFFIC)?,
@@ -366,6 +374,9 @@ pub enum ApplyError {
     /// The pins cannot be made.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// The switches cannot be mapped.
+    #[error(transparent)]
+    Lease(#[from] lease::LeaseError),
     /// Flows cannot be vetted.
     #[error("conntrack cannot be asked about flows")]
     Vet(#[source] vet::VetError),
@@ -391,8 +402,8 @@ pub enum ApplyError {
 fn without_queue_watch(text: &str) -> String {
     let why = text.lines().next().unwrap_or_default();
     format!(
-        "packets that user space holds (NFQUEUE) cannot be told apart: no flow is learned while a program listens on a queue \
-         ({why})"
+        "packets that user space holds (NFQUEUE) are not distinguishable from others: no flow is learned while a program \
+         listens on a queue ({why})"
     )
 }
 

@@ -16,6 +16,7 @@ pub mod detach;
 pub mod error;
 pub mod explain;
 pub mod flows;
+pub mod generate;
 pub mod instance;
 pub mod logging;
 pub mod networks;
@@ -46,7 +47,7 @@ Exit codes:
   3  the configuration file is wrong
   4  privileges are missing
   5  the kernel lacks something that netfast needs
-  6  Docker is not reachable at start, and is not waited for (run --wait)
+  6  Docker is not reachable at start, and --wait was not given
   7  netfast is not running here and nothing of it is attached
   8  another netfast runs with the same --run-dir, or on the same interfaces with others
 
@@ -84,7 +85,7 @@ struct Cli {
 pub enum Command {
     /// Run the daemon in the foreground
     ///
-    /// Attaches to the containers' interfaces, to their bridges and to the uplinks, and keeps that in step with Docker
+    /// Attaches to the containers' interfaces, to their bridges and to the uplinks, and keeps that in sync with Docker
     /// and the kernel until it gets SIGINT or SIGTERM. Logs to stderr; under systemd, with priorities.
     ///
     /// The programs and tables are pinned in --pin-dir, so the fast path goes on when the daemon is killed or upgraded.
@@ -113,11 +114,15 @@ pub enum Command {
     /// addresses, bridge device, and each endpoint's container, addresses, MAC, veth and state. Networks that are not
     /// accelerated appear with the reason.
     Networks(NetworksArgs),
-    /// List names that several containers of a network share, and whom clients were given
+    /// List names that several containers of a network share, and how often each container was returned to clients
     ///
     /// Docker's resolver answers such a name (`--network-alias`, a service of Compose) with all that have it, in a random
     /// order, and clients take the first. netfast lets each answer begin with the next. Without NAME, one line per name;
     /// with it, its members: addresses, health, whether clients are given them, and how often each was first.
+    ///
+    /// GIVEN counts answers that netfast put in order (rr), or connections to the virtual address (vip), since netfast was
+    /// attached. EVENNESS is the smallest count of an eligible member divided by the largest, for virtual addresses per
+    /// unit of weight: 1.000 means equal shares, 0.500 that one member got half as many as another.
     Aliases(AliasesArgs),
     /// List learned flows
     ///
@@ -128,18 +133,20 @@ pub enum Command {
     ///
     /// Sees packets on the fast path too, which tcpdump on a bridge or on the host's side of a veth does not. FILTER is
     /// as tcpdump's: tcp, udp, icmp, host ADDRESS or CONTAINER, net NETWORK, port NUMBER, the last three after src or dst
-    /// or neither, joined by and, or, not and brackets; and fast, slow, reason NAME. Without a word in between it is and.
-    /// Addresses and ports are those with which a packet enters, protocols and ports those of IPv4. With --pcap the first 160 bytes of each packet go to a
-    /// file for tcpdump or Wireshark, with the verdict as its comment; "-" is standard output, for `| tcpdump -r -`.
+    /// or neither, joined by and, or, not and brackets; and fast, slow, reason NAME. Words without an operator between
+    /// them are joined by "and". Addresses and ports are those with which a packet enters, protocols and ports those of
+    /// IPv4. With --pcap the first 160 bytes of each packet go to a file for tcpdump or Wireshark, with the verdict as its
+    /// comment; "-" is standard output, for `| tcpdump -r -`.
     ///
     /// While nobody traces, it costs nothing. What is left out, by --sample, by --limit, or because the reader was too
-    /// slow, is counted and told at the end. --limit is before or, not, net, src and dst, of which the programs know nothing.
+    /// slow, is counted and told at the end. --limit applies before or, not, net, src and dst, which netfast evaluates
+    /// after the programs.
     Trace(TraceArgs),
     /// Say whether a container's traffic goes fast, and if not, why
     ///
-    /// CONTAINER is a name or the beginning of an ID; DEST an address, another container, or a name that several share. Looks at the container's
-    /// interfaces, at where the kernel would route the packets, at what netfast is attached to on their way, and at the
-    /// flows that there are already. Every cause comes with what can be done about it.
+    /// CONTAINER is a name or the beginning of an ID; DEST an address, another container, or a name that several share.
+    /// Looks at the container's interfaces, at where the kernel would route the packets, at what netfast is attached to
+    /// on their way, and at the flows that there are already. Every cause comes with what can be done about it.
     ///
     /// With --reason, explains a reason that `status`, `trace` or the metrics name; `--reason all` explains every one.
     Explain(ExplainArgs),
@@ -163,13 +170,16 @@ pub enum Command {
     Detach(DetachArgs),
     /// Print the version
     Version(ReportArgs),
+    /// Write manual pages and shell completions to a directory, for packages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 impl Command {
     /// Whether JSON was asked for after the command's name; `None` of a command that prints no report.
     const fn json(&self) -> Option<bool> {
         match self {
-            Self::Run(_) | Self::Top(_) => None,
+            Self::Run(_) | Self::Top(_) | Self::Generate(_) => None,
             Self::Status(StatusArgs { report, .. })
             | Self::Networks(NetworksArgs { report, .. })
             | Self::Aliases(AliasesArgs { report, .. })
@@ -218,6 +228,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), CliError> {
         Command::Config(ConfigCommand::Check(args)) => config::check(args, global),
         Command::Detach(args) => detach::run(args, global),
         Command::Version(_) => version(global),
+        Command::Generate(args) => generate::run(args),
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Config {
     pub allow_rate_rules: bool,
     /// Accelerate in spite of conntrack's accounting, which counts the packets on the slow path only.
     pub allow_accounting: bool,
+    /// Send packets direct from container to container where nobody judges them.
+    pub direct: bool,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// What is done with answers for aliases.
@@ -114,6 +116,7 @@ impl Default for Config {
             disabled_networks: BTreeSet::new(),
             allow_rate_rules: false,
             allow_accounting: false,
+            direct: false,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
@@ -165,6 +168,8 @@ pub struct RawConfig {
     pub allow_rate_rules: Option<bool>,
     /// See [`Config::allow_accounting`].
     pub allow_accounting: Option<bool>,
+    /// See [`Config::direct`].
+    pub direct: Option<bool>,
     /// See [`Config::metrics`].
     pub metrics: Option<String>,
     /// See [`Config::alias_mode`].
@@ -202,6 +207,7 @@ impl RawConfig {
             disabled_networks: typed.disabled_networks.or(self.disabled_networks),
             allow_rate_rules: typed.allow_rate_rules.or(self.allow_rate_rules),
             allow_accounting: typed.allow_accounting.or(self.allow_accounting),
+            direct: typed.direct.or(self.direct),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
@@ -283,6 +289,7 @@ impl RawConfig {
             disabled_networks: self.disabled_networks.unwrap_or_default().into_iter().collect(),
             allow_rate_rules: self.allow_rate_rules.unwrap_or(default.allow_rate_rules),
             allow_accounting: self.allow_accounting.unwrap_or(default.allow_accounting),
+            direct: self.direct.unwrap_or(default.direct),
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,
@@ -358,7 +365,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 13);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 14);
     }
 
     #[test]

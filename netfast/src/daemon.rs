@@ -64,7 +64,9 @@ const BUDGET: Duration = Duration::from_millis(100);
 const THOROUGH: Duration = Duration::from_secs(30);
 /// Whether the pins are still there is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
-/// Ready means in step. One interface that cannot be attached to must not keep a host from being up, so after this
+/// The lease of direct forwarding is renewed this often, if there is nothing that is still to be looked at.
+const RENEW: Duration = Duration::from_millis(200);
+/// Ready means in sync. One interface that cannot be attached to must not keep a host from being up, so after this
 /// time it is said nonetheless, with what is missing.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -155,6 +157,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         health: Health::default(),
         exporter: None,
         service,
+        has_looked: false,
         phase: Phase::Starting(Instant::now() + READY_TIMEOUT),
     };
     #[cfg(feature = "bpf-log")]
@@ -166,7 +169,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     ended
 }
 
-/// The daemon, in step or on its way there.
+/// The daemon, in sync or on its way there.
 struct Daemon {
     settings: Settings,
     config: Config,
@@ -178,6 +181,8 @@ struct Daemon {
     health: Health,
     exporter: Option<Exporter>,
     service: Service,
+    /// The last pass has read everything that had been heard of, and has done what follows for ports.
+    has_looked: bool,
     phase: Phase,
 }
 
@@ -200,6 +205,7 @@ impl Daemon {
         let failed = match pass {
             Ok(mut pass) => match pass.failures.pop() {
                 None => {
+                    self.has_looked = pass.ports_hold;
                     self.note(&pass);
                     self.tell(&pass);
                     return Ok((!pass.in_sync).then(|| self.backoff.failed()));
@@ -247,13 +253,15 @@ impl Daemon {
         }
     }
 
-    /// Keeps in step until a signal says to stop.
+    /// Keeps in sync until a signal says to stop.
     async fn keep(&mut self, signals: &mut Signals, again: Option<Duration>) -> Result<(), DaemonError> {
         let mut thorough = interval(THOROUGH);
         thorough.set_missed_tick_behavior(MissedTickBehavior::Delay);
         thorough.reset();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut renew = interval(RENEW);
+        renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
         let mut due = again.map(|wait| last + wait);
         let mut spacing = SPACING;
@@ -310,6 +318,12 @@ impl Daemon {
                         return Err(DaemonError::PinsOutOfSight(self.settings.pin_dir.clone()));
                     }
                 }
+                _ = renew.tick() => {
+                    // What was heard since may be that somebody judges.
+                    if changes.is_empty() && self.has_looked {
+                        self.sync.datapath().renew_direct();
+                    }
+                }
                 _ = look.tick() => {
                     // What is tried again already needs no second reason.
                     if due.is_none() && !self.sync.datapath().has_pins() {
@@ -322,8 +336,9 @@ impl Daemon {
         }
     }
 
-    /// Reads what changed and brings the host in step; returns when to try again, if something failed.
+    /// Reads what changed and brings what is attached in sync; returns when to try again, if something failed.
     async fn catch_up(&mut self, changes: &mut BTreeSet<Change>, thorough: bool) -> Option<Duration> {
+        self.has_looked = false;
         let read = if thorough {
             self.observer.snapshot().await.map(|host| self.host = host)
         } else {
@@ -348,6 +363,10 @@ impl Daemon {
                 return Some(self.backoff.failed());
             }
         };
+        self.has_looked = pass.ports_hold;
+        if self.has_looked {
+            self.sync.datapath().renew_direct();
+        }
         self.note(&pass);
         // Hints that came meanwhile go first.
         if pass.unfinished {
@@ -423,6 +442,7 @@ impl Daemon {
 
     fn stop(&mut self) {
         service::stopping();
+        self.sync.datapath().end_direct();
         if let Err(error) = self.sync.stopped() {
             warn!("{:#}", anyhow::Error::new(error));
         }

@@ -2,10 +2,11 @@
 //!
 //! The order is what keeps the host right while the list is being worked through:
 //!
-//! 1. What must not be used any more stops first: a new epoch, switches that go off.
+//! 1. What must not be used any more stops first: a new epoch, switches that go off, ports between which packets are no
+//!    longer forwarded directly.
 //! 2. Devices that go away: their entry, then a new generation of their slot (their flows die), then their programs.
 //! 3. Devices that come or change: the entry and a new generation, then the programs.
-//! 4. Switches that go on.
+//! 4. Switches that go on, and ports: each holds for the generation that its device then has.
 //! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
 //!
@@ -26,7 +27,7 @@ mod vips;
 
 pub use action::Action;
 pub use attachment::{Attachment, Target};
-pub use realized::{Realized, RealizedDevice};
+pub use realized::{Realized, RealizedDevice, RealizedPort};
 
 use crate::plan::{Desired, DeviceSpec};
 
@@ -45,6 +46,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
             pace: wanted.pace(),
         });
     }
+    ports_that_go(desired, realized, &mut actions);
     let gone = removals(desired, realized, &mut actions);
     additions(desired, realized, &gone, &mut actions);
     if wanted.switches != kept {
@@ -55,7 +57,63 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
         });
     }
     aliases(desired, realized, &mut actions);
+    ports_that_come(desired, realized, &mut actions);
     actions
+}
+
+/// Ports between which packets must not be forwarded directly any more, or not as they are.
+fn ports_that_go(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let gone = realized
+        .ports
+        .iter()
+        .filter(|(key, found)| desired.direct.get(key) != Some(&found.port));
+    actions.extend(gone.map(|(key, found)| Action::SetPort {
+        key: *key,
+        from: Some(found.port),
+        to: None,
+    }));
+}
+
+/// Those that are not there, or do not hold any more after these actions.
+fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let mut after = realized.ports.clone();
+    let mut note = |key, is_gone| match (after.get_mut(&key), is_gone) {
+        (Some(found), false) => found.is_ended = true,
+        (Some(_), true) => drop(after.remove(&key)),
+        (None, _) => {}
+    };
+    for action in &*actions {
+        match action {
+            Action::AddDevice { key, .. } | Action::ChangeDevice { key, .. } | Action::RemoveDevice { key, .. } => {
+                note(*key, false);
+            }
+            Action::SetPort { key, .. } => note(*key, true),
+            Action::Detach(attachment) => {
+                if let Some(key) = attachment.endpoint_of_vips() {
+                    note(key, false);
+                }
+            }
+            Action::NewEpoch { .. }
+            | Action::NoteInputs(_)
+            | Action::SetSwitches { .. }
+            | Action::NoteIdentity { .. }
+            | Action::Attach { .. }
+            | Action::SetAliases { .. }
+            | Action::SetVips { .. }
+            | Action::SetWay { .. }
+            | Action::SetPool { .. } => {}
+        }
+    }
+    let come = desired.direct.iter().filter_map(|(key, port)| {
+        let found = after.get(key);
+        found.is_none_or(|found| found.is_ended).then_some(Action::SetPort {
+            key: *key,
+            from: found.map(|found| found.port),
+            to: Some(*port),
+        })
+    });
+    let come: Vec<Action> = come.collect();
+    actions.extend(come);
 }
 
 /// A program that goes first, since two on one interface would count twice; then the maps, then programs that come.

@@ -138,10 +138,14 @@ pub fn engine(json: &str) {
     }
     let mut networks = BTreeMap::new();
     if let Ok(answers) = serde_json::from_str::<Vec<_>>(json) {
-        let read = answers.into_iter().filter_map(convert::network);
+        let read = answers
+            .into_iter()
+            .filter_map(|answer| convert::network(answer, convert::Kind::Docker));
         networks.extend(read.map(|network| (network.id.clone(), network)));
     }
-    twice(json, convert::network);
+    for kind in [convert::Kind::Docker, convert::Kind::Podman] {
+        twice(json, |answer| convert::network(answer, kind));
+    }
     twice(json, |answer| convert::container(answer, &networks));
     twice(json, |event| {
         let mut todo = Todo::default();

@@ -1,4 +1,4 @@
-//! Whether the daemon is in step with the host, for whoever asks meanwhile (`/healthz`, metrics).
+//! Whether the daemon is in sync with the host, for whoever asks meanwhile (`/healthz`, metrics).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,11 +12,11 @@ pub struct Health(Arc<Mutex<Vitals>>);
 /// What is known at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vitals {
-    /// Why the daemon is not in step with the host; `None`: it is.
+    /// Why the daemon is not in sync with the host; `None`: it is.
     pub behind: Option<String>,
     /// When it was started.
     pub started: SystemTime,
-    /// When it was in step last.
+    /// When it was in sync last.
     pub synced: Option<SystemTime>,
     /// Passes of observe, plan, diff and apply so far.
     pub passes: u64,
@@ -88,7 +88,7 @@ mod tests {
         let vitals = seen.vitals();
         assert_eq!((vitals.passes, vitals.failed_passes), (2, 1));
         assert_eq!(vitals.behind.as_deref(), Some("no memory"));
-        // When it was in step last is not forgotten.
+        // When it was in sync last is not forgotten.
         assert!(vitals.synced.is_some());
     }
 }

@@ -53,7 +53,8 @@ impl Default for ObserverConfig {
     fn default() -> Self {
         Self {
             docker_host: None,
-            poll_interval: Duration::from_secs(1),
+            // Direct forwarding must end within a second of whatever is found so.
+            poll_interval: Duration::from_millis(800),
             resync_interval: Duration::from_secs(30),
         }
     }
@@ -332,14 +333,14 @@ impl Kernel {
     }
 }
 
-/// A bridge network whose bridge does not have the name that Docker would give it has the bridge with its gateway's
-/// address, as with podman, which does not tell the name.
+/// A bridge network whose bridge does not have the name that Docker would give it, or whose runtime tells none, as podman,
+/// has the bridge with its gateway's address.
 fn resolve_bridges(host: &mut Host) {
     let is_bridge = |link: &&Link| matches!(link.kind, LinkKind::Bridge(_));
     let mut resolved = BTreeMap::new();
     for (id, network) in &host.networks {
-        let Some(name) = &network.bridge_name else { continue };
-        if host.served().link_by_name(name).is_some() {
+        let is_there = |name: &String| host.served().link_by_name(name).is_some();
+        if network.driver != "bridge" || network.bridge_name.as_ref().is_some_and(is_there) {
             continue;
         }
         let gateways = network.ipam.iter().filter_map(|pool| pool.gateway);

@@ -23,12 +23,15 @@ mod inputs;
 pub mod report;
 mod rules;
 mod tc;
+mod unjudged;
 mod uplinks;
 mod vip;
 
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
+pub use unjudged::DirectPort;
+pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
 use report::{EndpointReport, NetworkReport, Path, Why};
@@ -69,8 +72,12 @@ pub struct Desired {
     pub pace: Pace,
     /// Uplinks that the operator named and that do not exist.
     pub missing_uplinks: Vec<String>,
+    /// Interfaces with a default route that are no uplinks.
+    pub not_uplinks: Vec<NotUplink>,
     /// Names that several containers share.
     pub aliases: Aliases,
+    /// The endpoints between which packets are forwarded directly, within their bridge.
+    pub direct: BTreeMap<DeviceKey, DirectPort>,
 }
 
 impl Desired {
@@ -175,10 +182,15 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     };
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
+    let not_uplinks = uplinks::left_out(&build);
+    build.allow_one_way();
+    let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
+    let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
-        aliases: aliases::aliases(host, config, facts, &networks, &devices),
+        aliases,
+        direct,
         networks,
         inputs,
         learning_off: learning_off(netns, facts),
@@ -187,6 +199,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
             learn_after: config.learn_after,
         },
         missing_uplinks,
+        not_uplinks,
         devices,
     }
 }
@@ -255,7 +268,7 @@ impl Build<'_> {
             Path::slow_since(Why::NoBridge, format!("{name} is not a bridge"))
         } else if !link.up {
             Path::slow(Why::BridgeDown)
-        } else if let Some(text) = tc::foreign_on_bridge(self.netns, self.facts, link) {
+        } else if let Some(text) = tc::anything_on(self.netns, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
         } else if let Some(text) = tc::on_the_way(self.netns) {
             Path::slow_since(Why::ForeignPrograms, text)
@@ -371,6 +384,29 @@ impl Build<'_> {
         )
     }
 
+    /// Where UDP may be used before it is answered: at both of its ends, so an uplink has no say of its own.
+    fn allow_one_way(&mut self) {
+        let is_read = self.netns.ruleset.unreadable.is_none() || self.config.allow_rate_rules;
+        let judged: BTreeSet<u32> = self
+            .netns
+            .links
+            .values()
+            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
+            .filter(|bridge| !is_read || self.rules.concerning_unreplied(self.netns, bridge).is_some())
+            .map(|bridge| bridge.ifindex)
+            .collect();
+        for (key, spec) in &mut self.devices {
+            let bridge = match spec.kind {
+                Kind::Endpoint => spec.identity.master,
+                Kind::Bridge => Some(key.ifindex),
+                Kind::Uplink => None,
+            };
+            if !bridge.is_some_and(|bridge| judged.contains(&bridge)) {
+                spec.flags |= Device::ONE_WAY;
+            }
+        }
+    }
+
     /// The bridges that have endpoints on the fast path, and what that means for the host's own packets.
     fn add_bridges(&mut self, networks: &mut [NetworkReport]) {
         for network in networks {
@@ -391,6 +427,9 @@ impl Build<'_> {
             let mut bridge = plain(link, Kind::Bridge);
             if !network.ipv6.is_fast() || self.rules6.concerning_host(self.netns, link).is_some() {
                 bridge.flags &= !Device::IPV6;
+            }
+            if deciders::only_ip_translates(self.netns, link) {
+                bridge.flags |= Device::IP_TRANSLATES;
             }
             if let Some(rule) = self.rules.concerning_host(self.netns, link) {
                 // Its own packets and those for it stay slow. What it forwards still has to be seen passing.

@@ -41,7 +41,9 @@ pub enum ProbeError {
         purpose: &'static str,
     },
     /// The kernel refuses although the capability is there.
-    #[error("the kernel refuses to {what} in spite of the capability, needed to {purpose}: {source}")]
+    #[error(
+        "the kernel does not permit netfast to {what}, although it has the capability; needed to {purpose}: {source}"
+    )]
     Refused {
         /// What was tried.
         what: &'static str,
@@ -96,8 +98,8 @@ impl ProbeError {
         match self {
             Self::Capability { name, .. } => format!("Run netfast as root, or with {name}."),
             Self::Refused { .. } => {
-                "A user namespace, seccomp, a security module or kernel lockdown stands before it: \
-                run netfast on the host, not in a confined container."
+                "A kernel setting, kernel lockdown, a security module, seccomp or a user namespace forbids it. If \
+                netfast runs in a container, run it on the host."
                     .into()
             }
             Self::Kernel { found_in, .. } => format!("It is in {found_in}."),

@@ -40,7 +40,7 @@ pub struct State {
     pub boot: String,
     /// When it was started, in milliseconds since 1970.
     pub started_ms: u64,
-    /// When it was in step with the host last, in milliseconds since 1970.
+    /// When it was in sync with the host last, in milliseconds since 1970.
     pub synced_ms: Option<u64>,
     /// Whether all that is wanted is done.
     pub in_sync: bool,

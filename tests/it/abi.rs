@@ -9,6 +9,7 @@ use netfast_common::{
     alias::{Alias, AliasKey, MemberKey},
     control::Control,
     device::{Device, DeviceKey, Traffic},
+    direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
     net::{Ip4, Ip6},
     reason::Count,
@@ -22,7 +23,7 @@ use netfast_ebpf::{
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 34] = [
+const MAPS: [(&str, usize, usize); 36] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -39,6 +40,8 @@ const MAPS: [(&str, usize, usize); 34] = [
     (map::WORK6, 4, size_of::<Work6>()),
     (map::SUMMED, 4, size_of::<Part>()),
     (map::WARMUP, 4, 4),
+    (map::PORTS, size_of::<PortKey>(), size_of::<Port>()),
+    (map::PACES, 4, size_of::<Pace>()),
     (map::CANDIDATE, 4, size_of::<Candidate<Ip6>>()),
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),

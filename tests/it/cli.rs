@@ -253,6 +253,34 @@ fn check_works_without_a_daemon_and_leaves_nothing() {
 }
 
 #[test]
+fn check_says_why_the_default_route_s_interface_is_no_uplink() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let host = NetNs::new("uplinks").expect("a namespace");
+    for command in [
+        "ip link add up0 type veth peer name up1",
+        "ip address add 192.0.2.1/24 dev up0",
+        "ip link set up1 up",
+        "ip link set up0 up",
+        "ip route add default via 192.0.2.2",
+    ] {
+        host.sh(command).expect("a default route");
+    }
+    let netfast = NetfastProc::prepare(&host, Options::no_runtime()).expect("directories");
+    let text = netfast.verb(&["check", "--runtime", "none"]).expect("exit code 0");
+    assert!(
+        text.contains("up0") && text.contains("is no uplink: it is a veth") && text.contains("--uplink up0"),
+        "{text}"
+    );
+    let named = netfast.verb(&["check", "--runtime", "none", "--uplink", "up0"]);
+    let named = named.expect("exit code 0");
+    assert!(!named.contains("is no uplink"), "{named}");
+    let line = named.lines().find(|line| line.contains("uplinks")).unwrap_or_default();
+    assert!(line.contains("ok") && line.ends_with("up0"), "{named}");
+}
+
+#[test]
 fn check_says_which_capability_is_missing() {
     if !needs(&[Need::Root, Need::Program("setpriv")]) {
         return;

@@ -9,6 +9,7 @@ mod instances;
 mod life;
 mod networks;
 mod paths;
+mod podman;
 mod policy;
 mod says;
 mod switches;

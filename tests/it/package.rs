@@ -100,6 +100,7 @@ fn installs_upgrades_under_load_and_leaves_nothing() {
         "/usr/share/netfast/grafana/netfast.json",
         "/usr/share/doc/netfast/copyright",
         "/usr/share/doc/netfast/changelog.gz",
+        "/usr/share/doc/netfast/docs/aliases.md",
     ] {
         assert!(machine.path(file).is_file(), "{file} is not there");
     }
@@ -204,7 +205,7 @@ fn the_tarball_runs_where_nothing_was_installed() {
     machine
         .run(&["systemd-run", "--unit=by-hand", program, "run", "--runtime", "none"])
         .expect("started");
-    cmd::poll("it is in step", TIMEOUT, || {
+    cmd::poll("it is in sync", TIMEOUT, || {
         let status = machine.run(&[program, "status", "--json"]).ok()?;
         let status: Value = serde_json::from_str(&status).ok()?;
         (status["daemon"]["in_sync"] == true).then_some(())

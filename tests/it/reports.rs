@@ -314,7 +314,7 @@ fn health_says_that_docker_is_gone(lab: &mut Lab) {
         let answer = metrics::get(&host, DEFAULT_METRICS, "/healthz", "").ok()?;
         (answer.status == 503).then_some(answer.body)
     });
-    let said = said.expect("it is not in step any more");
+    let said = said.expect("it is not in sync any more");
     assert!(
         said.starts_with("not in sync: the container runtime does not answer: "),
         "{said}"
@@ -333,10 +333,10 @@ fn reports_go_on_without_the_daemon(lab: &mut Lab) {
     assert!(text.contains("\nnetfast is not running, but its fast path"), "{text}");
     assert!(lab.netfast.verb(&["networks"]).expect("networks").contains("backend"));
     lab.netfast.launch().expect("it takes over");
-    let again = cmd::poll("in step", TIMEOUT, || {
+    let again = cmd::poll("in sync", TIMEOUT, || {
         Some(lab.json(&["status"])).filter(|status| status["daemon"]["in_sync"] == true)
     });
-    assert_eq!(again.expect("in step")["daemon"]["running"], true);
+    assert_eq!(again.expect("in sync")["daemon"]["running"], true);
 }
 
 #[test]

@@ -4,9 +4,14 @@
 //! state below this process's state directory. So hosts do not see each other, or the machine's own Docker if it has
 //! one, and nothing of them touches the machine's interfaces. Containers are reached by the namespaces of their
 //! processes (`/proc/PID/ns/net`); the paths that the engine itself tells lie in its private mounts.
+//!
+//! The engine is the machine's own, or that of another Debian release ([`release`]), podman included: then the holder has
+//! the release as its root.
 
 mod engine;
+mod holder;
 mod image;
+pub mod release;
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +29,10 @@ use serde::Deserialize;
 use crate::{
     cmd, leftovers,
     netns::{NetNs, NsHandle},
-    programs,
     site::Site,
 };
 pub use image::IMAGE;
+pub use release::{Kind, Release};
 
 /// Which iptables the engine finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,16 +57,22 @@ pub struct Options {
     pub forward_drop: bool,
     /// More options for dockerd.
     pub dockerd_flags: Vec<String>,
+    /// Whose engine.
+    pub release: Release,
+    /// `bridge-nf-call-iptables` before the engine starts; `None`: as it is on a fresh host with this engine.
+    pub bridge_netfilter: Option<bool>,
 }
 
 impl Default for Options {
-    /// What a freshly installed engine does.
+    /// What a freshly installed engine does: the one that [`release::VARIABLE`] names.
     fn default() -> Self {
         Self {
             userland_proxy: true,
             iptables: Iptables::Default,
             forward_drop: true,
             dockerd_flags: Vec::new(),
+            release: Release::of_environment(),
+            bridge_netfilter: None,
         }
     }
 }
@@ -93,27 +104,7 @@ impl DockerHost {
         if !geteuid().is_root() {
             return Err("a Docker host needs root".to_owned());
         }
-        let needed = [
-            "ip",
-            "iptables",
-            "dockerd",
-            "docker",
-            "containerd",
-            "runc",
-            "busybox",
-            "nsenter",
-            "unshare",
-        ];
-        let missing: Vec<&str> = needed
-            .into_iter()
-            .filter(|name| programs::find(name).is_none())
-            .collect();
-        if !missing.is_empty() {
-            return Err(format!(
-                "a Docker host needs {}: `cargo xtask setup` installs them",
-                missing.join(", ")
-            ));
-        }
+        Release::of_environment().available()?;
         if !Path::new("/sys/fs/cgroup").is_dir() {
             return Err("a Docker host needs control groups, and /sys/fs/cgroup is missing".to_owned());
         }
@@ -127,6 +118,18 @@ impl DockerHost {
         // With forwarding already on, the engine leaves the policy alone.
         site.host
             .set_sysctl("net/ipv4/ip_forward", if options.forward_drop { "0" } else { "1" })?;
+        // Where the kernel has br_netfilter built in, a new namespace begins with it switched on.
+        let judged = match options.bridge_netfilter {
+            Some(judged) => judged,
+            None => options.release.loads_bridge_netfilter()?,
+        };
+        let judged = if judged { "1" } else { "0" };
+        for name in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+            let name = format!("net/bridge/{name}");
+            if site.host.sysctl(&name).is_ok() {
+                site.host.set_sysctl(&name, judged)?;
+            }
+        }
         let dir = leftovers::state_dir()?.join(format!("docker{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let engine = engine::Engine::start(&dir, &site.host, options)?;
         let host = Self { engine, site, dir };
@@ -156,14 +159,33 @@ impl DockerHost {
 
     /// The docker client, set to this engine.
     pub fn docker_command(&self) -> Command {
-        let mut command = Command::new("docker");
-        command
-            .env("DOCKER_CONFIG", self.dir.join("client"))
-            .args(["-H", &self.docker_host()]);
-        for variable in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"] {
-            command.env_remove(variable);
-        }
-        command
+        self.engine.client()
+    }
+
+    /// Whose engine it is.
+    pub fn release(&self) -> &Release {
+        self.engine.release()
+    }
+
+    /// How it is set up, in a few words.
+    pub fn setting(&self) -> String {
+        let judged = self.site.host.sysctl("net/bridge/bridge-nf-call-iptables");
+        let judged = if judged.is_ok_and(|value| value == "1") {
+            "on"
+        } else {
+            "off"
+        };
+        let proxy = match (self.release().kind(), self.engine.has_userland_proxy()) {
+            (Kind::Podman, _) => "",
+            (Kind::Docker, true) => "docker-proxy, ",
+            (Kind::Docker, false) => "no docker-proxy, ",
+        };
+        format!("{proxy}br_netfilter {judged}")
+    }
+
+    /// `podman args…`, on a host whose engine it is; see [`cmd::run`].
+    pub fn podman(&self, args: &[&str]) -> Result<String> {
+        cmd::run(self.engine.podman().args(args))
     }
 
     /// Starts container `name` from the laboratory's [`IMAGE`] on `network` (`bridge` is docker0), with `extra` options
@@ -236,9 +258,18 @@ impl DockerHost {
 
     /// The container's interface on `network`.
     pub fn attachment(&self, container: &str, network: &str) -> Result<Attachment> {
-        let format = format!("{{{{json (index .NetworkSettings.Networks {network:?})}}}}");
+        let name = self.name_within(network);
+        let format = format!("{{{{json (index .NetworkSettings.Networks {name:?})}}}}");
         let json = self.docker(&["inspect", "--format", &format, container])?;
         serde_json::from_str(&json).with_context(|| format!("container {container} on network {network}: {json}"))
+    }
+
+    /// What a container's own listing calls a network: podman lists its default one as `bridge`, and there by another name.
+    fn name_within<'a>(&self, network: &'a str) -> &'a str {
+        match (self.release().kind(), network) {
+            (Kind::Podman, "bridge") => "podman",
+            _ => network,
+        }
     }
 
     /// The container's address on `network`.
@@ -272,6 +303,10 @@ impl DockerHost {
         struct Network {
             id: String,
             options: BTreeMap<String, String>,
+        }
+        if self.release().kind() == Kind::Podman {
+            let name = self.name_within(network);
+            return self.podman(&["network", "inspect", "--format", "{{.NetworkInterface}}", name]);
         }
         let json = self.docker(&["network", "inspect", "--format", "{{json .}}", network])?;
         let Network { id, mut options } = serde_json::from_str(&json).with_context(|| format!("network {json}"))?;

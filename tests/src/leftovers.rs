@@ -28,7 +28,7 @@ use crate::{cmd, netns::NETNS_DIR};
 const PREFIX: &str = "nf";
 
 /// What the names of the laboratory's daemons begin with; a name has 15 bytes.
-const DAEMONS: [&str; 3] = ["dockerd", "containerd", "netfast"];
+const DAEMONS: [&str; 5] = ["dockerd", "containerd", "podman", "conmon", "netfast"];
 
 /// Where bpffs is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -205,7 +205,7 @@ pub fn remove_cgroups(name: &str) {
 }
 
 /// Depth first; the files in a control group need no removal and allow none.
-fn remove_cgroup(group: &Path) {
+pub fn remove_cgroup(group: &Path) {
     for child in names_in(group) {
         if group.join(&child).is_dir() {
             remove_cgroup(&group.join(child));

@@ -12,6 +12,7 @@
 //! - [`seccomp`]: programs that find a kernel without some system call;
 //! - [`seeds`]: generated differential tests, the pure part;
 //! - [`packet`], [`scene`]: packets, and the host that the rows of the packet ring and the fuzz targets play on;
+//! - [`matrix`]: what tests of paths tell of engines;
 //! - [`corpus`]: what the fuzz targets have kept.
 //!
 //! Nothing here depends on netfast or aya, only on netfast-common, which is plain Rust: `cargo xtask setup` uses it before
@@ -23,6 +24,7 @@ pub mod dns;
 pub mod docker_host;
 pub mod leftovers;
 pub mod listing;
+pub mod matrix;
 pub mod netfast_proc;
 pub mod netns;
 pub mod packet;

@@ -34,7 +34,7 @@ pub struct Options {
     pub iptables: bool,
     /// Published ports; they need `iptables`.
     pub published: Vec<Published>,
-    /// Whether bridged packets pass iptables (`bridge-nf-call-iptables`), where the kernel has `br_netfilter`.
+    /// Whether bridged packets pass iptables (`bridge-nf-call-iptables` and its like), where the kernel has `br_netfilter`.
     pub br_netfilter: bool,
 }
 
@@ -91,11 +91,13 @@ impl Topo {
             site: Site::new()?,
         };
         topo.site.host.set_sysctl("net/ipv4/ip_forward", "1")?;
-        let switch = "net/bridge/bridge-nf-call-iptables";
-        if topo.site.host.sysctl(switch).is_ok() {
-            topo.site
-                .host
-                .set_sysctl(switch, if options.br_netfilter { "1" } else { "0" })?;
+        for of in ["ip", "ip6", "arp"] {
+            let switch = format!("net/bridge/bridge-nf-call-{of}tables");
+            if topo.site.host.sysctl(&switch).is_ok() {
+                topo.site
+                    .host
+                    .set_sysctl(&switch, if options.br_netfilter { "1" } else { "0" })?;
+            }
         }
         for (number, containers) in options.bridges.iter().enumerate() {
             topo.add_bridge(number)?;

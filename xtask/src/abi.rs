@@ -14,11 +14,12 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::root;
 
 /// The files that say how maps and their values are laid out. The names of maps and programs are read from their tables.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "netfast-common/src/abi.rs",
     "netfast-common/src/alias.rs",
     "netfast-common/src/control.rs",
     "netfast-common/src/device.rs",
+    "netfast-common/src/direct.rs",
     "netfast-common/src/flow.rs",
     "netfast-common/src/net.rs",
     "netfast-common/src/reason.rs",

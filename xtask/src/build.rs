@@ -91,6 +91,12 @@ fn cargo_build(release: bool, packages: &[&str]) -> Result<PathBuf> {
     for package in packages {
         command.args(["--package", package]);
     }
+    if packages.contains(&"netfast") {
+        // Cargo passes on what a build script prints only as warnings.
+        eprintln!(
+            "Lines \"warning: netfast@...: Compiling ...\" that follow are the progress of the BPF build, not warnings."
+        );
+    }
     show(&mut command)?;
     Ok(target_dir()?.join(if release { "release" } else { "debug" }))
 }

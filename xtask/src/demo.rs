@@ -31,15 +31,16 @@ pub struct Args {
     no_docker: bool,
 }
 
-/// What the demo measures and shows, and whether a ratio says something about it.
-const SHOWN: [(&str, bool); 7] = [
-    ("tcp1_gbps", true),
-    ("tcp1_cpu", true),
-    ("tcp4_gbps", true),
-    ("tcp4_cpu", true),
-    ("udp_pps", true),
-    ("rr_p50", true),
-    ("fast_share", false),
+/// What the demo measures and shows, in words for whoever sees it for the first time, and whether a ratio says something
+/// about it.
+const SHOWN: [(&str, &str, bool); 7] = [
+    ("tcp1_gbps", "TCP, 1 stream", true),
+    ("tcp1_cpu", "  CPU time (less is better)", true),
+    ("tcp4_gbps", "TCP, 4 streams", true),
+    ("tcp4_cpu", "  CPU time (less is better)", true),
+    ("udp_pps", "64-byte UDP", true),
+    ("rr_p50", "TCP request/response, median latency (less is better)", true),
+    ("fast_share", "packets on the fast path", false),
 ];
 
 /// The verb.
@@ -65,8 +66,8 @@ pub fn run(args: &Args) -> Result<()> {
     drop(lab);
     println!("\n{}", table(&samples, &plan.paths));
     println!(
-        "Medians of {} rounds of {} s each; the ratio is that of the two medians. That of one TCP stream varies by chance \
-         (README, \"Limits\").",
+        "Medians of {} rounds of {} s each; the ratio is that of the two medians. Single TCP streams vary by up to 50 % from \
+         round to round (see \"What it gains\" in README.md).",
         args.rounds, args.seconds
     );
     let containers = if docker {
@@ -86,10 +87,11 @@ fn table(samples: &Samples, paths: &[Path]) -> String {
     table.row(["", "", "kernel", "netfast", "ratio"]);
     for path in paths {
         table.row([path.title()]);
-        for (name, has_ratio) in SHOWN {
+        for (name, title, has_ratio) in SHOWN {
             let Some(figure) = FIGURES.into_iter().find(|figure| figure.name == name) else {
                 continue;
             };
+            let figure = Figure { title, ..figure };
             table.row(row(samples, *path, &figure, has_ratio));
         }
     }
@@ -122,6 +124,16 @@ fn say(what: &str) {
 mod tests {
     use super::*;
     use crate::measure::sample::Sample;
+
+    #[test]
+    fn where_less_is_better_the_table_says_so() {
+        for (name, title, _) in SHOWN {
+            let figure = FIGURES.into_iter().find(|figure| figure.name == name);
+            let unit = figure.expect("a figure").unit;
+            let is_cost = ["ns/KiB", "µs"].contains(&unit);
+            assert_eq!(title.contains("less is better"), is_cost, "{title} in {unit}");
+        }
+    }
 
     /// Three rounds whose ratios have another median (2) than the medians (5 and 4) have a ratio.
     #[test]

@@ -1,5 +1,7 @@
 //! `cargo xtask dist`: a Debian package and a tarball, in `target/dist`.
 
+mod documents;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -13,7 +15,7 @@ use netfast_tests::{cmd, programs};
 use crate::{
     build,
     setup::{self, Scope},
-    workspace::{cargo, root, show, target_dir},
+    workspace::{root, show, target_dir},
 };
 
 /// Options of `dist`.
@@ -46,7 +48,7 @@ pub struct Parts {
 const PROGRAM: &str = "usr/bin/netfast";
 
 /// What goes where: below `target/dist` or the sources, then below the root directory.
-const FILES: [(From, &str, &str); 9] = [
+const FILES: [(From, &str, &str); 11] = [
     (
         From::Sources,
         "netfast/dist/netfast.service",
@@ -68,7 +70,17 @@ const FILES: [(From, &str, &str); 9] = [
         "netfast/dist/grafana/netfast.json",
         "usr/share/netfast/grafana/netfast.json",
     ),
-    (From::Sources, "README.md", "usr/share/doc/netfast/README.md"),
+    (From::Documents, "README.md", "usr/share/doc/netfast/README.md"),
+    (
+        From::Documents,
+        "docs/aliases.md",
+        "usr/share/doc/netfast/docs/aliases.md",
+    ),
+    (
+        From::Documents,
+        "docs/virtual-addresses.md",
+        "usr/share/doc/netfast/docs/virtual-addresses.md",
+    ),
     (
         From::Built,
         "completions/netfast.bash",
@@ -90,6 +102,8 @@ const FILES: [(From, &str, &str); 9] = [
 enum From {
     Sources,
     Built,
+    /// The sources, with links that lead to what is installed.
+    Documents,
 }
 
 impl Parts {
@@ -97,11 +111,8 @@ impl Parts {
     pub fn make(program: &Path) -> Result<Self> {
         let dir = target_dir()?.join("dist");
         empty(&dir)?;
-        show(
-            cargo()
-                .args(["run", "--package", "netfast", "--example", "generate", "--"])
-                .arg(&dir),
-        )?;
+        // By the program that was built: nothing is compiled for that.
+        show(Command::new(program).arg("generate").arg(&dir))?;
         let stripped = dir.join("netfast");
         cmd::run(Command::new("strip").arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
         Ok(Self { dir, program: stripped })
@@ -121,11 +132,15 @@ impl Parts {
     fn lay_out(&self, to: &Path) -> Result<()> {
         place(&self.program, &to.join(PROGRAM), 0o755)?;
         for (from, source, target) in FILES {
-            let source = match from {
-                From::Sources => root().join(source),
-                From::Built => self.dir.join(source),
-            };
-            place(&source, &to.join(target), 0o644)?;
+            let target = to.join(target);
+            match from {
+                From::Sources => place(&root().join(source), &target, 0o644)?,
+                From::Built => place(&self.dir.join(source), &target, 0o644)?,
+                From::Documents => {
+                    let text = fs::read_to_string(root().join(source))?;
+                    write(&target, &documents::with_installed_links(&text, source))?;
+                }
+            }
         }
         let pages = self.dir.join("man");
         for page in fs::read_dir(&pages)? {

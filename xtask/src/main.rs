@@ -9,11 +9,13 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod engines;
 mod fuzz;
 mod hostile;
 mod interrupt;
 mod layers;
 mod lint;
+mod matrix;
 mod measure;
 mod mutate;
 mod setup;
@@ -44,24 +46,26 @@ enum Verb {
     Build(build::Args),
     /// Check formatting, clippy, and the project's own rules.
     Lint(lint::Args),
-    /// Fuzz the BPF programs on a faked kernel, and everything that reads bytes of others.
+    /// Fuzz the BPF programs on a faked kernel, and every parser of foreign bytes.
     Fuzz(fuzz::Args),
     /// Run the tests: one ring or all, after installing what is missing.
     Test(test::Args),
-    /// Break the data path on purpose, one line at a time, and show which tests notice.
+    /// Break the data path on purpose, one line at a time, and show which tests fail.
     Mutate(mutate::Args),
-    /// Show netfast beside the kernel's own path on a Docker host in a network namespace, in a few minutes.
+    /// Compare netfast with the kernel's own path on a Docker host in a network namespace, in a few minutes.
     Demo(demo::Args),
     /// Make a Debian package and a tarball, with man pages and completions, in target/dist.
     Dist(dist::Args),
-    /// Let things happen to a host under load (crashes, upgrades, Docker's restarts) and show what the traffic noticed.
+    /// Crash, upgrade and restart things on a host under load, and measure the effect on its traffic.
     Survival(survival::Args),
     /// Measure netfast against the kernel's path and a direct veth pair, in interleaved rounds.
     Bench(bench::Args),
     /// Measure virtual addresses of aliases against members without one, and against proxies, in interleaved rounds.
     Balance(balance::Args),
-    /// Measure what a hostile container does to its neighbours, by the kernel's path and with netfast.
+    /// Measure what a hostile container does to its neighbours, without and with netfast.
     Hostile(hostile::Args),
+    /// Run the tests of paths on each container engine, and print a table of engines and paths.
+    Matrix(matrix::Args),
     /// Run the namespace tests under other kernels, in a virtual machine.
     Vm(vm::Args),
 }
@@ -94,6 +98,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Bench(args) => bench::run(&args),
         Verb::Balance(args) => balance::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
+        Verb::Matrix(args) => matrix::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }
 }

@@ -51,6 +51,9 @@ pub enum Scope {
     Proxies,
 }
 
+/// The row that says who runs us.
+const ROOT: &str = "root";
+
 /// One thing that is needed.
 struct Row {
     name: String,
@@ -97,8 +100,8 @@ pub fn run(args: &Args) -> Result<()> {
     let rows = survey(Scope::All);
     print(&rows);
     let lacking = missing(&rows);
-    if lacking.is_empty() {
-        println!("Everything is there.");
+    if is_installed(&rows) {
+        println!("{}", all_there(&lacking));
         return Ok(());
     }
     if args.no_install {
@@ -108,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
         ))
         .into());
     }
-    install(Scope::All)
+    install(Scope::All, false)
 }
 
 /// Installs what `scope` lacks, naming it, and does nothing if it lacks nothing.
@@ -118,7 +121,21 @@ pub fn ensure(scope: Scope) -> Result<()> {
         return Ok(());
     }
     print(&rows);
-    install(scope)
+    install(scope, true)
+}
+
+/// Whether nothing is to be installed. Who is not root can still build; what needs root asks for it itself.
+fn is_installed(rows: &[Row]) -> bool {
+    missing(rows).iter().all(|name| name == ROOT)
+}
+
+/// What is said then.
+fn all_there(lacking: &[String]) -> &'static str {
+    if lacking.is_empty() {
+        "Everything is there."
+    } else {
+        "Everything is there. Tests, the demo and measurements must be run as root, with sudo for instance; building need not."
+    }
 }
 
 fn survey(scope: Scope) -> Vec<Row> {
@@ -177,7 +194,7 @@ fn kernel_rows() -> [Row; 3] {
             state: btf,
         },
         Row {
-            name: "root".to_owned(),
+            name: ROOT.to_owned(),
             purpose: "namespaces, BPF, installing",
             state: root,
         },
@@ -203,14 +220,18 @@ fn print(rows: &[Row]) {
     }
 }
 
-fn install(scope: Scope) -> Result<()> {
+/// Installs what is missing. `runs`: the laboratories are run then, which needs root whether there is something to
+/// install or not.
+fn install(scope: Scope, runs: bool) -> Result<()> {
     if apt::usable() {
         apt::update()?;
     }
     // Once more: which package has a program depends on what apt knows, and a fresh machine's apt knows nothing.
     let rows = survey(scope);
+    let needs_root = runs || rows.iter().any(|row| matches!(row.state, State::Package(_)));
     let out_of_reach: Vec<String> = rows
         .iter()
+        .filter(|row| row.name != ROOT || needs_root)
         .filter_map(|row| match &row.state {
             State::OutOfReach(how) => Some(format!("{}: {how}", row.name)),
             State::Found(_) | State::Package(_) | State::Otherwise(_) => None,
@@ -237,10 +258,38 @@ fn install(scope: Scope) -> Result<()> {
     compiler::install()?;
     linker::install()?;
 
-    let lacking = missing(&survey(scope));
-    if lacking.is_empty() {
-        println!("Everything is there.");
+    let rows = survey(scope);
+    let lacking = missing(&rows);
+    if lacking.is_empty() || (!runs && is_installed(&rows)) {
+        println!("{}", all_there(&lacking));
         return Ok(());
     }
     Err(Lacking(format!("still missing after the installation: {}", lacking.join(", "))).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_root_setup_fails_only_if_something_is_to_be_installed() {
+        let row = |name: &str, state| Row {
+            name: name.to_owned(),
+            purpose: "",
+            state,
+        };
+        let found = || row("ip", State::Found("/sbin/ip".to_owned()));
+        let nobody = || row(ROOT, State::OutOfReach("run it as root".to_owned()));
+        assert!(is_installed(&[found()]));
+        assert!(is_installed(&[found(), nobody()]));
+        assert!(!is_installed(&[
+            found(),
+            nobody(),
+            row("nft", State::Package("nftables"))
+        ]));
+        let old = row("kernel", State::OutOfReach("boot a newer one".to_owned()));
+        assert!(!is_installed(&[found(), old]));
+        assert!(all_there(&missing(&[found(), nobody()])).contains("must be run as root"));
+        assert_eq!(all_there(&[]), "Everything is there.");
+    }
 }

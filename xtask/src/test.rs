@@ -8,10 +8,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netfast_tests::{cmd, netfast_proc::ensure_bpffs};
+use netfast_tests::{
+    cmd,
+    docker_host::{Kind, release},
+    netfast_proc::ensure_bpffs,
+};
 
 use crate::{
     build::{self, Built},
+    engines,
     setup::{self, Scope},
     workspace::{cargo, show, target_dir},
 };
@@ -25,13 +30,17 @@ pub struct Args {
     /// Only tests of the ring whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Packet: so many generated scripts on the kernel beside the host build, instead of all tests of the ring.
+    /// Docker: the engine of another Debian release (26.1, 28.5, podman-5), which is fetched the first time, instead of the
+    /// machine's own.
+    #[arg(long, value_name = "NAME", value_parser = engines::parse, default_value = engines::INSTALLED)]
+    engine: String,
+    /// Packet: this many generated scripts on the kernel beside the host build, instead of all tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["only", "seeds", "seed"])]
     cases: Option<u64>,
-    /// Differential: so many generated cases, instead of all tests of the ring.
+    /// Differential: this many generated cases, instead of all tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with = "only")]
     seeds: Option<u64>,
-    /// Namespaces: so many generated worlds in which what `explain` says is compared with what packets do, instead of all
+    /// Namespaces: this many generated worlds in which what `explain` says is compared with what packets do, instead of all
     /// tests of the ring.
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["only", "seeds", "seed", "cases"])]
     worlds: Option<u64>,
@@ -42,7 +51,7 @@ pub struct Args {
     /// run's end tells the kinds.
     #[arg(long, value_name = "KIND", requires = "seeds")]
     with: Option<String>,
-    /// Differential: the generated case of this seed, told whole.
+    /// Differential: the generated case of this seed, printed completely.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["only", "seeds"])]
     seed: Option<u64>,
     /// Differential: only this part of the seed's case, as a failure prints it.
@@ -76,6 +85,11 @@ const DIFFERENTIAL: [&str; 1] = ["differential"];
 const DOCKER: [&str; 2] = ["docker", "lab"];
 const PACKAGE: [&str; 1] = ["package"];
 
+/// Tests of the Docker ring that are about podman, which no other engine is asked.
+const PODMAN: &str = "docker::podman::";
+/// Those about every engine.
+pub const PATHS: &str = "docker::paths::every_path_is_exact_and_fast_as_installed";
+
 /// The test that plays seeds.
 const SEEDS: &str = "differential::generated::seeds";
 
@@ -107,6 +121,10 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(
         args.worlds.is_none() || args.ring == Ring::Netns,
         "--worlds is about the ring netns"
+    );
+    ensure!(
+        args.engine == engines::INSTALLED || args.ring == Ring::Docker,
+        "--engine is about the ring docker"
     );
     setup::ensure(if args.ring == Ring::Unit {
         Scope::Build
@@ -193,10 +211,13 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
             .env("NETFAST_WORLDS", format!("{}+{count}", args.from));
         return show(&mut command);
     }
+    let release = engines::release(&args.engine)?;
+    more.extend(release.root().map(|root| (release::VARIABLE, root.to_owned())));
     if ring == Ring::Package {
         more.extend(package::environment()?);
     }
     let mut tests = tests_of(&built, ring)?;
+    tests.retain(|test| ring != Ring::Docker || is_about(test, release.kind()));
     tests.retain(|test| args.only.as_ref().is_none_or(|only| test.contains(only)));
     // Else a misspelt name would be a green run that has tested nothing.
     ensure!(
@@ -254,6 +275,15 @@ fn seeds(built: &Built, args: &Args) -> Result<()> {
     show(&mut command)
 }
 
+/// Whether a test of the Docker ring is about engines of this kind.
+fn is_about(test: &str, kind: Kind) -> bool {
+    let is_podmans = test.starts_with(PODMAN);
+    match kind {
+        Kind::Docker => !is_podmans,
+        Kind::Podman => is_podmans || test == PATHS,
+    }
+}
+
 fn ring_of(test: &str) -> Ring {
     let is_in = |modules: &[&str]| test.split("::").any(|part| modules.contains(&part));
     match test {
@@ -278,6 +308,18 @@ pub fn it(built: &Built) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn podman_has_tests_of_its_own() {
+        for (test, docker, podman) in [
+            (PATHS, true, true),
+            ("docker::policy::rules_hold_with_iptables_nft", true, false),
+            ("docker::podman::pods_names_and_aliases_are_what_they_are", false, true),
+        ] {
+            let about = [Kind::Docker, Kind::Podman].map(|kind| is_about(test, kind));
+            assert_eq!(about, [docker, podman], "{test}");
+        }
+    }
 
     #[test]
     fn every_test_is_in_one_ring() {

@@ -65,12 +65,16 @@ maps! {
     VET6 = "netfast_vet6", Pinned;
     /// Answers about them.
     VETTED6 = "netfast_vetted6", Pinned;
-    /// What each CPU works on for an IPv6 packet: it is too long for the stack.
+    /// Scratch space of each CPU for an IPv6 packet: keys and headers are too long for the stack.
     WORK6 = "netfast_work6", Unpinned;
-    /// Bytes of a packet that each CPU sums up.
+    /// Buffer of each CPU for computing a packet's checksum.
     SUMMED = "netfast_summed", Pinned;
     /// Packets of flows that are not known yet, `u32`. A lost count is a few more packets that the kernel carries.
     WARMUP = "netfast_warmup", Unpinned;
+    /// [`PortKey`](crate::direct::PortKey) to [`Port`](crate::direct::Port): those between which packets are forwarded directly.
+    PORTS = "netfast_ports", Unpinned;
+    /// [`Pace`](crate::direct::Pace) of each pair of them.
+    PACES = "netfast_paces", Unpinned;
     /// The candidate of each CPU, of either family.
     CANDIDATE = "netfast_cand", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.
@@ -87,7 +91,7 @@ maps! {
     FIRST_NAMED = "netfast_firsts", Pinned;
     /// [`Verdict`](crate::alias::Verdict)'s number to the number of answers, `u64`, per CPU.
     ANSWERS = "netfast_answers", Pinned;
-    /// The DNS message that each CPU is at.
+    /// The DNS message that each CPU is processing.
     SCRATCH = "netfast_scratch", Pinned;
     /// Virtual address, [`Ip4`](crate::net::Ip4), to [`Service`](crate::vip::Service).
     VIPS = "netfast_vips", Pinned;
@@ -106,7 +110,7 @@ maps! {
     VIP_SYNS = "netfast_vipsyn", Pinned;
     /// [`vip::Verdict`](crate::vip::Verdict)'s number to the number of packets, `u64`, per CPU.
     VIP_VERDICTS = "netfast_vipdone", Pinned;
-    /// What each CPU works on for virtual addresses.
+    /// Scratch space of each CPU for virtual addresses.
     VIP_WORK = "netfast_vipwork", Pinned;
 }
 

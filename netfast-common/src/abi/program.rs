@@ -89,7 +89,8 @@ macro_rules! programs {
 }
 
 /// What is lost without the programs for virtual addresses.
-const NO_VIPS: Option<&str> = Some("aliases get no virtual addresses: clients are given members' addresses in turn");
+const NO_VIPS: Option<&str> =
+    Some("aliases get no virtual addresses: clients get the members' addresses in round robin");
 
 programs! {
     EndpointIngress, ENDPOINT_INGRESS = "netfast_ep_in", HookKind::Tcx(Hook::Ingress), {
@@ -124,22 +125,22 @@ programs! {
     }
     Answer, ANSWER = "netfast_answer", HookKind::Tcx(Hook::Egress), {
         of: "`lo` inside a container's network namespace",
-        does: "puts an alias's members in turn",
-        without: Some("Docker's resolver answers for aliases as it does by itself, and aliases get no virtual addresses"),
+        does: "rotates the addresses of an alias's members",
+        without: Some("Docker's resolver answers for aliases as it does without netfast, and aliases get no virtual addresses"),
     }
     VipIngress, VIP_INGRESS = "netfast_vip_in", HookKind::Tcx(Hook::Ingress), {
         of: "an endpoint's host-side veth, behind `netfast_ep_in`",
-        does: "gives a packet to a virtual address to a member",
+        does: "translates a virtual address to a member's address",
         without: NO_VIPS,
     }
     VipEgress, VIP_EGRESS = "netfast_vip_out", HookKind::Tcx(Hook::Egress), {
         of: "an endpoint's host-side veth, before `netfast_ep_out`",
-        does: "gives a member's packet the virtual address",
+        does: "translates a member's address to the virtual address",
         without: NO_VIPS,
     }
     Queued, QUEUED = "netfast_queued", HookKind::Fentry("nf_queue"), {
         of: "the kernel's `nf_queue`",
-        does: "forgets the candidate: a packet handed to user space is nobody's any more",
+        does: "deletes the candidate: a packet queued to user space leaves in another run of the kernel",
         without: Some("a rule that sends packets to NFQUEUE keeps flows from being learned"),
     }
 }

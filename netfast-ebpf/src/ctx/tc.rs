@@ -42,6 +42,24 @@ fn bounded<const MOST: usize>(length: u32) -> u32 {
     length as u32
 }
 
+/// A length of 1 to `MOST` bytes as it is, and `MOST` for others. In steps that the compiler does not see through: from a
+/// comparison with 0, verifiers before Linux 6.8 do not learn that a number is 1 or more.
+#[inline(always)]
+fn clamped<const MOST: u32>(length: u32) -> u32 {
+    let most_but_one = plus::<-1>(length.into()).min(u64::from(MOST - 1));
+    plus::<1>(most_but_one) as u32
+}
+
+/// The sum, which the compiler knows nothing of.
+#[inline(always)]
+fn plus<const NUMBER: i32>(mut to: u64) -> u64 {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        core::arch::asm!("{to} += {number}", to = inout(reg) to, number = const NUMBER, options(pure, nomem, nostack));
+    }
+    to
+}
+
 macro_rules! field {
     ($context:expr, $field:ident) => {
         // SAFETY: the kernel hands the program a valid context and rewrites loads of its fields.
@@ -74,11 +92,7 @@ impl Ctx for TcContext {
     }
     #[inline(always)]
     fn capture(&self, length: u32, to: &mut [u8; CAPTURE as usize]) -> u32 {
-        let bytes = length.min(CAPTURE);
-        // The verifier wants to see that it is not none.
-        if bytes == 0 {
-            return 0;
-        }
+        let bytes = clamped::<CAPTURE>(length);
         // SAFETY: `to` has at least that many bytes; the helper checks the packet's side.
         let done = unsafe { bpf_skb_load_bytes(raw(self).cast(), 0, to.as_mut_ptr().cast(), bytes) };
         if done == 0 { bytes } else { 0 }

@@ -1,5 +1,5 @@
 //! Global functions: the verifier looks at each once, and not on each path that calls it, which would cost forty times as
-//! much. On the host they are called straight.
+//! much. On the host they are called direct.
 
 #[cfg(target_arch = "bpf")]
 mod bpf {
@@ -7,6 +7,7 @@ mod bpf {
 
     use crate::fastpath::{
         checksum::{self, Sums},
+        direct::{self, Forward},
         trace::{self, Show},
     };
 
@@ -44,6 +45,19 @@ mod bpf {
         checksum::sum_rest(&TcContext::new(skb), offset, length)
     }
 
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_direct(skb: *mut __sk_buff) -> u64 {
+        direct::forward(&TcContext::new(skb)).number()
+    }
+
+    impl Forward for TcContext {
+        #[inline(always)]
+        fn forward(&self) -> u64 {
+            netfast_direct(self.skb.skb)
+        }
+    }
+
     impl Show for TcContext {
         #[inline(always)]
         fn show(&self, reason: u32, out_ifindex: u32) {
@@ -77,9 +91,16 @@ mod host {
         ctx::fake::FakeSkb,
         fastpath::{
             checksum::{self, Sums},
+            direct::{self, Forward},
             trace::{self, Show},
         },
     };
+
+    impl Forward for FakeSkb {
+        fn forward(&self) -> u64 {
+            direct::forward(self).number()
+        }
+    }
 
     impl Show for FakeSkb {
         fn show(&self, reason: u32, out_ifindex: u32) {

@@ -9,7 +9,7 @@ use netfast_common::{
 use super::vet;
 use crate::{
     ctx::Skb,
-    packet::{ECN, Packet, segment_length},
+    packet::{ECN, Packet, UDP, segment_length},
     state::{self, Place, Tables, maps},
 };
 
@@ -77,8 +77,9 @@ pub fn find<F: Tables, S: Skb>(
     control: &Control,
     now: u64,
 ) -> Result<Hit<F::Address>, Reason> {
-    let Some(place) = F::flows().get_ptr_mut(key) else {
-        return Err(Reason::NoFlow);
+    let place = match F::flows().get_ptr_mut(key) {
+        Some(place) => place,
+        None => one_way::<F>(key).ok_or(Reason::NoFlow)?,
     };
     let tag = key.tag();
     // SAFETY: the map's element lives as long as the program runs; it is made of integers, so a torn read is only a
@@ -146,6 +147,18 @@ pub fn find<F: Tables, S: Skb>(
     } else {
         Err(Reason::Replaced)
     }
+}
+
+/// A flow that nobody has answered, if it may be used nonetheless.
+#[inline(always)]
+fn one_way<F: Tables>(key: &FlowKey<F::Address>) -> Option<*mut Flow<F::Address>> {
+    if key.protocol != UDP {
+        return None;
+    }
+    let place = F::unreplied().get_ptr_mut(key)?;
+    // SAFETY: the map's element lives as long as the program runs; one byte.
+    let flags = unsafe { (*place).flags };
+    (flags & Flow::<F::Address>::ONE_WAY != 0).then_some(place)
 }
 
 /// The generation of a slot.

@@ -15,16 +15,22 @@ use crate::{
 /// A packet that may be used with a flow, already rewritten: counts it and sends it.
 #[inline(always)]
 pub fn fast<A, S: Skb>(skb: &S, hit: &Hit<A>, bytes: u32) -> i32 {
+    count_fast(hit.in_slot, hit.out_slot, bytes);
+    redirect::redirect(skb, hit)
+}
+
+/// Counts a packet of the fast path, where it came in and where it goes out.
+#[inline(always)]
+pub fn count_fast(in_slot: u16, out_slot: u16, bytes: u32) {
     count(reason::FAST, bytes);
-    if let Some(traffic) = traffic(hit.in_slot) {
+    if let Some(traffic) = traffic(in_slot) {
         traffic.in_fast_packets += 1;
         traffic.in_fast_bytes += u64::from(bytes);
     }
-    if let Some(traffic) = traffic(hit.out_slot) {
+    if let Some(traffic) = traffic(out_slot) {
         traffic.out_fast_packets += 1;
         traffic.out_fast_bytes += u64::from(bytes);
     }
-    redirect::redirect(skb, hit)
 }
 
 /// A packet that takes the slow path from where it entered.

@@ -115,7 +115,8 @@ fn ask<F: Tables>(key: &FlowKey<F::Address>, known: &mut Flow<F::Address>, now: 
     }
 }
 
+/// Whether flows wait until the daemon has looked at them.
 #[inline(always)]
-fn is_on() -> bool {
+pub fn is_on() -> bool {
     maps::CONTROL.get(0).is_some_and(Control::vets)
 }

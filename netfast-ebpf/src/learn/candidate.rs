@@ -24,7 +24,7 @@ use netfast_common::{
 
 use crate::{
     ctx::{Skb, kernel},
-    packet::{Family, Packet, TCP, V4},
+    packet::{Family, Packet, TCP, UDP, V4},
     state::{
         self, Tables,
         candidate::{Candidate, SAMPLE},
@@ -88,7 +88,7 @@ pub fn leave<F: Tables, S: Skb>(
     slot.left_ns = now;
     note_stack(&raw mut slot.stack);
     skb.note_address(&mut slot.address);
-    slot.family = F::NUMBER.into();
+    slot.family = F::NUMBER;
     slot.key = *key;
     slot.macs = packet.macs;
     slot.received_by = if is_host { 0 } else { skb.ifindex() };
@@ -100,8 +100,9 @@ pub fn leave<F: Tables, S: Skb>(
     slot.length = network.length;
     slot.identity = network.identity;
     slot.transport = packet.transport;
-    slot.is_local = u16::from(is_host || device.is_endpoint());
-    slot.is_bare = u16::from(packet.payload == 0 && network.protocol == TCP);
+    slot.is_local = u8::from(is_host || device.is_endpoint());
+    slot.is_bare = u8::from(packet.payload == 0 && network.protocol == TCP);
+    slot.may_be_one_way = u8::from(network.protocol == UDP && device.has(Device::ONE_WAY));
     Ok(())
 }
 
@@ -175,7 +176,7 @@ impl<A: netfast_common::net::Address> Candidate<A> {
     #[inline(always)]
     pub fn recognise<F: Family<Address = A>, S: Skb>(&self, skb: &S, packet: &Packet<A>) -> Recognised {
         let network = &packet.network;
-        if self.family != u32::from(F::NUMBER) {
+        if self.family != F::NUMBER {
             return Recognised::Other;
         }
         if network.identity != self.identity
@@ -218,10 +219,8 @@ netfast_common::assert_no_padding!(
     [u32; 2],
     [u32; 3],
     [u8; SAMPLE],
-    [u16; 2],
-    u32,
+    [u8; 4],
     FlowKey<Ip4>,
-    u32,
     Flow<Ip4>,
 );
 netfast_common::assert_no_padding!(
@@ -234,10 +233,8 @@ netfast_common::assert_no_padding!(
     [u32; 2],
     [u32; 3],
     [u8; SAMPLE],
-    [u16; 2],
-    u32,
+    [u8; 4],
     FlowKey<Ip6>,
-    u32,
     Flow<Ip6>,
 );
 

@@ -1,7 +1,9 @@
 //! The two directions of a conversation: a flow is used only when both have been learned, and ends with both.
 //!
 //! A flow that waits for its reverse is kept in a table of its own, so that a flood of one-way packets evicts only its
-//! like. conntrack gives an unreplied conversation 30 s and may judge each of its packets as a new one.
+//! like. conntrack gives an unreplied conversation 30 s and judges each of its packets as a new one. So the verdict on one UDP
+//! packet is that of the next, until there is an answer: such a flow is used where it waits, if no rule judges what new
+//! conversations send ([`Flow::ONE_WAY`]).
 
 use core::borrow::Borrow as _;
 
@@ -13,29 +15,39 @@ use netfast_common::{
 
 use crate::{
     fastpath::vet,
+    packet::UDP,
     state::{Place, Tables},
 };
 
 /// Stores a flow that was just learned.
 #[inline(always)]
-pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
-    if let Some(known) = F::flows().get_ptr_mut(key) {
+pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address>) -> Reason {
+    let is_one_way = flow.flags & Flow::<F::Address>::ONE_WAY != 0;
+    let used = F::flows().get_ptr_mut(key);
+    let known = match used {
+        None if is_one_way => F::unreplied().get_ptr_mut(key),
+        used => used,
+    };
+    if let Some(known) = known {
         // SAFETY: the element lives as long as the program runs; its tags tell readers if it is another's by now.
         let known = unsafe { &mut *known };
-        if is_same_mapping(known, flow) && known.tag == flow.tag {
+        let is_usable = used.is_some() || known.flags & Flow::<F::Address>::ONE_WAY != 0;
+        if is_usable && is_same_mapping(known, flow) && known.tag == flow.tag {
             if let Err(reason) = vet::pass::<F>(key, known, flow.learned_ns) {
                 return reason;
             }
             refresh(known, flow);
             return Reason::Refreshed;
         }
-        // What came back by the old mapping does so no more: conntrack has another one.
-        if !known.has_same_reverse(flow)
-            && let Ok(old_reverse) = F::keep(Place::Reverse, |reverse| known.write_reverse_key(key, reverse))
-        {
-            let _ = F::flows().remove(old_reverse.borrow());
+        if used.is_some() {
+            // What came back by the old mapping does so no more: conntrack has another one.
+            if !known.has_same_reverse(flow)
+                && let Ok(old_reverse) = F::keep(Place::Reverse, |reverse| known.write_reverse_key(key, reverse))
+            {
+                let _ = F::flows().remove(old_reverse.borrow());
+            }
+            let _ = F::flows().remove(key);
         }
-        let _ = F::flows().remove(key);
     }
     let reverse_key = match F::keep(Place::Reverse, |reverse| flow.write_reverse_key(key, reverse)) {
         Ok(reverse_key) => reverse_key,
@@ -46,6 +58,8 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
     if let Some(reverse) = unsafe { F::flows().get(reverse_key) }
         && reverse.is_reverse_of(key)
     {
+        flow.flags &= !Flow::<F::Address>::ONE_WAY;
+        let flow = &*flow;
         return if F::flows().insert(key, flow, 0).is_ok() {
             vet::await_it::<F>(key);
             Reason::Paired
@@ -62,7 +76,9 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
         // When it was judged nobody had answered, and to conntrack its packet was one of a new connection. Its next one
         // is not, so it has to ask.
         reverse.learned_ns = 0;
-        let reverse = &*reverse;
+        reverse.flags &= !Flow::<F::Address>::ONE_WAY;
+        flow.flags &= !Flow::<F::Address>::ONE_WAY;
+        let (flow, reverse) = (&*flow, &*reverse);
         if F::flows().insert(reverse_key, reverse, 0).is_err() || F::flows().insert(key, flow, 0).is_err() {
             return Reason::TableFull;
         }
@@ -77,7 +93,12 @@ pub fn remember<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -
 
 /// Stores a flow whose reverse is not known.
 #[inline(always)]
-fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &Flow<F::Address>) -> Reason {
+fn wait<F: Tables>(key: &FlowKey<F::Address>, flow: &mut Flow<F::Address>) -> Reason {
+    if flow.flags & Flow::<F::Address>::ONE_WAY != 0 && vet::is_on() {
+        // It is asked for only when it is some milliseconds old: most of what is never answered is a packet or two.
+        flow.learned_ns = 0;
+    }
+    let flow = &*flow;
     if F::unreplied().insert(key, flow, 0).is_ok() {
         Reason::Learned
     } else {
@@ -143,6 +164,9 @@ pub fn end<F: Tables>(key: &FlowKey<F::Address>) {
     // SAFETY: the element lives as long as the program runs; a torn read at worst ends another flow, which is then
     // learned again.
     let Some(flow) = (unsafe { F::flows().get(key) }) else {
+        if key.protocol == UDP {
+            let _ = F::unreplied().remove(key);
+        }
         return;
     };
     if let Ok(reverse_key) = F::keep(Place::Reverse, |reverse| flow.write_reverse_key(key, reverse)) {
@@ -226,7 +250,7 @@ mod tests {
     fn a_table_that_takes_nothing_leaves_no_half_of_a_pair() {
         reset();
         let ((key, flow), (back_key, back)) = (direction(2, 3), direction(3, 2));
-        let remember = |key, flow| remember::<V4>(key, flow);
+        let remember = |key, flow: &Flow<Ip4>| remember::<V4>(key, &mut flow.clone());
         set_contended(true);
         assert_eq!(remember(&key, &flow), Reason::TableFull);
         set_contended(false);

@@ -12,6 +12,7 @@ use crate::{
         ETHERNET, Frame, Network, Packet, TCP, UDP,
         family::Family,
         ipv4::{DESTINATION, PROTOCOL, SOURCE, V4, halves},
+        ipv6::V6,
     },
 };
 
@@ -92,6 +93,17 @@ pub(super) fn link<F: Family, S: Skb>(skb: &S, behind: u32) -> Result<(Frame, Ma
     }
     let network = F::parse(&frame, length, skb.gso_size() != 0)?;
     Ok((frame, macs, network))
+}
+
+/// The Ethernet addresses of an IP packet, whatever is in it; `None`: it is another, or they cannot be read directly.
+#[inline(always)]
+pub fn macs_of_ip<S: Skb>(skb: &S) -> Option<MacPair> {
+    let ethertype = skb.ethertype();
+    if ethertype != V4::ETHERTYPE && ethertype != V6::ETHERTYPE {
+        return None;
+    }
+    let frame = Frame::new(skb.data(), skb.data_end());
+    frame.at(0).ok().map(MacPair::from_wire)
 }
 
 /// The address that an IPv4 packet goes to and its protocol, whatever else is about it.

@@ -44,15 +44,15 @@ pub struct Candidate<A> {
     /// First bytes of the transport's payload.
     pub(crate) sample: [u8; SAMPLE],
     /// Whether the device it entered by is a container's, or the packet is the host's own.
-    pub is_local: u16,
+    pub is_local: u8,
     /// Whether it is a TCP packet without payload.
-    pub(crate) is_bare: u16,
+    pub(crate) is_bare: u8,
+    /// Whether it is UDP, and what it entered by lets that be used before it is answered.
+    pub may_be_one_way: u8,
     /// Number of its family ([`Family::NUMBER`](crate::packet::Family::NUMBER)).
-    pub(crate) family: u32,
+    pub(crate) family: u8,
     /// Where it entered.
     pub key: FlowKey<A>,
-    /// Zero.
-    pub(crate) reserved: u32,
     /// Room for the flow that is learned from it.
     pub(crate) flow: Flow<A>,
 }

@@ -9,6 +9,7 @@ use netfast_common::{
     alias::{self, Alias, AliasKey, MemberKey},
     control::Control,
     device::{Device, DeviceKey, Traffic},
+    direct::{self, Pace, Port, PortKey},
     flow::{Flow, FlowKey},
     net::{Ip4, Ip6},
     reason::{self, Count},
@@ -87,6 +88,14 @@ pub static SUMMED: PerCpuArray<Part> = PerCpuArray::with_max_entries(1, 0);
 /// Packets of each flow that is not known yet, see the module `warmup`.
 #[map(name = "netfast_warmup")]
 pub static WARMUP: Array<u32> = Array::with_max_entries(abi::WARMUP, 0);
+
+/// Ports between which packets are forwarded directly: two entries each. Few hosts have as many as there is room for.
+#[map(name = "netfast_ports")]
+pub static PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(2 * abi::MAX_DEVICES, BPF_F_NO_PREALLOC);
+
+/// When they last did.
+#[map(name = "netfast_paces")]
+pub static PACES: Array<Pace> = Array::with_max_entries(direct::PAIRS, 0);
 
 /// The packet that each CPU let go the slow path last, of either family: its place has room for the longer one.
 #[map(name = "netfast_cand")]

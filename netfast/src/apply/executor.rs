@@ -141,10 +141,14 @@ impl Datapath {
         Ok(())
     }
 
-    /// Makes every learned flow that enters or leaves by a device a miss, at once. A device that is not ours has none.
+    /// Makes every learned flow that enters or leaves by a device a miss, at once, and ends direct forwarding from and to it.
+    /// A device that is not ours has none of either.
     pub fn outdate(&mut self, device: DeviceKey) -> Result<(), ApplyError> {
         match self.slot(device) {
-            Some(slot) => self.new_generation(slot),
+            Some(slot) => {
+                self.realized.end_port(device);
+                self.new_generation(slot)
+            }
             None => Ok(()),
         }
     }
@@ -178,8 +182,8 @@ impl Datapath {
             let is_named = mac.is_none_or(|mac| entry.device.mac == mac.0);
             key.netns == device.netns && entry.device.is_endpoint() && is_named && is_behind(entry)
         });
-        let slots: Vec<u16> = concerned.map(|(_, entry)| entry.device.slot).collect();
-        slots.into_iter().try_for_each(|slot| self.new_generation(slot))
+        let concerned: Vec<DeviceKey> = concerned.map(|(key, _)| *key).collect();
+        concerned.into_iter().try_for_each(|key| self.outdate(key))
     }
 
     fn act(&mut self, action: &Action) -> Result<(), ApplyError> {
@@ -209,6 +213,7 @@ impl Datapath {
             }
             Action::Attach { attachment, to } => self.attach(*attachment, to),
             Action::Detach(attachment) => self.detach(*attachment),
+            Action::SetPort { key, from, to } => self.set_port(*key, *from, *to),
             Action::SetAliases { from, to } => self.aliases.change(from, to),
             Action::SetVips { from, to } => {
                 self.aliases
@@ -230,13 +235,14 @@ impl Datapath {
     }
 
     fn set_control(&mut self, control: Control) -> Result<(), ApplyError> {
-        // A tracer's lease is its own. It may renew it just now: then it does so again in half a second.
+        // Leases are written by themselves. A tracer may renew its own just now: then it does so again in half a second.
         let found = self
             .control
             .get(&0, 0)
             .map_err(|source| map_error(map::CONTROL, source))?;
         let control = Control {
             traced_until: found.traced_until,
+            direct_until_ns: found.direct_until_ns,
             ..control
         };
         self.control

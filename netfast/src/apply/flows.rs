@@ -43,8 +43,9 @@ impl FlowTables {
         })
     }
 
-    /// Shows every flow of both families, with whether it may be used (or waits for its reverse, or to be vetted). Flows that come
-    /// or go meanwhile may be missed; elements that were given to another flow while they were read are left out.
+    /// Shows every flow of both families, with whether it may be used (or waits for its reverse, if it is none that goes one way, or
+    /// to be vetted). Flows that come or go meanwhile may be missed; elements that were given to another flow while they were read
+    /// are left out.
     pub fn for_each(&self, mut each: impl FnMut(&FlowKey<IpAddr>, &Flow<IpAddr>, bool)) -> io::Result<()> {
         let v4 = |ip: Ip4| IpAddr::from(ip.bytes());
         walk(&self.in_use, true, v4, &mut each)?;
@@ -67,7 +68,7 @@ where
 {
     bpf::for_each(table, |key, flow| {
         if flow.tag == key.tag() && flow.tag_end == flow.tag {
-            let usable = is_replied && flow.learned_ns != 0;
+            let usable = (is_replied || flow.flags & Flow::<A>::ONE_WAY != 0) && flow.learned_ns != 0;
             each(&key.with_addresses(ip), &flow.with_addresses(ip), usable);
         }
     })

@@ -67,16 +67,19 @@ pub fn remove_own(pin_dir: &Path) -> io::Result<Remains> {
     links(&ours).and(ours.remove_maps()).map(|()| remains)
 }
 
-/// Takes the programs at resolvers' answers away, so that nobody is told of a virtual address any more.
-pub fn answers(pin_dir: &Path) -> io::Result<()> {
+/// Takes the programs at resolvers' answers away, so that nobody is told of a virtual address any more; returns how many
+/// links that were.
+pub fn answers(pin_dir: &Path) -> io::Result<usize> {
     let pins = Pins::new(pin_dir);
     let mut first = Ok(());
+    let mut links = 0;
     for found in pins.attachments()? {
         if found.loopback().is_some() {
             first = first.and(remove_file(&pins.link(&found)));
+            links += 1;
         }
     }
-    first
+    first.map(|()| links)
 }
 
 /// Removes what builds with another ABI left.
@@ -115,4 +118,45 @@ fn switch_off(pins: &Pins) -> io::Result<()> {
     let found = control.get(&0, 0).map_err(io::Error::other)?;
     let off = Control { switches: 0, ..found };
     control.set(0, off, 0).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use netfast_common::{
+        abi::Hook,
+        device::{DeviceKey, Kind},
+    };
+
+    use super::*;
+    use crate::{diff::Attachment, plan::Loopback};
+
+    /// A dry run counts once; the removal goes in two steps when there are virtual addresses.
+    #[test]
+    fn what_is_found_is_as_much_as_what_is_removed_in_steps() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pins = Pins::new(dir.path());
+        let endpoint = DeviceKey::served(7);
+        let loopback = Loopback {
+            netns: 4_026_532_000,
+            pid: 17,
+        };
+        let attachments = BTreeSet::from([
+            Attachment::of_device(endpoint, Kind::Endpoint, Hook::Ingress),
+            Attachment::of_device(endpoint, Kind::Endpoint, Hook::Egress),
+            Attachment::of_answers(loopback),
+        ]);
+        for attachment in &attachments {
+            let path = pins.link(attachment);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+            fs::write(path, []).expect("a pin");
+        }
+        let found = find(dir.path()).expect("readable");
+        assert_eq!((found.links, found.directories), (3, 1));
+        let first = answers(dir.path()).expect("removable");
+        let then = remove(dir.path()).expect("removable");
+        assert_eq!((first, then.links, then.directories), (1, 2, 1));
+        assert_eq!(find(dir.path()).expect("readable"), Remains::default());
+    }
 }

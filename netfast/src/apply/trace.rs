@@ -1,33 +1,27 @@
 //! The tracer's side of `netfast trace`: it tells the programs what to show, and reads it.
 //!
-//! The programs show packets as long as the tracer renews its lease in the control map. It writes that one field
-//! through a mapping: an update of the whole entry could undo what the daemon writes at the same moment.
+//! The programs show packets as long as the tracer renews its [lease](super::lease) in the control map.
 
 use std::{
     fs::{File, OpenOptions},
     io,
-    mem::offset_of,
-    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
-    ptr::{self, NonNull},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::Ordering,
 };
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use netfast_common::{
     abi::map,
-    control::Control,
     trace::{Filter, Tally, Traced, step},
 };
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    time::{ClockId, clock_gettime},
-    unistd::{SysconfVar, sysconf},
 };
 use zerocopy::FromBytes as _;
 
 use crate::apply::{
+    lease::{LeaseError, Leases, now_ns},
     pinned::{self, ReadError},
     pins::Pins,
 };
@@ -39,7 +33,7 @@ const LEASE: u32 = 3;
 
 /// Packets are shown as long as this lives and is renewed.
 pub struct Tracer {
-    lease: Lease,
+    lease: Leases,
     ring: RingBuf<MapData>,
     tally: PerCpuArray<MapData, Tally>,
     _lock: Flock<File>,
@@ -58,7 +52,7 @@ impl Tracer {
             .set(0, filter, 0)
             .map_err(|source| TraceError::Filter(Box::new(source)))?;
         let mut tracer = Self {
-            lease: Lease::open(&pins)?,
+            lease: Leases::of(&pinned::open(&pins, map::CONTROL)?)?,
             ring: pinned::open(&pins, map::TRACED)?,
             tally: pinned::open(&pins, map::TALLY)?,
             _lock: lock,
@@ -73,12 +67,14 @@ impl Tracer {
 
     /// To be called twice a second: after some three seconds without, nothing is shown any more.
     pub fn renew(&self) {
-        self.lease.until().store(step(now_ns()) + LEASE, Ordering::Relaxed);
+        self.lease
+            .traced_until()
+            .store(step(now_ns()) + LEASE, Ordering::Relaxed);
     }
 
     /// From here on nothing is shown any more.
     pub fn end(&self) {
-        self.lease.until().store(0, Ordering::Relaxed);
+        self.lease.traced_until().store(0, Ordering::Relaxed);
     }
 
     /// The next packet, if one is there.
@@ -115,60 +111,6 @@ impl Drop for Tracer {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// The control map's only entry, mapped.
-struct Lease {
-    page: NonNull<libc::c_void>,
-    length: usize,
-}
-
-impl Lease {
-    fn open(pins: &Pins) -> Result<Self, TraceError> {
-        let failed = |source| TraceError::Map { source };
-        let data = MapData::from_pin(pins.map(map::CONTROL)).map_err(|source| TraceError::Filter(Box::new(source)))?;
-        let length = sysconf(SysconfVar::PAGE_SIZE)
-            .map_err(|errno| failed(errno.into()))?
-            .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(4096);
-        // SAFETY: a new mapping of a whole page, which the kernel backs by the map's memory (array_map_mmap,
-        // kernel/bpf/arraymap.c); it outlives the descriptor.
-        let page = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                data.fd().as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        let page = NonNull::new(page).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        Ok(Self { page, length })
-    }
-
-    fn until(&self) -> &AtomicU32 {
-        const { assert!(offset_of!(Control, traced_until) % align_of::<AtomicU32>() == 0) }
-        // SAFETY: within the mapped entry, aligned, and as long mapped as `self` lives. The kernel's programs only read
-        // it, and the daemon's updates copy whole words.
-        unsafe { AtomicU32::from_ptr(self.page.as_ptr().byte_add(offset_of!(Control, traced_until)).cast()) }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nobody holds a reference into it any more.
-        unsafe { libc::munmap(self.page.as_ptr(), self.length) };
-    }
-}
-
-/// The clock that the programs compare with.
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
-    u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock(run_dir: &Path) -> Result<Flock<File>, TraceError> {
@@ -216,7 +158,10 @@ pub enum TraceError {
     #[error("cannot read what became of the packets")]
     Tally(#[source] Box<MapError>),
     /// The switches cannot be mapped.
-    #[error("cannot map the map {}", map::CONTROL)]
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The tally cannot be cleared.
+    #[error("cannot clear the map {}", map::TALLY)]
     Map {
         /// Why.
         source: io::Error,

@@ -50,7 +50,7 @@ pub enum RuntimeArg {
     None,
 }
 
-/// What overrides the configuration file.
+/// Options that override the configuration file.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigArgs {
     /// Configuration file (TOML); what is given here on the command line overrides it
@@ -88,7 +88,7 @@ pub struct StatusArgs {
     /// Only this network, or this container (by its name)
     #[arg(value_name = "NETWORK|CONTAINER", add = ArgValueCandidates::new(complete::networks_and_containers))]
     pub name: Option<String>,
-    /// Print it again every so many seconds (2), until interrupted
+    /// Repeat every SECONDS (default 2) until interrupted
     #[arg(
         long,
         short = 'w',
@@ -157,7 +157,7 @@ pub struct FlowsArgs {
 /// Arguments of `top`.
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
-    /// Seconds between two looks, 0.2 to 60
+    /// Seconds between two updates, 0.2 to 60
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
     pub interval: f64,
 }
@@ -174,7 +174,7 @@ fn interval(text: &str) -> Result<f64, String> {
 /// Arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
-    /// What a packet has to fulfil, in words
+    /// Which packets to show; syntax as in tcpdump
     #[arg(value_name = "FILTER", add = ArgValueCandidates::new(complete::filter))]
     pub filter: Vec<String>,
     /// Only packets that enter or leave by an interface of this container, or by this interface
@@ -272,4 +272,12 @@ pub struct ConfigCheckArgs {
     /// How it is printed.
     #[command(flatten)]
     pub report: ReportArgs,
+}
+
+/// Arguments of `generate`.
+#[derive(Args, Clone, Debug)]
+pub struct GenerateArgs {
+    /// The directory; `man` and `completions` are made in it
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }

@@ -127,6 +127,7 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
         check.lines.push(line.remedy("`ip link` lists the interfaces."));
     }
     check.lines.extend(check::networks(&desired));
+    check.lines.extend(check::uplinks(&desired));
     check.lines.extend(check::interfaces(
         host.served(),
         concerned(host, &desired),

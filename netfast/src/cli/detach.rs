@@ -41,7 +41,8 @@ fn preview_text(would: &Detached) -> String {
     }
     if would.ways > 0 {
         say(format!(
-            "Remove the ways of {} interfaces to virtual addresses; their connections go on in the containers.",
+            "Remove the routes and neighbour entries for virtual addresses of {} interfaces; their connections continue, \
+             translated in the containers' namespaces.",
             would.ways
         ));
     }
@@ -73,7 +74,7 @@ fn text(done: &Detached) -> String {
     }
     if done.ways > 0 {
         say(format!(
-            "Removed the ways of {} interfaces to virtual addresses.",
+            "Removed the routes and neighbour entries for virtual addresses of {} interfaces.",
             done.ways
         ));
     }
@@ -144,7 +145,8 @@ mod tests {
              Remove 8 links and their pins.\n\
              Remove the clsact qdisc from eth0.\n\
              Restore net.netfilter.nf_conntrack_tcp_be_liberal = 0, if it still is what netfast made it.\n\
-             Remove the ways of 2 interfaces to virtual addresses; their connections go on in the containers.\n"
+             Remove the routes and neighbour entries for virtual addresses of 2 interfaces; their connections continue, \
+             translated in the containers' namespaces.\n"
         );
     }
 
@@ -169,7 +171,7 @@ mod tests {
              Removed 8 links and their pins.\n\
              Removed the clsact qdisc from eth0.\n\
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
-             Removed the ways of 2 interfaces to virtual addresses.\n\
+             Removed the routes and neighbour entries for virtual addresses of 2 interfaces.\n\
              5 connections to virtual addresses go on in their containers.\n\
              1 connections to virtual addresses end: those of containers with themselves cannot go on.\n\
              3 TCP connections go on in the kernel.\n"

@@ -113,10 +113,10 @@ mod tests {
             .with_writer(move || to.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(endpoints = 3, "in step");
+            tracing::info!(endpoints = 3, "in sync");
             tracing::error!("gone");
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "<6>in step endpoints=3\n<3>gone\n");
+        assert_eq!(text, "<6>in sync endpoints=3\n<3>gone\n");
     }
 }

@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, time::Duration};
 
 use crate::{
     cli::{CliError, Exit, Fail as _, Global, StatusArgs, instance::Instance, output},
+    report::status::NoSuchName,
     snapshot,
 };
 
@@ -33,9 +34,12 @@ fn show(args: &StatusArgs, global: &Global, before: &str) -> Result<bool, CliErr
     )
     .or_exit(Exit::Failed)?;
     if let Some(name) = &args.name {
-        status = status.select(name).ok_or_else(|| {
-            let message = format!("there is neither a network nor a container {name:?} with an endpoint");
-            CliError::message(Exit::Failed, message).remedy("`netfast status` lists them.")
+        status = status.select(name).map_err(|error| {
+            let remedy = match &error {
+                NoSuchName::Unknown(_) => "`netfast status` lists them.",
+                NoSuchName::NotYet(_) => "Try again in a moment.",
+            };
+            CliError::new(Exit::Failed, error).remedy(remedy)
         })?;
     }
     let text = output::text(global.json, &status, |style| match args.name {

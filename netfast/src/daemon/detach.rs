@@ -142,7 +142,8 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
         path: pin_dir.into(),
         source,
     })?;
-    (done.links, done.pin_directories) = (links, directories);
+    done.links += links;
+    done.pin_directories = directories;
     remove_ways(state.as_ref(), &mut done)?;
     if let Some(state) = &state {
         done.clsact = remove_clsact(state)?;
@@ -216,7 +217,7 @@ fn hand_off(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), De
         path: pin_dir.into(),
         source,
     };
-    apply::answers(pin_dir).map_err(failed)?;
+    done.links += apply::answers(pin_dir).map_err(failed)?;
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map(Duration::from)
         .unwrap_or_default();

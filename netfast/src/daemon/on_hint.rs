@@ -18,6 +18,9 @@ impl Daemon {
             debug!("hint: {change:?}");
             // Every time, even if the same is still to be read: a flow may have been learned in between.
             outdated |= change.outdates_all_flows();
+            if change.ends_direct_forwarding() {
+                self.sync.datapath().end_direct();
+            }
             // Hints are of the namespace that the daemon serves.
             let key = DeviceKey::served;
             let some = match change {

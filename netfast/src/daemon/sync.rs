@@ -26,7 +26,7 @@ use crate::{
     state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
 };
 
-/// What keeps the host in step with the host.
+/// What keeps what is attached in sync with the host.
 pub struct Sync {
     datapath: Datapath,
     run_dir: PathBuf,
@@ -65,6 +65,8 @@ pub struct Pass {
     pub waiting: usize,
     /// Why nothing is learned, if nothing is.
     pub learning_off: Option<String>,
+    /// What is said of ports is what was planned of them: packets may be forwarded directly.
+    pub ports_hold: bool,
 }
 
 impl Sync {
@@ -101,7 +103,7 @@ impl Sync {
         &mut self.datapath
     }
 
-    /// Brings the host in step with the host. `thorough`: also look at what nobody announces. After `budget`, what
+    /// Brings what is attached in sync with the host. `thorough`: also look at what nobody announces. After `budget`, what
     /// would come anew is left to the next pass.
     pub fn pass(
         &mut self,
@@ -141,6 +143,10 @@ impl Sync {
             // One that is gone is not waited for.
             waiting: devices().filter(|device| !in_sync && !device.attached).count(),
             learning_off: state.learning_off.clone(),
+            ports_hold: !outcome
+                .failures
+                .iter()
+                .any(|f| matches!(f.action, Action::SetPort { .. })),
             failures: outcome
                 .failures
                 .into_iter()
@@ -177,7 +183,7 @@ impl Sync {
         self.tell(&outcome);
     }
 
-    /// The daemon ends: says so in the state, so that it is not taken for in step.
+    /// The daemon ends: says so in the state, so that it is not taken for in sync.
     pub fn stopped(&mut self) -> Result<(), StateError> {
         let Some(mut state) = self.written.clone() else {
             return Ok(());

@@ -10,7 +10,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Attachment, Target},
-    plan::{AliasTable, Cause, Client, EpochInputs, Identity, VipTable, Way},
+    plan::{AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, VipTable, Way},
 };
 
 /// One step. Each is idempotent: doing it twice is doing it once.
@@ -77,6 +77,15 @@ pub enum Action {
     },
     /// Detaches a program, or forgets it when the device or the namespace is gone.
     Detach(Attachment),
+    /// Lets packets be forwarded directly from and to a port, or no longer, under the present generation of its slot.
+    SetPort {
+        /// The device.
+        key: DeviceKey,
+        /// What was said of it.
+        from: Option<DirectPort>,
+        /// What shall be.
+        to: Option<DirectPort>,
+    },
     /// Makes the alias maps say this.
     SetAliases {
         /// What they said.
@@ -143,6 +152,11 @@ impl Action {
                 identity: identity.clone(),
             }),
             Self::Attach { attachment, .. } => Some(Self::Detach(*attachment)),
+            Self::SetPort { key, from, to } => Some(Self::SetPort {
+                key: *key,
+                from: *to,
+                to: *from,
+            }),
             Self::SetAliases { from, to } => Some(Self::SetAliases {
                 from: to.clone(),
                 to: from.clone(),
@@ -172,7 +186,7 @@ impl Action {
             return None;
         };
         if to & Control::USE == 0 {
-            return Some("fast path off".into());
+            return Some("fast path off until all is attached".into());
         }
         let learning = match (to & Control::LEARN, pace.learn_after) {
             (0, _) => "learning off".into(),
@@ -196,6 +210,7 @@ impl Action {
             | Self::AddDevice { .. }
             | Self::ChangeDevice { .. }
             | Self::NoteIdentity { .. }
+            | Self::SetPort { .. }
             | Self::RemoveDevice { .. } => false,
         }
     }
@@ -206,6 +221,7 @@ impl Action {
             Self::AddDevice { key, .. }
             | Self::ChangeDevice { key, .. }
             | Self::NoteIdentity { key, .. }
+            | Self::SetPort { key, .. }
             | Self::RemoveDevice { key, .. } => Some(*key),
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.at.device(),
             Self::NewEpoch { .. }
@@ -257,6 +273,8 @@ impl fmt::Display for Action {
                     at @ (Target::Loopback(_) | Target::Function(_)) => write!(f, "from {at}"),
                 }
             }
+            Self::SetPort { key, to: Some(_), .. } => write!(f, "forward directly from and to device {key}"),
+            Self::SetPort { key, to: None, .. } => write!(f, "end direct forwarding from and to device {key}"),
             Self::SetAliases { to, .. } => write!(f, "set {} entries of aliases", to.entries.len()),
             Self::SetVips { to, .. } => write!(f, "set {} virtual addresses", to.services.len()),
             Self::SetWay { container, to, .. } => match to {
@@ -294,7 +312,7 @@ mod tests {
                 learn_after,
             },
         };
-        assert_eq!(set(0, 3).news().as_deref(), Some("fast path off"));
+        assert_eq!(set(0, 3).news().as_deref(), Some("fast path off until all is attached"));
         assert_eq!(set(0, 3).to_string(), "switch the fast path off");
         let on = Control::USE | Control::LEARN | Control::VET;
         assert_eq!(

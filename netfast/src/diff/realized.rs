@@ -10,7 +10,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Action, Attachment},
-    plan::{AliasTable, Client, EpochInputs, Identity, VipTable, Way},
+    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -24,6 +24,8 @@ pub struct Realized {
     pub devices: BTreeMap<DeviceKey, RealizedDevice>,
     /// The programs that are attached.
     pub attachments: BTreeSet<Attachment>,
+    /// Ports between which packets are forwarded directly.
+    pub ports: BTreeMap<DeviceKey, RealizedPort>,
     /// The alias maps.
     pub aliases: AliasTable,
     /// The maps of virtual addresses.
@@ -43,7 +45,23 @@ pub struct RealizedDevice {
     pub identity: Option<Identity>,
 }
 
+/// An entry of the map of ports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RealizedPort {
+    /// The entry.
+    pub port: DirectPort,
+    /// Its device has had another generation since, so it does not hold any more.
+    pub is_ended: bool,
+}
+
 impl Realized {
+    /// A device has another generation: what was said of its port does not hold any more.
+    pub fn end_port(&mut self, key: DeviceKey) {
+        if let Some(found) = self.ports.get_mut(&key) {
+            found.is_ended = true;
+        }
+    }
+
     /// Notes an action that was done. The executor and the tests' model share it, so they cannot drift apart.
     pub fn note(&mut self, action: &Action) {
         match action {
@@ -65,6 +83,7 @@ impl Realized {
                     identity: Some(identity.clone()),
                 };
                 self.devices.insert(*key, entry);
+                self.end_port(*key);
             }
             Action::NoteIdentity { key, identity } => {
                 if let Some(found) = self.devices.get_mut(key) {
@@ -73,13 +92,29 @@ impl Realized {
             }
             Action::RemoveDevice { key, .. } => {
                 self.devices.remove(key);
+                self.end_port(*key);
             }
             Action::Attach { attachment, .. } => {
                 self.attachments.insert(*attachment);
             }
             Action::Detach(attachment) => {
                 self.attachments.remove(attachment);
+                if let Some(endpoint) = attachment.endpoint_of_vips() {
+                    self.end_port(endpoint);
+                }
             }
+            Action::SetPort { key, to, .. } => match to {
+                Some(port) => {
+                    let entry = RealizedPort {
+                        port: *port,
+                        is_ended: false,
+                    };
+                    self.ports.insert(*key, entry);
+                }
+                None => {
+                    self.ports.remove(key);
+                }
+            },
             Action::SetAliases { to, .. } => self.aliases = to.as_ref().clone(),
             Action::SetVips { to, .. } => self.vips = to.as_ref().clone(),
             Action::SetWay { client, to, .. } => {

@@ -6,6 +6,7 @@ use netfast_common::{
     alias::MemberKey,
     control::Pace,
     device::{Device, Kind},
+    flow::Exit,
     vip::Backend,
 };
 use proptest::{
@@ -19,7 +20,7 @@ use super::*;
 use crate::{
     config::VipPool,
     host::{Mac, Namespace, Ruleset},
-    plan::{AliasTable, Aliases, Client, EpochInputs, Identity, Loopback, VipService, VipTable, Vips, Way},
+    plan::{AliasTable, Aliases, Client, DirectPort, EpochInputs, Identity, Loopback, VipService, VipTable, Vips, Way},
 };
 
 /// The host as the programs see it: what is realized, and the generations.
@@ -27,6 +28,8 @@ use crate::{
 struct Host {
     realized: Realized,
     generations: BTreeMap<u16, u32>,
+    /// The generation that each port was said to hold for.
+    said: BTreeMap<DeviceKey, u32>,
 }
 
 impl Host {
@@ -35,9 +38,14 @@ impl Host {
             Action::AddDevice { device, .. }
             | Action::ChangeDevice { to: device, .. }
             | Action::RemoveDevice { device, .. } => *self.generations.entry(device.slot).or_default() += 1,
+            Action::SetPort { key, to: Some(_), .. } => {
+                let slot = self.realized.devices[key].device.slot;
+                self.said.insert(*key, self.generations[&slot]);
+            }
             Action::NewEpoch { .. }
             | Action::NoteInputs(_)
             | Action::SetSwitches { .. }
+            | Action::SetPort { to: None, .. }
             | Action::NoteIdentity { .. }
             | Action::Attach { .. }
             | Action::Detach(_)
@@ -83,10 +91,20 @@ impl Host {
             .collect()
     }
 
+    /// Whether what is said of ports holds for the generations that their devices have.
+    fn is_true_of_ports(&self) -> bool {
+        let mut ports = self.realized.ports.iter().filter(|(_, found)| !found.is_ended);
+        ports.all(|(key, _)| {
+            let slot = self.realized.devices[key].device.slot;
+            self.said[key] == self.generations[&slot]
+        })
+    }
+
     /// What another daemon finds of it.
     fn adopted(&self) -> Self {
         let mut adopted = self.clone();
         adopted.realized.inputs = None;
+        adopted.realized.ports.clear();
         for entry in adopted.realized.devices.values_mut() {
             entry.identity = None;
         }
@@ -170,12 +188,20 @@ prop_compose! {
         revalidate_ns in 1u64..4,
         learn_after in 0u8..3,
         aliases in aliases(),
+        direct in proptest::collection::vec((0usize..8, 1400u32..1402), 0..6),
     ) -> Desired {
         let netns = Namespace {
             ruleset: Ruleset { nft_generation: Some(generation), ..Ruleset::default() },
             ..Namespace::default()
         };
+        let endpoints: Vec<_> = devices.iter().filter(|(_, spec)| spec.kind == Kind::Endpoint).collect();
+        let port = |(at, max_length): (usize, u32)| {
+            let (key, spec) = endpoints.get(at)?;
+            let port = DirectPort { bridge: 100, mac: spec.mac, max_length, exit: Exit::Peer };
+            Some((**key, port))
+        };
         Desired {
+            direct: direct.into_iter().filter_map(port).collect(),
             inputs: EpochInputs::of(&netns, &devices),
             devices,
             learning_off,
@@ -206,6 +232,8 @@ proptest! {
             }
             prop_assert_eq!(host.on_devices().len(), 2 * desired.devices.len());
             prop_assert_eq!(host.realized.control, desired.control(host.realized.control.epoch));
+            prop_assert!(host.realized.ports.iter().map(|(key, found)| (key, &found.port)).eq(&desired.direct));
+            prop_assert!(host.realized.ports.values().all(|found| !found.is_ended));
             prop_assert_eq!(&host.realized.aliases, &desired.aliases.table);
             prop_assert!(host.on_loopbacks().iter().eq(desired.aliases.loopbacks.keys()));
             let vips = &desired.aliases.vips;
@@ -252,6 +280,33 @@ proptest! {
         for slot in host.slots().values().filter(|slot| !generations.contains_key(slot)) {
             prop_assert_eq!(host.generations[slot], 1);
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_port_never_outlives_its_generation(
+        one in desired(), two in desired(), ended in subsequence((1u32..12).collect::<Vec<_>>(), 0..4),
+    ) {
+        let mut host = Host::default();
+        host.reach(&one);
+        prop_assert!(host.is_true_of_ports());
+        // Hints, before it is known what changed.
+        for key in ended.into_iter().map(DeviceKey::served) {
+            if let Some(slot) = host.slots().get(&key) {
+                *host.generations.get_mut(slot).expect("it was added") += 1;
+                host.realized.end_port(key);
+            }
+        }
+        for action in diff(&two, &host.realized) {
+            host.act(&action);
+            prop_assert!(host.is_true_of_ports(), "after {}", action);
+            // Nothing that is not wanted any more is left when the first thing comes.
+            if let Action::AddDevice { .. } | Action::ChangeDevice { .. } = action {
+                let mut left = host.realized.ports.iter();
+                prop_assert!(left.all(|(key, found)| two.direct.get(key) == Some(&found.port)));
+            }
+        }
+        prop_assert!(host.realized.ports.iter().map(|(key, found)| (key, &found.port)).eq(&two.direct));
+        prop_assert!(host.realized.ports.values().all(|found| !found.is_ended));
     }
 
     #[test]

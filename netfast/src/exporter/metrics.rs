@@ -143,7 +143,7 @@ impl Collected {
         gauge(
             encoder,
             "netfast_last_sync_timestamp_seconds",
-            "When the daemon was in step with Docker and the kernel last, since the epoch of Unix; 0 if never.",
+            "When the daemon was in sync with Docker and the kernel last, since the epoch of Unix; 0 if never.",
             vitals.synced.map_or(0.0, seconds),
         )?;
         counter(

@@ -64,6 +64,8 @@ pub enum Severity {
     Note,
     /// The traffic is treated otherwise than the rule means when its flows are taken from it (limit, quota).
     SlowPath,
+    /// It judges only what was not answered yet, in the same sense: one-way UDP must not be taken from it.
+    SlowUnreplied,
     /// The data path recognises it by itself: such packets do not come out again as they went in (NFQUEUE, TPROXY).
     SelfExcluding,
 }
@@ -96,6 +98,8 @@ pub struct Way {
     pub iif: Option<String>,
     /// The interface they leave by, likewise.
     pub oif: Option<String>,
+    /// Nobody has answered them yet: of these only UDP that is sent one way may be on the fast path.
+    pub unreplied: bool,
 }
 
 /// A rule that a cached verdict cannot repeat.

@@ -18,7 +18,7 @@ pub enum RuntimeState {
     None,
     /// It answers.
     Connected {
-        /// Its name, "Docker Engine - Community" or "Podman Engine", as it gives it.
+        /// Its name, "Docker Engine - Community" or "Podman Engine" for instance, as it gives it.
         engine: String,
         /// Its version.
         version: String,
@@ -96,9 +96,13 @@ pub struct Network {
     pub options: BTreeMap<String, String>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
+    /// Names are resolved at the network's gateway, in the host's namespace, as with podman's aardvark-dns; else inside the
+    /// containers' namespaces, as by Docker.
+    pub resolved_at_gateway: bool,
     /// The bridge device of a network with driver `bridge`: the option `com.docker.network.bridge.name`, else
     /// `docker0` for Docker's default network, else `br-` and twelve digits of the identifier. Where there is no such
-    /// link, as with podman, it is the bridge that has the gateway's address. It need not exist.
+    /// link it is the bridge that has the gateway's address. It need not exist. podman tells no name and makes the bridge with
+    /// the first container: `None` until then.
     pub bridge_name: Option<String>,
 }
 

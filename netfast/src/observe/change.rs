@@ -74,6 +74,28 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether somebody may judge packets within a bridge who did not before, on grounds that no device of netfast's has for
+    /// itself: those hints outdate the devices that they are about, and with them what is said of these as ports.
+    pub const fn ends_direct_forwarding(self) -> bool {
+        match self {
+            Self::Tc | Self::Sysctls | Self::Ruleset | Self::Overflow => true,
+            Self::Links
+            | Self::Device { .. }
+            | Self::Programs { .. }
+            | Self::Addresses
+            | Self::Neighbours { .. }
+            | Self::FdbAdded
+            | Self::FdbMoved { .. }
+            | Self::Routes
+            | Self::PolicyRules
+            | Self::Ipsec
+            | Self::Tuning
+            | Self::Queues
+            | Self::Containers
+            | Self::Runtime => false,
+        }
+    }
+
     /// Whether the kernel may decide otherwise about a flow than it did before, on grounds that no endpoint has for
     /// itself. What changes with a link or a container concerns the endpoints that the plan finds changed.
     pub fn outdates_all_flows(self) -> bool {

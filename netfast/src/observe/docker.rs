@@ -83,8 +83,14 @@ pub struct Runtime {
 
 /// A connected client, and the time before its first question: events since then are to be heard.
 pub struct Session {
-    client: Docker,
+    api: Api,
     since: SystemTime,
+}
+
+/// A connected client, and who answers it.
+struct Api {
+    client: Docker,
+    kind: convert::Kind,
 }
 
 impl Runtime {
@@ -188,33 +194,27 @@ impl Runtime {
             // An older engine refuses a newer client's version.
             let client = client?.negotiate_version().await?;
             let version = client.version().await?;
-            self.list(&client).await?;
-            let components = version.components.unwrap_or_default();
-            let engine = version
-                .platform
-                .map(|platform| platform.name)
-                .filter(|name| !name.is_empty());
+            let (kind, engine) = convert::engine(&version);
+            let api = Api { client, kind };
+            self.list(&api).await?;
             let runtime = RuntimeState::Connected {
-                engine: engine
-                    .or(components.into_iter().next().map(|component| component.name))
-                    .unwrap_or_default(),
+                engine,
                 version: version.version.unwrap_or_default(),
                 api: version.api_version.unwrap_or_default(),
             };
             self.with_cache(|cache| cache.runtime = runtime);
-            Ok(client)
+            Ok(api)
         };
-        let client = fill.await.map_err(|error| self.unavailable(error))?;
-        Ok(Session { client, since })
+        let api = fill.await.map_err(|error| self.unavailable(error))?;
+        Ok(Session { api, since })
     }
 
     /// Lists everything; true if it differs from what was known. Nothing is changed before all of it has been read.
-    async fn list(&self, client: &Docker) -> Result<bool, ApiError> {
-        let networks = list_networks(client).await?;
+    async fn list(&self, api: &Api) -> Result<bool, ApiError> {
+        let networks = api.networks().await?;
         let mut containers = BTreeMap::new();
-        for summary in client.list_containers(None).await? {
-            let Some(id) = summary.id else { continue };
-            if let Some(container) = inspect(client, &id, &networks).await? {
+        for id in api.running().await? {
+            if let Some(container) = api.inspect(&id, &networks).await? {
                 containers.insert(container.id.clone(), container);
             }
         }
@@ -237,7 +237,7 @@ impl Runtime {
             .as_secs()
             .to_string();
         let options = EventsOptionsBuilder::default().filters(&filters).since(&since).build();
-        let mut events = pin!(session.client.events(Some(options)).ready_chunks(EVENTS));
+        let mut events = pin!(session.api.client.events(Some(options)).ready_chunks(EVENTS));
         let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + resync, resync);
         loop {
             let news = tokio::select! {
@@ -249,9 +249,9 @@ impl Runtime {
                     for event in events {
                         todo.add(event?);
                     }
-                    self.refresh(&session.client, todo).await?
+                    self.refresh(&session.api, todo).await?
                 }
-                _ = timer.tick() => self.list(&session.client).await?,
+                _ = timer.tick() => self.list(&session.api).await?,
             };
             if news {
                 hints.send(Change::Containers);
@@ -260,18 +260,18 @@ impl Runtime {
     }
 
     /// Asks anew for what events named; true if it differs from what was known.
-    async fn refresh(&self, client: &Docker, todo: Todo) -> Result<bool, ApiError> {
+    async fn refresh(&self, api: &Api, todo: Todo) -> Result<bool, ApiError> {
         if todo.all {
-            return self.list(client).await;
+            return self.list(api).await;
         }
         let mut news = false;
         if todo.networks {
-            let networks = list_networks(client).await?;
+            let networks = api.networks().await?;
             news |= self.with_cache(|cache| std::mem::replace(&mut cache.networks, networks.clone()) != networks);
         }
         let networks = self.with_cache(|cache| cache.networks.clone());
         for id in todo.containers {
-            let mut container = inspect(client, &id, &networks).await?;
+            let mut container = api.inspect(&id, &networks).await?;
             if let Some(container) = container.as_mut().filter(|one| one.state == ContainerState::Running) {
                 // Until the next listing: one that does not heed its signal is as it was.
                 let was = |cache: &mut Cache| cache.containers.get(&container.id).map(|known| known.state);
@@ -288,25 +288,37 @@ impl Runtime {
     }
 }
 
-async fn list_networks(client: &Docker) -> Result<BTreeMap<NetworkId, Network>, ApiError> {
-    let networks = client
-        .list_networks(None)
-        .await?
-        .into_iter()
-        .filter_map(convert::network);
-    Ok(networks.map(|network| (network.id.clone(), network)).collect())
-}
+impl Api {
+    async fn networks(&self) -> Result<BTreeMap<NetworkId, Network>, ApiError> {
+        let answers = self.client.list_networks(None).await?.into_iter();
+        let networks = answers.filter_map(|answer| convert::network(answer, self.kind));
+        Ok(networks.map(|network| (network.id.clone(), network)).collect())
+    }
 
-/// Asks for one container; `None` if it does not run.
-async fn inspect(
-    client: &Docker,
-    id: &str,
-    networks: &BTreeMap<NetworkId, Network>,
-) -> Result<Option<Container>, ApiError> {
-    const GONE: u16 = 404;
-    match client.inspect_container(id, None).await {
-        Ok(answer) => Ok(convert::container(answer, networks)),
-        Err(ApiError::DockerResponseServerError { status_code: GONE, .. }) => Ok(None),
-        Err(error) => Err(error),
+    /// The identifiers of the containers that run.
+    async fn running(&self) -> Result<Vec<String>, ApiError> {
+        let containers = self.client.list_containers(None).await?;
+        Ok(containers.into_iter().filter_map(|summary| summary.id).collect())
+    }
+
+    /// Asks for one container; `None` if it does not run.
+    async fn inspect(&self, id: &str, networks: &BTreeMap<NetworkId, Network>) -> Result<Option<Container>, ApiError> {
+        const GONE: u16 = 404;
+        match self.client.inspect_container(id, None).await {
+            Ok(answer) => Ok(convert::container(answer, networks)),
+            Err(ApiError::DockerResponseServerError { status_code: GONE, .. }) => Ok(None),
+            // podman calls it an error of its own (500) if a container goes while it looks at it. A runtime that can list its
+            // containers is not gone, and one that is not listed is.
+            Err(error @ ApiError::DockerResponseServerError { .. }) => {
+                if self.running().await?.iter().any(|running| running == id) {
+                    return Err(error);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ pub(super) const LABEL_WEIGHT: &str = "netfast.alias.weight";
 pub(super) const LABEL_AFFINITY: &str = "netfast.alias.affinity";
 /// The greatest weight.
 const MAX_WEIGHT: u32 = 1000;
+/// Why answers are as the runtime gives them where its resolver is not in the containers' namespaces.
+const AT_GATEWAY: &str = "the runtime's resolver answers from the network's gateway, which netfast does not change";
 /// The longest label of a name (RFC 1035).
 const MAX_LABEL: usize = 63;
 
@@ -192,7 +194,8 @@ pub(super) fn networks_with_vips(host: &Host, config: &Config) -> BTreeSet<Netwo
     if config.alias_mode == AliasMode::Off {
         return BTreeSet::new();
     }
-    let networks = host.networks.values().filter(|network| has_resolver(network));
+    let is_rotated = |network: &&Network| has_resolver(network) && !network.resolved_at_gateway;
+    let networks = host.networks.values().filter(is_rotated);
     let wished = networks.filter(|network| {
         let members = host.containers.values().flat_map(|container| {
             let on = container.attachments.iter().filter(|on| on.network == network.id);
@@ -279,6 +282,9 @@ fn off(network: &Network, config: &Config, facts: &Facts) -> Option<String> {
     }
     if is_off(&network.labels) {
         return Some(format!("switched off by the label {LABEL} of the network"));
+    }
+    if network.resolved_at_gateway {
+        return Some(AT_GATEWAY.into());
     }
     facts.aliases_off.clone()
 }

@@ -23,9 +23,7 @@ pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) ->
         .as_ref()
         .map(|_| "rules that could not be read".to_owned());
     let all = || unread.clone().or_else(|| layer2(netns, bridge));
-    let icc = network.and_then(|network| network.options.get(OPTION_ICC));
-    let no_icc = icc.is_some_and(|value| value == "false");
-    let within = if no_icc {
+    let within = if is_without_icc(network) {
         Some("the engine's rules for icc=false, which drop what its containers send to each other".into())
     } else {
         all().or_else(|| bridged(netns, bridge))
@@ -44,8 +42,21 @@ pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) ->
         within,
         routed,
         host,
-        bridged: bridged(netns, bridge).is_some(),
+        bridged: bridged(netns, bridge).is_some() && !only_ip_translates(netns, bridge),
     }
+}
+
+/// Whether the engine is to keep the containers of a network from each other.
+pub fn is_without_icc(network: Option<&Network>) -> bool {
+    let icc = network.and_then(|network| network.options.get(OPTION_ICC));
+    icc.is_some_and(|value| value == "false")
+}
+
+/// Whether rules for IP may translate packets within a bridge, and nothing else may: no tables of bridges or devices, and
+/// none that could not be read.
+pub fn only_ip_translates(netns: &Namespace, bridge: &Link) -> bool {
+    let is_known = netns.ruleset.unreadable.is_none() && layer2(netns, bridge).is_none();
+    is_known && bridged(netns, bridge).is_some()
 }
 
 fn ip_rules() -> String {
@@ -152,6 +163,26 @@ mod tests {
         assert_eq!(with("bridge", 2, false), [true; 3]);
         let legacy = decided(|host| host.served_mut().ruleset.legacy = [("ip/filter".into(), 1)].into());
         assert_eq!(legacy, [false, true, true]);
+    }
+
+    #[test]
+    fn what_changes_addresses_within_a_bridge_is_told_apart() {
+        let with = |families: &[&str], unreadable: Option<&str>, bridged| {
+            let mut host = docker_host();
+            let netns = host.served_mut();
+            netns.ruleset.legacy.clear();
+            netns.ruleset.nft_chains = families.iter().map(|family| chain(family, 0)).collect();
+            netns.ruleset.unreadable = unreadable.map(Into::into);
+            netns.sysctls.bridge_nf_call_iptables = Some(bridged);
+            let host = &host;
+            only_ip_translates(host.served(), &host.served().links[&BRIDGE])
+        };
+        assert!(with(&["ip"], None, true));
+        assert!(!with(&["ip"], None, false), "they are not asked there");
+        assert!(!with(&["ip6"], None, true), "there are none");
+        assert!(!with(&["ip", "bridge"], None, true));
+        assert!(!with(&["ip", "netdev"], None, true));
+        assert!(!with(&["ip"], Some("EPERM"), true));
     }
 
     #[test]

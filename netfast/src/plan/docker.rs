@@ -25,8 +25,39 @@ pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
     let mut networks: Vec<&Network> = host.networks.values().collect();
     networks.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     let mut reports: Vec<NetworkReport> = networks.into_iter().map(|network| report(build, network)).collect();
+    reports.extend(unlisted_networks(build));
     reports.extend(shared_namespaces(build));
     reports
+}
+
+/// Containers on networks that the runtime does not list: podman's own names for the host's network and for none.
+fn unlisted_networks(build: &Build<'_>) -> Vec<NetworkReport> {
+    let mut reports: BTreeMap<&str, NetworkReport> = BTreeMap::new();
+    let is_listed = |container: &Container| {
+        let mut places = container.attachments.iter();
+        places.any(|place| build.host.networks.contains_key(&place.network))
+    };
+    for container in build.host.containers.values().filter(|one| !is_listed(one)) {
+        let (name, driver, why) = match container.network_mode {
+            NetworkMode::Host => ("host", "host", Why::HostNetwork),
+            NetworkMode::None => ("none", "null", Why::NoNetwork),
+            NetworkMode::Bridge | NetworkMode::Container(_) | NetworkMode::Network(_) => continue,
+        };
+        let report = reports.entry(name).or_insert_with(|| NetworkReport {
+            name: name.into(),
+            driver: driver.into(),
+            scope: "local".into(),
+            path: Path::slow(why),
+            ..NetworkReport::default()
+        });
+        report.endpoints.push(EndpointReport {
+            container_id: container.id.to_string(),
+            container: container.name.clone(),
+            path: Path::slow(why),
+            ..EndpointReport::default()
+        });
+    }
+    reports.into_values().collect()
 }
 
 fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
@@ -178,6 +209,7 @@ fn endpoint(
         is_cut_off: link.is_some_and(is_cut_off),
         published: published.collect(),
         path,
+        direct: None,
     }
 }
 

@@ -73,7 +73,7 @@ macro_rules! whys {
 }
 
 whys! {
-    HostNetwork "shares the host's own namespace: there is nothing to shorten";
+    HostNetwork "shares the host's own namespace: there is no path to shorten";
     NoNetwork "has no network";
     SharedNamespace "shares another container's namespace: its packets are that container's";
     Macvlan "macvlan: the packets do not pass the host's stack";
@@ -95,7 +95,19 @@ whys! {
     NotLearned "the bridge does not learn where it is, and sends frames for it to all ports";
     SeveralMacs "several MAC addresses are behind its veth";
     TooManyDevices "the table of devices is full";
-    NotAttached "attaching failed; it is tried again";
+    NotAttached "attaching failed; netfast retries";
+    DirectOff "direct forwarding is switched off by the configuration";
+    BridgeNetfilter "packets within its bridge are shown to the packet filter";
+    BridgeRules "packet-filter rules see the frames of its bridge";
+    BridgeVlans "its bridge filters by VLAN";
+    BridgeForgets "its bridge forgets where containers are within seconds";
+    BridgeAnswers "its bridge answers itself for neighbours";
+    PortNotForwarding "its port of the bridge does not forward";
+    PortRestricted "its port of the bridge is restricted";
+    PortShaped "its veth has a queueing discipline that must see every packet";
+    PeerUnknown "its end of the veth cannot be asked about";
+    VirtualAddresses "netfast itself translates its packets, for virtual addresses";
+    NotHeard "the bridge has not heard from it";
 }
 
 /// What netfast knows of a network, and does for it.
@@ -128,6 +140,9 @@ pub struct NetworkReport {
     /// Who else decides about its packets.
     #[serde(default)]
     pub deciders: Deciders,
+    /// Whether packets between its containers are forwarded directly, since nobody judges them; `None`: it has no bridge.
+    #[serde(default)]
+    pub direct: Option<Path>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
 }
@@ -141,7 +156,8 @@ pub struct Deciders {
     pub routed: Option<String>,
     /// About those between a container and the host itself.
     pub host: Option<String>,
-    /// Rules are asked about packets while they are within the bridge (`br_netfilter`), and may translate them there.
+    /// Rules are asked about packets while they are within the bridge (`br_netfilter`), and may translate them there; and
+    /// so may others, or nobody knows: what the host sends to a published port by DNAT stays slow.
     pub bridged: bool,
 }
 
@@ -184,6 +200,9 @@ pub struct EndpointReport {
     pub published: Vec<Published>,
     /// Which path its packets take.
     pub path: Path,
+    /// Whether those between it and other containers of its bridge are forwarded directly, if any are there.
+    #[serde(default)]
+    pub direct: Option<Path>,
 }
 
 impl EndpointReport {

@@ -15,6 +15,8 @@ pub struct RateRules<'a> {
     met: Vec<(&'a RuleFinding, &'a Way)>,
     /// The same of those that meet no packet but IPv6's.
     met6: Vec<(&'a RuleFinding, &'a Way)>,
+    /// The same for packets of either family that were not answered yet.
+    unreplied: Vec<(&'a RuleFinding, &'a Way)>,
 }
 
 impl<'a> RateRules<'a> {
@@ -23,11 +25,13 @@ impl<'a> RateRules<'a> {
         let findings = netns.ruleset.findings.iter();
         let judging = findings.filter(|finding| {
             // ARP is never accelerated.
-            finding.severity == Severity::SlowPath && finding.family != "arp" && !config.allow_rate_rules
+            let judges = matches!(finding.severity, Severity::SlowPath | Severity::SlowUnreplied);
+            judges && finding.family != "arp" && !config.allow_rate_rules
         });
         let ways = judging.flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)));
-        let (met6, met) = ways.partition(|(finding, _)| finding.family == "ip6");
-        Self { met, met6 }
+        let (unreplied, replied): (Vec<_>, Vec<_>) = ways.partition(|(_, way)| way.unreplied);
+        let (met6, met) = replied.into_iter().partition(|(finding, _)| finding.family == "ip6");
+        Self { met, met6, unreplied }
     }
 
     /// The rules that meet IPv6 alone, in the place of those that meet IPv4.
@@ -36,7 +40,20 @@ impl<'a> RateRules<'a> {
         Self {
             met: self.met6.clone(),
             met6: Vec::new(),
+            unreplied: Vec::new(),
         }
+    }
+
+    /// A rule that judges what containers of this bridge send or get before there is an answer. One of IPv6 alone counts for both
+    /// families: a device has one flag for one-way UDP.
+    pub fn concerning_unreplied(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
+        let own = Self {
+            met: self.unreplied.clone(),
+            met6: Vec::new(),
+            unreplied: Vec::new(),
+        };
+        own.concerning(netns, bridge)
+            .or_else(|| own.concerning_host(netns, bridge))
     }
 
     /// A rule that packets between the host and the containers of this bridge meet.

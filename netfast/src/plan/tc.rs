@@ -76,8 +76,9 @@ pub fn generic_xdp_inside(netns: &Namespace, link: &Link) -> Option<String> {
     ))
 }
 
-/// What runs on a bridge device: redirected packets do not touch it at all.
-pub fn foreign_on_bridge(netns: &Namespace, facts: &Facts, link: &Link) -> Option<String> {
+/// What runs on either hook of an interface, or as XDP there: a bridge device is not touched at all by packets that are
+/// redirected, nor are its ports by those that go straight.
+pub fn anything_on(netns: &Namespace, facts: &Facts, link: &Link) -> Option<String> {
     let foreign = facts.foreign.get(&netns.key(link.ifindex));
     let program = foreign.and_then(|foreign| foreign.ingress.first().or(foreign.egress.first()));
     let xdp = link.xdp.is_attached().then(|| "XDP program".to_owned());

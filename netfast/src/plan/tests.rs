@@ -19,6 +19,7 @@ mod flooding;
 mod pace;
 mod reasons;
 mod rules;
+mod unjudged;
 
 use build::*;
 
@@ -54,7 +55,9 @@ fn text(desired: &Desired) -> String {
             (Device::ACCELERATED, "accelerated"),
             (Device::PEER_IN_OTHER_NETNS, "peer-elsewhere"),
             (Device::EGRESS_QDISC, "queued"),
+            (Device::ONE_WAY, "one-way"),
             (Device::ANY_SOURCE, "any-source"),
+            (Device::IP_TRANSLATES, "ip-translates"),
         ];
         let flags: Vec<&str> = flags
             .iter()

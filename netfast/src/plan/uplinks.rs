@@ -44,6 +44,72 @@ pub fn add(build: &mut Build<'_>) -> Vec<String> {
     missing
 }
 
+/// An interface with a default route that is no uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotUplink {
+    /// Its name.
+    pub name: String,
+    /// Why not, for people.
+    pub why: String,
+    /// Whether it would be one if the operator named it.
+    pub can_be_named: bool,
+}
+
+/// The interfaces with a default route that are no uplinks, with the reason, after [`add`].
+pub fn left_out(build: &Build<'_>) -> Vec<NotUplink> {
+    let netns = build.netns;
+    let defaults: BTreeSet<u32> = netns
+        .routes
+        .iter()
+        .filter(|route| route.dst.prefix == 0 && route.dst.addr.is_ipv4())
+        .filter_map(|route| route.oif)
+        .collect();
+    let links = defaults.into_iter().filter_map(|ifindex| netns.links.get(&ifindex));
+    links
+        .filter(|link| !build.devices.contains_key(&netns.key(link.ifindex)))
+        .map(|link| {
+            let (why, can_be_named) = why_left_out(build, link);
+            NotUplink {
+                name: link.name.clone(),
+                why,
+                can_be_named,
+            }
+        })
+        .collect()
+}
+
+fn why_left_out(build: &Build<'_>, link: &Link) -> (String, bool) {
+    if !link.up {
+        return ("it is down".into(), false);
+    }
+    if !link.is_ethernet() {
+        return ("its packets have no Ethernet header".into(), false);
+    }
+    if let Some(text) = tc::foreign_on_ingress(build.netns, build.facts, link) {
+        return (text, false);
+    }
+    let named = &build.config.uplinks;
+    if !named.is_empty() && !named.contains(&link.name) {
+        return ("other interfaces are named as uplinks, and it is not".into(), true);
+    }
+    let text = match &link.kind {
+        _ if link.master.is_some() => "it is a port of a bridge or bond",
+        LinkKind::Veth { .. } => "it is a veth whose other end is in this network namespace",
+        LinkKind::Bridge(_) => "it is a bridge whose ports are all veths, or a network of the container runtime",
+        LinkKind::Loopback | LinkKind::Macvlan | LinkKind::Ipvlan | LinkKind::Dummy => {
+            "an interface of this kind is not taken for one by itself"
+        }
+        LinkKind::Vlan { .. }
+        | LinkKind::Bond
+        | LinkKind::Vxlan { .. }
+        | LinkKind::Tun
+        | LinkKind::Wireguard
+        | LinkKind::Physical
+        | LinkKind::Other(_) => "it is not recognised as one",
+    };
+    (text.into(), true)
+}
+
 /// Whether an interface leads off the host, as far as one can tell.
 fn leads_off(netns: &Namespace, link: &Link) -> bool {
     // A slave's packets are its master's, except for a port of a bridge, which has no address either.

@@ -35,7 +35,7 @@ pub(super) fn try_watch(release: Release) -> Tried {
     };
     Tried {
         what: WATCH,
-        without: Some("a rule that sends packets to NFQUEUE keeps flows from being learned"),
+        without: Some("no flow is learned while a program listens on NFQUEUE; it matters only then"),
         outcome,
     }
 }

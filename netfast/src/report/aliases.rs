@@ -208,7 +208,7 @@ impl Aliases {
                 alias.alias.clone().into(),
                 alias.mode_cell(),
                 format!("{well}/{}", alias.members.len()).into(),
-                units::count(alias.given()).into(),
+                alias.given_text().into(),
                 alias.evenness_text().into(),
                 alias.address_or_reason().into(),
             ]);
@@ -261,12 +261,12 @@ impl Alias {
         Cell::painted(self.mode.name(), paint)
     }
 
-    /// Connections, or answers where there are none.
-    fn given(&self) -> u64 {
+    /// Connections, or answers where there is no virtual address.
+    fn given_text(&self) -> String {
         if self.vip.is_some() {
-            self.connections
+            format!("{} connections", units::count(self.connections))
         } else {
-            self.answers
+            format!("{} answers", units::count(self.answers))
         }
     }
 
@@ -299,7 +299,7 @@ impl Alias {
         facts.row(["evenness".into(), self.evenness_text().into()]);
         text.push_str(&facts.render(style));
         text.push('\n');
-        let mut headings = vec!["CONTAINER", "ADDRESSES", "STATE", "HEALTH", "GIVEN"];
+        let mut headings = vec!["CONTAINER", "ADDRESSES", "STATE", "HEALTH", "ELIGIBLE"];
         headings.extend(match self.vip {
             Some(_) => &[">WEIGHT", ">CONNECTIONS", ">RETRIED", ">PACKETS", ">BYTES"][..],
             None => &[">FIRST"],

@@ -18,7 +18,7 @@ mod programs;
 mod rules;
 
 pub use host::{host, no_runtime, runtime};
-pub use interfaces::interfaces;
+pub use interfaces::{interfaces, uplinks};
 pub use networks::networks;
 pub use programs::{fail as fail_programs, programs};
 pub use rules::rules;

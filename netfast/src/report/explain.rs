@@ -267,12 +267,12 @@ impl Step {
 fn host_steps(facts: &Facts<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     if !facts.running {
-        steps.push(Step::reason(
-            "daemon",
-            Reason::Unvetted,
-            "it does not run: what is attached works on, and conversations that are fast stay so, but new ones are slow; what \
-             follows is as it was when it ended",
-        ));
+        let text = "not running: existing fast conversations stay fast, new ones are slow; the following is the state when \
+                    the daemon ended";
+        steps.push(Step {
+            remedy: Some("Start the daemon: `systemctl start netfast` (or `netfast run`).".into()),
+            ..Step::reason("daemon", Reason::Unvetted, text)
+        });
     } else if !facts.state.in_sync {
         steps.push(Step::fast(
             "daemon",
@@ -340,9 +340,12 @@ fn is_inside(endpoint: &EndpointReport, to: &Destination, facts: &Facts<'_>) -> 
 
 /// What packets meet that leave a container by one of its interfaces.
 fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Facts<'_>) -> (Vec<Step>, Verdict) {
-    let own = way::own(from, facts);
+    let own = way::own(from, to, facts);
     let is_fast = own.path.is_fast();
     let mut steps = vec![own];
+    if way::goes_by_no_bridge(from) {
+        return (steps, Verdict::Slow);
+    }
     let verdict = match to.map(|to| (to, &to.alias)) {
         None => {
             let host = way::host_in_general(from.network);
@@ -352,6 +355,7 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
                 Verdict::Fast
             };
             steps.extend(host);
+            steps.extend(way::not_direct(from));
             verdict
         }
         Some((_, Some(alias))) => {
@@ -368,8 +372,8 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
             if is_live {
                 steps.push(Step::fast(
                     "now",
-                    "the kernel passes the first packets of conversations on, and the others follow on the fast path (whoever judges \
-                     behind netfast's hooks still may drop them)",
+                    "the kernel passes the first packets of conversations on, and the others follow on the fast path (programs \
+                     and rules after netfast's hooks may still drop them)",
                 ));
             } else if is_left {
                 steps.push(Step::decided("now", None, LEFT));

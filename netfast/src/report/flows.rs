@@ -17,6 +17,9 @@ use crate::report::{
     units::{bytes, count, duration},
 };
 
+/// What is said when there are none.
+const NONE: &str = "No flows: no accelerated connection is open now (flows end with their connection).";
+
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Flows {
@@ -241,7 +244,7 @@ impl Flows {
         }
         let mut text = table.render(style);
         match (self.total, self.flows.len()) {
-            (0, _) => text = "No flows.\n".into(),
+            (0, _) => text = format!("{NONE}\n"),
             (total, shown) if shown < total => {
                 // Writing to a string cannot fail.
                 let _ = writeln!(
@@ -387,7 +390,14 @@ mod tests {
                 .render(Style::default())
                 .ends_with("2 of 4 flows; --limit 0 shows all.\n")
         );
-        assert_eq!(Flows::default().render(Style::default()), "No flows.\n");
+    }
+
+    #[test]
+    fn no_flows_are_no_sign_of_a_slow_past() {
+        assert_eq!(
+            Flows::default().render(Style::default()),
+            "No flows: no accelerated connection is open now (flows end with their connection).\n"
+        );
     }
 
     #[test]

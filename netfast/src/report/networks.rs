@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     plan::report::{EndpointReport, NetworkReport, PoolReport},
-    report::{Style, Table, path::PathState},
+    report::{Style, Table, path::PathState, table::Cell},
 };
 
 /// The whole report.
@@ -45,6 +45,8 @@ pub struct Network {
     pub host: PathState,
     /// Which path its IPv6 packets take, and why.
     pub ipv6: PathState,
+    /// Whether packets between its containers are forwarded directly, or what keeps them from it; `None`: it has no bridge.
+    pub direct: Option<PathState>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -80,6 +82,8 @@ pub struct Endpoint {
     /// Which path its packets take, and why.
     #[serde(flatten)]
     pub path: PathState,
+    /// Whether those between it and other containers of its bridge are forwarded directly, or what keeps them from it.
+    pub direct: Option<PathState>,
 }
 
 impl From<&[NetworkReport]> for Networks {
@@ -105,6 +109,7 @@ impl From<&NetworkReport> for Network {
             path: PathState::from(&report.path),
             host: PathState::from(&report.host),
             ipv6: PathState::from(&report.ipv6),
+            direct: report.direct.as_ref().map(PathState::from),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
     }
@@ -140,6 +145,7 @@ impl From<&EndpointReport> for Endpoint {
             is_cut_off: _,
             published: _,
             path: _,
+            direct,
         } = report.clone();
         Self {
             container_id,
@@ -150,6 +156,7 @@ impl From<&EndpointReport> for Endpoint {
             veth,
             ifindex,
             path,
+            direct: direct.as_ref().map(PathState::from),
         }
     }
 }
@@ -276,6 +283,10 @@ impl Network {
         if !self.reason().is_empty() {
             facts.row(["reason".into(), self.reason().into()]);
         }
+        // Where its packets are slow there is no more to say.
+        if let Some(direct) = self.direct.as_ref().filter(|_| self.path.is_fast()) {
+            facts.row(["direct".into(), direct_cell(direct)]);
+        }
         text.push_str(&facts.render(style));
         text.push('\n');
         text.push_str(&self.endpoints_table().render(style));
@@ -292,11 +303,6 @@ impl Network {
         let mut table = Table::new(&headings).indent(2);
         for endpoint in &self.endpoints {
             let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into()).into();
-            let reason = endpoint
-                .path
-                .reason
-                .clone()
-                .filter(|reason| Some(reason) != self.path.reason.as_ref());
             table.row([
                 endpoint.container.clone().into(),
                 known(&endpoint.interface),
@@ -308,11 +314,32 @@ impl Network {
                 known(&endpoint.mac),
                 known(&endpoint.veth),
                 endpoint.path.cell(),
-                reason.unwrap_or_default().into(),
+                self.reason_of(endpoint).into(),
             ]);
         }
         table
     }
+
+    /// Why an endpoint is slow, or only not forwarded to directly, where the network is not.
+    fn reason_of(&self, endpoint: &Endpoint) -> String {
+        let own = |reason: &Option<String>, all: &Option<String>| reason.clone().filter(|_| reason != all);
+        let of = |path: &Option<PathState>| path.as_ref().and_then(|path| path.reason.clone());
+        own(&endpoint.path.reason, &self.path.reason)
+            .or_else(|| {
+                let why = own(&of(&endpoint.direct), &of(&self.direct)).filter(|_| endpoint.path.is_fast())?;
+                Some(format!("not direct: {why}"))
+            })
+            .unwrap_or_default()
+    }
+}
+
+/// Whether packets within a bridge are forwarded directly.
+fn direct_cell(direct: &PathState) -> Cell {
+    let text = match &direct.reason {
+        None => "nobody judges what its containers send to each other".to_owned(),
+        Some(reason) => format!("no: {reason}"),
+    };
+    Cell::painted(text, direct.paint())
 }
 
 impl Pool {
@@ -341,7 +368,7 @@ mod tests {
         let slow = || {
             PathState::slow(
                 "host-network",
-                "shares the host's own namespace: there is nothing to shorten",
+                "shares the host's own namespace: there is no path to shorten",
             )
         };
         let endpoint = |container: &str, last: u8, path| Endpoint {
@@ -352,6 +379,7 @@ mod tests {
             mac: Some(format!("02:42:ac:12:05:{last:02x}")),
             veth: Some(format!("veth1a2b3{last:02x}")),
             ifindex: Some(10 + u32::from(last)),
+            direct: (last == 2).then(|| PathState::slow("not-heard", "br-6f1e5a0b9c8d has no entry of it")),
             path,
         };
         Networks {
@@ -373,6 +401,7 @@ mod tests {
                     path: PathState::fast(),
                     host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
                     ipv6: PathState::fast(),
+                    direct: Some(PathState::fast()),
                     endpoints: vec![
                         endpoint("web", 2, PathState::fast()),
                         endpoint(

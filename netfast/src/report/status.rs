@@ -10,7 +10,7 @@ mod text;
 mod verdict;
 
 pub use gather::Tables;
-pub use verdict::Verdict;
+pub use verdict::{NoSuchName, Verdict};
 
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -124,6 +124,9 @@ pub struct Network {
     pub path: PathState,
     /// Which path the packets between its containers and the host take, and why.
     pub host: PathState,
+    /// Whether packets between its containers are forwarded directly, or what keeps them from it; `None`: it has no bridge, or
+    /// no daemon runs, without which none are.
+    pub direct: Option<PathState>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }

@@ -127,9 +127,9 @@ fn an_engine_that_comes_late_is_waited_for() {
     let pid = daemon.pid();
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(programs(host.host()), attached);
-    assert_ne!(state(&netfast)["pid"], pid, "nothing is in step yet");
+    assert_ne!(state(&netfast)["pid"], pid, "nothing is in sync yet");
     host.start_dockerd().expect("dockerd is back");
-    cmd::poll("in step", Duration::from_secs(30), || {
+    cmd::poll("in sync", Duration::from_secs(30), || {
         let state = state(&netfast);
         (state["pid"] == pid && state["in_sync"] == true).then_some(())
     })

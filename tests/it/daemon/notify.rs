@@ -91,7 +91,7 @@ fn heartbeats_come_from_the_main_loop_and_a_reload_is_announced() {
     let manager = Manager::new(&netfast);
     let daemon = manager.launch(&netfast, Some(Duration::from_millis(300)));
     let (ready, before) = manager.await_message("READY=1");
-    assert_eq!(state(&netfast)["in_sync"], true, "ready is in step");
+    assert_eq!(state(&netfast)["in_sync"], true, "ready is in sync");
     assert!(
         ready.contains("STATUS=2 endpoints and 1 uplinks on the fast path\n"),
         "{ready}"

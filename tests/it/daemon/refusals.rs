@@ -144,7 +144,7 @@ fn a_kernel_without_what_is_needed_is_5() {
     // As if it had no such table: BPF_MAP_CREATE fails as for an unknown type.
     without(Some(0), libc::EINVAL).with(5, &["has no BPF tables (LRU hash)", "Linux 4.10 and later"]);
     // What the administrator forbids is no lack of the kernel's.
-    without(None, libc::EPERM).with(4, &["the kernel refuses to load a program", "seccomp"]);
+    without(None, libc::EPERM).with(4, &["the kernel does not permit netfast to load a program", "seccomp"]);
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn the_unit_is_ready_in_step_survives_a_hang_reloads_and_stops() {
         .expect("a drop-in");
     machine.run(&["systemctl", "daemon-reload"]).expect("reload");
 
-    // Start: `systemctl` returns when the unit is ready, and ready is in step.
+    // Start: `systemctl` returns when the unit is ready, and ready is in sync.
     machine.run(&["systemctl", "start", UNIT]).expect("it starts");
     let found = state(&machine).expect("a state");
     assert_eq!(found["in_sync"], true, "{found:#}");
@@ -345,7 +345,7 @@ fn without_docker_the_unit_is_up_and_waits() {
 
     machine.write(CONFIG, "runtime = \"none\"\n").expect("a configuration");
     machine.run(&["systemctl", "reload", UNIT]).expect("reload");
-    cmd::poll("it is in step", TIMEOUT, || {
+    cmd::poll("it is in sync", TIMEOUT, || {
         (state(&machine)?["in_sync"] == true).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));

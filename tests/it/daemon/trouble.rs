@@ -206,7 +206,7 @@ fn panicked(host: &NetNs, dirs: &std::path::Path) {
     assert!(done.stdout.contains("a bug in the daemon"), "{done:?}");
 }
 
-/// The daemon itself, until it is in step; then a panic in the thread that it runs on.
+/// The daemon itself, until it is in sync; then a panic in the thread that it runs on.
 fn panic_when_ready(dirs: &std::path::Path) -> ! {
     let real = |name: &str| std::fs::read_link(dirs.join(name)).expect("a link");
     let settings = Settings {

@@ -1,7 +1,7 @@
 //! A Docker host with netfast on it, and the traffic that is sent through it.
 
 use std::{
-    fs, io,
+    env, fs, io,
     net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
@@ -10,21 +10,32 @@ use std::{
 use netfast_tests::{
     cmd::{self, Background},
     docker_host::{DockerHost, Options},
+    matrix::{self, Cell},
     netfast_proc::{self, NetfastProc, Totals},
     netns::NsHandle,
     programs,
-    traffic::{hash, rr, udp_send, udp_sink},
+    traffic::{hash, udp_send, udp_sink},
 };
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+mod steady;
+
+pub use steady::Steady;
+
 /// The port that every server of these tests listens on.
 pub const PORT: u16 = 7001;
 /// What must come, comes within this; how long it took is printed and not judged.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
-/// Data of a bulk transfer in each direction: so much that a connection's first and last packets do not count.
-pub const BULK: u64 = 128 << 20;
+
+/// Data of a bulk transfer in each direction, in bytes: so much that a connection's first and last packets do not count.
+pub fn bulk() -> u64 {
+    let mebibytes = env::var(matrix::MEBIBYTES)
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok());
+    mebibytes.unwrap_or(128) << 20
+}
 
 /// The host and its netfast, which ends first.
 pub struct Bed {
@@ -134,7 +145,7 @@ impl Bed {
         (result, Counted::read(&self.netfast).since(before))
     }
 
-    /// Sends [`BULK`] there and back by TCP, and datagrams by UDP; all of it must arrive, and more than 99 % of the packets
+    /// Sends [`bulk`] there and back by TCP, and datagrams by UDP; all of it must arrive, and more than 99 % of the packets
     /// must take the fast path.
     pub fn prove(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
         self.prove_tcp(what, client, server, to);
@@ -144,7 +155,8 @@ impl Bed {
     /// The TCP half of [`Self::prove`].
     pub fn prove_tcp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
         let ends = [("client", client), ("server", server)].map(|(end, ns)| (end, ns, received(ns)));
-        let (bulk, counted) = self.count(|| transfer(client, server, to, BULK));
+        let size = bulk();
+        let (bulk, counted) = self.count(|| transfer(client, server, to, size));
         println!(
             "{what}, TCP: {counted}; {} retransmits in {} segments, closed in {:.1} ms",
             bulk.retransmits,
@@ -152,12 +164,13 @@ impl Bed {
             bulk.close_seconds * 1e3
         );
         self.must_be_fast(what, counted, 0.99);
+        self.record(what, "TCP", counted.packets.fast_share(), size);
         // What `docker stats` shows. The host's own interfaces are passed by: they do not see it.
         let host = self.host.host().inode().expect("a namespace");
         for (end, ns, before) in ends {
             if ns.inode().expect("a namespace") != host {
                 let bytes = received(ns) - before;
-                let likely = BULK..BULK + BULK / 8;
+                let likely = size..size + size / 8;
                 assert!(
                     likely.contains(&bytes),
                     "{what}: the {end}'s interfaces counted {bytes} bytes"
@@ -178,6 +191,20 @@ impl Bed {
             flood.sent
         );
         self.must_be_fast(what, counted, 0.99);
+        self.record(what, "UDP", counted.packets.fast_share(), 0);
+    }
+
+    /// Tells the matrix what was seen.
+    pub fn record(&self, path: &str, protocol: &str, fast_share: Option<f64>, exact_bytes: u64) {
+        let cell = Cell {
+            engine: self.host.release().name().expect("a version"),
+            setting: self.host.setting(),
+            path: path.into(),
+            protocol: protocol.into(),
+            fast_share,
+            exact_bytes,
+        };
+        matrix::record(&cell).expect("a cell");
     }
 
     /// Fails unless a greater part than this took the fast path; tells why the others did not.
@@ -345,7 +372,9 @@ pub struct Flood {
 pub fn flood(client: &NsHandle, server: &NsHandle, to: SocketAddrV4) -> Flood {
     let sink = serve(server, &["udp-sink", &PORT.to_string()]);
     let to = to.to_string();
-    let line = ["udp-send", &to, "--seconds", "1", "--rate", "5000", "--batch", "4"];
+    // As long as the bulk transfer is large: the first packets count less.
+    let seconds = (bulk() >> 27).clamp(1, 8).to_string();
+    let line = ["udp-send", &to, "--seconds", &seconds, "--rate", "5000", "--batch", "4"];
     let sender = run(client, &line).wait(cmd::TIME_LIMIT).expect("the client ends");
     let sink = sink.stop().expect("the sink ends");
     assert!(sender.status.success(), "to {to}: {sender:?}; the sink: {sink:?}");
@@ -415,86 +444,4 @@ pub fn ended<T: DeserializeOwned>(process: Background) -> T {
     let done = process.wait(TIMEOUT).expect("it ends");
     assert!(done.status.success(), "{done:?}");
     report(&done)
-}
-
-/// A conversation that goes on beside whatever the test does, and must not be disturbed by it.
-pub struct Steady {
-    what: &'static str,
-    flow: Background,
-    udp: bool,
-    to: SocketAddrV4,
-    started: Instant,
-    /// How long it took until it was seen to be fast.
-    slow: Duration,
-}
-
-impl Steady {
-    /// Starts it, towards an echo server, and waits until it is fast.
-    pub fn start(bed: &Bed, what: &'static str, client: &NsHandle, to: SocketAddrV4, more: &[&str]) -> Self {
-        let server = to.to_string();
-        let line = [&["rr", &server, "--seconds", "300", "--size", "200"], more].concat();
-        let started = Instant::now();
-        // Ages of flows are by the kernel's coarse clock, which is up to a tick behind: 10 ms with CONFIG_HZ=100.
-        thread::sleep(Duration::from_millis(10));
-        let asked = Instant::now();
-        let mut steady = Self {
-            what,
-            slow: Duration::ZERO,
-            started,
-            flow: run(client, &line),
-            udp: more.contains(&"--udp"),
-            to,
-        };
-        let fast = cmd::poll("a steady flow is fast", TIMEOUT, || {
-            (steady.fast_packets(bed)? > 1000).then_some(())
-        });
-        if let Err(error) = fast {
-            panic!(
-                "{what}: {error}; {:?}\n{}\n{}",
-                steady.flow.stop(),
-                bed.netfast.verb(&["status"]).unwrap_or_default(),
-                bed.netfast.verb(&["flows"]).unwrap_or_default()
-            );
-        }
-        steady.slow = asked.elapsed();
-        steady
-    }
-
-    /// Packets of the client's direction on the fast path, as `netfast flows` has them.
-    pub fn fast_packets(&self, bed: &Bed) -> Option<u64> {
-        let json = bed.netfast.verb(&["flows", "--json"]).expect("netfast flows");
-        let report: Value = serde_json::from_str(&json).expect("JSON");
-        let to = self.to.to_string();
-        let protocol = if self.udp { "udp" } else { "tcp" };
-        // Not one of an earlier conversation with the same server.
-        let age = u64::try_from(self.started.elapsed().as_millis()).expect("a short time");
-        let own = report["flows"].as_array().expect("flows").iter().filter(|flow| {
-            flow["protocol"] == protocol
-                && flow["enters"]["destination"] == to.as_str()
-                && flow["age_ms"].as_u64().is_some_and(|its| its <= age)
-        });
-        own.filter_map(|flow| flow["packets"].as_u64()).max()
-    }
-
-    /// Ends it: every request was answered, and nearly all of them were fast once one was.
-    pub fn end(self, bed: &Bed) {
-        let start = Instant::now();
-        let fast = self.fast_packets(bed);
-        let report: rr::Report = ended(self.flow);
-        // Requests answered since its packets were counted, and before the first ones were fast.
-        let uncounted = (start.elapsed() + self.slow).as_secs_f64() * report.rate;
-        let (what, done, errors) = (self.what, report.transactions, report.errors);
-        let fast = fast.unwrap_or_else(|| panic!("{what}: its flow is gone; {report:?}"));
-        println!("{what}: {fast} fast packets in {done} transactions, {errors} errors");
-        assert_eq!(errors, 0, "{what}: {report:?}");
-        assert!(
-            fast as f64 > 0.95 * (done as f64 - uncounted),
-            "{what}: {fast} fast packets in {report:?}"
-        );
-    }
-    /// Ends it after netfast has gone: every request was answered.
-    pub fn end_alive(self) {
-        let report: rr::Report = ended(self.flow);
-        assert_eq!(report.errors, 0, "{}: {report:?}", self.what);
-    }
 }

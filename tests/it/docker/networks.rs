@@ -135,6 +135,11 @@ fn told(bed: &Bed) {
     );
     assert_eq!(end["interface"], "eth0");
 
+    let shared = bed.netfast.verb(&["explain", "shared-1", "mine-2"]).expect("explain");
+    assert!(
+        shared.contains("Run `netfast explain mine-1 mine-2`.") && !shared.contains("no bridge device"),
+        "{shared}"
+    );
     let text = bed.netfast.verb(&["networks"]).expect("the list");
     for network in [
         "bridge",

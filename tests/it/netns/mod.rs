@@ -10,6 +10,7 @@ mod counting;
 mod hostile;
 pub mod judges;
 pub mod lab;
+mod one_way;
 mod own_rules;
 mod paths;
 mod rates;

@@ -271,6 +271,66 @@ fn install(ns: &NetNs, chain: &str, (tool, rule, _): Case) -> anyhow::Result<Str
     ))
 }
 
+/// Rules about what was not answered yet: whether one-way UDP must not be taken from them.
+#[test]
+fn rules_about_what_is_new_by_the_tools() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let cases: Vec<(Case, bool)> = ["iptables-nft -w -t filter", "iptables-legacy -w -t filter"]
+        .into_iter()
+        .flat_map(|tool| {
+            [
+                ("-m conntrack --ctstate NEW -m limit --limit 5/s -j ACCEPT", true),
+                (
+                    "-m conntrack --ctstate NEW,RELATED -m statistic --mode random --probability 0.5 -j DROP",
+                    true,
+                ),
+                (
+                    "-p udp -m conntrack --ctstate NEW -m length --length 100: -j DROP",
+                    true,
+                ),
+                (
+                    "-p tcp -m conntrack --ctstate NEW -m limit --limit 5/s -j ACCEPT",
+                    false,
+                ),
+                ("-p tcp --syn -m limit --limit 5/s -j ACCEPT", false),
+                ("-p icmp -m limit --limit 5/s -j ACCEPT", false),
+                ("-m conntrack --ctstate NEW -m limit --limit 5/s -j LOG", false),
+                ("-m conntrack --ctstate NEW -j ACCEPT", false),
+            ]
+            .map(|(rule, judges)| ((tool, rule, None), judges))
+        })
+        .chain(
+            [
+                ("ct state new limit rate 5/second accept", true),
+                ("ct state { new, related } limit rate 5/second accept", false),
+                ("meta l4proto udp ct state new meta length > 100 drop", true),
+                ("meta l4proto tcp ct state new limit rate 5/second accept", false),
+                ("ct state new accept", false),
+            ]
+            .map(|(rule, judges)| (("nft inet", rule, None), judges)),
+        )
+        .collect();
+    let ns = NetNs::new("matches").expect("a namespace");
+    ns.sh("nft 'add table inet t'").expect("a table");
+    for (number, (case, _)) in cases.iter().enumerate() {
+        install(&ns, &format!("R{number}"), *case).unwrap_or_else(|error| panic!("{case:?}: {error:#}"));
+    }
+    let findings = read(&ns);
+    for (number, ((tool, rule, _), judges)) in cases.into_iter().enumerate() {
+        let of_rule = findings.iter().filter(|finding| finding.chain == format!("R{number}"));
+        let of_rule: Vec<_> = of_rule.filter(|finding| finding.severity != Severity::Note).collect();
+        let found = of_rule
+            .iter()
+            .any(|finding| finding.severity == Severity::SlowUnreplied && finding.ways.iter().all(|way| way.unreplied));
+        // A set of states is looked up in a set, which is not followed: it counts as met by all packets.
+        let is_set = rule.contains('{');
+        assert_eq!(found, judges, "{tool} {rule}: {of_rule:?}");
+        assert!(found || is_set || of_rule.is_empty(), "{tool} {rule}: {of_rule:?}");
+    }
+}
+
 #[test]
 fn each_kind_of_match_by_the_tools() {
     if !needs(&NEEDS) {

@@ -3,7 +3,8 @@
 use netfast_common::{
     control::Control,
     device::{Device, DeviceKey},
-    flow::Flow,
+    direct::{self, Pace, Port, PortKey},
+    flow::{Exit, Flow},
     net::Ip4,
     vet::Answer,
 };
@@ -25,6 +26,7 @@ pub enum In {
 }
 
 type Edit<T> = Box<dyn Fn(&mut T) + Send + Sync>;
+type EditPace = Box<dyn Fn(&mut Pace, u64) + Send + Sync>;
 
 /// What is there before a packet comes.
 pub enum Given {
@@ -38,6 +40,10 @@ pub enum Given {
     Generation(Dev, u32),
     /// A flow is in a table: learned 60 ms ago, used 1 ms ago, for packets up to 1500 bytes, then changed.
     Flow(In, Way, Edit<Flow<Ip4>>),
+    /// Packets are forwarded directly from and to a port of this bridge, as changed.
+    Port(Dev, Dev, Edit<Port>),
+    /// When packets went from one port to another, changed at this time in nanoseconds.
+    Pace(Dev, Dev, EditPace),
     /// The daemon has answered a question about a flow that was asked at this time.
     Answered(Way, u64, u32),
     /// The candidate was left this many nanoseconds earlier.
@@ -95,6 +101,21 @@ pub fn device(dev: Dev, edit: impl Fn(&mut Device) + Send + Sync + 'static) -> G
     Given::Device(dev, Box::new(edit))
 }
 
+/// Packets are forwarded directly from and to a port, as changed.
+pub fn port(dev: Dev, edit: impl Fn(&mut Port) + Send + Sync + 'static) -> Given {
+    Given::Port(dev, Dev::Bridge, Box::new(edit))
+}
+
+/// The same of another bridge.
+pub fn port_of(dev: Dev, bridge: Dev) -> Given {
+    Given::Port(dev, bridge, Box::new(|_| ()))
+}
+
+/// When packets went from one port to another, changed at this time in nanoseconds.
+pub fn pace(from: Dev, to: Dev, edit: impl Fn(&mut Pace, u64) + Send + Sync + 'static) -> Given {
+    Given::Pace(from, to, Box::new(edit))
+}
+
 /// A flow in a table changes.
 pub fn changed(table: In, way: &Way, edit: impl Fn(&mut Flow<Ip4>) + Send + Sync + 'static) -> Change {
     Change::Changed(table, *way, Box::new(edit))
@@ -139,6 +160,31 @@ impl Given {
                 edit(&mut flow);
                 let key = way.key(lab);
                 lab.put_flow(*table == In::Flows, key, flow);
+            }
+            Self::Port(dev, bridge, edit) => {
+                let (ifindex, bridge) = (lab.ifindex(*dev), lab.ifindex(*bridge));
+                for at in [ifindex, bridge] {
+                    let key = PortKey::new(lab.netns, at, dev.mac());
+                    let mut port = Port {
+                        tag: key.tag(),
+                        bridge,
+                        ifindex,
+                        generation: dev.generation(),
+                        max_length: 1500,
+                        slot: dev.slot(),
+                        exit: Exit::Peer as u8,
+                        reserved: 0,
+                        tag_end: key.tag(),
+                    };
+                    edit(&mut port);
+                    lab.set_port(key, port);
+                }
+            }
+            Self::Pace(from, to, edit) => {
+                let at = direct::pair(from.slot(), to.slot());
+                let mut pace = lab.paces.get(&at, 0).expect("a pace");
+                edit(&mut pace, now_ns());
+                lab.paces.set(at, pace, 0).expect("a pace");
             }
             Self::Answered(way, asked_ns, verdict) => {
                 let answer = Answer {
@@ -208,6 +254,7 @@ impl Change {
                 let mut flow = state.unreplied.remove(&key).ok_or_else(|| none("moves", way))?;
                 // It was judged before there was an answer, and asks with its next packet.
                 flow.learned_ns = 0;
+                flow.flags &= !Flow::<Ip4>::ONE_WAY;
                 state.flows.insert(key, flow);
             }
             Self::Changed(table, way, edit) => {

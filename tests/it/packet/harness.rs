@@ -15,6 +15,7 @@ use netfast_common::{
     alias::MemberKey,
     control::Control,
     device::{Device, DeviceKey, NetnsNumber, Traffic},
+    direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
     net::{Ip4, Ip6},
     reason::{Count, SLOTS},
@@ -34,6 +35,11 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
+
+mod context;
+mod ports;
+
+pub use context::Context;
 
 /// The epoch before a row changes it.
 pub const EPOCH: u32 = 7;
@@ -91,44 +97,6 @@ impl Hook {
     }
 }
 
-/// The fields of `struct __sk_buff` that a test run takes and gives (`net/bpf/test_run.c`, `convert___skb_to_skb`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Context {
-    /// `skb->mark`.
-    pub mark: u32,
-    /// `skb->priority`.
-    pub priority: u32,
-    /// `skb->skb_iif`.
-    pub ingress_ifindex: u32,
-    /// The interface whose hook runs.
-    pub ifindex: u32,
-    /// Payload bytes of each segment of a GSO packet.
-    pub gso_size: u32,
-}
-
-impl Context {
-    const BYTES: usize = 192;
-    const MARK: usize = 8;
-    const PRIORITY: usize = 32;
-    const INGRESS_IFINDEX: usize = 36;
-    const IFINDEX: usize = 40;
-    const GSO_SIZE: usize = 176;
-
-    fn bytes(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        for (place, value) in [
-            (Self::MARK, self.mark),
-            (Self::PRIORITY, self.priority),
-            (Self::INGRESS_IFINDEX, self.ingress_ifindex),
-            (Self::IFINDEX, self.ifindex),
-            (Self::GSO_SIZE, self.gso_size),
-        ] {
-            bytes[place..place + 4].copy_from_slice(&value.to_ne_bytes());
-        }
-        bytes
-    }
-}
-
 /// What a program did to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -179,6 +147,12 @@ pub struct Lab {
     seen: Array<MapData, u32>,
     /// Whether anything may have been counted there.
     has_seen: bool,
+    /// Ports between which packets are forwarded directly.
+    ports: HashMap<MapData, PortKey, Port>,
+    /// Whether there are any.
+    has_ports: bool,
+    /// When they last were.
+    pub paces: Array<MapData, Pace>,
     /// Flows that wait to be vetted.
     pub vet: RingBuf<MapData>,
     /// What the daemon found of them.
@@ -268,6 +242,9 @@ impl Lab {
             candidates: take(&mut ebpf, map::CANDIDATE),
             seen: take(&mut ebpf, map::WARMUP),
             has_seen: false,
+            ports: take(&mut ebpf, map::PORTS),
+            has_ports: false,
+            paces: take(&mut ebpf, map::PACES),
             vet: take(&mut ebpf, map::VET4),
             vetted: take(&mut ebpf, map::VETTED4),
             filter: take(&mut ebpf, map::FILTER),
@@ -317,6 +294,7 @@ impl Lab {
         while self.vet.next().is_some() {}
         self.edit_candidates(|candidate| candidate.fill(0));
         self.forget_seen();
+        self.forget_ports();
     }
 
     /// Forgets services, members, what they were given, and connections.

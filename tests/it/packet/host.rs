@@ -3,7 +3,7 @@
 use netfast_common::{device::Device, flow::Exit, reason::Reason};
 use netfast_tests::{
     packet::Packet,
-    scene::{Dev, HOST, bridged, host_to_container, masquerade, published},
+    scene::{Dev, HOST, OUTSIDE, bridged, host_to_container, masquerade, published},
 };
 
 use super::{
@@ -114,8 +114,47 @@ pub(super) fn rows() -> Vec<Row> {
             |step| step.passes(Reason::Passing),
         ));
     }
+    rows.extend(translated());
     rows.extend(refused());
     rows.extend(on_the_way());
+    rows
+}
+
+/// What rules for IP have translated within the bridge, which they do again behind the bridge device.
+fn translated() -> Vec<Row> {
+    let (from_host, to_host) = host_to_container();
+    let by_ip = || device(Dev::Bridge, |device| device.flags |= Device::IP_TRANSLATES);
+    let answer = to_host.packet();
+    // As answers of a published port: by the address and the port that were asked.
+    let back = to_host.leaving(&answer).with(|packet| packet.source = (HOST, 8080));
+    let mut rows = vec![row(
+        "an answer that was translated back within the bridge is handed over as it came",
+        vec![by_ip(), waiting(&from_host)],
+        vec![
+            enters(&to_host, &answer).slow(Reason::NoFlow),
+            leaves(&to_host, &back).paired(&to_host, &from_host).candidate(true),
+            enters(&to_host, &answer).fast(&to_host, &answer),
+        ],
+    )];
+    rows.push(delivered(
+        "both ends were translated within the bridge",
+        vec![by_ip(), waiting(&from_host)],
+        |packet| (packet.source, packet.destination) = ((HOST, 8080), (HOST, 33001)),
+        |step| step.paired(&to_host, &from_host).candidate(true),
+    ));
+    for (what, edit) in [
+        ("destination MAC", (|packet| packet.to_mac[5] ^= 0x10) as Edit),
+        ("source MAC", |packet| packet.from_mac[5] ^= 0x10),
+        ("TTL", |packet| packet.ttl -= 1),
+        ("destination off the host", |packet| packet.destination.0 = OUTSIDE),
+    ] {
+        rows.push(delivered(
+            &format!("another {what} is no translation for the host"),
+            vec![by_ip()],
+            edit,
+            |step| step.passes(Reason::Passing),
+        ));
+    }
     rows
 }
 

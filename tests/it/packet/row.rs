@@ -191,7 +191,12 @@ impl Step {
     }
 
     /// It takes the fast path of this way.
-    pub fn fast(mut self, way: &Way, out: &Packet) -> Self {
+    pub fn fast(self, way: &Way, out: &Packet) -> Self {
+        self.fast_in(In::Flows, way, out)
+    }
+
+    /// The same, with the flow in this table.
+    pub fn fast_in(mut self, table: In, way: &Way, out: &Packet) -> Self {
         self.verdict = REDIRECT;
         // What follows the IP packet is cut off.
         self.out = out.clone().with(|out| out.trailer.clear()).bytes();
@@ -200,11 +205,23 @@ impl Step {
             Change::Count(FAST, bytes),
             Change::InFast(way.enters, bytes),
             Change::OutFast(way.leaves, bytes),
-            changed(In::Flows, way, move |flow| {
+            changed(table, way, move |flow| {
                 flow.packets += 1;
                 flow.bytes += bytes as u64;
                 flow.used_ns = NOW;
             }),
+        ]);
+        self
+    }
+
+    /// It is forwarded directly, as it is.
+    pub fn direct(mut self, from: Dev, to: Dev) -> Self {
+        self.verdict = REDIRECT;
+        let bytes = self.frame.len() - ETHERNET;
+        self.changes.extend([
+            Change::Count(FAST, bytes),
+            Change::InFast(from, bytes),
+            Change::OutFast(to, bytes),
         ]);
         self
     }

@@ -46,12 +46,16 @@ const fn most_instructions(program: Program) -> u32 {
     }
 }
 
-/// Bytes of stack that a program and all that it calls may take; the verifier's own limit is 512 (`MAX_BPF_STACK`).
+/// The verifier's own limit of what a program and all that it calls may take of the stack, in bytes (`MAX_BPF_STACK`).
+const MAX_STACK: u32 = 512;
+
+/// Bytes of stack that a program and all that it calls may take.
 const fn most_stack(program: Program) -> u32 {
     match program {
         Program::Queued => 64,
-        Program::VipIngress | Program::VipEgress => 496,
         Program::Answer
+        | Program::VipIngress
+        | Program::VipEgress
         | Program::EndpointIngress
         | Program::EndpointEgress
         | Program::BridgeIngress
@@ -67,6 +71,8 @@ struct Cost {
     instructions: u32,
     /// Bytes on the deepest way through its functions.
     stack: u32,
+    /// The same as kernels before 6.8 count them.
+    old_stack: u32,
     translated: u32,
     jited: u32,
     /// The stack of each function, as the verifier's log has it.
@@ -78,17 +84,11 @@ fn programs_stay_within_their_budget() {
     if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
         return;
     }
-    let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
-    let mut object = relocated(&mut ebpf);
-    let types = load_types(&mut object);
+    let costs = costs();
     let mut text = String::from(
         "# program instructions-verified stack-bytes translated-bytes jited-bytes stack-of-each-function\n",
     );
-    let mut costs = Vec::new();
-    for &program in Program::ALL {
-        let Some(cost) = cost(&object, &types, program) else {
-            continue;
-        };
+    for (program, cost) in &costs {
         writeln!(
             text,
             "{} {} {} {} {} {}",
@@ -100,7 +100,6 @@ fn programs_stay_within_their_budget() {
             cost.functions
         )
         .expect("a string takes all");
-        costs.push((program, cost));
     }
     print!("{text}");
     for (program, cost) in &costs {
@@ -111,6 +110,25 @@ fn programs_stay_within_their_budget() {
         );
     }
     compare(&text, &costs);
+}
+
+#[test]
+fn programs_fit_the_stack_as_kernels_before_6_8_count_it() {
+    if !needs(&[Need::Root, Need::Kernel(6, 1)]) {
+        return;
+    }
+    for (program, cost) in costs() {
+        assert!(cost.old_stack <= MAX_STACK, "{program:?} would not load: {cost:?}");
+    }
+}
+
+/// What each program costs that this kernel takes.
+fn costs() -> Vec<(Program, Cost)> {
+    let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
+    let mut object = relocated(&mut ebpf);
+    let types = load_types(&mut object);
+    let cost = |&program: &Program| Some((program, cost(&object, &types, program)?));
+    Program::ALL.iter().filter_map(cost).collect()
 }
 
 /// The object with its maps and calls put in, as aya does it; aya keeps the verifier's words on success to itself.
@@ -214,7 +232,8 @@ fn cost(object: &Object, types: &OwnedFd, program: Program) -> Option<Cost> {
     let functions = stacks_in(log);
     Some(Cost {
         instructions: info.verified_insns,
-        stack: deepest(function, &numbers(functions)),
+        stack: deepest(function, &numbers(functions), |stack| stack.next_multiple_of(16)),
+        old_stack: deepest(function, &numbers(functions), |stack| stack.max(1).next_multiple_of(32)),
         translated: info.xlated_prog_len,
         jited: info.jited_prog_len,
         functions: functions.into(),
@@ -233,9 +252,10 @@ fn numbers(functions: &str) -> Vec<u32> {
     numbers.map(|number| number.parse().expect("a number")).collect()
 }
 
-/// The bytes of stack on the deepest way through a program's functions, each rounded up as the kernel does it where it
-/// compiles programs (`round_up_stack_depth`, kernel/bpf/verifier.c).
-fn deepest(function: &Function, stacks: &[u32]) -> u32 {
+/// The bytes of stack on the deepest way through a program's functions, each rounded up as the kernel does it: where it
+/// compiles programs, to 16 (`round_up_stack_depth`, kernel/bpf/verifier.c), and before 6.8 always to 32 and at least that
+/// (`check_max_stack_depth`).
+fn deepest(function: &Function, stacks: &[u32], rounded: fn(u32) -> u32) -> u32 {
     let code = &function.instructions;
     let mut calls: Vec<(usize, usize)> = Vec::new();
     for (at, instruction) in code.iter().enumerate() {
@@ -251,13 +271,14 @@ fn deepest(function: &Function, stacks: &[u32]) -> u32 {
     for (at, target) in calls {
         edges[function_at(at)].insert(function_at(target));
     }
-    depth_from(0, &edges, stacks)
+    let stacks: Vec<u32> = stacks.iter().copied().map(rounded).collect();
+    depth_from(0, &edges, &stacks)
 }
 
 /// Programs have no recursion: the verifier refuses it.
 fn depth_from(function: usize, edges: &[BTreeSet<usize>], stacks: &[u32]) -> u32 {
     let below = edges[function].iter().map(|called| depth_from(*called, edges, stacks));
-    stacks[function].next_multiple_of(16) + below.max().unwrap_or(0)
+    stacks[function] + below.max().unwrap_or(0)
 }
 
 /// Where a call of one of the program's own functions goes (`BPF_PSEUDO_CALL`), or what a helper is to call

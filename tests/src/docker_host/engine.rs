@@ -14,38 +14,22 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Iptables, Options};
+use super::{
+    Iptables, Options,
+    holder::Holder,
+    release::{self, Kind, Release},
+};
 use crate::{cmd, leftovers, netns::NetNs, programs, site::LAN_IP};
 
 /// How long dockerd may take until it answers.
 const START_LIMIT: Duration = Duration::from_mins(1);
-
-/// What the holder does, with the state directory as `$1`: mounts in its private mount namespace, then sleep.
-///
-/// /sys is mounted anew so that it shows this network namespace's devices; a fresh sysfs has no cgroups and no bpffs, so
-/// these are carried over. /run/containerd gets a tmpfs: dockerd would otherwise use the machine's own containerd if it
-/// has one, and leave sockets there.
-const HOLDER: &str = r#"
-set -e
-hostname nf-host
-mkdir -p "$1/cgroup" "$1/bpf" /run/containerd
-mount --rbind /sys/fs/cgroup "$1/cgroup"
-mount --rbind /sys/fs/bpf "$1/bpf"
-mount -t sysfs sysfs /sys
-mount --move "$1/cgroup" /sys/fs/cgroup
-mount --move "$1/bpf" /sys/fs/bpf
-grep -q ' /sys/fs/cgroup.* cgroup2\? ' /proc/self/mounts || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /run/containerd
-: >"$1/held"
-exec sleep 1000000000
-"#;
 
 /// A dockerd and its namespaces.
 #[derive(Debug)]
 pub(super) struct Engine {
     dir: PathBuf,
     options: Options,
-    holder: Child,
+    holder: Holder,
     dockerd: Option<Child>,
 }
 
@@ -58,7 +42,7 @@ impl Engine {
         }
         // Not /etc/docker/daemon.json, which is about another engine.
         fs::write(dir.join("daemon.json"), "{}")?;
-        let holder = hold(dir, host)?;
+        let holder = Holder::start(dir, host, &options.release)?;
         let mut engine = Self {
             dir: dir.to_owned(),
             options,
@@ -77,22 +61,78 @@ impl Engine {
         format!("unix://{}", self.dir.join("docker.sock").display())
     }
 
-    /// Starts dockerd and waits until it answers.
-    pub fn launch(&mut self) -> Result<()> {
-        anyhow::ensure!(self.dockerd.is_none(), "dockerd already runs");
-        let log = File::options().create(true).append(true).open(self.log_path())?;
-        let at = |name: &str| self.dir.join(name).display().to_string();
-        let mut command = Command::new("nsenter");
+    /// Whose engine it is.
+    pub fn release(&self) -> &Release {
+        &self.options.release
+    }
+
+    /// Whether a process of the engine's serves published ports, too.
+    pub fn has_userland_proxy(&self) -> bool {
+        self.options.userland_proxy
+    }
+
+    /// The docker client that goes with the engine, set to it: an old one knows no API that a new engine speaks.
+    pub fn client(&self) -> Command {
+        let mut client = match self.options.release.root() {
+            Some(_) => self.holder.command("docker"),
+            None => Command::new("docker"),
+        };
+        client
+            .env("DOCKER_CONFIG", self.dir.join("client"))
+            .args(["-H", &self.url()]);
+        for variable in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"] {
+            client.env_remove(variable);
+        }
+        client
+    }
+
+    /// A command of the engine's own release, in its namespaces.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.holder.command(program);
+        command.env("CONTAINERS_CONF", self.dir.join("containers.conf"));
         command
-            .args([
-                "--target",
-                &self.holder.id().to_string(),
-                "--mount",
-                "--uts",
-                "--net",
-                "--",
-                "dockerd",
-            ])
+    }
+
+    /// podman, with its state here.
+    pub fn podman(&self) -> Command {
+        let mut podman = self.command("podman");
+        podman
+            .arg("--cgroup-manager=cgroupfs")
+            .arg("--root")
+            .arg(self.dir.join("data"))
+            .arg("--runroot")
+            .arg(self.dir.join("exec"));
+        podman
+    }
+
+    /// Starts the engine and waits until it answers.
+    pub fn launch(&mut self) -> Result<()> {
+        anyhow::ensure!(self.dockerd.is_none(), "the engine already runs");
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = match self.options.release.kind() {
+            Kind::Docker => self.dockerd()?,
+            Kind::Podman => {
+                // Limits on processes need a control group's controller that nobody may have switched on.
+                let conf = format!("[containers]\npids_limit = 0\ndns_servers = [\"{LAN_IP}\"]\n");
+                fs::write(self.dir.join("containers.conf"), conf)?;
+                let mut podman = self.podman();
+                podman.args(["system", "service", "--time", "0", &self.url()]);
+                podman
+            }
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        self.dockerd = Some(command.spawn().context("cannot start the engine by nsenter")?);
+        self.wait_until_it_answers()
+    }
+
+    fn dockerd(&self) -> Result<Command> {
+        let at = |name: &str| self.dir.join(name).display().to_string();
+        let mut command = self.holder.command("dockerd");
+        command
             .args([
                 "--config-file",
                 &at("daemon.json"),
@@ -118,23 +158,15 @@ impl Engine {
             ])
             .arg(format!("--userland-proxy={}", self.options.userland_proxy))
             .args(&self.options.dockerd_flags)
-            .env("PATH", self.path()?)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
-        self.dockerd = Some(command.spawn().context("cannot start dockerd by nsenter")?);
-        self.wait_until_it_answers()
+            .env("PATH", self.path()?);
+        Ok(command)
     }
 
     fn wait_until_it_answers(&mut self) -> Result<()> {
-        let url = self.url();
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            let mut ping = Command::new("docker");
-            ping.args(["-H", &url, "version", "--format", "{{.Server.Version}}"]);
-            ping.env("DOCKER_CONFIG", self.dir.join("client"))
-                .env_remove("DOCKER_CONTEXT");
+            let mut ping = self.client();
+            ping.args(["version", "--format", "{{.Server.Version}}"]);
             if self.dir.join("docker.sock").exists() && cmd::run(&mut ping).is_ok() {
                 return Ok(());
             }
@@ -201,19 +233,40 @@ impl Engine {
     /// Ends everything at once, containers included, and removes the state.
     pub fn kill(&mut self) {
         let inside = format!("{}/", self.dir.display());
-        let holder = self.holder.id();
+        let holder = self.holder.pid();
         leftovers::end_processes(|pid| {
             pid == holder
                 || leftovers::is_daemon(pid)
                     && fs::read(format!("/proc/{pid}/cmdline"))
                         .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&inside))
         });
-        let _status = self.holder.wait();
+        self.holder.wait();
         if let Some(mut dockerd) = self.dockerd.take() {
             let _status = dockerd.wait();
         }
         leftovers::remove_cgroups(&self.cgroup());
+        self.remove_podmans_cgroups();
         leftovers::remove_dir(&self.dir);
+    }
+
+    /// podman has all its control groups in one, beside those of a podman of the machine's: only ours are removed.
+    fn remove_podmans_cgroups(&self) {
+        let containers = fs::read_dir(self.dir.join("data/overlay-containers"));
+        let names = containers
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        for id in names.filter_map(|name| name.to_str().map(str::to_owned)) {
+            for parent in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+                for name in ["libpod", "libpod-conmon"] {
+                    let group = Path::new(parent).join("libpod_parent").join(format!("{name}-{id}"));
+                    if group.exists() {
+                        leftovers::remove_cgroup(&group);
+                    }
+                }
+            }
+        }
     }
 
     /// The last lines of dockerd's log.
@@ -235,7 +288,8 @@ impl Engine {
 
     /// PATH with the wanted iptables first.
     fn path(&self) -> Result<String> {
-        let path = std::env::var("PATH").unwrap_or_default();
+        let own = std::env::var("PATH").unwrap_or_default();
+        let path = self.options.release.root().map_or(own, |_| release::PATH.to_owned());
         let flavour = match self.options.iptables {
             Iptables::Default => return Ok(format!("{path}:/usr/sbin:/sbin")),
             Iptables::Nft => "nft",
@@ -255,40 +309,4 @@ impl Engine {
         }
         Ok(format!("{}:{path}:/usr/sbin:/sbin", bin.display()))
     }
-}
-
-fn hold(dir: &Path, host: &NetNs) -> Result<Child> {
-    let log = dir.join("holder.log");
-    let held = dir.join("held");
-    let mut holder = host
-        .command("unshare")
-        .args([
-            "--mount",
-            "--uts",
-            "--propagation",
-            "private",
-            "--",
-            "sh",
-            "-c",
-            HOLDER,
-            "holder",
-        ])
-        .arg(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&log)?)
-        .process_group(0)
-        .spawn()
-        .context("cannot start unshare")?;
-    let ready = cmd::poll("the engine's namespaces", Duration::from_secs(10), || {
-        let ended = holder.try_wait().ok().flatten().is_some();
-        (ended || held.exists()).then_some(())
-    });
-    if ready.is_err() || !held.exists() {
-        let _gone = holder.kill();
-        let _status = holder.wait();
-        let said = fs::read_to_string(&log).unwrap_or_default();
-        bail!("cannot make the mounts for a Docker host: {}", said.trim());
-    }
-    Ok(holder)
 }

@@ -66,14 +66,14 @@ pub const FIGURES: [Figure; 21] = [
     Figure::new("paced_cpu", "  CPU", "ns/KiB"),
     Figure::new("udp_pps", "64-byte UDP", "packets/s"),
     Figure::new("udp_cpu", "  CPU but the receiver's", "ns/packet"),
-    Figure::new("rr_p50", "TCP RR p50", "us"),
-    Figure::new("rr_p99", "  p99", "us"),
+    Figure::new("rr_p50", "TCP request/response p50", "µs"),
+    Figure::new("rr_p99", "  p99", "µs"),
     Figure::new("rr_rate", "  rate", "/s"),
     Figure::new("crr_rate", "new TCP connections", "/s"),
-    Figure::new("crr_p99", "  p99", "us"),
+    Figure::new("crr_p99", "  p99", "µs"),
     Figure::new("crr_errors", "  errors", ""),
     Figure::new("udp_new_rate", "new UDP conversations", "/s"),
-    Figure::new("udp_new_p99", "  p99", "us"),
+    Figure::new("udp_new_p99", "  p99", "µs"),
     Figure::new("fast_share", "packets on the fast path", "%"),
 ];
 

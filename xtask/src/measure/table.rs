@@ -106,7 +106,7 @@ fn with_range(spread: Spread, figure: &Figure) -> String {
 pub fn number(value: f64, figure: &Figure) -> String {
     match figure.unit {
         "packets/s" => format!("{:.0}k", value / 1e3),
-        "Gb/s" | "us" => format!("{value:.1}"),
+        "Gb/s" | "µs" => format!("{value:.1}"),
         "%" => format!("{value:.2}"),
         _ => format!("{value:.0}"),
     }

@@ -86,9 +86,9 @@ impl Bed {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Waits until the daemon says that it is in step.
+    /// Waits until the daemon says that it is in sync.
     pub fn await_in_sync(&self) -> Result<()> {
-        cmd::poll("the daemon is in step", LIMIT, || {
+        cmd::poll("the daemon is in sync", LIMIT, || {
             (self.state().ok()?["in_sync"] == true).then_some(())
         })
     }

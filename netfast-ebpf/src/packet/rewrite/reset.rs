@@ -92,5 +92,5 @@ pub fn reset<S: Skb>(skb: &S, packet: &Packet<Ip4>) -> bool {
     if !skb.store_header(&header) || !skb.store_half(V4::TRANSPORT + URGENT, 0) {
         return false;
     }
-    old.becomes(skb, ends.sum(), TCP, sum)
+    old.becomes(skb, ends.sum(), TCP, || sum)
 }

@@ -38,14 +38,15 @@ impl Segment {
     }
 
     /// Corrects the checksum field, which must be as it was, for a segment of this length and with this sum (its checksum
-    /// field left out) between addresses of that sum.
+    /// field left out) between addresses of that sum. The segment's sum is asked for where it is needed: over what is read
+    /// before, the compiler would keep every term on the stack across a call.
     #[inline(always)]
-    pub fn becomes<S: Skb>(&self, skb: &S, addresses: u64, length: u32, sum: u64) -> bool {
+    pub fn becomes<S: Skb>(&self, skb: &S, addresses: u64, length: u32, sum: impl FnOnce() -> u64) -> bool {
         // Pseudo header, segment and checksum add up to nothing, so the segment is the complement of the others.
         let old_sum = u64::from(!csum::fold32(self.pseudo + u64::from(self.checksum)));
         let new_pseudo = pseudo(addresses, length);
         skb.correct_checksum(PLACE, csum::difference(self.pseudo, new_pseudo), V4::ADDRESS_CHECKSUM)
-            && skb.correct_checksum(PLACE, csum::difference(old_sum, sum), 0)
+            && skb.correct_checksum(PLACE, csum::difference(old_sum, sum()), 0)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Makes of a member's reset the SYN that it refuses, as the client sent it.
 
+use core::ops::Range;
+
 use netfast_common::{net::Ip4, vip::Syn};
 
 use super::{TCP_CHECKSUM, segment::Segment};
@@ -27,17 +29,23 @@ pub fn syn<S: Skb>(skb: &S, packet: &Packet<Ip4>, syn: &mut Syn) -> bool {
     let Some(old) = Segment::of(skb, packet).filter(|_| skb.resize(length)) else {
         return false;
     };
-    let mut sum = 0;
-    for place in TRANSPORT..END {
-        if place != CHECKSUM {
-            sum += u64::from(syn.headers[place]);
-        }
-    }
-    let mut addresses = 0;
-    for place in ADDRESSES..TRANSPORT {
-        addresses += u64::from(syn.headers[place]);
-    }
     syn.headers[CHECKSUM] = old.checksum;
     // Linear and ours alone, as `resize` leaves it.
-    skb.store_headers(length, &syn.headers) && old.becomes(skb, addresses, length - V4::TRANSPORT, sum)
+    if !skb.store_headers(length, &syn.headers) {
+        return false;
+    }
+    let addresses = sum(&syn.headers, ADDRESSES..TRANSPORT);
+    old.becomes(skb, addresses, length - V4::TRANSPORT, || {
+        sum(&syn.headers, TRANSPORT..CHECKSUM) + sum(&syn.headers, CHECKSUM + 1..END)
+    })
+}
+
+/// Sum over a part of the headers.
+#[inline(always)]
+fn sum(headers: &[u16; Syn::ROOM], places: Range<usize>) -> u64 {
+    let mut sum = 0;
+    for place in places {
+        sum += u64::from(headers[place]);
+    }
+    sum
 }

@@ -23,7 +23,7 @@ pub(super) fn encode(aliases: &Aliases, encoder: &mut DescriptorEncoder<'_>) -> 
     gauges(
         encoder,
         "netfast_alias_rotated",
-        "1 if answers for a name that several containers share are put in turn, else 0.",
+        "1 if answers for a name that several containers share are rotated, else 0.",
         aliases
             .aliases
             .iter()

@@ -14,13 +14,35 @@ use crate::host::{
 const OPTION_BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const OPTION_DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
 
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Docker, or what does as it does.
+    Docker,
+    /// podman: it does not tell a network's bridge, and its resolver is at the gateway.
+    Podman,
+}
+
+/// Who answers, and its name: the product's, if the answer has one. podman has the platform in its place.
+pub fn engine(answer: &models::SystemVersion) -> (Kind, String) {
+    let component = answer.components.as_deref().unwrap_or_default().first();
+    let component = component.map_or("", |component| component.name.as_str());
+    if component.starts_with("Podman") {
+        return (Kind::Podman, component.into());
+    }
+    let product = answer.platform.as_ref().map_or("", |platform| platform.name.as_str());
+    let name = if product.is_empty() { component } else { product };
+    (Kind::Docker, name.into())
+}
+
 /// A network; `None` without an identifier.
-pub fn network(answer: models::Network) -> Option<Network> {
+pub fn network(answer: models::Network, kind: Kind) -> Option<Network> {
     let id = NetworkId(answer.id.filter(|id| !id.is_empty())?);
     let name = answer.name.unwrap_or_default();
     let driver = answer.driver.unwrap_or_default();
     let options = ordered(answer.options);
-    let bridge_name = (driver == "bridge").then(|| bridge_name(&id, &name, &options));
+    let is_podman = kind == Kind::Podman;
+    let bridge_name = (driver == "bridge" && !is_podman).then(|| bridge_name(&id, &name, &options));
     let pools = answer.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
     Some(Network {
         bridge_name,
@@ -40,6 +62,7 @@ pub fn network(answer: models::Network) -> Option<Network> {
             })
             .collect(),
         labels: ordered(answer.labels),
+        resolved_at_gateway: is_podman,
         options,
         id,
         name,
@@ -77,6 +100,15 @@ pub fn container(answer: ContainerInspectResponse, networks: &BTreeMap<NetworkId
         .collect();
     ports.sort();
     ports.dedup();
+    let network_mode = answer
+        .host_config
+        .and_then(|config| config.network_mode)
+        .map_or(NetworkMode::Bridge, |mode| NetworkMode::parse(&mode));
+    // podman says of one that shares a namespace, as all of a pod do, what is another's.
+    if let NetworkMode::Container(_) = network_mode {
+        attachments.clear();
+        ports.clear();
+    }
     Some(Container {
         id: ContainerId(answer.id.filter(|id| !id.is_empty())?),
         name: answer.name.unwrap_or_default().trim_start_matches('/').into(),
@@ -88,10 +120,7 @@ pub fn container(answer: ContainerInspectResponse, networks: &BTreeMap<NetworkId
             (false, false, false) => return None,
         },
         health: health(state.health.and_then(|health| health.status)),
-        network_mode: answer
-            .host_config
-            .and_then(|config| config.network_mode)
-            .map_or(NetworkMode::Bridge, |mode| NetworkMode::parse(&mode)),
+        network_mode,
         labels: ordered(answer.config.and_then(|config| config.labels)),
         attachments,
         ports,
@@ -213,12 +242,12 @@ mod tests {
     fn podmans_answer() {
         let json = r#"{"Name": "pods", "Id": "0123456789abcdef", "Driver": "bridge", "Options": {},
             "IPAM": {"Config": [{"Subnet": "10.89.0.0/24", "Gateway": "10.89.0.1"}]}}"#;
-        let pods = network(serde_json::from_str(json).expect("an answer of the API")).expect("a network");
-        assert_eq!(
-            pods.bridge_name.as_deref(),
-            Some("br-0123456789ab"),
-            "until the links say otherwise"
-        );
+        let answer = || serde_json::from_str(json).expect("an answer of the API");
+        let docker = network(answer(), Kind::Docker).expect("a network");
+        assert_eq!(docker.bridge_name.as_deref(), Some("br-0123456789ab"));
+        let pods = network(answer(), Kind::Podman).expect("a network");
+        assert_eq!(pods.bridge_name, None, "until the links say otherwise");
+        assert!(pods.resolved_at_gateway && !docker.resolved_at_gateway);
         let networks = BTreeMap::from([(pods.id.clone(), pods)]);
         let answer = inspect(
             r#"{"Id": "p1", "Name": "web", "State": {"Running": true, "Pid": 1},
@@ -226,6 +255,54 @@ mod tests {
         );
         let container = container(answer, &networks).expect("a running container");
         assert_eq!(container.attachments[0].network, NetworkId("0123456789abcdef".into()));
+    }
+
+    /// podman repeats for each container of a pod what its infra container has.
+    #[test]
+    fn a_member_of_a_podman_pod_has_no_place_of_its_own() {
+        let json = |mode: &str| {
+            let networks = r#"{"mine": {"NetworkID": "686b", "MacAddress": "f6:b6:44:76:43:77", "IPAddress": "10.89.0.3",
+                "IPPrefixLen": 24, "Aliases": ["39154554d1c0", "pp"]}}"#;
+            format!(
+                r#"{{"Id": "{mode}", "Name": "/x", "State": {{"Running": true, "Pid": 7}},
+                    "HostConfig": {{"NetworkMode": "{mode}"}}, "NetworkSettings": {{"Networks": {networks},
+                    "Ports": {{"7001/tcp": [{{"HostIp": "0.0.0.0", "HostPort": "8090"}}]}}}}}}"#
+            )
+        };
+        let read = |mode: &str| container(inspect(&json(mode)), &BTreeMap::new()).expect("it runs");
+        let (infra, member) = (read("bridge"), read("container:39154554d1c0"));
+        assert_eq!((infra.attachments.len(), infra.ports.len()), (1, 1));
+        assert_eq!((member.attachments.len(), member.ports.len()), (0, 0));
+        assert_eq!(
+            member.network_mode,
+            NetworkMode::Container(ContainerId("39154554d1c0".into()))
+        );
+    }
+
+    #[test]
+    fn an_engine_is_called_by_its_product_s_name() {
+        let named = |json: &str| engine(&serde_json::from_str(json).expect("an answer of the API"));
+        for (json, kind, name) in [
+            (
+                r#"{"Platform": {"Name": "linux/amd64/debian-unknown"}, "Components": [{"Name": "Podman Engine",
+                    "Version": "5.8.6"}, {"Name": "Conmon", "Version": "2.1.13"}]}"#,
+                Kind::Podman,
+                "Podman Engine",
+            ),
+            (
+                r#"{"Platform": {"Name": "Docker Engine - Community"}, "Components": [{"Name": "Engine", "Version": "28"}]}"#,
+                Kind::Docker,
+                "Docker Engine - Community",
+            ),
+            (
+                r#"{"Platform": {"Name": ""}, "Components": [{"Name": "Engine", "Version": "20.10.24"}]}"#,
+                Kind::Docker,
+                "Engine",
+            ),
+            ("{}", Kind::Docker, ""),
+        ] {
+            assert_eq!(named(json), (kind, name.to_owned()), "{json}");
+        }
     }
 
     #[test]
@@ -238,6 +315,6 @@ mod tests {
             container(inspect(r#"{"State": {"Running": true}}"#), &BTreeMap::new()),
             None
         );
-        assert_eq!(network(models::Network::default()), None);
+        assert_eq!(network(models::Network::default(), Kind::Docker), None);
     }
 }

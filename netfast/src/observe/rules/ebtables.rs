@@ -78,6 +78,7 @@ fn read(entry: &[u8], bits: u32, entries: &[u8]) -> Option<Reading> {
         iif: port(0, 2).or_else(|| port(1, 32)),
         oif: port(2, 4).or_else(|| port(3, 64)),
         always_slow: inverted & 1 == 0 && (is_other || bits & IS_802_3 != 0),
+        ..Common::default()
     };
     let mut rule = Reading::new(common, true);
     let interfaces = [("-i", &rule.common.iif), ("-o", &rule.common.oif)];

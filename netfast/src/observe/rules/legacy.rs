@@ -90,6 +90,8 @@ fn read(entry: &Entry<'_>, layout: &Layout, chains: &HashMap<usize, String>) -> 
         iif: interface(entry, layout, 0).filter(|_| inverted & 1 == 0),
         oif: interface(entry, layout, 1).filter(|_| inverted & 2 == 0),
         always_slow: is_other || is_fragment,
+        tcp: protocol == 6 && inverted & 64 == 0,
+        ..Common::default()
     };
     let mut rule = Reading::new(common, false);
     rule.words

@@ -20,8 +20,12 @@ pub struct Common {
     pub iif: Option<String>,
     /// The interface they leave by, likewise.
     pub oif: Option<String>,
-    /// They take the slow path whatever rules there are: neither TCP nor UDP, or the first of a connection.
+    /// They take the slow path whatever rules there are: neither TCP nor UDP, a SYN, ...
     pub always_slow: bool,
+    /// Their connection or conversation was not answered yet (`ct state new`). Of these only UDP may take the fast path.
+    pub unreplied: bool,
+    /// They are TCP.
+    pub tcp: bool,
 }
 
 impl Common {
@@ -35,7 +39,14 @@ impl Common {
             iif: both(&self.iif, &other.iif)?,
             oif: both(&self.oif, &other.oif)?,
             always_slow: self.always_slow || other.always_slow,
+            unreplied: self.unreplied || other.unreplied,
+            tcp: self.tcp || other.tcp,
         })
+    }
+
+    /// Whether none of them is ever on the fast path.
+    const fn is_slow(&self) -> bool {
+        self.always_slow || (self.unreplied && self.tcp)
     }
 }
 
@@ -89,7 +100,7 @@ impl Entrance {
             common: Common {
                 iif,
                 oif,
-                always_slow: false,
+                ..Common::default()
             },
         }
     }
@@ -161,7 +172,7 @@ impl Graph {
         let mut seen = std::collections::HashSet::new();
         let mut left = vec![(chain.clone(), rule.clone())];
         while let Some((chain, common)) = left.pop() {
-            if common.always_slow || !seen.insert((chain.clone(), common.clone())) {
+            if common.is_slow() || !seen.insert((chain.clone(), common.clone())) {
                 continue;
             }
             if seen.len() > MOST {
@@ -184,7 +195,7 @@ impl Graph {
 
     /// Whether packets that may be on the fast path meet a rule at all, skipped or not. A nat chain is met by none.
     pub fn is_met(&self, chain: &Chain, rule: &Common) -> bool {
-        !self.ways(chain, rule, Aspect::Any).is_empty()
+        self.ways(chain, rule, Aspect::Any).iter().any(|way| !way.unreplied)
     }
 
     fn way(common: &Common, aspect: Aspect) -> Way {
@@ -192,6 +203,7 @@ impl Graph {
             host_only: aspect != Aspect::Packet,
             iif: common.iif.clone(),
             oif: common.oif.clone(),
+            unreplied: common.unreplied,
         }
     }
 }
@@ -215,7 +227,7 @@ mod tests {
         Way {
             host_only,
             iif: iif.map(Into::into),
-            oif: None,
+            ..Way::default()
         }
     }
 
@@ -268,6 +280,33 @@ mod tests {
         graph.jump(chain("PREROUTING"), chain("DNAT"), any.clone());
         assert_eq!(packets(&graph, "DNAT", &any), [].into());
         assert_eq!(packets(&graph, "UNUSED", &any), [].into());
+    }
+
+    #[test]
+    fn what_only_unanswered_packets_meet_is_a_way_for_one_way_udp() {
+        let mut graph = graph();
+        let new = Common {
+            unreplied: true,
+            ..from("br-1")
+        };
+        let unreplied = Way {
+            unreplied: true,
+            ..way(false, Some("br-1"))
+        };
+        assert_eq!(packets(&graph, "FORWARD", &new), [unreplied.clone()].into());
+        assert!(!graph.is_met(&chain("FORWARD"), &new), "by what was answered");
+        let tcp = Common {
+            tcp: true,
+            ..new.clone()
+        };
+        assert_eq!(packets(&graph, "FORWARD", &tcp), [].into());
+        graph.jump(chain("FORWARD"), chain("NEW"), new);
+        assert_eq!(packets(&graph, "NEW", &Common::default()), [unreplied].into());
+        let tcp = Common {
+            tcp: true,
+            ..Common::default()
+        };
+        assert_eq!(packets(&graph, "NEW", &tcp), [].into());
     }
 
     #[test]

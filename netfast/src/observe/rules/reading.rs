@@ -119,6 +119,7 @@ impl Reading {
             }
             (_, Answer::Judges) => self.judges(known.what(), known.row.reason),
             (_, Answer::SlowOnly) => self.common.always_slow = true,
+            (_, Answer::Unreplied) => self.common.unreplied = true,
             (_, Answer::Repeatable) => {}
         }
     }
@@ -185,6 +186,8 @@ impl Reading {
                 (severity, reason) = (Severity::Note, ONLY_LOGS);
             } else if severity == Severity::SlowPath && ways.is_empty() && graph.is_met(chain, common) {
                 (severity, reason) = (Severity::Note, SEES_ALL);
+            } else if severity == Severity::SlowPath && !ways.is_empty() && ways.iter().all(|way| way.unreplied) {
+                severity = Severity::SlowUnreplied;
             }
             Some(RuleFinding {
                 source,

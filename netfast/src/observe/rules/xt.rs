@@ -32,6 +32,8 @@ pub enum Answer {
     Repeatable,
     /// Only packets pass it that always take the slow path.
     SlowOnly,
+    /// Only packets pass it that were not answered yet (`ct state new`).
+    Unreplied,
     /// It judges by the packet, or it is not understood.
     Judges,
 }
@@ -40,7 +42,13 @@ pub enum Answer {
 pub fn ask(place: Place, name: &str, revision: u8, info: &[u8]) -> Answer {
     let answer = match (place, name) {
         (Place::Match, "tcp") => tcp(info),
-        (Place::Match, "state") => u32_at(info, 0).map(|states| slow_if(is_unreplied(states))),
+        (Place::Match, "state") => u32_at(info, 0).map(|states| {
+            if is_unreplied(states) {
+                Answer::Unreplied
+            } else {
+                Answer::Repeatable
+            }
+        }),
         (Place::Match, "conntrack") => conntrack(revision, info),
         (Place::Match, "set") => set(revision, info),
         (Place::Match, "tos") => (revision == 1).then(|| tos(info)).flatten(),
@@ -91,7 +99,7 @@ fn conntrack(revision: u8, info: &[u8]) -> Option<Answer> {
         _ => return None,
     };
     if asked & STATE != 0 && inverted & STATE == 0 && is_unreplied(states) {
-        return Some(Answer::SlowOnly);
+        return Some(Answer::Unreplied);
     }
     Some(judges_if(asked & EXPIRES != 0))
 }
@@ -179,8 +187,8 @@ mod tests {
             of_match("conntrack", 3, &info)
         };
         for (asked, inverted, states, expected, what) in [
-            (1, 0, 8, Answer::SlowOnly, "NEW"),
-            (1, 0, 12, Answer::SlowOnly, "NEW,RELATED"),
+            (1, 0, 8, Answer::Unreplied, "NEW"),
+            (1, 0, 12, Answer::Unreplied, "NEW,RELATED"),
             (1, 0, 2, Answer::Repeatable, "ESTABLISHED"),
             (1, 0, 10, Answer::Repeatable, "ESTABLISHED,NEW"),
             (1, 1, 8, Answer::Repeatable, "! NEW"),
@@ -195,7 +203,7 @@ mod tests {
             Answer::Judges,
             "a revision to come"
         );
-        assert_eq!(of_match("state", 0, &8u32.to_ne_bytes()), Answer::SlowOnly);
+        assert_eq!(of_match("state", 0, &8u32.to_ne_bytes()), Answer::Unreplied);
         assert_eq!(of_match("state", 0, &1u32.to_ne_bytes()), Answer::Repeatable, "INVALID");
     }
 

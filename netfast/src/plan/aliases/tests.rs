@@ -272,6 +272,30 @@ fn docker_s_default_bridge_and_the_host_s_network_have_no_resolver() {
     assert_eq!(with(&Host::default(), &config, &Facts::default()), Aliases::default());
 }
 
+/// As podman's: the answers come over the veth, in an order of the resolver's own.
+#[test]
+fn where_the_resolver_is_at_the_gateway_no_turns_are_taken_and_that_is_said() {
+    let mut host = shop();
+    for mode in [AliasMode::Rr, AliasMode::Vip] {
+        let network = host.networks.values_mut().next().expect("shop");
+        network.resolved_at_gateway = true;
+        network.labels.insert(LABEL.into(), mode.name().into());
+        let config = Config::default();
+        let plan = with(&host, &config, &Facts::default());
+        assert_eq!(plan.table, AliasTable::default());
+        assert!(plan.loopbacks.is_empty() && plan.vips.table.services.is_empty());
+        assert!(networks_with_vips(&host, &config).is_empty());
+        let [report] = &plan.reports[..] else {
+            panic!("one alias: {:?}", plan.reports);
+        };
+        assert_eq!(
+            (report.mode, report.vip, report.members.len()),
+            (AliasMode::Off, None, 2)
+        );
+        assert_eq!(report.why.as_deref(), Some(AT_GATEWAY));
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_left_out_with_the_reason() {
     let long = "x".repeat(63);

@@ -45,6 +45,26 @@ fn web_interface(host: &mut Host) -> &mut ContainerInterface {
     &mut web(host).interfaces[0]
 }
 
+/// podman has no network that is the host's, and names it in the container's only place.
+#[test]
+fn a_container_on_a_network_that_the_runtime_does_not_list_is_told() {
+    for (mode, name, reason) in [
+        (NetworkMode::Host, "host", Why::HostNetwork),
+        (NetworkMode::None, "none", Why::NoNetwork),
+    ] {
+        let desired = after(|host, _, _| {
+            host.networks.retain(|_, network| network.driver == "bridge");
+            let web = web(host);
+            web.network_mode = mode.clone();
+            web.attachments[0].network = NetworkId(name.into());
+            web.attachments[0].network_name = name.into();
+        });
+        assert_eq!(why(&desired, "web"), Some(reason), "{}", text(&desired));
+        let network = desired.networks.iter().find(|network| network.name == name);
+        assert_eq!(network.map(|network| network.endpoints.len()), Some(1));
+    }
+}
+
 #[test]
 fn switched_off_by_configuration_or_label() {
     for name in ["bridge", "id-of-bridge"] {
@@ -277,6 +297,38 @@ fn queued_packets_keep_learning_off_only_where_they_are_not_seen() {
     });
     assert_eq!(desired.learning_off, None);
     assert_eq!(after(|_, _, facts| facts.queue_watch = false).learning_off, None);
+}
+
+#[test]
+fn an_interface_with_a_default_route_that_is_no_uplink_is_named_with_the_reason() {
+    let left_out = |change: &dyn Fn(&mut Host, &mut Config)| {
+        let desired = after(|host, config, _| change(host, config));
+        let found = desired.not_uplinks.into_iter();
+        found
+            .map(|one| (one.name, one.why, one.can_be_named))
+            .collect::<Vec<_>>()
+    };
+    let said = |why: &str, can_be_named| vec![("eth0".to_owned(), why.to_owned(), can_be_named)];
+    let link = |host: &mut Host, change: &dyn Fn(&mut Link)| {
+        change(host.served_mut().links.get_mut(&UPLINK).expect("uplink"));
+    };
+    assert_eq!(left_out(&|_, _| {}), []);
+    assert_eq!(
+        left_out(&|host, _| link(host, &|link| link.kind = veth(99, None))),
+        said("it is a veth whose other end is in this network namespace", true)
+    );
+    assert_eq!(
+        left_out(&|host, _| link(host, &|link| link.arp_type = 65534)),
+        said("its packets have no Ethernet header", false)
+    );
+    assert_eq!(
+        left_out(&|host, _| link(host, &|link| link.up = false)),
+        said("it is down", false)
+    );
+    assert_eq!(
+        left_out(&|_, config| config.uplinks = ["eth1".into()].into()),
+        said("other interfaces are named as uplinks, and it is not", true)
+    );
 }
 
 #[test]

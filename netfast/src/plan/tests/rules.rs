@@ -28,6 +28,7 @@ fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
         host_only,
         iif: iif.map(Into::into),
         oif: oif.map(Into::into),
+        unreplied: false,
     }
 }
 
@@ -107,6 +108,58 @@ fn a_rule_of_ipv6_alone_keeps_ipv6_slow() {
     for spec in desired.devices.values() {
         assert_eq!(spec.flags & Device::IPV6 == 0, spec.name == "docker0", "{spec:?}");
     }
+}
+
+/// Rules about what was not answered keep only one-way UDP slow, and only where they are met.
+#[test]
+fn rules_that_judge_what_was_not_answered() {
+    let one_way = |findings: Vec<RuleFinding>, change: &dyn Fn(&mut Host, &mut Config)| {
+        let desired = after(|host, config, _| {
+            host.served_mut().ruleset.findings.extend(findings);
+            change(host, config);
+        });
+        check(&desired, None, None);
+        [VETH_WEB, BRIDGE, 11, 4, UPLINK].map(|ifindex| desired.devices[&key(ifindex)].flags & Device::ONE_WAY != 0)
+    };
+    let new = |iif: Option<&str>, severity| RuleFinding {
+        ways: [Way {
+            unreplied: true,
+            ..way(false, iif, None)
+        }]
+        .into(),
+        ..finding("FORWARD", severity)
+    };
+    let unchanged = |_: &mut Host, _: &mut Config| {};
+    assert_eq!(one_way(Vec::new(), &unchanged), [true; 5]);
+    let of_web = [false, false, true, true, true];
+    for severity in [Severity::SlowPath, Severity::SlowUnreplied] {
+        assert_eq!(one_way(vec![new(Some("docker0"), severity)], &unchanged), of_web);
+        let everybody = [false, false, false, false, true];
+        assert_eq!(one_way(vec![new(None, severity)], &unchanged), everybody);
+    }
+    assert_eq!(
+        one_way(vec![new(None, Severity::Note)], &unchanged),
+        [true; 5],
+        "it only logs"
+    );
+    let of_ipv6 = RuleFinding {
+        family: "ip6".into(),
+        ..new(Some("docker0"), Severity::SlowUnreplied)
+    };
+    assert_eq!(one_way(vec![of_ipv6], &unchanged), of_web, "of either family");
+    let host_only = RuleFinding {
+        ways: [Way {
+            unreplied: true,
+            ..way(true, Some("docker0"), None)
+        }]
+        .into(),
+        ..finding("INPUT", Severity::SlowUnreplied)
+    };
+    assert_eq!(one_way(vec![host_only], &unchanged), of_web);
+    let allowed = |_: &mut Host, config: &mut Config| config.allow_rate_rules = true;
+    assert_eq!(one_way(vec![new(None, Severity::SlowUnreplied)], &allowed), [true; 5]);
+    let unread = |host: &mut Host, _: &mut Config| host.served_mut().ruleset.unreadable = Some("no".into());
+    assert_eq!(one_way(Vec::new(), &unread), [false, false, false, false, true]);
 }
 
 #[test]

@@ -140,3 +140,12 @@ fn evenness_is_of_those_that_are_given() {
     assert_eq!((aliases.aliases[0].answers, aliases.aliases[1].evenness), (2477, None));
     assert_eq!(aliases.answers.len(), 2, "what never occurred is left out");
 }
+
+#[test]
+fn the_list_says_what_was_given() {
+    let list = example().render_list(Style::default());
+    assert!(
+        list.contains("2,477 answers") && list.contains("303 connections"),
+        "{list}"
+    );
+}

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use netfast_common::abi::{Hook, PREFIX};
+use netfast_common::{
+    abi::{Hook, PREFIX},
+    device::Kind,
+};
 
 use super::{Area, Level, Line};
 use crate::{
     host::{Link, LinkKind, Namespace},
+    plan::{Desired, NotUplink},
     probe::Attached,
 };
 
@@ -41,6 +45,38 @@ pub fn interfaces(
         (number, _) => format!("{number} interfaces, with others' programs or queueing disciplines:"),
     };
     lines.insert(0, Line::new(Area::Interfaces, Level::Ok, "interfaces", summary));
+    lines
+}
+
+/// Names the interfaces that lead off the host, and says why one with a default route is not among them.
+pub fn uplinks(desired: &Desired) -> Vec<Line> {
+    let found = desired.devices.values().filter(|device| device.kind == Kind::Uplink);
+    let names: Vec<&str> = found.map(|device| device.name.as_str()).collect();
+    let line = |level, detail: String| Line::new(Area::Interfaces, level, "uplinks", detail);
+    let mut lines = vec![if names.is_empty() {
+        line(
+            Level::Note,
+            "none: packets between containers and other hosts take the kernel's path".into(),
+        )
+    } else {
+        line(Level::Ok, names.join(", "))
+    }];
+    lines.extend(desired.not_uplinks.iter().map(|left_out| {
+        let NotUplink {
+            name,
+            why,
+            can_be_named,
+        } = left_out;
+        let detail = format!("has a default route and is no uplink: {why}");
+        let line = Line::new(Area::Interfaces, Level::Note, name.clone(), detail);
+        if *can_be_named {
+            line.remedy(format!(
+                "If it leads off the host, name it: `--uplink {name}`, or `uplinks` in netfast.toml."
+            ))
+        } else {
+            line
+        }
+    }));
     lines
 }
 

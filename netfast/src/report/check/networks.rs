@@ -80,7 +80,20 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         | Why::SharedNamespace
         | Why::Macvlan
         | Why::DisabledByLabel
-        | Why::DisabledByConfig => (Level::Note, None),
+        | Why::DisabledByConfig
+        // These keep packets from being forwarded directly only.
+        | Why::DirectOff
+        | Why::BridgeNetfilter
+        | Why::BridgeRules
+        | Why::BridgeVlans
+        | Why::BridgeForgets
+        | Why::BridgeAnswers
+        | Why::PortNotForwarding
+        | Why::PortRestricted
+        | Why::PortShaped
+        | Why::PeerUnknown
+        | Why::VirtualAddresses
+        | Why::NotHeard => (Level::Note, None),
         Why::Ipvlan
         | Why::Overlay
         | Why::OtherDriver

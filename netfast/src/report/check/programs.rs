@@ -91,7 +91,7 @@ mod tests {
             .map(|line| (line.level, line.subject.as_str(), line.detail.as_str()))
             .collect();
         let answer = "the kernel does not take netfast_answer; without it, Docker's resolver answers for aliases as it \
-                      does by itself, and aliases get no virtual addresses";
+                      does without netfast, and aliases get no virtual addresses";
         let queued = "the kernel does not take netfast_queued; without it, a rule that sends packets to NFQUEUE keeps \
                       flows from being learned";
         assert_eq!(

@@ -48,7 +48,7 @@ fn summary(ruleset: &Ruleset) -> Line {
 fn finding(finding: &RuleFinding) -> Line {
     let level = match finding.severity {
         Severity::SlowPath => Level::Slow,
-        Severity::Note | Severity::SelfExcluding => Level::Note,
+        Severity::Note | Severity::SelfExcluding | Severity::SlowUnreplied => Level::Note,
     };
     let interfaces = match (&finding.iif, &finding.oif) {
         (None, None) => String::new(),
@@ -57,10 +57,15 @@ fn finding(finding: &RuleFinding) -> Line {
         (Some(iif), Some(oif)) => format!(", from {iif} to {oif}"),
     };
     let place = finding.place();
+    let unreplied = if finding.severity == Severity::SlowUnreplied {
+        "; it sees only what was not answered yet, so UDP that is never answered stays slow"
+    } else {
+        ""
+    };
     Line::new(
         Area::Rules,
         level,
         finding.what,
-        format!("{place} ({}){interfaces}: {}", finding.text, finding.reason),
+        format!("{place} ({}){interfaces}: {}{unreplied}", finding.text, finding.reason),
     )
 }

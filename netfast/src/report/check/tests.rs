@@ -1,15 +1,18 @@
 use std::{collections::BTreeMap, path, time::UNIX_EPOCH};
 
-use netfast_common::abi::Hook;
+use netfast_common::{
+    abi::Hook,
+    device::{DeviceKey, Kind},
+};
 
 use super::*;
 use crate::{
     host::{
-        Host, Link, LinkKind, Namespace, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset, RuntimeState,
-        Severity, Sysctls, TcFilter, Verdict, Way, Xdp,
+        Host, Link, LinkKind, Mac, Namespace, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset,
+        RuntimeState, Severity, Sysctls, TcFilter, Verdict, Way, Xdp,
     },
     plan::{
-        Desired,
+        Desired, DeviceSpec, Identity, NotUplink,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
     probe::{Attached, ProbeError, Release},
@@ -205,6 +208,49 @@ fn the_first_failure_decides_the_exit_code() {
             color: false,
         }),
     );
+}
+
+#[test]
+fn uplinks_are_named_and_an_interface_with_a_default_route_that_is_none_is_explained() {
+    let render = |desired: &Desired| {
+        let lines = uplinks(desired);
+        Check {
+            lines,
+            ..Check::default()
+        }
+        .render(Style::default())
+    };
+    let none = render(&Desired {
+        not_uplinks: vec![NotUplink {
+            name: "up0".into(),
+            why: "it is a veth whose other end is in this network namespace".into(),
+            can_be_named: true,
+        }],
+        ..Desired::default()
+    });
+    assert!(none.contains("note  uplinks  none"), "{none}");
+    assert!(
+        none.contains("up0") && none.contains("is no uplink: it is a veth") && none.contains("`--uplink up0`"),
+        "{none}"
+    );
+    let spec = |name: &str, kind| DeviceSpec {
+        name: name.into(),
+        kind,
+        flags: 0,
+        mac: Mac([0; 6]),
+        address4: None,
+        address6: None,
+        identity: Identity::default(),
+    };
+    let two = render(&Desired {
+        devices: BTreeMap::from([
+            (DeviceKey::served(2), spec("eth0", Kind::Uplink)),
+            (DeviceKey::served(3), spec("docker0", Kind::Bridge)),
+            (DeviceKey::served(5), spec("eth1", Kind::Uplink)),
+        ]),
+        ..Desired::default()
+    });
+    assert!(two.contains("ok  uplinks  eth0, eth1\n"), "{two}");
 }
 
 #[test]

@@ -40,7 +40,10 @@ pub const fn of_reason(reason: Reason) -> Advice {
             "No flow is used. That is so for a moment at start and after `netfast detach` has begun; if it lasts, \
              `netfast status` and the log say why.",
         ),
-        Reason::NotIp => (ByNature, "ARP and everything else that is not IP is the kernel's."),
+        Reason::NotIp => (
+            ByNature,
+            "ARP and everything else that is not IP takes the kernel's path.",
+        ),
         Reason::Malformed => (
             Suspicious,
             "The kernel judges and mostly drops such packets. If there are many, `netfast trace reason malformed` \
@@ -71,11 +74,11 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Helped => (
             ByNature,
-            "Such connections (FTP, SIP, …) are the kernel's until they end.",
+            "Such connections (FTP, SIP, …) stay on the kernel's path until they end.",
         ),
         Reason::IpOptions => (
             ByNature,
-            "Options ask every router for something, so every packet with them is routed by the kernel.",
+            "IP options must be processed by every router, so the kernel routes every packet that has them.",
         ),
         Reason::Fragment => (
             Changeable,
@@ -96,7 +99,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::TtlExpiring => (
             ByNature,
-            "The kernel must answer them (traceroute lives on that), or routes are in a loop.",
+            "The kernel must answer them (traceroute depends on this), or there is a routing loop.",
         ),
         Reason::NotUnicast => (
             ByNature,
@@ -114,8 +117,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::TcpSyn => (
             Expected,
-            "Each new connection is judged by the kernel. If most packets are SYNs, connections are so short that \
-             nothing can be gained but by reusing them (keep-alive, pooling).",
+            "Each new connection is judged by the kernel. If most packets are SYNs, the connections are too short to be \
+             accelerated; reuse them (keep-alive, pooling).",
         ),
         Reason::TcpFin => (
             Expected,
@@ -131,8 +134,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Marked => (
             Changeable,
-            "Another program marks packets before netfast sees them, so that routing or shaping treats them otherwise. \
-             netfast keeps out of that.",
+            "Another program marks packets before netfast sees them, so that routing or shaping treats them differently. \
+             netfast leaves such packets to the kernel.",
         ),
         Reason::UnknownDevice => (
             Changeable,
@@ -166,8 +169,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Revalidate => (
             Expected,
-            "About one packet per second and direction of a busy flow asks the kernel again (`revalidate_ms`). That keeps \
-             verdicts young and conntrack alive.",
+            "About one packet per second and direction of a busy flow takes the kernel's path again (`revalidate_ms`). That keeps \
+             verdicts current and conntrack entries alive.",
         ),
         Reason::TooBig => (
             Expected,
@@ -186,11 +189,20 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Replaced => (
             Expected,
-            "Another CPU gave the place away in this moment. If it is frequent, the table is too small: raise `flows`.",
+            "The table entry was reused for another flow while this packet was being processed. If it is frequent, the table is too small: raise `flows`.",
         ),
         Reason::RewriteFailed => (
             Suspicious,
             "The kernel had no memory to make the packet writable. It was passed on as it came.",
+        ),
+        Reason::PortTooSmall => (
+            Expected,
+            "The bridge drops what is longer than the MTU of the port that it is for. If there are many, the sender's MTU is \
+             larger than the receiver's.",
+        ),
+        Reason::PortDue => (
+            Expected,
+            "On a bridge where nobody judges packets all others are forwarded directly (`netfast explain`).",
         ),
         Reason::LearnOff => (
             Changeable,
@@ -199,15 +211,18 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Young => (
             Expected,
-            "To learn a flow costs something, and most connections end before it saves any: so the first TCP packets \
+            "Learning a flow has a cost, and most connections end before it pays off: so the first TCP packets \
              of each direction are only counted (`learn_after`).",
         ),
         Reason::Learned => (
             Expected,
             "The kernel let a first packet through. Its flow is used once the answer has come.",
         ),
-        Reason::Paired => (Expected, "Both directions are known: from here on they are fast."),
-        Reason::Refreshed => (Expected, "The kernel was asked again and said the same."),
+        Reason::Paired => (Expected, "Both directions are known: the following packets are fast."),
+        Reason::Refreshed => (
+            Expected,
+            "The flow was revalidated: the kernel's decision is unchanged.",
+        ),
         Reason::NoCandidate => (
             Expected,
             "Most packets: fast ones, and those of interfaces that are not accelerated, leave nothing to learn.",
@@ -224,13 +239,13 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Mangled => (
             Changeable,
-            "A rule or helper changes the packets of this flow (TOS, MSS, payload), so each has to pass it.",
+            "A rule or helper modifies the packets of this flow (TOS, MSS, payload), so it must process every packet.",
         ),
-        Reason::TtlChanged => (Changeable, "A rule sets the TTL; such a flow is left to it."),
+        Reason::TtlChanged => (Changeable, "A rule sets the TTL; such flows stay on the slow path."),
         Reason::EgressNotUnicast => (ByNature, "It left for many receivers; a bridge flooded or copied it."),
         Reason::Flooded => (
             Expected,
-            "The bridge did not know yet where the receiver is and sent a copy to everybody. It stops with the \
+            "The bridge did not know yet which port leads to the receiver and sent a copy to all ports. It stops with the \
              receiver's first packet.",
         ),
         Reason::EgressUnknown => (
@@ -249,7 +264,7 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::NoEndpoint => (
             ByNature,
-            "The host routes between its uplinks; netfast is about containers.",
+            "The packet was forwarded between two uplinks; netfast accelerates containers only.",
         ),
         Reason::TableFull => (
             Changeable,
@@ -273,10 +288,12 @@ pub const fn of_reason(reason: Reason) -> Advice {
 pub const fn of_why(why: Why) -> Option<&'static str> {
     match why {
         Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::Overlay | Why::OtherDriver => None,
-        Why::SharedNamespace => Some("Ask for the container whose namespace it shares."),
-        Why::DisabledByLabel => Some("Create it anew without the label netfast.enable=false."),
-        Why::DisabledByConfig => Some("Take it out of `disabled_networks` in netfast.toml and send SIGHUP."),
-        Why::NoBridge => Some("Create the network anew; its bridge device was removed behind Docker's back."),
+        Why::SharedNamespace => Some("Run `netfast explain` with the container whose namespace it shares."),
+        Why::DisabledByLabel => Some("Recreate it without the label netfast.enable=false."),
+        Why::DisabledByConfig => Some(
+            "Remove it from `disabled_networks` in netfast.toml and run `systemctl reload netfast` (or send SIGHUP).",
+        ),
+        Why::NoBridge => Some("Recreate the network; its bridge device was removed without Docker."),
         Why::BridgeDown => Some("`ip link set BRIDGE up`."),
         Why::BridgeShaped => Some("`tc qdisc show dev BRIDGE` shows it; the fast path would not pass it."),
         Why::ForeignPrograms => Some("`netfast check` names the program; packets on the fast path would not pass it."),
@@ -290,13 +307,31 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         ),
         Why::NoNamespace => Some("The daemon needs CAP_SYS_ADMIN and CAP_SYS_PTRACE for that: `netfast check`."),
         Why::NoVeth => Some("It may just be starting; else it is not connected by a veth: `docker network inspect`."),
-        Why::VethDown => Some("`ip link set VETH up` on the host, or look who set it down."),
+        Why::VethDown => Some("`ip link set VETH up` on the host; find out what set it down."),
         Why::NoMac => Some("It is known once the container has sent a packet."),
         Why::SeveralMacs => Some("A bridge or virtual machine behind the veth: only one sender can be accelerated."),
         Why::NotLearned => Some(
             "`bridge fdb add MAC dev VETH master static` tells the bridge; or let the port learn: `bridge -d link show`.",
         ),
-        Why::TooManyDevices => Some("16384 devices at once are the most that netfast follows."),
+        Why::TooManyDevices => Some("netfast supports at most 16384 devices at the same time."),
+        Why::DirectOff => Some("Set `direct` in netfast.toml and send SIGHUP."),
+        Why::BridgeNetfilter => Some(
+            "`sysctl -w net.bridge.bridge-nf-call-iptables=0` (and ip6tables, arptables), if no rule is meant for packets \
+             within a bridge; engines since 27.3 leave it so unless icc=false or userland-proxy=false.",
+        ),
+        Why::BridgeRules => {
+            Some("`nft list ruleset` and `ebtables -L` show them; within this bridge they judge every frame.")
+        }
+        Why::BridgeVlans => Some("`ip link set BRIDGE type bridge vlan_filtering 0`, if no VLANs are meant."),
+        Why::BridgeForgets => Some("`ip link set BRIDGE type bridge ageing_time 30000` is the kernel's default."),
+        Why::BridgeAnswers => Some("`bridge -d link show` names the port with neigh_suppress."),
+        Why::PortNotForwarding | Why::PortRestricted => Some("`bridge -d link show dev VETH` shows the port."),
+        Why::PortShaped => {
+            Some("`tc qdisc show dev VETH` shows it; packets that are forwarded directly would not pass it.")
+        }
+        Why::PeerUnknown => Some("It may be going away; else its namespace is hidden from this process."),
+        Why::VirtualAddresses => Some("Aliases in mode rr need no translation."),
+        Why::NotHeard => Some("It is heard of with the container's next packet."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
     }
 }
@@ -336,6 +371,7 @@ mod tests {
             "flows",
             "revalidate_ms",
             "learn_after",
+            "direct",
         ];
         for text in all {
             for key in keys.iter().filter(|key| text.contains(&format!("`{key}`"))) {

@@ -90,7 +90,7 @@ pub(super) fn steps(from: From<'_>, name: &AliasName, facts: &Facts<'_>) -> (Vec
         }
         (AliasMode::Vip, Some(vip)) => format!("virtual address {vip}: each connection goes to the next of {count}"),
         (AliasMode::Rr, _) => format!("each answer of the resolver begins with the next of {count}"),
-        (AliasMode::Vip | AliasMode::Off, _) => format!("Docker's resolver names {count} in any order"),
+        (AliasMode::Vip | AliasMode::Off, _) => format!("the runtime's resolver names {count}, in its own order"),
     };
     let text = match &alias.why {
         Some(why) => format!("{text} ({why})"),

@@ -15,7 +15,9 @@ impl Verdict {
             Self::Fast if is_general => "accelerated: conversations that the kernel lets through go fast",
             Self::Fast => "fast, once both directions of a conversation were seen",
             Self::Slow => "slow: every packet takes the kernel's path",
-            Self::KernelDecides => "the kernel decides: what it lets through goes fast, unless said otherwise below",
+            Self::KernelDecides => {
+                "the host's rules decide: permitted packets take the fast path, unless a line below says otherwise"
+            }
             Self::Inside => "stays in the container",
             Self::Depends => "depends on where the packets go",
         }
@@ -31,8 +33,7 @@ impl Verdict {
 
 /// What is slow on every fast path.
 const ALWAYS: &str = "Always on the kernel's path: the first packets of each conversation, TCP's SYN, FIN and RST, about \
-                      one packet per second and direction, datagrams that nobody answers, and whatever is neither TCP nor \
-                      UDP over IPv4 (ping).";
+                      one packet per second and direction, and whatever is neither TCP nor UDP (ping).";
 
 impl Explanation {
     /// The text.

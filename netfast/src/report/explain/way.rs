@@ -10,13 +10,15 @@ use netfast_common::{
     reason::Reason,
 };
 
-use super::{Destination, Facts, Flows, Route, Step, addresses};
-use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Why};
+use super::{Destination, Facts, Flows, Route, Step, addresses, advice};
+use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Slow, Why};
 
 const ABOUT: &str = "destination";
 const CUT_OFF: &str = "the container's own side of its veth is down: nothing passes";
 const OUT: &str = "the kernel routes it out of an interface that netfast is attached to";
 const HOST: &str = "the host itself: the way over the bridge is shortened, its own rules see every packet";
+const DIRECT: &str = "direct: nobody judges what the containers of this bridge send to each other, so all of it is fast from the \
+                      first packet on, whatever protocol it is of";
 const SAME: &str = "a container on the same network; netfast is attached to its interface, too";
 
 /// An endpoint with its network.
@@ -29,16 +31,20 @@ pub(super) struct From<'a> {
 }
 
 /// What the endpoint's own interface means.
-pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
+pub(super) fn own(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Step {
     let From { network, endpoint } = from;
     let veth = endpoint.veth.as_deref().unwrap_or("no veth");
     let about = format!("{} ({veth})", network.name);
     let source = facts.only_source(endpoint);
     let source = source.map_or_else(String::new, |ip| {
-        format!("; what it sends from {ip} may be fast, from others not")
+        format!("; packets from {ip} may be fast, packets from other source addresses not")
     });
     let text = format!("netfast is attached to the container's interface{source}");
-    let step = Step::planned(about, &endpoint.path, &text);
+    let mut step = Step::planned(about, &endpoint.path, &text);
+    if let Some(owner) = owner_of_namespace(from) {
+        let to = to.map_or_else(String::new, |to| format!(" {}", to.name));
+        step.remedy = Some(format!("Run `netfast explain {owner}{to}`."));
+    }
     if endpoint.path.is_fast() && !facts.is_accelerated(endpoint.ifindex) {
         return Step::reason(step.about, Reason::UnknownDevice, "netfast is not attached to it yet");
     }
@@ -46,6 +52,17 @@ pub(super) fn own(from: From<'_>, facts: &Facts<'_>) -> Step {
         return Step::reason(step.about, Reason::OtherPacket, CUT_OFF);
     }
     step
+}
+
+/// The container whose namespace an endpoint's container shares, by its name or the beginning of its identifier.
+fn owner_of_namespace(from: From<'_>) -> Option<&str> {
+    let is_shared = matches!(&from.endpoint.path, Path::Slow(slow) if slow.why == Why::SharedNamespace);
+    from.network.name.strip_prefix("container:").filter(|_| is_shared)
+}
+
+/// Whether the plan keeps an endpoint slow that has no bridge to send by: then no destination says more.
+pub(super) fn goes_by_no_bridge(from: From<'_>) -> bool {
+    from.network.bridge_ifindex.is_none() && !from.endpoint.path.is_fast()
 }
 
 /// What the host itself means for an endpoint, whatever is asked.
@@ -71,7 +88,7 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
         return Step::reason(ABOUT, Reason::NotUnicast, "a multicast or broadcast address");
     }
     if ip.is_ipv6() {
-        return of_ipv6(from);
+        return of_ipv6(from, ip, facts);
     }
     if let Some(peer) = owner(from, ip, facts)
         && peer.network.bridge_ifindex == from.network.bridge_ifindex
@@ -106,8 +123,16 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
     }
 }
 
-/// What IPv6 means for packets that come in from an endpoint. Nothing is promised of it: netfast does not look for who decides.
-fn of_ipv6(from: From<'_>) -> Step {
+/// What IPv6 means for packets that come in from an endpoint. Nothing is promised of what is not forwarded directly: netfast does
+/// not look for who decides.
+fn of_ipv6(from: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
+    let peer = owner(from, ip, facts).filter(|peer| peer.network.bridge_ifindex == from.network.bridge_ifindex);
+    if let Some(step) = peer.and_then(|peer| directly(from, peer, facts)) {
+        return Step {
+            about: ABOUT.into(),
+            ..step
+        };
+    }
     match &from.network.ipv6 {
         Path::Slow(slow) => Step::reason(ABOUT, Reason::Ipv6Off, slow.text.clone()),
         Path::Fast => Step::decided(
@@ -177,10 +202,34 @@ pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: 
             "both are on isolated ports: the bridge lets nothing pass between them",
         );
     }
+    if let Some(step) = directly(from, peer, facts) {
+        return Step { about, ..step };
+    }
     match &from.network.deciders.within {
         None => Step::fast(about, SAME),
         Some(who) => Step::decided(about, None, format!("{SAME}; whether packets pass is decided by {who}")),
     }
+}
+
+/// What is forwarded directly, if it is: the lease says whether the daemon still stands by it.
+fn directly(from: From<'_>, peer: From<'_>, facts: &Facts<'_>) -> Option<Step> {
+    let is_direct = |endpoint: &EndpointReport| endpoint.direct.as_ref().is_some_and(Path::is_fast);
+    let is_leased = facts.running && facts.control.may_forward_directly();
+    (is_leased && is_direct(from.endpoint) && is_direct(peer.endpoint)).then(|| Step::fast("", DIRECT))
+}
+
+/// Why what an endpoint sends to others of its bridge is not forwarded directly, if it is not.
+pub(super) fn not_direct(from: From<'_>) -> Option<Step> {
+    let Some(Path::Slow(Slow { why, text })) = &from.endpoint.direct else {
+        return None;
+    };
+    if !from.endpoint.path.is_fast() {
+        return None;
+    }
+    Some(Step {
+        remedy: advice::of_why(*why).map(Into::into),
+        ..Step::fast("direct", format!("no, flows are learned: {text}"))
+    })
 }
 
 /// To a container on another network.
@@ -227,9 +276,11 @@ fn to_host(from: From<'_>, to: &Destination, facts: &Facts<'_>) -> Step {
     if let Some(owner) = publisher(to, facts) {
         return published(from, owner, facts);
     }
-    // A packet that br_netfilter translates back while it is within the bridge is not what its container sent.
+    // A packet that was translated back within the bridge is not what its container sent, and if not only IP's rules can
+    // have done it, that is not repeated.
     let translated = if network.deciders.bridged {
-        "; what the host sends to a published port by DNAT stays slow while bridge-nf-call-iptables is on"
+        "; what the host sends to a published port by DNAT stays slow while bridge-nf-call-iptables is on and there are \
+         rules for bridges or devices, too"
     } else {
         ""
     };

@@ -54,7 +54,7 @@ impl Status {
                 table_bytes: state.table_bytes,
                 ..Totals::default()
             },
-            networks: networks(state, tables),
+            networks: networks(state, tables, running),
             devices: devices(state, tables),
             ..Self::default()
         });
@@ -87,7 +87,7 @@ fn daemon(state: &State, running: bool, now_ms: u64) -> Daemon {
     }
 }
 
-fn networks(state: &State, tables: &Tables) -> Vec<Network> {
+fn networks(state: &State, tables: &Tables, running: bool) -> Vec<Network> {
     let endpoint_of = |report: &crate::plan::report::EndpointReport| Endpoint {
         container: report.container.clone(),
         veth: report.veth.clone(),
@@ -106,6 +106,7 @@ fn networks(state: &State, tables: &Tables) -> Vec<Network> {
         bridge: report.bridge.clone(),
         path: PathState::from(&report.path),
         host: PathState::from(&report.host),
+        direct: report.direct.as_ref().filter(|_| running).map(PathState::from),
         endpoints: report.endpoints.iter().map(endpoint_of).collect(),
     };
     state.networks.iter().map(network_of).collect()

@@ -100,6 +100,7 @@ fn networks() -> Vec<Network> {
             bridge: Some("docker0".into()),
             path: PathState::fast(),
             host: PathState::fast(),
+            direct: Some(PathState::fast()),
             endpoints: vec![
                 endpoint("web", PathState::fast(), Some(traffic(8_123_456, 1_204, 4_222_111))),
                 endpoint(
@@ -124,19 +125,20 @@ fn networks() -> Vec<Network> {
             bridge: None,
             path: PathState::slow(
                 "host-network",
-                "shares the host's own namespace: there is nothing to shorten",
+                "shares the host's own namespace: there is no path to shorten",
             ),
             host: PathState::slow(
                 "host-network",
-                "shares the host's own namespace: there is nothing to shorten",
+                "shares the host's own namespace: there is no path to shorten",
             ),
+            direct: None,
             endpoints: vec![Endpoint {
                 veth: None,
                 ..endpoint(
                     "monitor",
                     PathState::slow(
                         "host-network",
-                        "shares the host's own namespace: there is nothing to shorten",
+                        "shares the host's own namespace: there is no path to shorten",
                     ),
                     None,
                 )
@@ -148,6 +150,7 @@ fn networks() -> Vec<Network> {
             bridge: Some("br-0123456789ab".into()),
             path: PathState::fast(),
             host: PathState::fast(),
+            direct: Some(PathState::slow("bridge-netfilter", "br_netfilter shows packets")),
             endpoints: vec![],
         },
     ]
@@ -250,7 +253,7 @@ fn the_first_line_is_the_verdict() {
 #[test]
 fn a_name_chooses_a_network_or_a_container() {
     let of = |name: &str| {
-        let status = example().select(name)?;
+        let status = example().select(name).ok()?;
         Some(status.render_part(Style::default()))
     };
     let network = of("bridge").expect("a network");
@@ -260,6 +263,22 @@ fn a_name_chooses_a_network_or_a_container() {
     assert!(container.contains("1 of 1 endpoints") && container.contains("NETWORK bridge"));
     assert!(!container.contains("database"), "{container}");
     assert_eq!(of("nobody"), None);
+}
+
+#[test]
+fn a_name_that_is_not_known_yet_is_told_from_one_that_does_not_exist() {
+    let said = |change: &dyn Fn(&mut Daemon)| {
+        let mut status = example();
+        change(&mut status.daemon);
+        status.select("shop").expect_err("there is none").to_string()
+    };
+    assert!(said(&|_| {}).starts_with("there is neither a network nor a container \"shop\""));
+    assert_eq!(
+        said(&|daemon| daemon.in_sync = false),
+        "\"shop\" is not known yet: the daemon is starting or catching up with changes"
+    );
+    // Nobody reads anything then.
+    assert!(said(&|daemon| (daemon.running, daemon.in_sync) = (false, false)).starts_with("there is neither"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use netfast_common::device::Kind;
 use super::{Daemon, Device, Network, Status, Traffic};
 use crate::report::{
     Style, Table,
+    path::PathState,
     table::{Cell, Paint, wrap},
     units::{bytes, count, duration, share},
 };
@@ -179,7 +180,7 @@ impl Daemon {
         });
         let state = match (self.attached, self.in_sync) {
             (false, _) => "nothing is attached yet".into(),
-            (true, true) => format!("in step, attached by {}", self.attached_by),
+            (true, true) => format!("in sync, attached by {}", self.attached_by),
             (true, false) => format!("attached by {}, catching up with changes", self.attached_by),
         };
         format!("netfast {version} has been running{uptime}{pid}: {state}.")
@@ -200,7 +201,9 @@ fn title(network: &Network, style: Style) -> String {
         (true, false) => Paint::Yellow.on("fast, but slow from and to the host", style),
         _ => network.path.paint().on(network.path.path, style),
     };
-    format!("NETWORK {} ({}{device}): {path}", network.name, network.driver)
+    let is_direct = network.direct.as_ref().is_some_and(PathState::is_fast);
+    let direct = if is_direct { ", direct within the bridge" } else { "" };
+    format!("NETWORK {} ({}{device}): {path}{direct}", network.name, network.driver)
 }
 
 fn endpoints(network: &Network) -> Table {

@@ -8,16 +8,26 @@ use crate::report::units::share;
 /// Whether all is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Whether there is nothing to do: the daemon runs, is in step, uses and learns flows, and something is fast.
+    /// Whether there is nothing to do: the daemon runs, is in sync, uses and learns flows, and something is fast.
     pub ok: bool,
     /// That, and how much is fast, in one line.
     pub text: String,
 }
 
+/// There is nothing of that name to show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuchName {
+    /// The daemon has read the host, and there is none.
+    #[error("there is neither a network nor a container {0:?} with an endpoint")]
+    Unknown(String),
+    /// There may be one that it has not read yet.
+    #[error("{0:?} is not known yet: the daemon is starting or catching up with changes")]
+    NotYet(String),
+}
+
 impl Status {
-    /// Only the network of this name, or the endpoints of this container; `None` if there is neither.
-    #[must_use]
-    pub fn select(mut self, name: &str) -> Option<Self> {
+    /// Only the network of this name, or the endpoints of this container.
+    pub fn select(mut self, name: &str) -> Result<Self, NoSuchName> {
         if self.networks.iter().any(|network| network.name == name) {
             self.networks.retain(|network| network.name == name);
         } else {
@@ -32,7 +42,13 @@ impl Status {
         let endpoints = self.networks.iter().flat_map(|network| &network.endpoints);
         let sent = endpoints.filter_map(|endpoint| endpoint.traffic).fold((0, 0), sum);
         self.verdict = self.judged(sent);
-        is_found.then_some(self)
+        if is_found {
+            Ok(self)
+        } else if self.daemon.running && !self.daemon.in_sync {
+            Err(NoSuchName::NotYet(name.into()))
+        } else {
+            Err(NoSuchName::Unknown(name.into()))
+        }
     }
 
     /// The verdict on all that there is.

@@ -96,7 +96,7 @@ impl Screen {
             ),
             (true, _, false) => ("no flow is used: everything is slow".to_owned(), Color::Red),
             (true, false, true) => ("catching up".to_owned(), Color::Yellow),
-            (true, true, true) => ("in step".to_owned(), Color::Green),
+            (true, true, true) => ("in sync".to_owned(), Color::Green),
         };
         let state = match (&top.problem, &daemon.learning_off) {
             (Some(problem), _) => (problem.clone(), Color::Red),

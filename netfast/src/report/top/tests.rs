@@ -191,7 +191,7 @@ fn states_are_told() {
         let text = drawn(top, Screen::default(), 80, 24);
         text.lines().next().expect("a line").to_owned()
     };
-    assert!(said(&top).contains("  in step  "), "{}", said(&top));
+    assert!(said(&top).contains("  in sync  "), "{}", said(&top));
     top.daemon.in_sync = false;
     assert!(said(&top).contains("  catching up  "));
     top.daemon.learning_off = Some("NFQUEUE 0".into());

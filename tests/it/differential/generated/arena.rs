@@ -171,7 +171,7 @@ impl Arena {
         if self.mode == Mode::On {
             let options = Options {
                 config: Some(format!(
-                    "revalidate_ms = {}\nlearn_after = {}\n",
+                    "direct = true\nrevalidate_ms = {}\nlearn_after = {}\n",
                     self.shape.revalidate_ms, self.shape.learn_after
                 )),
                 ..Options::no_runtime()
@@ -370,6 +370,9 @@ fn set_sysctls(host: &NetNs, shape: &Shape) -> Result<()> {
     lines.extend([
         "net.ipv4.ip_forward=1".to_owned(),
         format!("net.bridge.bridge-nf-call-iptables={}", u8::from(shape.br_netfilter)),
+        // Else packets within a bridge would never be forwarded directly.
+        "net.bridge.bridge-nf-call-ip6tables=0".to_owned(),
+        "net.bridge.bridge-nf-call-arptables=0".to_owned(),
         // Whether an ICMP error comes must not depend on when the last one came.
         "net.ipv4.icmp_ratelimit=0".to_owned(),
         "net.ipv4.conf.all.send_redirects=0".to_owned(),

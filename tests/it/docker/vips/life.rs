@@ -300,9 +300,15 @@ fn connections_outlive_the_daemon_and_netfast() {
     assert_eq!(opened, [10; 3]);
 
     bed.netfast.stop(Signal::SIGTERM).expect("netfast stops");
+    let would = bed.netfast.verb(&["detach", "--dry-run"]).expect("a dry run");
     let said = bed.netfast.verb(&["detach"]).expect("netfast detaches");
     println!("{said}");
     assert!(said.contains("6 connections to virtual addresses go on"), "{said}");
+    let links = |text: &str, verb: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(verb));
+        line.unwrap_or_else(|| panic!("{verb}: {text}")).to_owned()
+    };
+    assert_eq!(links(&would, "Remove "), links(&said, "Removed "), "{would}");
     assert_eq!(left_on(bed.host.host()), found, "the host as found");
     assert_eq!(routes(bed.host.host()), found_routes);
     assert_eq!(routes(&client), found_inside);

@@ -179,13 +179,15 @@ impl Scene {
         found
     }
 
-    /// Flows that wait for their reverse, and flows in use that enter by the attacker's interface.
+    /// Flows that wait for their reverse, those that are used meanwhile among them, and flows in use that enter by the
+    /// attacker's interface.
     pub fn of_the_attacker(&self) -> (usize, usize) {
         let index = self.index(EVIL);
         let own = IpAddr::V4(self.ip(EVIL));
         let tables = FlowTables::open(self.lab.netfast.pin_dir()).expect("the maps are pinned");
         let (mut unreplied, mut used) = (0, 0);
-        let each = |key: &FlowKey<IpAddr>, _: &Flow<IpAddr>, usable: bool| {
+        let each = |key: &FlowKey<IpAddr>, flow: &Flow<IpAddr>, usable: bool| {
+            let usable = usable && flow.flags & Flow::<IpAddr>::ONE_WAY == 0;
             unreplied += usize::from(!usable);
             if key.ifindex == index {
                 used += usize::from(usable);

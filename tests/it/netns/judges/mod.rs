@@ -3,6 +3,7 @@
 
 mod by_flow;
 mod by_packet;
+mod direct;
 mod flooding;
 pub mod program;
 mod recovery;

@@ -39,7 +39,7 @@ pub fn start() -> Lab {
     topo.lan().ip("link set spare0 up").expect("it is up");
     introduce(&topo);
     let options = Options {
-        config: Some(String::new()),
+        config: Some("direct = true\n".to_owned()),
         ..Options::no_runtime()
     };
     let netfast = NetfastProc::start(topo.host(), options).expect("netfast starts");
@@ -77,11 +77,11 @@ pub fn leave(lab: &Lab, world: &World) {
 /// Waits until netfast must have heard of it.
 fn settle(lab: &Lab) {
     thread::sleep(HEARD);
-    cmd::poll("netfast is in step", TIMEOUT, || {
+    cmd::poll("netfast is in sync", TIMEOUT, || {
         let status: serde_json::Value = lab.netfast.status().ok()?;
         (status["daemon"]["in_sync"] == true).then_some(())
     })
-    .expect("in step");
+    .expect("in sync");
 }
 
 fn namespaces(topo: &Topo) -> impl Iterator<Item = &NetNs> {

@@ -2,12 +2,13 @@
 
 pub const RATE: &str =
     "judges by the rate of packets; on the fast path it would see about one packet per second and flow";
-pub const RANDOM: &str = "judges packets at random or in turn; the verdict on one packet says nothing about the next";
+pub const RANDOM: &str =
+    "judges packets at random or in rotation; the verdict on one packet says nothing about the next";
 pub const AMOUNT: &str = "judges by the amount of traffic; most packets of a flow on the fast path are not counted";
 pub const CONTENT: &str = "judges by the content or size of each packet";
 pub const VARIES: &str = "judges by something in which the packets of one flow may differ";
 pub const LOGGED: &str = "sees only the packets on the slow path: about one per second and flow";
-pub const COUNTED: &str = "counts packets for somebody; most packets of a flow on the fast path are not counted";
+pub const COUNTED: &str = "counts packets for accounting; most packets of a flow on the fast path are not counted";
 pub const NOTICE: &str = "judges by something besides the packet that may change at any time without notice";
 pub const REWRITTEN: &str =
     "changes header fields that a flow on the fast path may not differ in; such flows are not learned";
@@ -26,7 +27,7 @@ pub const DEVICES: &str = "interfaces are part of the flow";
 pub const OWNER: &str = "the socket that sends or receives; all packets of a flow have the same";
 pub const HEADERS: &str = "fast packets have no IP options and no extension headers";
 pub const PROTOCOLS: &str = "neither TCP nor UDP";
-pub const MECHANICS: &str = "only works on what others have loaded, which is judged there";
+pub const MECHANICS: &str = "operates on registers; what they hold is classified where it is loaded";
 pub const VERDICT: &str = "a verdict";
 pub const TRANSLATION: &str = "decided by a connection's first packet; the translation is part of the flow";
 pub const SETS: &str = "adds addresses to a set from packets; on the fast path they are refreshed about once per second and \

@@ -63,13 +63,13 @@ fn two_containers_of_an_icc_false_network_are_not_fast() {
     let (verdict, _, text) = said(&state, 0, "database", "web");
     assert_eq!(verdict, Verdict::KernelDecides);
     assert!(
-        text.contains("icc=false") && text.starts_with("database to web (172.30.0.2): the kernel decides"),
+        text.contains("icc=false") && text.starts_with("database to web (172.30.0.2): the host's rules decide"),
         "{text}"
     );
 }
 
 #[test]
-fn what_the_host_sends_to_a_published_port_under_br_netfilter_is_not_fast() {
+fn what_the_host_sends_to_a_published_port_under_br_netfilter_and_bridge_tables_is_not_fast() {
     let (verdict, causes, text) = said(&with(ruled), 0, "web", "172.17.0.1");
     assert_eq!((verdict, causes), (Verdict::KernelDecides, vec!["no-flow".to_owned()]));
     assert!(
@@ -309,7 +309,7 @@ fn what_is_sent_from_another_address_is_not_fast() {
     assert!(
         known
             .render(Style::default())
-            .contains("from 172.30.0.2 may be fast, from others not")
+            .contains("packets from 172.30.0.2 may be fast, packets from other source addresses not")
     );
     let other = explained("172.30.0.99");
     assert_eq!((other.verdict, why(&other)), (Verdict::Slow, vec!["spoofed"]));
@@ -342,5 +342,46 @@ fn without_a_daemon_new_conversations_are_not_fast() {
     };
     let dead = explained(0);
     assert_eq!((dead.verdict, why(&dead)), (Verdict::Slow, vec!["unvetted"]));
+    let text = dead.render(Style::default());
+    assert!(
+        text.contains("not running: existing fast conversations stay fast") && text.contains("systemctl start netfast"),
+        "{text}"
+    );
+    assert!(
+        !text.contains(advice::of_reason(Reason::Unvetted).text),
+        "what the reason means else is unrelated: {text}"
+    );
     assert_eq!(explained(2).verdict, Verdict::Fast, "those that there are go on");
+}
+
+#[test]
+fn who_shares_a_namespace_is_told_whom_to_ask_for_and_nothing_false() {
+    let path = Path::slow_since(
+        Why::SharedNamespace,
+        "shares the namespace of web: its packets are those of web",
+    );
+    let sidecar = EndpointReport {
+        container_id: "sidecar-id".into(),
+        container: "sidecar".into(),
+        path: path.clone(),
+        ..EndpointReport::default()
+    };
+    let state = with(|state| {
+        state.networks.push(NetworkReport {
+            name: "container:web".into(),
+            driver: "container".into(),
+            path,
+            endpoints: vec![sidecar],
+            ..NetworkReport::default()
+        });
+    });
+    let (verdict, causes, text) = said(&state, 0, "sidecar", "database:5432");
+    assert_eq!((verdict, causes), (Verdict::Slow, vec!["shared-namespace".to_owned()]));
+    assert!(text.contains("Run `netfast explain web database:5432`."), "{text}");
+    assert!(
+        !text.contains("no bridge device") && !text.contains("destination"),
+        "{text}"
+    );
+    let general = explain_in(&state, on(), "sidecar", None).render(Style::default());
+    assert!(general.contains("Run `netfast explain web`."), "{general}");
 }

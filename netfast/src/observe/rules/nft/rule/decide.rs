@@ -66,7 +66,7 @@ impl Rule {
             },
             (Some(0), _) => self.equals(&loaded, value),
             // `ct state new` asks whether anything is left under a mask.
-            (Some(1), Loaded::State(mask)) if is_zero => self.reading.common.always_slow |= is_unreplied(*mask),
+            (Some(1), Loaded::State(mask)) if is_zero => self.reading.common.unreplied |= is_unreplied(*mask),
             _ => {}
         }
         if !matches!(loaded, Loaded::Bytes(_)) || !matches!(number(data, 2)?, Some(0 | 1)) {
@@ -111,6 +111,7 @@ impl Rule {
             Loaded::Protocol => {
                 let protocol = value.payload.first().copied();
                 common.always_slow |= protocol.is_some_and(is_other_protocol);
+                common.tcp |= protocol == Some(6);
                 self.transport = match protocol {
                     Some(6) => Header::Tcp,
                     Some(17) => Header::Udp,
@@ -118,7 +119,7 @@ impl Rule {
                 };
             }
             Loaded::State(mask) => {
-                common.always_slow |= value.u32().is_ok_and(|states| is_unreplied(mask & states));
+                common.unreplied |= value.u32().is_ok_and(|states| is_unreplied(mask & states));
             }
             Loaded::Plain | Loaded::Judging(..) | Loaded::Bytes(_) => {}
         }

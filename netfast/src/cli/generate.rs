@@ -1,15 +1,16 @@
-//! Writes the man pages and shell completions of the command line, for packages:
-//! `cargo run --package netfast --example generate -- DIR`. Not a part of netfast, which so need not carry it along.
+//! `netfast generate`: the manual pages and shell completions of the command line, for packages. Not shown in the help.
 //!
-//! The completions only tell the shell to ask `netfast` itself, which knows what containers and networks there are
-//! (`COMPLETE=bash netfast` prints the same).
+//! The program itself has the command, so that packaging compiles nothing besides it. The completions only tell the shell
+//! to ask `netfast`, which knows what containers and networks there are (`COMPLETE=bash netfast` prints the same).
 
-use std::{env, fs, io, path::Path, process::ExitCode};
+use std::{fs, io, path::Path};
 
+use anyhow::Context as _;
 use clap::Command;
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use clap_mangen::Man;
-use netfast::cli;
+
+use crate::cli::{self, CliError, Exit, Fail as _, GenerateArgs};
 
 /// What the shell knows it by, and finds in its search path.
 const NAME: &str = "netfast";
@@ -24,20 +25,11 @@ if [ \"$funcstack[1]\" = \"_netfast\" ]; then
 fi
 ";
 
-fn main() -> ExitCode {
-    let Some(dir) = env::args_os().nth(1) else {
-        return fail("usage: generate DIR");
-    };
-    match generate(Path::new(&dir)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("cannot write to {}: {error}", Path::new(&dir).display())),
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a program of its own")]
-fn fail(text: &str) -> ExitCode {
-    eprintln!("generate: {text}");
-    ExitCode::FAILURE
+/// Runs the command.
+pub fn run(args: &GenerateArgs) -> Result<(), CliError> {
+    generate(&args.dir)
+        .with_context(|| format!("cannot write to {}", args.dir.display()))
+        .or_exit(Exit::Failed)
 }
 
 fn generate(dir: &Path) -> io::Result<()> {
@@ -72,4 +64,25 @@ fn pages(command: &Command, dir: &Path) -> io::Result<()> {
         .manual("netfast")
         .render(&mut page)?;
     fs::write(dir.join(format!("{name}.{SECTION}")), page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_is_shown_gets_a_page_and_every_shell_a_script() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        generate(dir.path()).expect("written");
+        let has = |file: &str| dir.path().join(file).is_file();
+        for page in ["netfast", "netfast-run", "netfast-config-check", "netfast-detach"] {
+            assert!(has(&format!("man/{page}.8")), "{page}");
+        }
+        assert!(!has("man/netfast-generate.8"), "it is not for users");
+        for script in ["netfast.bash", "_netfast", "netfast.fish"] {
+            assert!(has(&format!("completions/{script}")), "{script}");
+        }
+        let page = fs::read_to_string(dir.path().join("man/netfast.8")).expect("a page");
+        assert!(page.contains("status") && !page.contains("generate"), "{page}");
+    }
 }

@@ -1,0 +1,77 @@
+//! Direct forwarding: the ports between which there is any, and the lease without which there is none.
+
+use std::sync::atomic::Ordering;
+
+use aya::maps::MapError;
+use netfast_common::{
+    abi::map,
+    device::DeviceKey,
+    direct::{LEASE_NS, Port, PortKey},
+};
+
+use crate::{
+    apply::{ApplyError, Datapath, lease, map_error},
+    plan::DirectPort,
+};
+
+impl Datapath {
+    /// Lets packets be forwarded directly for a while: to be called by a daemon that has looked at everything that it has
+    /// heard of, and only then.
+    pub fn renew_direct(&self) {
+        let holds = self.realized.ports.values().any(|port| !port.is_ended);
+        let until = if holds { lease::now_ns() + LEASE_NS } else { 0 };
+        self.lease.direct_until_ns().store(until, Ordering::Relaxed);
+    }
+
+    /// From here on nothing is forwarded directly.
+    pub fn end_direct(&self) {
+        self.lease.direct_until_ns().store(0, Ordering::Relaxed);
+    }
+
+    /// Writes what is said of a port, for the generation that its device has now.
+    pub(super) fn set_port(
+        &mut self,
+        key: DeviceKey,
+        from: Option<DirectPort>,
+        to: Option<DirectPort>,
+    ) -> Result<(), ApplyError> {
+        let failed = |source| map_error(map::PORTS, source);
+        let kept = to.map(|port| keys(key, &port)).unwrap_or_default();
+        let old = from.map(|port| keys(key, &port)).unwrap_or_default();
+        for key in old.iter().filter(|key| !kept.contains(key)) {
+            match self.ports.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        let (Some(port), Some(slot)) = (to, self.slot(key)) else {
+            return Ok(());
+        };
+        let generation = self
+            .generations
+            .get(&slot.into(), 0)
+            .map_err(|source| map_error(map::GENERATIONS, source))?;
+        for at in kept {
+            let entry = Port {
+                tag: at.tag(),
+                bridge: port.bridge,
+                ifindex: key.ifindex,
+                generation,
+                max_length: port.max_length,
+                slot,
+                exit: port.exit as u8,
+                reserved: 0,
+                tag_end: at.tag(),
+            };
+            self.ports.insert(at, entry, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// By what a port is found: as a source, and as a destination.
+fn keys(device: DeviceKey, port: &DirectPort) -> Vec<PortKey> {
+    let at = |ifindex| PortKey::new(device.netns, ifindex, port.mac.0);
+    vec![at(device.ifindex), at(port.bridge)]
+}
