@@ -1,7 +1,11 @@
 //! UDP that nobody answers (logs, metrics, media): fast as soon as the kernel has let it through, and judged by every rule that
 //! is about what was not answered yet.
 
-use std::{net::UdpSocket, thread, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use netfast_common::reason::Reason;
 use netfast_tests::{
@@ -24,12 +28,14 @@ fn ready() -> bool {
     needs(&[Need::Root, Need::Program("iptables")])
 }
 
-/// Listens, and never answers.
+/// Listens on a port of IPv4, and never answers.
 fn sink(ns: &NsHandle, port: u16) -> UdpSocket {
-    let socket = ns
-        .run(|| UdpSocket::bind(("0.0.0.0", port)))
-        .expect("entered")
-        .expect("a socket");
+    sink_at(ns, at(Ipv4Addr::UNSPECIFIED, port))
+}
+
+/// The same at an address of either family.
+pub(super) fn sink_at(ns: &NsHandle, address: SocketAddr) -> UdpSocket {
+    let socket = ns.run(|| UdpSocket::bind(address)).expect("entered").expect("a socket");
     socket
         .set_read_timeout(Some(Duration::from_millis(300)))
         .expect("a timeout");
@@ -37,7 +43,7 @@ fn sink(ns: &NsHandle, port: u16) -> UdpSocket {
 }
 
 /// Sends datagrams, and returns how many came and how many of them were fast.
-fn look(lab: &Lab, from: &UdpSocket, to: &UdpSocket) -> (usize, u64) {
+pub(super) fn look(lab: &Lab, from: &UdpSocket, to: &UdpSocket) -> (usize, u64) {
     let before = lab.fast();
     for _ in 0..LOOK {
         // Refused by ICMP where a rule rejects: that is no failure of the test.
@@ -50,7 +56,7 @@ fn look(lab: &Lab, from: &UdpSocket, to: &UdpSocket) -> (usize, u64) {
 }
 
 /// Until all of it comes, and comes fast.
-fn await_fast(lab: &Lab, what: &str, from: &UdpSocket, to: &UdpSocket) {
+pub(super) fn await_fast(lab: &Lab, what: &str, from: &UdpSocket, to: &UdpSocket) {
     let seen = cmd::poll("one-way UDP is fast", TIMEOUT, || {
         let (came, fast) = look(lab, from, to);
         (came == LOOK && fast >= FAST).then_some(())

@@ -2,6 +2,7 @@
 
 use std::{
     net::Ipv6Addr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,7 @@ use netfast_tests::{
 
 use super::{
     lab::{Echo, Lab, ask, at, topology, udp, until_answered, until_silent, warm},
+    one_way::{await_fast, look, sink_at},
     paths::both,
 };
 
@@ -178,6 +180,36 @@ fn a_rule_that_judges_ipv6_alone() {
     let socket4 = udp(&a.ns, 40_001, at(c.ip, 7002));
     until_answered(&socket4, "the first answer");
     warm(&lab, &socket4);
+}
+
+/// UDP that nobody answers is fast, unless a rule of `ip6tables` judges what is new.
+#[test]
+fn udp_that_nobody_answers() {
+    if !needs(&[Need::Root]) {
+        return;
+    }
+    let lab = lab(&[], None);
+    let (a, c) = (lab.topo.container(0, 0), lab.topo.container(1, 0));
+    let to = at(ip(1, Some(0)), 7030);
+    let at_c = sink_at(&c.ns, to);
+    let from = udp(&a.ns, 0, to);
+    await_fast(&lab, "between bridges", &from, &at_c);
+    let rules = [
+        "FORWARD -p udp --dport 7030 -m conntrack --ctstate NEW -j DROP",
+        "FORWARD -p udp --dport 7030 -m conntrack --ctstate NEW -m limit --limit 1/hour --limit-burst 7 -j ACCEPT",
+    ];
+    let host = lab.topo.host();
+    for rule in rules {
+        host.sh(&format!("ip6tables -w -I {rule}")).expect("a rule");
+    }
+    thread::sleep(Duration::from_millis(1500));
+    let (came, fast) = look(&lab, &from, &at_c);
+    assert!(came <= 7, "{came} came");
+    assert_eq!(fast, 0, "each packet must be judged; {}", lab.told());
+    for rule in rules {
+        host.sh(&format!("ip6tables -w -D {rule}")).expect("no rule");
+    }
+    await_fast(&lab, "without the rules", &from, &at_c);
 }
 
 /// Whatever the kernel decides otherwise from now on ends a flow within moments, long before it asks: where it is forwarded, and

@@ -353,8 +353,8 @@ pub fn batch(space: &NetNs, lines: &[String]) -> Result<()> {
         .map(drop)
 }
 
-/// No router and neighbour discovery: IPv6 always takes the kernel's path. A stack must say nothing by itself, by its
-/// timers, since a bridge learns from every frame where a station is.
+/// No router and neighbour discovery: only IPv4 is generated. A stack must say nothing by itself, by its timers,
+/// since a bridge learns from every frame where a station is.
 const SILENT: [&str; 2] = [
     "net.ipv6.conf.all.disable_ipv6=1",
     "net.ipv6.conf.default.disable_ipv6=1",
