@@ -1,6 +1,7 @@
 //! The only writer: takes the diff's actions to the kernel, and knows what is there.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -69,7 +70,8 @@ pub struct Datapath {
     devices: HashMap<MapData, DeviceKey, Device>,
     generations: Array<MapData, u32>,
     ports: HashMap<MapData, PortKey, Port>,
-    lease: lease::Leases,
+    /// Mapped when there is first something to lease: a map that is mapped cannot be frozen, for instance. `None`: that failed.
+    lease: OnceCell<Option<lease::Leases>>,
     traffic: PerCpuArray<MapData, Traffic>,
     realized: Realized,
     facts: Facts,
@@ -112,7 +114,7 @@ impl Datapath {
         let mut ebpf = object::load(&pins, flows)?;
         let control: Array<MapData, Control> = take(&mut ebpf, map::CONTROL)?;
         let mut datapath = Self {
-            lease: lease::Leases::of(&control)?,
+            lease: OnceCell::new(),
             ports: take(&mut ebpf, map::PORTS)?,
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
@@ -374,9 +376,6 @@ pub enum ApplyError {
     /// The pins cannot be made.
     #[error(transparent)]
     Pins(#[from] PinsError),
-    /// The switches cannot be mapped.
-    #[error(transparent)]
-    Lease(#[from] lease::LeaseError),
     /// Flows cannot be vetted.
     #[error("conntrack cannot be asked about flows")]
     Vet(#[source] vet::VetError),

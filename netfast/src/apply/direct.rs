@@ -8,9 +8,14 @@ use netfast_common::{
     device::DeviceKey,
     direct::{LEASE_NS, Port, PortKey},
 };
+use tracing::warn;
 
 use crate::{
-    apply::{ApplyError, Datapath, lease, map_error},
+    apply::{
+        ApplyError, Datapath,
+        lease::{self, Leases},
+        map_error,
+    },
     plan::DirectPort,
 };
 
@@ -18,14 +23,28 @@ impl Datapath {
     /// Lets packets be forwarded directly for a while: to be called by a daemon that has looked at everything that it has
     /// heard of, and only then.
     pub fn renew_direct(&self) {
-        let holds = self.realized.ports.values().any(|port| !port.is_ended);
-        let until = if holds { lease::now_ns() + LEASE_NS } else { 0 };
-        self.lease.direct_until_ns().store(until, Ordering::Relaxed);
+        if !self.realized.ports.values().any(|port| !port.is_ended) {
+            self.end_direct();
+            return;
+        }
+        let leases = self.lease.get_or_init(|| {
+            let leases = Leases::of(&self.control);
+            leases
+                .inspect_err(|error| warn!("nothing is forwarded directly: {error}"))
+                .ok()
+        });
+        if let Some(leases) = leases {
+            leases
+                .direct_until_ns()
+                .store(lease::now_ns() + LEASE_NS, Ordering::Relaxed);
+        }
     }
 
     /// From here on nothing is forwarded directly.
     pub fn end_direct(&self) {
-        self.lease.direct_until_ns().store(0, Ordering::Relaxed);
+        if let Some(Some(leases)) = self.lease.get() {
+            leases.direct_until_ns().store(0, Ordering::Relaxed);
+        }
     }
 
     /// Writes what is said of a port, for the generation that its device has now.
