@@ -217,23 +217,19 @@ impl World {
 
     /// Flows that may be used, now.
     pub fn flows(&self) -> usize {
-        let mut number = 0;
-        if let Some(netfast) = &self.netfast {
-            let tables = FlowTables::open(netfast.pin_dir()).expect("the maps are pinned");
-            let count = |_: &_, _: &_, usable| number += usize::from(usable);
-            tables.for_each(count).expect("the flows");
-        }
-        number
+        self.count_usable(|_| true)
     }
 
     /// Flows in use of conversations that were answered.
     pub fn conversations(&self) -> usize {
+        self.count_usable(|flow| flow.flags & Flow::<Ip4>::ONE_WAY == 0)
+    }
+
+    fn count_usable(&self, counts: impl Fn(&Flow<Ip4>) -> bool) -> usize {
         let mut number = 0;
         if let Some(netfast) = &self.netfast {
             let tables = FlowTables::open(netfast.pin_dir()).expect("the maps are pinned");
-            let count = |_: &_, flow: &Flow<Ip4>, usable: bool| {
-                number += usize::from(usable && flow.flags & Flow::<Ip4>::ONE_WAY == 0);
-            };
+            let count = |_: &_, flow: &Flow<Ip4>, usable| number += usize::from(usable && counts(flow));
             tables.for_each(count).expect("the flows");
         }
         number
