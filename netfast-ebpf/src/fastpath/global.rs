@@ -1,5 +1,5 @@
 //! Global functions: the verifier looks at each once, and not on each path that calls it, which would cost forty times as
-//! much. On the host they are called direct.
+//! much. On the host they are called directly.
 
 #[cfg(target_arch = "bpf")]
 mod bpf {

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use aya::maps::MapError;
 use netfast_common::{
     abi::map,
     device::DeviceKey,
@@ -13,6 +12,7 @@ use tracing::warn;
 use crate::{
     apply::{
         ApplyError, Datapath,
+        aliases::remove,
         lease::{self, Leases},
         map_error,
     },
@@ -58,11 +58,7 @@ impl Datapath {
         let kept = to.map(|port| keys(key, &port)).unwrap_or_default();
         let old = from.map(|port| keys(key, &port)).unwrap_or_default();
         for key in old.iter().filter(|key| !kept.contains(key)) {
-            match self.ports.remove(key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(source) => return Err(failed(source)),
-            }
+            remove(&mut self.ports, map::PORTS, key)?;
         }
         let (Some(port), Some(slot)) = (to, self.slot(key)) else {
             return Ok(());

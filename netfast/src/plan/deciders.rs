@@ -104,20 +104,11 @@ mod tests {
     use super::*;
     use crate::{
         host::{BridgeInfo, Host, NetworkId, NftChain},
-        plan::tests::build::{BRIDGE, docker_host},
+        plan::tests::build::{self, BRIDGE, docker_host},
     };
 
     fn chain(family: &str, hook: u32) -> NftChain {
-        NftChain {
-            family: family.into(),
-            table: "filter".into(),
-            name: "c".into(),
-            kind: "filter".into(),
-            hook,
-            priority: 0,
-            device: None,
-            policy_drop: false,
-        }
+        build::chain(family, hook, None)
     }
 
     /// Whether somebody decides within the bridge, on what is routed, and on what the host itself sends and gets.

@@ -11,13 +11,16 @@ use crate::{
 
 /// The rules found that a verdict for one packet does not speak for.
 pub struct RateRules<'a> {
-    /// Each with one way that leads to it.
-    met: Vec<(&'a RuleFinding, &'a Way)>,
+    /// Those that packets meet which may be on the fast path.
+    met: Vec<Met<'a>>,
     /// The same of those that meet no packet but IPv6's.
-    met6: Vec<(&'a RuleFinding, &'a Way)>,
-    /// The same for packets of either family that were not answered yet.
-    unreplied: Vec<(&'a RuleFinding, &'a Way)>,
+    met6: Vec<Met<'a>>,
+    /// Those that only packets meet, of either family, which were not answered yet.
+    unreplied: Vec<Met<'a>>,
 }
+
+/// A rule, with one way that leads to it.
+type Met<'a> = (&'a RuleFinding, &'a Way);
 
 impl<'a> RateRules<'a> {
     /// Sorts the findings.
@@ -47,38 +50,42 @@ impl<'a> RateRules<'a> {
     /// A rule that judges what containers of this bridge send or get before there is an answer. One of IPv6 alone counts for both
     /// families: a device has one flag for one-way UDP.
     pub fn concerning_unreplied(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
-        let own = Self {
-            met: self.unreplied.clone(),
-            met6: Vec::new(),
-            unreplied: Vec::new(),
-        };
-        own.concerning(netns, bridge)
-            .or_else(|| own.concerning_host(netns, bridge))
+        forwarded(&self.unreplied, netns, bridge).or_else(|| of_host(&self.unreplied, netns, bridge))
     }
 
     /// A rule that packets between the host and the containers of this bridge meet.
     pub fn concerning_host(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
-        let is_own = |name: &Option<String>| {
-            name.as_deref()
-                .is_none_or(|name| role(netns, bridge, name) == Role::Own)
-        };
-        let mut met = self.met.iter().filter(|(_, way)| way.host_only);
-        Some(met.find(|(_, way)| is_own(&way.iif) && is_own(&way.oif))?.0)
+        of_host(&self.met, netns, bridge)
     }
 
     /// A rule that forwarded packets of this bridge may meet.
     pub fn concerning(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
-        let role = |name: &Option<String>| name.as_deref().map(|name| role(netns, bridge, name));
-        let mut met = self.met.iter().filter(|(_, way)| !way.host_only);
-        let found = met.find(|(_, way)| {
-            let ends = [role(&way.iif), role(&way.oif)];
-            // What is about another network is never learned, since that one is slow: one end is enough.
-            let others = [Some(Role::Elsewhere), Some(Role::OtherNetwork)];
-            ends.contains(&Some(Role::Own)) && !ends.contains(&Some(Role::Elsewhere))
-                || ends.contains(&None) && !ends.iter().any(|end| others.contains(end))
-        });
-        Some(found?.0)
+        forwarded(&self.met, netns, bridge)
     }
+}
+
+/// One that packets between the host and the containers of a bridge meet.
+fn of_host<'a>(met: &[Met<'a>], netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
+    let is_own = |name: &Option<String>| {
+        name.as_deref()
+            .is_none_or(|name| role(netns, bridge, name) == Role::Own)
+    };
+    let mut met = met.iter().filter(|(_, way)| way.host_only);
+    Some(met.find(|(_, way)| is_own(&way.iif) && is_own(&way.oif))?.0)
+}
+
+/// One that forwarded packets of a bridge may meet.
+fn forwarded<'a>(met: &[Met<'a>], netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
+    let role = |name: &Option<String>| name.as_deref().map(|name| role(netns, bridge, name));
+    let mut met = met.iter().filter(|(_, way)| !way.host_only);
+    let found = met.find(|(_, way)| {
+        let ends = [role(&way.iif), role(&way.oif)];
+        // What is about another network is never learned, since that one is slow: one end is enough.
+        let others = [Some(Role::Elsewhere), Some(Role::OtherNetwork)];
+        ends.contains(&Some(Role::Own)) && !ends.contains(&Some(Role::Elsewhere))
+            || ends.contains(&None) && !ends.iter().any(|end| others.contains(end))
+    });
+    Some(found?.0)
 }
 
 /// What an interface that a rule names is to a bridge.

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::Result;
 use netfast::apply::{flows::FlowTables, read::Tables};
-use netfast_common::reason::{FAST, Reason};
+use netfast_common::{
+    flow::Flow,
+    net::Ip4,
+    reason::{FAST, Reason},
+};
 use netfast_tests::{
     cmd,
     netfast_proc::{NetfastProc, Options},
@@ -213,10 +217,19 @@ impl World {
 
     /// Flows that may be used, now.
     pub fn flows(&self) -> usize {
+        self.count_usable(|_| true)
+    }
+
+    /// Flows in use of conversations that were answered.
+    pub fn conversations(&self) -> usize {
+        self.count_usable(|flow| flow.flags & Flow::<Ip4>::ONE_WAY == 0)
+    }
+
+    fn count_usable(&self, counts: impl Fn(&Flow<Ip4>) -> bool) -> usize {
         let mut number = 0;
         if let Some(netfast) = &self.netfast {
             let tables = FlowTables::open(netfast.pin_dir()).expect("the maps are pinned");
-            let count = |_: &_, _: &_, usable| number += usize::from(usable);
+            let count = |_: &_, flow: &Flow<Ip4>, usable| number += usize::from(usable && counts(flow));
             tables.for_each(count).expect("the flows");
         }
         number

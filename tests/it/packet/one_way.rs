@@ -9,7 +9,7 @@ use netfast_tests::{
 use super::{
     change::{Change, Given, In, changed, control, device, stored, waiting},
     harness::EPOCH,
-    row::{Row, Step, check, enters, leaves, row},
+    row::{Row, Step, check, enters, row, through},
     state::NOW,
 };
 
@@ -40,14 +40,6 @@ fn known(way: &Way, edit: impl Fn(&mut Flow<Ip4>) + Send + Sync + 'static) -> Gi
         edit(flow);
     };
     Given::Flow(In::Unreplied, *way, Box::new(edit))
-}
-
-fn through(way: &Way, reason: Reason, end: impl FnOnce(Step) -> Step) -> Vec<Step> {
-    let packet = way.packet();
-    vec![
-        enters(way, &packet).slow(reason),
-        end(leaves(way, &way.leaving(&packet))),
-    ]
 }
 
 fn fast(way: &Way) -> Step {

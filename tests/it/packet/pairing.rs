@@ -11,7 +11,7 @@ use netfast_tests::scene::{self, Dev, Pair, Way, bridged, host_to_container};
 use super::{
     change::{Change, Given, In, changed, control, in_use, in_use_but, stored, waiting},
     harness::EPOCH,
-    row::{Row, Step, check, enters, leaves, row},
+    row::{Row, Step, check, enters, leaves, row, through},
 };
 
 const MS: u64 = 1_000_000;
@@ -25,14 +25,6 @@ fn published() -> Pair {
 }
 
 type Edit = fn(&mut Flow<Ip4>);
-
-fn through(way: &Way, reason: Reason, end: impl FnOnce(Step) -> Step) -> Vec<Step> {
-    let packet = way.packet();
-    vec![
-        enters(way, &packet).slow(reason),
-        end(leaves(way, &way.leaving(&packet))),
-    ]
-}
 
 /// A flow without its reverse is not used.
 fn unreplied() -> Vec<Row> {

@@ -126,6 +126,15 @@ pub fn leaves(way: &Way, packet: &Packet) -> Step {
     frame_at(hook, way.leaves, from, packet.bytes())
 }
 
+/// A packet of this way, slow where it enters, and what becomes of its candidate where it leaves.
+pub fn through(way: &Way, reason: Reason, end: impl FnOnce(Step) -> Step) -> Vec<Step> {
+    let packet = way.packet();
+    vec![
+        enters(way, &packet).slow(reason),
+        end(leaves(way, &way.leaving(&packet))),
+    ]
+}
+
 /// A packet that a bridge hands to the host on its way.
 pub fn passes_to_host(packet: &Packet) -> Step {
     frame_at(Hook::BridgeIn, Dev::Bridge, Some(Dev::Bridge), packet.bytes())

@@ -12,7 +12,7 @@ use netfast_tests::scene::{self, Pair, Way, bridged};
 use super::{
     change::{Change, Given, In, changed, control, in_use_but, stored, waiting},
     harness::{Context, Hook, Lab},
-    row::{Row, Step, check, enters, leaves, row},
+    row::{Row, Step, check, enters, row, through},
     state::NOW,
     way::InLab as _,
 };
@@ -43,14 +43,6 @@ fn vetted(way: &Way, edit: impl Fn(&mut Flow<Ip4>) + Send + Sync + 'static) -> G
         flow.flags |= Flow::<Ip4>::VETTED;
         edit(flow);
     })
-}
-
-fn through(way: &Way, reason: Reason, end: impl FnOnce(Step) -> Step) -> Vec<Step> {
-    let packet = way.packet();
-    vec![
-        enters(way, &packet).slow(reason),
-        end(leaves(way, &way.leaving(&packet))),
-    ]
 }
 
 fn fast(way: &Way) -> Step {

@@ -1,6 +1,7 @@
 //! Worlds made by hand.
 
 use super::*;
+use crate::host::NftChain;
 
 /// docker0.
 pub const BRIDGE: u32 = 3;
@@ -244,4 +245,18 @@ pub fn docker_host() -> Host {
     sidecar.network_mode = NetworkMode::Container(ContainerId("id-of-db".into()));
     host.containers.insert(sidecar.id.clone(), sidecar);
     host
+}
+
+/// A base chain of nftables.
+pub fn chain(family: &str, hook: u32, device: Option<&str>) -> NftChain {
+    NftChain {
+        family: family.into(),
+        table: "filter".into(),
+        name: "c".into(),
+        kind: "filter".into(),
+        hook,
+        priority: 0,
+        device: device.map(Into::into),
+        policy_drop: false,
+    }
 }

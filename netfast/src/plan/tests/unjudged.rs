@@ -74,19 +74,6 @@ fn port(host: &mut Host, change: impl FnOnce(&mut BridgePort)) {
     change(link(host, VETH_WEB).port.as_mut().expect("a port"));
 }
 
-fn chain(family: &str, hook: u32, device: Option<&str>) -> NftChain {
-    NftChain {
-        family: family.into(),
-        table: "filter".into(),
-        name: "c".into(),
-        kind: "filter".into(),
-        hook,
-        priority: 0,
-        device: device.map(Into::into),
-        policy_drop: false,
-    }
-}
-
 const NOBODY: Whys = [None, None];
 
 #[test]

@@ -155,8 +155,8 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::Unreplied => (
             Expected,
-            "Only one direction was seen so far. UDP without answers (logs, metrics by UDP) stays here for ever: \
-             conntrack does not keep it as replied.",
+            "Only one direction was seen so far. UDP without answers (logs, metrics) stays slow where a rule judges what is \
+             new packet by packet: `netfast check` names it.",
         ),
         Reason::StaleEpoch => (
             Expected,
