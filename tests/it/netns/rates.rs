@@ -25,6 +25,9 @@ const SENT: usize = 30;
 const PAYLOAD: usize = 72;
 /// What is dropped is waited for in vain; what is only late is counted at the end.
 const SHORT: Duration = Duration::from_millis(5);
+/// Between datagrams that are to become fast while a rule still lets them pass: long enough for netfast to have read a
+/// rule that has just changed.
+const PACE: Duration = Duration::from_millis(100);
 /// The port that the rules are about.
 const PORT: u16 = 7020;
 
@@ -145,7 +148,7 @@ fn topology() -> topo::Options {
 
 /// Sends the datagrams on a conversation that has been answered, and counts those that arrive. The rule sees packets to
 /// the port only, not the answers.
-fn count(topo: &Topo, round: u16) -> usize {
+fn count(topo: &Topo, round: u16, pace: Duration) -> usize {
     let server = topo.container(0, 0);
     let sink: UdpSocket = server
         .ns
@@ -168,6 +171,7 @@ fn count(topo: &Topo, round: u16) -> usize {
         client.send(&[b'r'; PAYLOAD]).expect("sent");
         // The first one passes every rule; with its answer the conversation is one.
         take(if number == 0 { TIMEOUT } else { SHORT });
+        thread::sleep(pace);
     }
     while take(TICK) {}
     arrived
@@ -181,7 +185,7 @@ fn results(topo: &Topo, before: impl Fn(&Case), after: impl Fn(&Case), gone: imp
             .sh(case.add)
             .unwrap_or_else(|error| panic!("{}: {error:#}", case.what));
         before(case);
-        found.push((case.what.to_owned(), count(topo, round)));
+        found.push((case.what.to_owned(), count(topo, round, Duration::ZERO)));
         after(case);
         topo.host().sh(case.remove).expect("the rule can be removed");
         gone(case);
@@ -271,7 +275,7 @@ fn rules_that_are_not_heeded_let_more_through() {
         let round = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         lab.topo.host().sh(quota.remove).expect("no rule");
         lab.topo.host().sh(quota.add).expect("a fresh quota");
-        (count(&lab.topo, round) > quota.passes).then_some(())
+        (count(&lab.topo, round, PACE) > quota.passes).then_some(())
     })
     .expect("the fast path takes packets past the quota");
 }
