@@ -101,23 +101,26 @@ impl Tables for V6 {
     }
     #[inline(always)]
     fn keep(place: Place, write: impl FnOnce(&mut FlowKey<Ip6>)) -> Result<&'static FlowKey<Ip6>, Reason> {
-        let kept = &mut work()?.keys[place as usize];
+        let work = work()?;
+        // SAFETY: see `work`. Only this key is borrowed, since the other one may be in use.
+        let kept = unsafe { &mut (*work).keys[place as usize] };
         write(kept);
         Ok(kept)
     }
     #[inline(always)]
     fn keep_header(write: impl FnOnce(&mut Header6)) -> Result<&'static Header6, Reason> {
-        let kept = &mut work()?.header;
+        let work = work()?;
+        // SAFETY: see `work`. Only the header is borrowed, since keys may be in use.
+        let kept = unsafe { &mut (*work).header };
         write(kept);
         Ok(kept)
     }
 }
 
-/// This CPU's. There is no such map without this element, but the verifier wants to hear it.
+/// This CPU's element: hooks run with softirqs off, so nothing else touches it meanwhile, and who keeps something in a place has
+/// no more use for what was there before. Made of integers. There is no such map without this element, but the verifier wants to
+/// hear it.
 #[inline(always)]
-fn work() -> Result<&'static mut Work6, Reason> {
-    let work = maps::WORK6.get_ptr_mut(0).ok_or(Reason::RewriteFailed)?;
-    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile, and who keeps something in
-    // a place has no more use for what was there before. Made of integers.
-    Ok(unsafe { &mut *work })
+fn work() -> Result<*mut Work6, Reason> {
+    maps::WORK6.get_ptr_mut(0).ok_or(Reason::RewriteFailed)
 }
