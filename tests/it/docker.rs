@@ -12,5 +12,6 @@ mod paths;
 mod podman;
 mod policy;
 mod says;
+mod six;
 mod switches;
 mod vips;

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs, io,
-    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -147,13 +147,15 @@ impl Bed {
 
     /// Sends [`bulk`] there and back by TCP, and datagrams by UDP; all of it must arrive, and more than 99 % of the packets
     /// must take the fast path.
-    pub fn prove(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+    pub fn prove(&self, what: &str, client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) {
+        let to = to.into();
         self.prove_tcp(what, client, server, to);
         self.prove_udp(what, client, server, to);
     }
 
     /// The TCP half of [`Self::prove`].
-    pub fn prove_tcp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+    pub fn prove_tcp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) {
+        let to = to.into();
         let ends = [("client", client), ("server", server)].map(|(end, ns)| (end, ns, received(ns)));
         let size = bulk();
         let (bulk, counted) = self.count(|| transfer(client, server, to, size));
@@ -180,7 +182,8 @@ impl Bed {
     }
 
     /// The UDP half of [`Self::prove`].
-    pub fn prove_udp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: SocketAddrV4) {
+    pub fn prove_udp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) {
+        let to = to.into();
         let (flood, counted) = self.count(|| flood(client, server, to));
         println!("{what}, UDP: {counted}; {} sent, {} arrived", flood.sent, flood.arrived);
         // On a busy machine the sender is held up now and then, and then sends more at once than the queue holds.
@@ -335,7 +338,8 @@ pub struct Bulk {
 
 /// Sends so many bytes each way by TCP, to a server on [`PORT`] that `to` leads to. Fails unless every bit arrives and
 /// the connection closes.
-pub fn transfer(client: &NsHandle, server: &NsHandle, to: SocketAddrV4, bytes: u64) -> Bulk {
+pub fn transfer(client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>, bytes: u64) -> Bulk {
+    let to = to.into();
     let both = |name| [client, server].map(|ns| stat(ns, "Tcp", name)).iter().sum::<u64>();
     let (resent, sent) = (both("RetransSegs"), both("OutSegs"));
     let port = PORT.to_string();
@@ -369,7 +373,8 @@ pub struct Flood {
 }
 
 /// Sends datagrams at a moderate rate to a server on [`PORT`] that `to` leads to.
-pub fn flood(client: &NsHandle, server: &NsHandle, to: SocketAddrV4) -> Flood {
+pub fn flood(client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) -> Flood {
+    let to = to.into();
     let sink = serve(server, &["udp-sink", &PORT.to_string()]);
     let to = to.to_string();
     // As long as the bulk transfer is large: the first packets count less.
@@ -398,7 +403,8 @@ pub enum Reach {
 }
 
 /// Fails unless the client reaches the echo server as expected.
-pub fn reaches(what: &str, client: &NsHandle, to: SocketAddrV4, reach: Reach) {
+pub fn reaches(what: &str, client: &NsHandle, to: impl Into<SocketAddr>, reach: Reach) {
+    let to = to.into();
     // Who must be reached may take its time; who must not has time enough.
     let expected = reach != Reach::None;
     let patience = Duration::from_millis(if expected { 10_000 } else { 700 });
@@ -409,16 +415,22 @@ pub fn reaches(what: &str, client: &NsHandle, to: SocketAddrV4, reach: Reach) {
 }
 
 /// Whether a TCP connection can be made.
-pub fn connects(client: &NsHandle, to: SocketAddrV4, patience: Duration) -> bool {
+pub fn connects(client: &NsHandle, to: impl Into<SocketAddr>, patience: Duration) -> bool {
+    let to = to.into();
     client
-        .run(|| TcpStream::connect_timeout(&to.into(), patience).is_ok())
+        .run(|| TcpStream::connect_timeout(&to, patience).is_ok())
         .expect("entered")
 }
 
 /// Whether a UDP echo server answers.
-pub fn echoes(client: &NsHandle, to: SocketAddrV4, patience: Duration) -> bool {
+pub fn echoes(client: &NsHandle, to: impl Into<SocketAddr>, patience: Duration) -> bool {
+    let to = to.into();
+    let any = match to {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
     let ask = || -> io::Result<bool> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((any, 0))?;
         if socket.connect(to).is_err() {
             // No route to there.
             return Ok(false);
