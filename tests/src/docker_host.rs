@@ -92,6 +92,9 @@ pub struct Attachment {
     /// IPv4 address.
     #[serde(rename = "IPAddress")]
     pub ip: Ipv4Addr,
+    /// IPv6 address; empty where it has none.
+    #[serde(rename = "GlobalIPv6Address", default)]
+    pub ip6: String,
     /// The network's gateway; empty where it has none.
     pub gateway: String,
     /// MAC address.

@@ -169,7 +169,7 @@ fn measure(host: &DockerHost, tools: &Tools, way: Way, round: usize, figures: &m
     let ends = Ends {
         client: host.container_netns(CLIENT)?,
         servers,
-        address,
+        address: address.into(),
     };
     for (metric, figure, title) in METRICS {
         if metric == Metric::Udp && way == Way::Proxy(Proxy::HaProxy) {

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: interleaved rounds of direct veth pair, kernel path and netfast.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::BufWriter,
     path::PathBuf,
     thread,
@@ -14,11 +14,11 @@ use netfast_tests::{netfast_proc::ensure_bpffs, require::kernel_version};
 use serde::Serialize;
 
 use crate::{
-    build, interrupt,
+    build, engines, interrupt,
     measure::{
         congestion,
         cpu::Idle,
-        lab::{Lab, Path},
+        lab::{Family, Lab, Path, Setting},
         metric::{Metric, Tools},
         plan::Plan,
         sample::{Sample, Variant},
@@ -48,6 +48,18 @@ pub struct Args {
     /// Let plain network namespaces play the containers even where a Docker engine could be started.
     #[arg(long)]
     no_docker: bool,
+    /// Whose engine: the machine's own, or that of another Debian release.
+    #[arg(long, value_name = "NAME", value_parser = engines::parse, default_value = engines::INSTALLED)]
+    engine: String,
+    /// What clients and servers speak.
+    #[arg(long, value_enum, default_value_t = Family::Ipv4)]
+    family: Family,
+    /// UDP ports of another container that are published besides, so that packets have more rules to walk past.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    published_ports: u16,
+    /// netfast's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// On which CPUs a flow's packets are handled.
     #[arg(long, value_enum, default_value_t = Placement::Spread)]
     placement: Placement,
@@ -87,6 +99,10 @@ struct Record<'a> {
     cpus: usize,
     /// Whether containers were those of a real engine.
     docker: bool,
+    /// Which, and how it was set up.
+    engine: &'a str,
+    family: Family,
+    published_ports: u16,
     seconds: f64,
     placement: Placement,
     idle: Idle,
@@ -104,12 +120,25 @@ pub fn run(args: &Args) -> Result<()> {
         .as_ref()
         .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
     let json = json.transpose()?;
+    let config = args
+        .config
+        .as_ref()
+        .map(|path| fs::read_to_string(path).with_context(|| format!("--config: cannot read {}", path.display())));
+    let config = config.transpose()?;
     interrupt::handle()?;
     setup::ensure(Scope::All)?;
     let traffic = build::build_for_laboratory(!args.without_netfast)?;
     ensure_bpffs()?;
 
-    let lab = Lab::new(args.no_docker, |what| eprintln!("bench: {what}"))?;
+    let setting = Setting {
+        no_docker: args.no_docker,
+        release: engines::release(&args.engine)?,
+        family: args.family,
+        published_ports: args.published_ports,
+        config,
+    };
+    let lab = Lab::new(setting, |what| eprintln!("bench: {what}"))?;
+    let engine = lab.describe()?;
     if args.placement == Placement::Steered {
         lab.steer(&args.paths)?;
     }
@@ -147,6 +176,7 @@ pub fn run(args: &Args) -> Result<()> {
     for path in &plan.paths {
         println!("\n{}", table::of_path(&samples, *path, &plan.variants));
     }
+    println!("{engine}.");
     println!(
         "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios.",
         args.rounds, args.seconds
@@ -161,6 +191,9 @@ pub fn run(args: &Args) -> Result<()> {
             kernel: kernel_version().1,
             cpus,
             docker,
+            engine: &engine,
+            family: args.family,
+            published_ports: args.published_ports,
             seconds: args.seconds,
             placement: args.placement,
             idle: args.idle,

@@ -8,7 +8,7 @@ use netfast_tests::netfast_proc::ensure_bpffs;
 use crate::{
     build, interrupt,
     measure::{
-        lab::{Lab, Path},
+        lab::{Lab, Path, Setting},
         metric::{FIGURES, Figure, Metric, Tools},
         plan::Plan,
         sample::{Samples, Variant},
@@ -52,7 +52,11 @@ pub fn run(args: &Args) -> Result<()> {
     ensure_bpffs()?;
 
     let start = Instant::now();
-    let lab = Lab::new(args.no_docker, say)?;
+    let setting = Setting {
+        no_docker: args.no_docker,
+        ..Setting::default()
+    };
+    let lab = Lab::new(setting, say)?;
     let plan = Plan {
         paths: vec![Path::Docker0, Path::User, Path::Published, Path::Masquerade],
         variants: vec![Variant::Kernel, Variant::Netfast],

@@ -4,23 +4,21 @@
 //! target/engines: the next run finds it. Delete it there to have the release's newest packages.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
-use netfast_tests::{cmd, docker_host::Release, programs};
+use netfast_tests::{docker_host::Release, programs};
 
 use crate::{
-    setup::{Lacking, apt},
+    setup::apt,
     workspace::{show, target_dir},
 };
 
 /// The machine's own Docker, as the command line calls it.
 pub const INSTALLED: &str = "installed";
-/// Where Debian's archive is, for machines whose apt does not know.
-const MIRROR: &str = "NETFAST_DEBIAN_MIRROR";
 
 /// An engine that can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +91,7 @@ impl Engine {
             apt::update()?;
             apt::install(&["debootstrap"])?;
         }
-        let mirror = mirror()?;
+        let mirror = apt::debian_mirror()?;
         println!(
             "Making a Debian {} with {} in {}, once: about 600 MB",
             self.suite,
@@ -117,8 +115,9 @@ impl Engine {
         }
         show(&mut debootstrap).with_context(|| {
             format!(
-                "no Debian {} from {mirror}: set {MIRROR} to another archive",
-                self.suite
+                "no Debian {} from {mirror}: set {} to another archive",
+                self.suite,
+                apt::MIRROR
             )
         })?;
         let packages = part.join("var/cache/apt/archives");
@@ -133,53 +132,9 @@ impl Engine {
     }
 }
 
-/// Debian's archive: where the machine's own packages come from.
-fn mirror() -> Result<String> {
-    if let Some(mirror) = env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty()) {
-        return Ok(mirror);
-    }
-    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let targets = cmd::run(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
-        "Created-By: Packages",
-    ]))
-    .unwrap_or_default();
-    match archive(&targets, suite.unwrap_or_default()) {
-        Some(mirror) => Ok(mirror),
-        None => Err(Lacking::new(format!(
-            "apt has no source of Debian's main archive (run `apt-get update` if it has one), and {MIRROR} is not set"
-        ))
-        .into()),
-    }
-}
-
-/// The address of the archive of this release in `apt-get indextargets`: origin, code name, component, address.
-fn archive(targets: &str, suite: &str) -> Option<String> {
-    let mut lines = targets.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let line = lines.find(|line| line.starts_with(&["Debian", suite, "main"]))?;
-    line.get(3).map(|uri| (*uri).to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_archive_is_the_one_of_the_machine_s_own_release() {
-        let targets = "Node nodistro main https://deb.example.net/node/\n\
-                       Debian bookworm-security main http://security.example.net/\n\
-                       Debian bookworm-updates main http://updates.example.net/\n\
-                       Debian bookworm contrib http://contrib.example.net/\n\
-                       Debian bookworm main http://mirror.example.net/debian/\n";
-        assert_eq!(
-            archive(targets, "bookworm").as_deref(),
-            Some("http://mirror.example.net/debian/")
-        );
-        assert_eq!(archive(targets, "noble"), None);
-    }
 
     #[test]
     fn an_engine_is_named_by_its_version() {

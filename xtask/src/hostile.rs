@@ -119,7 +119,7 @@ impl Scene<'_> {
             let ends = Ends {
                 client: self.topo.container(0, VICTIM).ns.handle(),
                 servers: vec![self.topo.container(0, PEER).ns.handle()],
-                address: self.topo.container(0, PEER).ip,
+                address: self.topo.container(0, PEER).ip.into(),
             };
             let number = kind.map(|(number, _)| number);
             let name = kind.map_or("none".to_owned(), |(_, kind)| word(kind));

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the namespace tests under other kernels, Debian's, in a virtual machine.
+//! `cargo xtask vm`: the namespace tests under other kernels, those of distributions, in a virtual machine.
 //!
 //! The machine's root is this machine's own, read-only, with a layer in memory above it, so the tests and what they call
 //! are those that were built here. QEMU emulates the processor, slowly but everywhere; nothing here is a measurement.
@@ -17,27 +17,35 @@ use netfast_tests::{cmd, programs};
 use crate::{
     build::{self, Built},
     setup::{self, Scope, apt},
-    workspace::{cargo, show, target_dir},
+    vm::kernels::Kernel,
+    workspace::{cargo, root, show},
 };
 
+mod kernels;
+
 /// Packages beyond those of set-up: the emulator, and what makes an initial file system.
-const PACKAGES: [&str; 3] = ["qemu-system-x86", "kmod", "cpio"];
+const PACKAGES: [&str; 4] = ["qemu-system-x86", "kmod", "cpio", "zstd"];
 /// Modules without which the root is not there; the rest is loaded from it.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// The first process.
 const INIT: &str = include_str!("vm/init");
+/// How the verifier's figures begin that a test prints (`tests/it/packet/verifier.rs`).
+const FIGURES: &str = "# program instructions-verified";
 /// What the last line of the tests' script says before the exit code.
 const EXIT: &str = "VM-EXIT ";
 
 /// Options of `vm`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Kernels, by the start of their Debian package's name after `linux-image-`; the newest of each is taken.
-    #[arg(long, value_delimiter = ',', default_values_t = ["6.1".to_owned(), "6.12".to_owned()])]
+    /// Series of kernels; the newest of each is taken.
+    #[arg(long, value_delimiter = ',', value_parser = kernels::parse, default_values_t = kernels::names())]
     kernels: Vec<String>,
-    /// Only tests whose name contains this.
-    #[arg(long, value_name = "TEXT", default_value = "netns::paths")]
-    only: String,
+    /// Only tests whose name contains one of these.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', default_values_t = ["netns::paths".to_owned(), "packet::verifier".to_owned()])]
+    only: Vec<String>,
+    /// Write what each program costs these kernels' verifiers to tests/golden/verifier.
+    #[arg(long)]
+    record: bool,
     /// Minutes that each kernel's tests may take.
     #[arg(long, default_value_t = 30)]
     minutes: u64,
@@ -46,7 +54,7 @@ pub struct Args {
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(Scope::All)?;
-    if ["qemu-system-x86_64", "depmod", "cpio"]
+    if ["qemu-system-x86_64", "depmod", "cpio", "zstd"]
         .iter()
         .any(|program| programs::find(program).is_none())
     {
@@ -58,9 +66,13 @@ pub fn run(args: &Args) -> Result<()> {
     let mut failed = Vec::new();
     for kernel in &args.kernels {
         let machine = Machine::prepare(kernel, &tests)?;
-        println!("{}: {} tests", machine.version, tests.names.len());
-        if let Err(error) = machine.run(Duration::from_mins(args.minutes)) {
-            failed.push(format!("{}: {error:#}", machine.version));
+        println!("{}: {} tests", machine.kernel.version, tests.names.len());
+        let done = machine.run(Duration::from_mins(args.minutes));
+        if args.record {
+            machine.record(kernel)?;
+        }
+        if let Err(error) = done {
+            failed.push(format!("{}: {error:#}", machine.kernel.version));
         }
     }
     ensure!(failed.is_empty(), "{}", failed.join("; "));
@@ -75,7 +87,7 @@ struct Tests {
 }
 
 impl Tests {
-    fn find(built: &Built, only: &str) -> Result<Self> {
+    fn find(built: &Built, only: &[String]) -> Result<Self> {
         let arguments = ["test", "--package", "netfast-tests", "--test", "it", "--no-run"];
         show(cargo().args(arguments))?;
         let made = cmd::run(cargo().args(arguments).arg("--message-format=json"))?;
@@ -91,10 +103,14 @@ impl Tests {
         let names: Vec<String> = list
             .lines()
             .filter_map(|line| line.strip_suffix(": test"))
-            .filter(|name| name.contains(only))
+            .filter(|name| only.iter().any(|only| name.contains(only)))
             .map(str::to_owned)
             .collect();
-        ensure!(!names.is_empty(), "--only {only}: no test is named like that");
+        ensure!(
+            !names.is_empty(),
+            "--only {}: no test is named like that",
+            only.join(",")
+        );
         Ok(Self {
             program,
             names,
@@ -107,7 +123,7 @@ impl Tests {
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
              export NETFAST_BIN={} NETFAST_TRAFFIC={}\n\
              ip link set lo up\n\
-             {} --exact --test-threads 1 {}\n\
+             {} --exact --test-threads 1 --nocapture {}\n\
              echo \"{EXIT}$?\"\n\
              busybox poweroff -f\n",
             self.built.netfast.display(),
@@ -120,31 +136,31 @@ impl Tests {
 
 /// A kernel with its initial file system.
 struct Machine {
-    version: String,
-    kernel: PathBuf,
+    kernel: Kernel,
     initrd: PathBuf,
     console: PathBuf,
 }
 
 impl Machine {
     fn prepare(series: &str, tests: &Tests) -> Result<Self> {
-        let package = newest(series)?;
-        let dir = target_dir()?.join("vm").join(&package);
-        let version = package.trim_start_matches("linux-image-").to_owned();
-        let files = dir.join("files");
-        let kernel = files.join("boot").join(format!("vmlinuz-{version}"));
-        if !kernel.is_file() {
-            download(&package, &dir, &files)?;
-        }
-        show(Command::new("depmod").arg("--basedir").arg(&files).arg(&version))?;
-        let initrd = dir.join("initrd");
-        make_initrd(&dir.join("initial"), &files, &version, tests, &initrd)?;
+        let kernel = Kernel::find(series)?;
+        let files = kernel.files();
+        show(Command::new("depmod").arg("--basedir").arg(&files).arg(&kernel.version))?;
+        let initrd = kernel.dir.join("initrd");
+        make_initrd(&kernel.dir.join("initial"), &files, &kernel.version, tests, &initrd)?;
         Ok(Self {
-            version,
-            kernel,
             initrd,
-            console: dir.join("console"),
+            console: kernel.dir.join("console"),
+            kernel,
         })
+    }
+
+    /// Keeps the verifier's figures that are on the console.
+    fn record(&self, series: &str) -> Result<()> {
+        let said = String::from_utf8_lossy(&fs::read(&self.console)?).into_owned();
+        let figures = figures(&said).context("--record: no test printed the verifier's figures")?;
+        let path = root().join("tests/golden/verifier").join(format!("{series}.txt"));
+        fs::write(&path, figures).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Boots, and waits for the end.
@@ -161,7 +177,7 @@ impl Machine {
                 "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
             ])
             .arg("-kernel")
-            .arg(&self.kernel)
+            .arg(self.kernel.image())
             .arg("-initrd")
             .arg(&self.initrd)
             .arg("-serial")
@@ -183,50 +199,18 @@ impl Machine {
     }
 }
 
-/// The newest package of a series of kernels.
-fn newest(series: &str) -> Result<String> {
-    let start = format!("linux-image-{series}.");
-    let names = cmd::run(Command::new("apt-cache").args(["pkgnames", &start]))?;
-    let known: Vec<&str> = names
+/// The verifier's figures in what the tests printed, from their headline on.
+fn figures(said: &str) -> Option<String> {
+    let mut lines = said
         .lines()
-        .filter(|name| name.ends_with("-amd64") && !name.contains("-rt-") && !name.contains("-cloud-"))
-        .filter(|name| apt::candidate(name).is_some())
-        .collect();
-    known
-        .into_iter()
-        .max_by_key(|name| numbers(name))
-        .map(str::to_owned)
-        .with_context(|| format!("--kernels {series}: apt knows no package {start}*-amd64"))
-}
-
-/// The numbers in a name, for comparing versions.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|part| part.parse().ok())
-        .collect()
-}
-
-/// Fetches a package and unpacks it; nothing is installed.
-fn download(package: &str, dir: &Path, files: &Path) -> Result<()> {
-    println!(
-        "Fetching the Debian package {package}, to unpack it in {}",
-        dir.display()
-    );
-    fs::create_dir_all(files)?;
-    show(
-        Command::new("apt-get")
-            .args(["download", "--quiet", package])
-            .current_dir(dir),
-    )?;
-    let start = format!("{package}_");
-    let deb = fs::read_dir(dir)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(&start))
-        })
-        .context("apt-get fetched nothing")?;
-    show(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(files))
+        .map(str::trim_end)
+        .skip_while(|line| !line.contains(FIGURES));
+    let mut text = format!("{FIGURES}{}\n", lines.next()?.split_once(FIGURES)?.1);
+    for line in lines.take_while(|line| line.starts_with("netfast_")) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    Some(text)
 }
 
 /// The first file system: busybox, the modules that the root needs, and the script of the tests.
@@ -255,17 +239,24 @@ fn make_initrd(dir: &Path, files: &Path, version: &str, tests: &Tests, to: &Path
                 continue;
             }
             let name = path.file_name().context("a module without a name")?.to_string_lossy();
-            let to = dir
-                .join("modules")
-                .join(format!("{:02}-{}", done.len(), name.trim_end_matches(".xz")));
+            let to = dir.join("modules").join(format!(
+                "{:02}-{}",
+                done.len(),
+                name.trim_end_matches(".xz").trim_end_matches(".zst")
+            ));
             done.push(path.to_owned());
-            if name.ends_with(".xz") {
-                let status = Command::new("xz")
+            let unpacker = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("xz") => Some("xz"),
+                Some("zst") => Some("zstd"),
+                _ => None,
+            };
+            if let Some(unpacker) = unpacker {
+                let status = Command::new(unpacker)
                     .args(["--decompress", "--stdout"])
                     .arg(path)
                     .stdout(Stdio::from(File::create(&to)?))
                     .status()
-                    .context("cannot run xz")?;
+                    .with_context(|| format!("cannot run {unpacker}"))?;
                 ensure!(status.success(), "cannot unpack {}", path.display());
             } else {
                 fs::copy(path, &to)?;
@@ -293,8 +284,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_by_number() {
-        assert!(numbers("linux-image-6.1.0-56-amd64") > numbers("linux-image-6.1.0-9-amd64"));
-        assert!(numbers("linux-image-6.12.115+deb12-amd64") > numbers("linux-image-6.12.90+deb12-amd64"));
+    fn the_figures_are_found_among_what_tests_print() {
+        let said = "test packet::verifier::x ... # program instructions-verified stack-bytes\r\nnetfast_ep_in 1 2\r\nnetfast_ep_out 3 4\r\nok\r\n";
+        let expected = "# program instructions-verified stack-bytes\nnetfast_ep_in 1 2\nnetfast_ep_out 3 4\n";
+        assert_eq!(figures(said).as_deref(), Some(expected));
+        assert_eq!(figures("ok"), None);
     }
 }

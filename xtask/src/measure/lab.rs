@@ -1,15 +1,18 @@
 //! The laboratory of demo and bench: a container host with two endpoints on each kind of path.
 
-use std::{net::Ipv4Addr, thread};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use netfast_tests::{
     cmd,
-    docker_host::{self, DockerHost},
+    docker_host::{self, DockerHost, Release},
     netfast_proc,
     netns::{NetNs, NsHandle, veth_pair},
-    site::{HOST_IP, LAN_IP},
+    site::{HOST_IP, HOST_IP6, LAN_IP, LAN_IP6, has_ipv6},
     topo::{self, Published, Topo},
 };
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,9 @@ pub const SINK: u16 = 7001;
 pub const RR: u16 = 7002;
 /// Port of the connect/request/response server.
 pub const CRR: u16 = 7003;
+
+/// The first of the ports that are published besides.
+const FIRST_PUBLISHED: u16 = 20_000;
 
 /// A way that packets take through the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -71,7 +77,45 @@ pub struct Ends {
     /// The server's network namespace; several if a client may be given any of them.
     pub servers: Vec<NsHandle>,
     /// The address that the client uses.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+}
+
+/// Which version of IP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6, on networks that have both.
+    Ipv6,
+}
+
+/// What the laboratory is to be like.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Without Docker, even where the machine can have it.
+    pub no_docker: bool,
+    /// Whose engine.
+    pub release: Release,
+    /// What clients and servers speak.
+    pub family: Family,
+    /// Ports of another container that are published besides: each is a rule or two that packets walk past.
+    pub published_ports: u16,
+    /// netfast's configuration, if it is not to be the default.
+    pub config: Option<String>,
+}
+
+impl Default for Setting {
+    /// As a host is freshly installed.
+    fn default() -> Self {
+        Self {
+            no_docker: false,
+            release: Release::of_environment(),
+            family: Family::Ipv4,
+            published_ports: 0,
+            config: None,
+        }
+    }
 }
 
 /// A container host: a real one where the machine can have it.
@@ -86,15 +130,17 @@ enum Host {
 pub struct Lab {
     host: Host,
     direct: (NetNs, NetNs),
+    setting: Setting,
 }
 
-/// The server's address on the direct pair.
+/// The server's addresses on the direct pair.
 const DIRECT_SERVER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
+const DIRECT_SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, 2);
 
 impl Lab {
     /// Builds it, without Docker if so wanted or if the machine cannot have it; `say` is told what is going on.
-    pub fn new(no_docker: bool, say: impl Fn(&str)) -> Result<Self> {
-        let available = if no_docker {
+    pub fn new(setting: Setting, say: impl Fn(&str)) -> Result<Self> {
+        let available = if setting.no_docker {
             Err("no Docker is wanted".to_owned())
         } else {
             DockerHost::available()
@@ -102,7 +148,10 @@ impl Lab {
         let host = match available {
             Ok(()) => {
                 say("starting a Docker host with an outside client, in network namespaces");
-                Host::Docker(Box::new(docker_host()?))
+                Host::Docker(Box::new(docker_host(&setting)?))
+            }
+            Err(why) if setting.family == Family::Ipv6 || setting.published_ports > 0 => {
+                bail!("{why}; without an engine there are IPv4 and the ports of the measurements only")
             }
             Err(why) => {
                 say(&format!("{why}; plain network namespaces play the containers"));
@@ -112,6 +161,15 @@ impl Lab {
         Ok(Self {
             host,
             direct: direct_pair()?,
+            setting,
+        })
+    }
+
+    /// What it is like, for people: engine, userland proxy and `br_netfilter`.
+    pub fn describe(&self) -> Result<String> {
+        Ok(match &self.host {
+            Host::Docker(host) => format!("{}, {}", host.release().name()?, host.setting()),
+            Host::Plain(_) => "no engine, plain network namespaces".to_owned(),
         })
     }
 
@@ -130,16 +188,20 @@ impl Lab {
 
     /// How netfast is to be started in it.
     pub fn netfast_options(&self) -> netfast_proc::Options {
-        match &self.host {
+        let options = match &self.host {
             Host::Docker(host) => netfast_proc::Options::docker(host.docker_host()),
             Host::Plain(_) => netfast_proc::Options::no_runtime(),
+        };
+        netfast_proc::Options {
+            config: self.setting.config.clone(),
+            ..options
         }
     }
 
     /// The ends of a path.
     pub fn ends(&self, path: Path) -> Result<Ends> {
         match &self.host {
-            Host::Docker(host) => docker_ends(host, path),
+            Host::Docker(host) => docker_ends(host, path, self.setting.family),
             Host::Plain(topo) => Ok(plain_ends(topo, path)),
         }
     }
@@ -176,29 +238,67 @@ impl Lab {
         Ends {
             client: self.direct.0.handle(),
             servers: vec![self.direct.1.handle()],
-            address: DIRECT_SERVER,
+            address: match self.setting.family {
+                Family::Ipv4 => DIRECT_SERVER.into(),
+                Family::Ipv6 => DIRECT_SERVER6.into(),
+            },
         }
     }
 }
 
-fn docker_host() -> Result<DockerHost> {
-    let host = DockerHost::start(docker_host::Options::default())?;
+fn docker_host(setting: &Setting) -> Result<DockerHost> {
+    let mut options = docker_host::Options {
+        release: setting.release.clone(),
+        ..docker_host::Options::default()
+    };
+    let mut network: &[&str] = &[];
+    if setting.family == Family::Ipv6 {
+        // Rules for IPv6 are an experiment of engines before 27.0 (moby 47747), and the default since.
+        let flags = [
+            "--experimental",
+            "--ipv6",
+            "--ip6tables",
+            "--fixed-cidr-v6=fd00:40::/64",
+        ];
+        options.dockerd_flags = flags.map(str::to_owned).to_vec();
+        network = &["--ipv6", "--subnet=fd00:41::/64"];
+    }
+    let host = DockerHost::start(options)?;
+    if setting.family == Family::Ipv6 {
+        host.host()
+            .ip(&format!("-6 route replace default via {LAN_IP6} dev eth0"))?;
+    }
     let published: Vec<String> = [IPERF, SINK, RR, CRR]
         .into_iter()
         .flat_map(|port| ["tcp", "udp"].map(|protocol| format!("--publish={port}:{port}/{protocol}")))
         .collect();
     let published: Vec<&str> = published.iter().map(String::as_str).collect();
-    host.create_network("user", &[])?;
+    host.create_network("user", network)?;
     host.run_container("docker0-server", "bridge", &published, &[])?;
     host.run_container("docker0-client", "bridge", &[], &[])?;
     host.run_container("user-server", "user", &[], &[])?;
     host.run_container("user-client", "user", &[], &[])?;
+    if let Some(more) = setting.published_ports.checked_sub(1) {
+        let ports = format!("{FIRST_PUBLISHED}-{}", FIRST_PUBLISHED.saturating_add(more));
+        host.run_container("published", "bridge", &[&format!("--publish={ports}:{ports}/udp")], &[])?;
+    }
     Ok(host)
 }
 
-fn docker_ends(host: &DockerHost, path: Path) -> Result<Ends> {
+fn docker_ends(host: &DockerHost, path: Path, family: Family) -> Result<Ends> {
     let server = || host.container_netns("docker0-server");
-    let server_ip = || host.container_ip("docker0-server", "bridge");
+    let ip_of = |container, network| -> Result<IpAddr> {
+        let attachment = host.attachment(container, network)?;
+        Ok(match family {
+            Family::Ipv4 => attachment.ip.into(),
+            Family::Ipv6 => attachment.ip6.parse::<Ipv6Addr>()?.into(),
+        })
+    };
+    let server_ip = || ip_of("docker0-server", "bridge");
+    let (host_ip, lan_ip): (IpAddr, IpAddr) = match family {
+        Family::Ipv4 => (HOST_IP.into(), LAN_IP.into()),
+        Family::Ipv6 => (HOST_IP6.into(), LAN_IP6.into()),
+    };
     Ok(match path {
         Path::Docker0 => Ends {
             client: host.container_netns("docker0-client")?,
@@ -208,17 +308,17 @@ fn docker_ends(host: &DockerHost, path: Path) -> Result<Ends> {
         Path::User => Ends {
             client: host.container_netns("user-client")?,
             servers: vec![host.container_netns("user-server")?],
-            address: host.container_ip("user-server", "user")?,
+            address: ip_of("user-server", "user")?,
         },
         Path::Published => Ends {
             client: host.lan().handle(),
             servers: vec![server()?],
-            address: HOST_IP,
+            address: host_ip,
         },
         Path::Masquerade => Ends {
             client: host.container_netns("docker0-client")?,
             servers: vec![host.lan().handle()],
-            address: LAN_IP,
+            address: lan_ip,
         },
         Path::Host => Ends {
             client: host.host().handle(),
@@ -243,7 +343,7 @@ fn plain_host() -> Result<Topo> {
 
 fn plain_ends(topo: &Topo, path: Path) -> Ends {
     let container = |bridge, index| topo.container(bridge, index).ns.handle();
-    let ip = |bridge, index| topo.container(bridge, index).ip;
+    let ip = |bridge, index| topo.container(bridge, index).ip.into();
     match path {
         Path::Docker0 => Ends {
             client: container(0, 1),
@@ -258,12 +358,12 @@ fn plain_ends(topo: &Topo, path: Path) -> Ends {
         Path::Published => Ends {
             client: topo.lan().handle(),
             servers: vec![container(0, 0)],
-            address: HOST_IP,
+            address: HOST_IP.into(),
         },
         Path::Masquerade => Ends {
             client: container(0, 1),
             servers: vec![topo.lan().handle()],
-            address: LAN_IP,
+            address: LAN_IP.into(),
         },
         Path::Host => Ends {
             client: topo.host().handle(),
@@ -276,8 +376,15 @@ fn plain_ends(topo: &Topo, path: Path) -> Ends {
 fn direct_pair() -> Result<(NetNs, NetNs)> {
     let (client, server) = (NetNs::new("direct-client")?, NetNs::new("direct-server")?);
     veth_pair((&client, "eth0"), (&server, "eth0"))?;
-    for (ns, address) in [(&client, Ipv4Addr::new(172, 31, 0, 1)), (&server, DIRECT_SERVER)] {
+    let client6 = Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, 1);
+    for (ns, address, address6) in [
+        (&client, Ipv4Addr::new(172, 31, 0, 1), client6),
+        (&server, DIRECT_SERVER, DIRECT_SERVER6),
+    ] {
         ns.ip(&format!("addr add {address}/24 dev eth0"))?;
+        if has_ipv6(ns) {
+            ns.ip(&format!("-6 addr add {address6}/64 dev eth0 nodad"))?;
+        }
         ns.ip("link set eth0 up")?;
     }
     Ok((client, server))

@@ -1,6 +1,6 @@
 //! The measurements: a server and a client, for some seconds, between two namespaces.
 
-use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
@@ -29,6 +29,8 @@ pub enum Metric {
     Paced,
     /// 64-byte UDP packets per second.
     Udp,
+    /// 64-byte UDP packets per second that nobody ever answers: logs, metrics, media.
+    OneWay,
     /// TCP request/response.
     Rr,
     /// New TCP connections.
@@ -45,6 +47,7 @@ impl Metric {
             Self::Tcp4 => "TCP, four streams",
             Self::Paced => "TCP, 5 Gb/s",
             Self::Udp => "64-byte UDP",
+            Self::OneWay => "one-way UDP",
             Self::Rr => "TCP request/response",
             Self::Crr => "new TCP connections",
             Self::UdpNew => "new UDP conversations",
@@ -53,7 +56,7 @@ impl Metric {
 }
 
 /// The figures that measurements yield: name, title, unit.
-pub const FIGURES: [Figure; 21] = [
+pub const FIGURES: [Figure; 23] = [
     Figure::new("tcp1_gbps", "TCP, 1 stream", "Gb/s"),
     Figure::new("tcp1_retransmits", "  retransmits", ""),
     Figure::new("tcp1_retransmits_per_gib", "  retransmits", "/GiB"),
@@ -66,6 +69,8 @@ pub const FIGURES: [Figure; 21] = [
     Figure::new("paced_cpu", "  CPU", "ns/KiB"),
     Figure::new("udp_pps", "64-byte UDP", "packets/s"),
     Figure::new("udp_cpu", "  CPU but the receiver's", "ns/packet"),
+    Figure::new("one_way_pps", "64-byte UDP, one way", "packets/s"),
+    Figure::new("one_way_cpu", "  CPU but the receiver's", "ns/packet"),
     Figure::new("rr_p50", "TCP request/response p50", "µs"),
     Figure::new("rr_p99", "  p99", "µs"),
     Figure::new("rr_rate", "  rate", "/s"),
@@ -137,7 +142,8 @@ impl Tools {
             Metric::Tcp1 => self.bulk(1, ends),
             Metric::Tcp4 => self.bulk(4, ends),
             Metric::Paced => self.paced(ends),
-            Metric::Udp => self.udp(ends),
+            Metric::Udp => self.udp("udp", &[], ends),
+            Metric::OneWay => self.udp("one_way", &["--no-handshake"], ends),
             Metric::Rr => self.rr(ends),
             Metric::Crr => self.crr(ends),
             Metric::UdpNew => self.udp_new(ends),
@@ -209,7 +215,8 @@ impl Tools {
         })
     }
 
-    fn udp(&self, ends: &Ends) -> Result<Values> {
+    /// Floods, with more options for the sender; the figures have names that begin with `name`.
+    fn udp(&self, name: &str, how: &[&str], ends: &Ends) -> Result<Values> {
         let traffic = self.traffic_path();
         let port = SINK.to_string();
         let mut sink = vec![&traffic, "udp-sink", &port];
@@ -219,20 +226,11 @@ impl Tools {
         }
         let sinks = Servers::start(ends, SINK, &self.on_cpu(SERVER_CPU, &sink))?;
         let meter = Meter::start(self.idle)?;
-        self.finish(
-            &ends.client,
-            &self.on_cpu(
-                CLIENT_CPU,
-                &[
-                    &traffic,
-                    "udp-send",
-                    &ends.to(SINK),
-                    "--seconds",
-                    &self.seconds.to_string(),
-                ],
-            ),
-        )
-        .and_then(|client| parse::<udp_send::Report>(&client.stdout))?;
+        let (to, seconds) = (ends.to(SINK), self.seconds.to_string());
+        let mut send = vec![&*traffic, "udp-send", &to, "--seconds", &seconds];
+        send.extend(how);
+        self.finish(&ends.client, &self.on_cpu(CLIENT_CPU, &send))
+            .and_then(|client| parse::<udp_send::Report>(&client.stdout))?;
         // What is still in queues.
         thread::sleep(Duration::from_millis(100));
         let busy = meter.busy_seconds()?;
@@ -248,8 +246,11 @@ impl Tools {
         let report = report.filter(|report| report.received > 0);
         let report = report.context("the sink received nothing")?;
         Ok(values(&[
-            ("udp_pps", report.pps),
-            ("udp_cpu", (busy - looking).max(0.0) * 1e9 / report.received as f64),
+            (&format!("{name}_pps"), report.pps),
+            (
+                &format!("{name}_cpu"),
+                (busy - looking).max(0.0) * 1e9 / report.received as f64,
+            ),
         ]))
     }
 
@@ -361,7 +362,7 @@ fn has_two_cpus() -> bool {
 
 impl Ends {
     fn to(&self, port: u16) -> String {
-        format!("{}:{port}", self.address)
+        SocketAddr::new(self.address, port).to_string()
     }
 }
 

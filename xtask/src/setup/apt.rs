@@ -1,6 +1,6 @@
 //! Debian packages: named, installed without questions, and without starting the services that come with them.
 
-use std::{fs, io::ErrorKind, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{env, fs, io::ErrorKind, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use netfast_tests::{cmd, programs};
@@ -13,6 +13,9 @@ use crate::workspace::show;
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// What we write there.
 const FORBID: &str = "#!/bin/sh\n# netfast's set-up: no service may start while it installs packages.\nexit 101\n";
+
+/// Where Debian's archive is, for machines whose apt does not know.
+pub const MIRROR: &str = "NETFAST_DEBIAN_MIRROR";
 
 /// Packages that come with services.
 const SERVICES: [(&str, &[&str]); 3] = [
@@ -130,5 +133,54 @@ impl Drop for ServicesForbidden {
         if let Err(error) = restored {
             eprintln!("xtask: cannot restore {POLICY}: {error}");
         }
+    }
+}
+
+/// Debian's archive: where the machine's own packages come from.
+pub fn debian_mirror() -> Result<String> {
+    if let Some(mirror) = env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty()) {
+        return Ok(mirror);
+    }
+    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let targets = cmd::run(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)",
+        "Created-By: Packages",
+    ]))
+    .unwrap_or_default();
+    match archive(&targets, suite.unwrap_or_default()) {
+        Some(mirror) => Ok(mirror),
+        None => Err(Lacking::new(format!(
+            "apt has no source of Debian's main archive (run `apt-get update` if it has one), and {MIRROR} is not set"
+        ))
+        .into()),
+    }
+}
+
+/// The address of the archive of this release in `apt-get indextargets`: origin, code name, component, address.
+fn archive(targets: &str, suite: &str) -> Option<String> {
+    let mut lines = targets.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let line = lines.find(|line| line.starts_with(&["Debian", suite, "main"]))?;
+    line.get(3).map(|uri| (*uri).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_the_one_of_the_machine_s_own_release() {
+        let targets = "Node nodistro main https://deb.example.net/node/\n\
+                       Debian bookworm-security main http://security.example.net/\n\
+                       Debian bookworm-updates main http://updates.example.net/\n\
+                       Debian bookworm contrib http://contrib.example.net/\n\
+                       Debian bookworm main http://mirror.example.net/debian/\n";
+        assert_eq!(
+            archive(targets, "bookworm").as_deref(),
+            Some("http://mirror.example.net/debian/")
+        );
+        assert_eq!(archive(targets, "noble"), None);
     }
 }
