@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io, mem,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     thread,
     time::Duration,
 };
@@ -12,7 +12,6 @@ use anyhow::Result;
 use netfast::apply::{flows::FlowTables, read::Tables};
 use netfast_common::{
     flow::Flow,
-    net::Ip4,
     reason::{FAST, Reason},
 };
 use netfast_tests::{
@@ -222,14 +221,14 @@ impl World {
 
     /// Flows in use of conversations that were answered.
     pub fn conversations(&self) -> usize {
-        self.count_usable(|flow| flow.flags & Flow::<Ip4>::ONE_WAY == 0)
+        self.count_usable(|flow| flow.flags & Flow::<IpAddr>::ONE_WAY == 0)
     }
 
-    fn count_usable(&self, counts: impl Fn(&Flow<Ip4>) -> bool) -> usize {
+    fn count_usable(&self, counts: impl Fn(&Flow<IpAddr>) -> bool) -> usize {
         let mut number = 0;
         if let Some(netfast) = &self.netfast {
             let tables = FlowTables::open(netfast.pin_dir()).expect("the maps are pinned");
-            let count = |_: &_, flow: &Flow<Ip4>, usable| number += usize::from(usable && counts(flow));
+            let count = |_: &_, flow: &Flow<IpAddr>, usable| number += usize::from(usable && counts(flow));
             tables.for_each(count).expect("the flows");
         }
         number
