@@ -35,9 +35,9 @@ const LONG_ABOUT: &str = "\
 Moves the packets of containers through the host in one hop.
 
 The first packets of every connection take the kernel's ordinary path: bridge, netfilter, NAT, routing. netfast sees \
-what the kernel did to them and does the same to the packets that follow, in eBPF, without the way in between. It asks \
-the kernel again about every live flow once a second, and at once when rules, routes or addresses change. Whatever it \
-does not know, it leaves to the kernel; it never drops a packet.";
+what the kernel did to them and does the same to the packets that follow, in eBPF, in one step. It asks the kernel again about every \
+live flow once a second, and at once when rules, routes or addresses change. Whatever it does not know, it leaves to \
+the kernel.";
 
 const AFTER_HELP: &str = "\
 Exit codes:

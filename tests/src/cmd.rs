@@ -3,14 +3,15 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
-    io::Read,
+    io::{BufRead as _, BufReader, Read},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
@@ -80,6 +81,67 @@ pub fn finish(command: &mut Command, limit: Duration) -> Result<Finished> {
             stderr.trim()
         ),
     }
+}
+
+/// What a program printed up to a line.
+#[derive(Debug)]
+pub struct UntilLine {
+    /// The line; `None`: it ended without it.
+    pub found: Option<String>,
+    /// How it ended; `None`: it was killed at that line.
+    pub status: Option<ExitStatus>,
+    /// What it said to stderr so far.
+    pub stderr: String,
+}
+
+/// Runs `command` until it prints a line that is wanted, and kills its process group then; after `limit` as well, and that is
+/// an error.
+pub fn until_line(command: &mut Command, limit: Duration, is_wanted: impl Fn(&str) -> bool) -> Result<UntilLine> {
+    let line = line_of(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    let stderr = drain(child.stderr.take());
+    let stdout = child.stdout.take().context("no pipe")?;
+    let (sender, lines) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + limit;
+    let found = loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if is_wanted(&line) => break Some(line),
+            Ok(_) => {}
+            Err(_) => break None,
+        }
+    };
+    let status = if found.is_none() && Instant::now() < deadline {
+        wait_until(&mut child, deadline)?
+    } else {
+        None
+    };
+    if status.is_none() {
+        let _gone = killpg(pid_of(&child), Signal::SIGKILL);
+        child.wait()?;
+    }
+    drop(lines);
+    reader.join().map_err(|_| anyhow!("the reader of stdout panicked"))?;
+    let stderr = stderr.join().map_err(|_| anyhow!("the reader of stderr panicked"))?;
+    ensure!(
+        found.is_some() || status.is_some(),
+        "`{line}` did not end within {} s and was killed; it had said: {}",
+        limit.as_secs(),
+        stderr.trim()
+    );
+    Ok(UntilLine { found, status, stderr })
 }
 
 /// A program that runs beside the test; killed when dropped.

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::root;
 
 /// The files that say how maps and their values are laid out. The names of maps and programs are read from their tables.
-const FILES: [&str; 12] = [
+const FILES: [&str; 18] = [
     "netfast-common/src/abi.rs",
     "netfast-common/src/alias.rs",
     "netfast-common/src/control.rs",
@@ -25,8 +25,14 @@ const FILES: [&str; 12] = [
     "netfast-common/src/reason.rs",
     "netfast-common/src/trace.rs",
     "netfast-common/src/vet.rs",
+    "netfast-common/src/verdicts.rs",
     "netfast-common/src/vip.rs",
+    "netfast-ebpf/src/ctx.rs",
+    "netfast-ebpf/src/state/candidate.rs",
+    "netfast-ebpf/src/state/dns.rs",
+    "netfast-ebpf/src/state/lb.rs",
     "netfast-ebpf/src/state/maps.rs",
+    "netfast-ebpf/src/state/six.rs",
 ];
 /// The record: the number and the hash of the files' code, in one line.
 const RECORD: &str = "xtask/abi.txt";

@@ -156,9 +156,19 @@ fn graphs_of(files: &BTreeMap<Module, (String, String)>) -> Result<BTreeMap<Modu
         .flat_map(|module| (0..=module.len()).map(|length| &module[..length]))
         .collect();
     let mut graphs: BTreeMap<Module, Graph> = BTreeMap::new();
+    // What the root gives another place (`pub use`) is what it names: `crate::Name` leads to there.
+    let root = files.get(&Module::new());
+    let exported = root.map_or_else(|| Ok(BTreeMap::new()), |(_, text)| paths::exported(text))?;
     for (module, (file, text)) in files {
         let named = paths::of(module, text).with_context(|| format!("cannot read {file}"))?;
         for (line, path) in named {
+            let path = match path
+                .split_first()
+                .and_then(|(first, rest)| Some((exported.get(first)?, rest)))
+            {
+                Some((place, rest)) if !module.is_empty() => [place, rest].concat(),
+                _ => path,
+            };
             let length = (0..=path.len()).rev().find(|length| known.contains(&path[..*length]));
             let target = &path[..length.unwrap_or_default()];
             let common = module.iter().zip(target).take_while(|(a, b)| a == b).count();
@@ -253,6 +263,20 @@ mod tests {
         );
         let unlisted = against("c", &layers[..1], &graph);
         assert!(unlisted[0].contains("high is in no layer"), "{unlisted:?}");
+    }
+
+    /// Found: what the crate's root gives out was not taken for what it is.
+    #[test]
+    fn what_the_root_gives_out_is_of_its_own_layer() {
+        let graph = top(&[
+            (
+                "lib.rs",
+                "pub mod low; pub mod high; pub use high::{deep::g, h as Escaped};",
+            ),
+            ("low.rs", "fn f() { crate::Escaped::x(); }"),
+            ("high.rs", "use crate::low::f;"),
+        ]);
+        assert!(graph.contains_key(&("low".to_owned(), "high".to_owned())), "{graph:?}");
     }
 
     #[test]

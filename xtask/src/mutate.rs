@@ -29,6 +29,12 @@ pub struct Args {
     /// Only faults whose name or file contains one of these; all of them if none is given.
     #[arg(value_name = "TEXT")]
     only: Vec<String>,
+    /// Only those that come after this one in the list: to go on with a run that was cut off.
+    #[arg(long, value_name = "NAME")]
+    after: Option<String>,
+    /// Run all tests of each fault, and not only until one notices.
+    #[arg(long)]
+    all_tests: bool,
     /// Only list the faults.
     #[arg(long)]
     list: bool,
@@ -64,6 +70,8 @@ const LEFT_OUT: [&str; 6] = [
 /// Longest build of one object, and run of the tests on it.
 const BUILD_LIMIT: Duration = Duration::from_mins(20);
 const TEST_LIMIT: Duration = Duration::from_mins(5);
+/// How the harness ends the line of a test that failed.
+const FAILED: &str = " ... FAILED";
 /// What the harness says when the kernel refuses a program.
 const REFUSED: [&str; 2] = ["the program loads", "the object loads"];
 
@@ -99,7 +107,12 @@ enum Found {
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
-    let faults = read(&args.only)?;
+    let mut faults = read(&args.only)?;
+    if let Some(name) = &args.after {
+        let place = faults.iter().position(|fault| fault.name == *name);
+        let place = place.with_context(|| format!("--after {name:?}: no fault has that name"))?;
+        faults.drain(..=place);
+    }
     if args.list {
         for fault in &faults {
             println!("{}: {}", fault.file.display(), fault.name);
@@ -112,7 +125,13 @@ pub fn run(args: &Args) -> Result<()> {
     let built = build::build(false)?;
     let mut tests = test::tests_of(&built, Ring::Packet)?;
     tests.retain(|test| !LEFT_OUT.iter().any(|name| test.starts_with(name)));
-    let ring = |object: &Path| tests_that_fail(&built, &tests, object);
+    let ring = |object: &Path| {
+        if args.all_tests {
+            tests_that_fail(&built, &tests, object)
+        } else {
+            first_that_fails(&built, &tests, object)
+        }
+    };
     let sound = scratch
         .build()
         .map_err(|text| anyhow::anyhow!("the sound sources do not build:\n{text}"))?;
@@ -269,6 +288,28 @@ fn tests_that_fail(built: &Built, tests: &[String], object: &Path) -> Result<Fou
         output.stderr
     );
     Ok(Found::By(failed))
+}
+
+/// The first test that fails; the others are not waited for.
+fn first_that_fails(built: &Built, tests: &[String], object: &Path) -> Result<Found> {
+    let mut command = test::it(built);
+    command
+        .args(["--exact", "--test-threads", "2", "--nocapture"])
+        .args(tests)
+        .env(OBJECT_VARIABLE, object);
+    let lines = cmd::until_line(&mut command, TEST_LIMIT, |line| line.ends_with(FAILED))?;
+    if REFUSED.iter().any(|text| lines.stderr.contains(text)) {
+        return Ok(Found::Invalid(lines.stderr));
+    }
+    let failed = lines
+        .found
+        .as_deref()
+        .and_then(|line| Some(line.strip_suffix(FAILED)?.rsplit_once("test ")?.1));
+    match (failed, lines.status) {
+        (Some(test), _) => Ok(Found::By([test.to_owned()].into())),
+        (None, Some(status)) if status.success() => Ok(Found::Never),
+        (None, _) => bail!("the tests ended and named none that failed:\n{}", lines.stderr),
+    }
 }
 
 fn list(tests: &BTreeSet<String>) -> String {

@@ -174,6 +174,25 @@ fn name(ring: Ring) -> &'static str {
 
 fn unit(args: &Args) -> Result<()> {
     let only: Vec<&str> = args.only.as_deref().into_iter().collect();
+    if let Some(name) = only.first() {
+        // Else a misspelt name would be a green run that has tested nothing.
+        let listed = |packages: &[&str]| {
+            let mut list = cargo();
+            list.arg("test").args(packages).args(["--", "--list"]).arg(name);
+            cmd::run(&mut list)
+        };
+        let tests = [
+            listed(&["--workspace", "--exclude", "netfast-tests"])?,
+            listed(&["--package", "netfast-tests", "--lib", "--bins"])?,
+        ];
+        ensure!(
+            tests
+                .iter()
+                .flat_map(|text| text.lines())
+                .any(|line| line.ends_with(": test")),
+            "no test of the ring unit is named like {name}"
+        );
+    }
     show(
         cargo()
             .args(["test", "--workspace", "--exclude", "netfast-tests", "--"])

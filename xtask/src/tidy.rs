@@ -54,7 +54,7 @@ pub fn check() -> Result<()> {
                 if shown.starts_with("netfast/src") {
                     kept_in(&text, shown, &mut found);
                 }
-                if shown.starts_with("netfast-ebpf") || shown.starts_with("netfast-common/src/abi.rs") {
+                if shown.starts_with("netfast-ebpf") || shown.starts_with("netfast-common/src/abi") {
                     object_names(&text, &mut found);
                 }
             }

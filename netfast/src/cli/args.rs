@@ -171,10 +171,17 @@ fn interval(text: &str) -> Result<f64, String> {
     }
 }
 
+fn duration(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if f64::is_finite(seconds) && seconds > 0.0 => Ok(seconds),
+        _ => Err("a number above 0".into()),
+    }
+}
+
 /// Arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
-    /// Which packets to show; syntax as in tcpdump
+    /// Which packets to show, in tcpdump's words: and, or, not, src, dst, host, net, port, tcp, udp, icmp; and fast, slow, reason
     #[arg(value_name = "FILTER", add = ArgValueCandidates::new(complete::filter))]
     pub filter: Vec<String>,
     /// Only packets that enter or leave by an interface of this container, or by this interface
@@ -196,7 +203,7 @@ pub struct TraceArgs {
     #[arg(long, short = 'c', value_name = "N", default_value_t = 0)]
     pub count: u64,
     /// End after this time
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub seconds: Option<f64>,
     /// Write the packets to a file, as pcapng, and print none; "-" is standard output
     #[arg(long, short = 'w', value_name = "FILE")]
@@ -205,7 +212,7 @@ pub struct TraceArgs {
     #[arg(long)]
     pub print: bool,
     /// Name interfaces, not the containers behind them
-    #[arg(long, short = 'n')]
+    #[arg(long, short = 'n', overrides_with = "numeric")]
     pub numeric: bool,
     /// How it is printed.
     #[command(flatten)]

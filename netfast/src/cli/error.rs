@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::{exit::Exit, probe::ProbeError};
+use crate::{cli::output, exit::Exit, probe::ProbeError};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -49,10 +49,9 @@ impl CliError {
     }
 
     /// Prints it to stderr and returns what to exit with.
-    #[expect(clippy::print_stderr, reason = "the one place where errors are printed")]
     pub fn print(&self) -> ExitCode {
         if !self.silent {
-            eprintln!("{self}");
+            output::note(&self.to_string());
         }
         ExitCode::from(self.exit.code())
     }
@@ -110,10 +109,9 @@ impl From<clap::Error> for Said {
 
 impl Said {
     /// Prints it, help to stdout and errors to stderr, and returns what to exit with.
-    #[expect(clippy::print_stderr, reason = "errors of the command line look like all others")]
     pub fn print(&self) -> ExitCode {
         if self.0.use_stderr() {
-            eprint!("netfast: {}", self.0.render());
+            output::note(format!("netfast: {}", self.0.render()).trim_end());
             return ExitCode::from(Exit::Usage.code());
         }
         // Nobody is there to read it: that is no failure.

@@ -38,6 +38,7 @@ pub fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
     let container = args.container.as_deref().unwrap_or_default();
     let dirs = &global.dirs;
     let instance = Instance::open(dirs)?;
+    instance::must_be_here(dirs)?;
     let state = instance.known_state(dirs)?;
     let destination = args
         .destination
@@ -45,8 +46,8 @@ pub fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
         .map(|text| Destination::parse(text, container, &state.networks, &state.aliases))
         .transpose()
         .map_err(|error| {
-            CliError::new(Ends::Failed, error)
-                .remedy("Give an address, or a container that `netfast networks NAME` lists; names are not looked up.")
+            let remedy = error.remedy();
+            CliError::new(Ends::Failed, error).remedy(remedy)
         })?;
     let known = Known::read(&instance)?;
     let heard = Heard::read();

@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     apply::{flows::FlowTables, pinned::ReadError, pins::Pins, read::Tables},
     cli::{CliError, Dirs, Exit},
-    daemon::lock,
+    daemon::{self, lock},
     report::flows::DeviceName,
     snapshot,
     state::State,
@@ -30,6 +30,8 @@ impl Instance {
     pub fn open(dirs: &Dirs) -> Result<Self, CliError> {
         require_pins(dirs)?;
         let state = State::read(&dirs.run_dir).map_err(anyhow::Error::new)?;
+        daemon::instance::check(&dirs.pin_dir, &dirs.run_dir, state.as_ref())
+            .map_err(|error| CliError::new(Exit::Failed, error).remedy("Name the directories of one instance."))?;
         let tables = Tables::open(&dirs.pin_dir).map_err(|error| unreadable(error, dirs))?;
         let flows = FlowTables::open(&dirs.pin_dir).map_err(|error| unreadable(error, dirs))?;
         let running = lock::holder(&dirs.run_dir).is_some();
@@ -91,6 +93,27 @@ pub fn stranger(ifindex: u32) -> Option<DeviceName> {
         device: snapshot::interface_name(ifindex)?,
         container: None,
     })
+}
+
+/// Fails, with what to do, if the instance is in another network namespace than this process: whoever asks the kernel here
+/// for routes and neighbours would be told of another host.
+pub fn must_be_here(dirs: &Dirs) -> Result<(), CliError> {
+    let pins = Pins::new(&dirs.pin_dir);
+    if !pins.of_other_namespace().map_err(|error| {
+        let text = format!("cannot read the pins in {}", dirs.pin_dir.display());
+        CliError::new(Exit::Failed, anyhow::Error::new(error).context(text))
+    })? {
+        return Ok(());
+    }
+    let message = format!(
+        "the pins in {} are of an instance in another network namespace",
+        dirs.pin_dir.display()
+    );
+    let remedy = match lock::holder(&dirs.run_dir) {
+        Some(pid) => format!("Run it there: `nsenter --net=/proc/{pid}/ns/net netfast …`."),
+        None => "Run it there, or name this one's --pin-dir and --run-dir.".to_owned(),
+    };
+    Err(CliError::message(Exit::Failed, message).remedy(remedy))
 }
 
 /// The clock of the flows' times. The programs read its coarse form, which is never ahead of this one.

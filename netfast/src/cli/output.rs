@@ -25,10 +25,9 @@ pub fn text(json: bool, report: &impl Serialize, render: impl FnOnce(Style) -> S
     Ok(text)
 }
 
-/// Says something that is not the output itself, to stderr.
-#[expect(clippy::print_stderr, reason = "standard output may be a capture")]
+/// Says something that is not the output itself, to stderr. A reader that is gone is no failure (`2>&1 | head`).
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    let _gone = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints text as it is; false if the reader is gone.

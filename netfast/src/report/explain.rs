@@ -47,6 +47,8 @@ pub struct Explanation {
 pub enum Verdict {
     /// Yes, once the first packets of a conversation were seen in both directions.
     Fast,
+    /// Yes, from the first packet on, whatever it is of: nobody judges them.
+    Direct,
     /// No.
     Slow,
     /// Those that the kernel lets through do, or are slow for the cause that is named; its rules are not known to netfast.
@@ -88,6 +90,9 @@ pub struct Step {
     /// It follows from what was asked of the kernel just now, not from what the plan has decided: live flows know better.
     #[serde(skip)]
     is_guess: bool,
+    /// Nobody judges the packets: they are forwarded directly.
+    #[serde(skip)]
+    is_direct: bool,
 }
 
 /// Flows that there are now.
@@ -216,6 +221,7 @@ impl Step {
             text: text.into(),
             remedy: None,
             is_guess: false,
+            is_direct: false,
         }
     }
 
@@ -228,6 +234,7 @@ impl Step {
             text,
             remedy: None,
             is_guess: true,
+            is_direct: false,
         }
     }
 
@@ -245,6 +252,7 @@ impl Step {
             text,
             remedy: Some(advice::of_reason(reason).text.into()),
             is_guess: false,
+            is_direct: false,
         }
     }
 
@@ -258,6 +266,7 @@ impl Step {
                 text: text.clone(),
                 remedy: advice::of_why(*why).map(Into::into),
                 is_guess: false,
+                is_direct: false,
             },
         }
     }
@@ -367,7 +376,7 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
             let step = way::step(from, to, flows, facts);
             let is_live = step.is_guess && flows.live > 0;
             let is_left = step.is_guess && step.path.is_slow() && !is_live && flows.usable > 0;
-            let verdict = Verdict::of(&step.path);
+            let verdict = Verdict::of(&step);
             steps.push(step);
             if is_live {
                 steps.push(Step::fast(
@@ -391,10 +400,12 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
 
 impl Verdict {
     /// By one step.
-    fn of(path: &PathState) -> Self {
-        if path.is_fast() {
+    fn of(step: &Step) -> Self {
+        if step.is_direct {
+            Self::Direct
+        } else if step.path.is_fast() {
             Self::Fast
-        } else if path.is_slow() {
+        } else if step.path.is_slow() {
             Self::Slow
         } else {
             Self::KernelDecides

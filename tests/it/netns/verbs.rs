@@ -56,6 +56,73 @@ fn status_has_a_verdict_a_choice_and_goes_on() {
     drop(conversation);
 }
 
+/// Found: `explain` asked the routes of whoever called it, and `status` with another instance's run directory said that no
+/// daemon runs.
+#[test]
+fn who_asks_from_elsewhere_is_told_so() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let lab = Lab::start();
+    let veth = &lab.topo.bridges[0].containers[0].veth;
+    let program = programs::netfast().expect("netfast").display().to_string();
+    let [pins, run] = [lab.netfast.pin_dir(), lab.netfast.run_dir()].map(|dir| dir.display().to_string());
+    let elsewhere = lab
+        .topo
+        .lan()
+        .spawn(&[
+            &program,
+            "explain",
+            veth,
+            "192.0.2.9",
+            "--pin-dir",
+            &pins,
+            "--run-dir",
+            &run,
+        ])
+        .and_then(|command| command.wait(cmd::TIME_LIMIT))
+        .expect("it ends");
+    assert_eq!(elsewhere.status.code(), Some(1), "{elsewhere:?}");
+    assert!(
+        elsewhere.stderr.contains("another network namespace") && elsewhere.stderr.contains("nsenter --net=/proc/"),
+        "{}",
+        elsewhere.stderr
+    );
+    let other = format!("{run}-other");
+    for verb in ["status", "networks", "flows"] {
+        let done = lab
+            .topo
+            .host()
+            .spawn(&[&program, verb, "--pin-dir", &pins, "--run-dir", &other])
+            .and_then(|command| command.wait(cmd::TIME_LIMIT))
+            .expect("it ends");
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        assert!(done.stderr.contains(&format!("--run-dir {run}")), "{}", done.stderr);
+    }
+}
+
+/// Found: a note on a closed standard error ended it like a fault of its own.
+#[test]
+fn a_reader_that_is_gone_is_no_fault() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let lab = Lab::start();
+    let mut trace = lab.netfast.command(&["trace", "--seconds", "0.5"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    trace.stdout(writer.try_clone().expect("a descriptor")).stderr(writer);
+    let status = trace.status().expect("it runs");
+    assert_eq!(status.code(), Some(0), "{status}");
+    for wrong in ["nan", "-1", "0", "inf"] {
+        let done = lab
+            .netfast
+            .try_verb(&["trace", &format!("--seconds={wrong}")])
+            .expect("it ends");
+        assert_eq!(done.status.code(), Some(2), "{wrong}: {done:?}");
+    }
+}
+
 #[test]
 fn explain_does_not_contradict_its_flows_without_a_runtime() {
     if !needs(&NEEDS) {

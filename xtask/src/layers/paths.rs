@@ -1,6 +1,8 @@
 //! The paths that a source names.
 
-use anyhow::{Context as _, Result};
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::{
     Attribute, File, ItemMod, ItemUse, Macro, Meta, UseTree,
@@ -9,21 +11,59 @@ use syn::{
 };
 
 /// All paths of a module's file that begin with `crate`, `super` or `self`, from the crate's root on, with their lines; of its
-/// tests none.
+/// tests none. It is an error to give the crate's root or a parent another name (`use crate as root`, `use super::super as up`,
+/// `use crate::*`): paths that begin with that name would not be seen.
 pub fn of(module: &[String], text: &str) -> Result<Vec<(usize, Vec<String>)>> {
     let file: File = syn::parse_file(text).context("it is not Rust")?;
     let mut reader = Reader {
         here: module.to_vec(),
         found: Vec::new(),
+        renamed: None,
     };
     reader.visit_file(&file);
+    if let Some(line) = reader.renamed {
+        bail!("line {line}: the crate's root, or a module above, gets another name: name what is in it instead");
+    }
     Ok(reader.found)
+}
+
+/// What the crate's root names with `use`, by the names that it has there, each with the path that it leads to.
+pub fn exported(text: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    fn read(tree: &UseTree, before: &[String], found: &mut BTreeMap<String, Vec<String>>) {
+        let within = |ident: &proc_macro2::Ident| [before, &[ident.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => read(&path.tree, &within(&path.ident), found),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| read(tree, before, found)),
+            UseTree::Name(name) => drop(found.insert(name.ident.to_string(), within(&name.ident))),
+            UseTree::Rename(rename) => drop(found.insert(rename.rename.to_string(), within(&rename.ident))),
+            // The names in it are not known here.
+            UseTree::Glob(_) => {}
+        }
+    }
+    let file: File = syn::parse_file(text).context("it is not Rust")?;
+    let mut found = BTreeMap::new();
+    for item in &file.items {
+        if let syn::Item::Use(item) = item {
+            read(&item.tree, &[], &mut found);
+        }
+    }
+    for path in found.values_mut() {
+        if path
+            .first()
+            .is_some_and(|first| ["crate", "self"].contains(&first.as_str()))
+        {
+            path.remove(0);
+        }
+    }
+    Ok(found)
 }
 
 struct Reader {
     /// The module that is being read, inline ones included.
     here: Vec<String>,
     found: Vec<(usize, Vec<String>)>,
+    /// The line where a module gets another name that is above, and not one in it.
+    renamed: Option<usize>,
 }
 
 impl Reader {
@@ -42,8 +82,19 @@ impl Reader {
             }
             UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(tree, before)),
             UseTree::Name(name) => self.leaf(&name.ident, before),
-            UseTree::Rename(rename) => self.leaf(&rename.ident, before),
-            UseTree::Glob(glob) => self.note(glob.span(), before),
+            UseTree::Rename(rename) => {
+                let is_up = |word: &str| ["crate", "self", "super"].contains(&word);
+                if is_up(&rename.ident.to_string()) && before.iter().all(|word| is_up(word)) {
+                    self.renamed.get_or_insert(rename.span().start().line);
+                }
+                self.leaf(&rename.ident, before);
+            }
+            UseTree::Glob(glob) => {
+                if before.iter().eq(["crate"]) {
+                    self.renamed.get_or_insert(glob.span().start().line);
+                }
+                self.note(glob.span(), before);
+            }
         }
     }
 
@@ -153,6 +204,24 @@ mod tests {
         let here = ["a".to_owned(), "b".to_owned()];
         let found = of(&here, text).expect("Rust");
         found.iter().map(|(_, path)| path.join("::")).collect()
+    }
+
+    /// Found: what was named by another name of the crate's root was not seen.
+    #[test]
+    fn modules_above_keep_their_names() {
+        for text in [
+            "use crate::{self as root}; fn f() { root::cli::g() }",
+            "use crate as root;",
+            "use super::super as up;",
+            "use super::{self as up};",
+            "use crate::*;",
+        ] {
+            assert!(of(&["a".to_owned(), "b".to_owned()], text).is_err(), "{text}");
+        }
+        assert_eq!(
+            named("use crate::x as y; use crate::z::{self as w}; use crate::v::*;"),
+            ["x", "z", "v"]
+        );
     }
 
     #[test]

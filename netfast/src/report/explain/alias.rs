@@ -106,7 +106,7 @@ pub(super) fn steps(from: From<'_>, name: &AliasName, facts: &Facts<'_>) -> (Vec
             members.push(way::within(from, From { endpoint, ..from }, None, facts));
         }
     }
-    let verdict = Verdict::of_all(members.iter().map(|step| Verdict::of(&step.path)));
+    let verdict = Verdict::of_all(members.iter().map(Verdict::of));
     let mut steps = vec![Step::fast(about, text)];
     steps.extend(members);
     (steps, verdict.unwrap_or(Verdict::KernelDecides))

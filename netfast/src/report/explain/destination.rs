@@ -57,10 +57,50 @@ impl fmt::Display for Destination {
     }
 }
 
-/// A destination that is neither an address, nor a container with one, nor an alias.
+/// A destination that cannot be asked about.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an address, nor a container with one, nor a name that several containers share")]
-pub struct NoDestination(String);
+pub enum NoDestination {
+    /// Neither an address, nor a container, nor an alias.
+    #[error("{0:?} is neither an address, nor a container, nor a name that several containers share")]
+    Unknown(String),
+    /// A container without a runtime that would tell its address, of which the host has not heard yet.
+    #[error(
+        "the address of {0:?} is not known: no container runtime tells it, and the host has not talked to it lately"
+    )]
+    Unheard(String),
+    /// What stands behind the colon.
+    #[error("{text:?}: {port:?} is no port: 1 to 65535")]
+    Port {
+        /// All of it.
+        text: String,
+        /// The part.
+        port: String,
+    },
+    /// What stands behind the slash.
+    #[error("{text:?}: {transport:?} is no transport: tcp or udp")]
+    Transport {
+        /// All of it.
+        text: String,
+        /// The part.
+        transport: String,
+    },
+}
+
+impl NoDestination {
+    /// What to do about it.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => {
+                "Give an address, or a container that `netfast networks NAME` lists; names are not looked up."
+            }
+            Self::Unheard(_) => "Give its address instead, or ping it from the host first.",
+            Self::Port { .. } | Self::Transport { .. } => {
+                "DEST is written ADDRESS, CONTAINER or ALIAS, with :PORT and /tcp or /udp if need be; \
+                 IPv6 with a port as [ADDRESS]:PORT."
+            }
+        }
+    }
+}
 
 impl Destination {
     /// Understands `DEST[:PORT[/tcp|/udp]]`; of a container, the address on a network that it shares with `from`, or any. A virtual
@@ -74,16 +114,32 @@ impl Destination {
         let (place, transport) = match text.rsplit_once('/') {
             Some((place, "tcp")) => (place, Some(Transport::Tcp)),
             Some((place, "udp")) => (place, Some(Transport::Udp)),
-            _ => (text, None),
+            Some((_, other)) => {
+                return Err(NoDestination::Transport {
+                    text: text.into(),
+                    transport: other.into(),
+                });
+            }
+            None => (text, None),
         };
-        let (host, port) = split(place);
+        let (host, port) = split(place).map_err(|port| NoDestination::Port {
+            text: text.into(),
+            port: port.into(),
+        })?;
         let (alias, ip) = match host.parse() {
             Ok(ip) => (alias::with_address(ip, from, networks, aliases), ip),
             Err(_) => match alias::find(host, from, networks, aliases) {
                 Some((alias, ip)) => (Some(alias), ip),
                 None => (
                     None,
-                    address_of(host, from, networks).ok_or_else(|| NoDestination(text.into()))?,
+                    address_of(host, from, networks).ok_or_else(|| {
+                        let mut endpoints = networks.iter().flat_map(|network| &network.endpoints);
+                        if endpoints.any(|endpoint| is_named(endpoint, host)) {
+                            NoDestination::Unheard(host.into())
+                        } else {
+                            NoDestination::Unknown(text.into())
+                        }
+                    })?,
                 ),
             },
         };
@@ -104,20 +160,25 @@ impl Destination {
     }
 }
 
-/// `HOST`, `HOST:PORT`, `[IPV6]:PORT`, `IPV6`.
-fn split(text: &str) -> (&str, Option<u16>) {
-    if let Some((host, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return (host, port.strip_prefix(':').and_then(|port| port.parse().ok()));
-    }
-    if text.parse::<IpAddr>().is_ok() {
-        return (text, None);
-    }
-    match text.rsplit_once(':') {
-        Some((host, port)) => match port.parse() {
-            Ok(port) => (host, Some(port)),
-            Err(_) => (text, None),
-        },
-        None => (text, None),
+/// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT`, `IPV6`; or what is no port.
+fn split(text: &str) -> Result<(&str, Option<u16>), &str> {
+    let (host, port) = if let Some((host, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        match rest.strip_prefix(':') {
+            Some(port) => (host, port),
+            None if rest.is_empty() => return Ok((host, None)),
+            None => return Err(rest),
+        }
+    } else if text.parse::<IpAddr>().is_ok() {
+        return Ok((text, None));
+    } else {
+        match text.rsplit_once(':') {
+            Some(parts) => parts,
+            None => return Ok((text, None)),
+        }
+    };
+    match port.parse() {
+        Ok(port @ 1..) => Ok((host, Some(port))),
+        _ => Err(port),
     }
 }
 

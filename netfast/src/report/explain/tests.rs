@@ -302,7 +302,7 @@ fn names_are_of_containers_and_identifiers() {
     let nobody = Destination::parse("nobody:80", "web", &state.networks, &[]).expect_err("there is none");
     assert_eq!(
         nobody.to_string(),
-        "\"nobody:80\" is neither an address, nor a container with one, nor a name that several containers share"
+        "\"nobody:80\" is neither an address, nor a container, nor a name that several containers share"
     );
     let devices = BTreeMap::new();
     let facts = Facts {

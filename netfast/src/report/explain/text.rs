@@ -14,6 +14,7 @@ impl Verdict {
         match self {
             Self::Fast if is_general => "accelerated: conversations that the kernel lets through go fast",
             Self::Fast => "fast, once both directions of a conversation were seen",
+            Self::Direct => "fast from the first packet on, whatever protocol it is of",
             Self::Slow => "slow: every packet takes the kernel's path",
             Self::KernelDecides => {
                 "the host's rules decide: permitted packets take the fast path, unless a line below says otherwise"
@@ -25,7 +26,7 @@ impl Verdict {
 
     const fn paint(self) -> Paint {
         match self {
-            Self::Fast | Self::Inside | Self::KernelDecides => Paint::Green,
+            Self::Fast | Self::Direct | Self::Inside | Self::KernelDecides => Paint::Green,
             Self::Slow | Self::Depends => Paint::Yellow,
         }
     }
@@ -57,7 +58,7 @@ impl Explanation {
                 let _ = writeln!(text, "\nby {}: {verdict}", way.network);
             }
             push_steps(&mut text, &way.steps, style);
-            if way.verdict != Verdict::Inside {
+            if !matches!(way.verdict, Verdict::Inside | Verdict::Direct) {
                 let mut table = Table::bare(2).indent(2);
                 table.row(["now".into(), way.flows.words().into()]);
                 text.push_str(&table.render(style));

@@ -114,11 +114,17 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
         Route::None(_) if (facts.is_on_link)(bridge, ip) => {
             unknown("an address of the same bridge that no container is known by")
         }
-        Route::None(why) => Step::reason(
-            ABOUT,
-            Reason::OtherPacket,
-            format!("the kernel has no route to it ({why}): it refuses the packets"),
-        )
+        Route::None(why) => Step {
+            remedy: Some(format!(
+                "`ip route get {ip} from {source} iif {}` says so.",
+                bridge_of(from)
+            )),
+            ..Step::reason(
+                ABOUT,
+                Reason::OtherPacket,
+                format!("the kernel has no route to it ({why}): it refuses the packets"),
+            )
+        }
         .guessed(),
     }
 }
@@ -142,6 +148,10 @@ fn of_ipv6(from: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
              answered go fast where netfast is attached to both ends and the container sends from the address that it is known by",
         ),
     }
+}
+
+fn bridge_of(from: From<'_>) -> &str {
+    from.network.bridge.as_deref().unwrap_or("BRIDGE")
 }
 
 fn unknown(text: &str) -> Step {
@@ -215,7 +225,10 @@ pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: 
 fn directly(from: From<'_>, peer: From<'_>, facts: &Facts<'_>) -> Option<Step> {
     let is_direct = |endpoint: &EndpointReport| endpoint.direct.as_ref().is_some_and(Path::is_fast);
     let is_leased = facts.running && facts.control.may_forward_directly();
-    (is_leased && is_direct(from.endpoint) && is_direct(peer.endpoint)).then(|| Step::fast("", DIRECT))
+    (is_leased && is_direct(from.endpoint) && is_direct(peer.endpoint)).then(|| Step {
+        is_direct: true,
+        ..Step::fast("", DIRECT)
+    })
 }
 
 /// Why what an endpoint sends to others of its bridge is not forwarded directly, if it is not.

@@ -8,7 +8,8 @@ use crate::report::units::share;
 /// Whether all is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Whether there is nothing to do: the daemon runs, is in sync, uses and learns flows, and something is fast.
+    /// Whether there is nothing to do: the daemon runs, is in sync, uses and learns flows, and all is fast that nobody has
+    /// switched off.
     pub ok: bool,
     /// That, and how much is fast, in one line.
     pub text: String,
@@ -67,6 +68,7 @@ impl Status {
         let trouble = self.trouble().or_else(|| {
             let none = are_fast == 0 && !all.is_empty();
             none.then(|| "no endpoint is fast".to_owned())
+                .or_else(|| slow_against_the_wish(&all))
         });
         let packets = match fast + slow {
             0 => "no packets yet".to_owned(),
@@ -105,6 +107,18 @@ impl Status {
         }
         (!daemon.in_sync).then(|| "catching up with changes".into())
     }
+}
+
+/// The endpoints that are slow and that nobody has switched off.
+fn slow_against_the_wish(all: &[&Endpoint]) -> Option<String> {
+    let is_wish = |why: &str| why == "disabled-by-label" || why == "disabled-by-config";
+    let slow = all
+        .iter()
+        .filter(|endpoint| endpoint.path.is_slow() && !endpoint.path.why.as_deref().is_some_and(is_wish));
+    let (number, first) = (slow.clone().count(), slow.clone().next()?);
+    let are = if number == 1 { "endpoint is" } else { "endpoints are" };
+    let why = first.path.reason.as_deref().unwrap_or("see below");
+    Some(format!("{number} {are} slow ({}: {why})", first.container))
 }
 
 fn sum((fast, slow): (u64, u64), traffic: Traffic) -> (u64, u64) {

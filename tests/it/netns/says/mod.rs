@@ -253,9 +253,9 @@ fn try_once(lab: &Lab, world: &World, talk: &Talk, table: &mut Table) -> Result<
     // Flows that there are go before everything else.
     let is_fast = outcome.is_answered && outcome.share() > SHARE;
     let wanted = if route.shown.contains(':') {
-        &["fast"][..]
+        &["fast", "direct"][..]
     } else {
-        &["fast", "kernel-decides"]
+        &["fast", "direct", "kernel-decides"]
     };
     if is_fast && !wanted.contains(&after["verdict"].as_str().unwrap_or_default()) {
         return Err(format!("its flows live: {}", told(&after)));
@@ -264,7 +264,7 @@ fn try_once(lab: &Lab, world: &World, talk: &Talk, table: &mut Table) -> Result<
         return Err(format!("`netfast networks` says slow: {}", told(&after)));
     }
     let count = match before["verdict"].as_str() {
-        Some("fast") => &mut table.fast,
+        Some("fast" | "direct") => &mut table.fast,
         Some("slow") => &mut table.slow,
         Some("inside") => &mut table.inside,
         _ if is_fast => &mut table.kernel_decides_and_fast,
@@ -293,6 +293,8 @@ fn agrees(lab: &Lab, world: &World, talk: &Talk, explained: &Value, outcome: &Ou
             let is_one_way = !talk.is_tcp && explained["ways"][0]["flows"]["live"].as_u64() > Some(0);
             is_fast || !outcome.is_answered && (is_one_way || cannot_send(world, talk))
         }
+        // From the first packet on, whether somebody answers or not.
+        Some("direct") => outcome.share() > SHARE || cannot_send(world, talk),
         Some("slow" | "inside") => is_slow,
         Some("kernel-decides") if outcome.is_answered => is_fast || is_slow && has_reason(explained, outcome),
         Some("kernel-decides") => outcome.fast == 0,

@@ -278,6 +278,68 @@ fn a_destination_may_name_its_transport() {
     assert!(any.is(any.ip, 5432, 6) && any.is(any.ip, 5432, 17));
 }
 
+/// Found: ports that are none were ignored in brackets, or taken for a part of a name.
+#[test]
+fn what_is_no_port_or_transport_is_said_to_be_none() {
+    let state = state();
+    let parse = |text: &str| Destination::parse(text, "web", &state.networks, &[]);
+    for (text, part) in [
+        ("[2001:db8::b]:99999", "\"99999\" is no port"),
+        ("[2001:db8::b]xyz", "\"xyz\" is no port"),
+        ("[203.0.113.9]:abc", "\"abc\" is no port"),
+        ("database:0", "\"0\" is no port"),
+        ("database:99999", "\"99999\" is no port"),
+        ("database:80/TCP", "\"TCP\" is no transport"),
+        ("database:80/icmp", "\"icmp\" is no transport"),
+    ] {
+        let said = parse(text).expect_err(text).to_string();
+        assert!(said.contains(part), "{text}: {said}");
+    }
+    assert_eq!(parse("[2001:db8::b]").map(|to| to.port), Ok(None));
+    assert_eq!(parse("[2001:db8::b]:65535").map(|to| to.port), Ok(Some(65535)));
+}
+
+/// Found: a container that `networks` lists was said to be none, where nobody tells its address.
+#[test]
+fn a_container_without_an_address_is_a_container() {
+    let state = with(|state| endpoint_of(state, "backend", "database").addresses.clear());
+    let said = Destination::parse("database:80", "web", &state.networks, &[]).expect_err("no address");
+    assert_eq!(said, NoDestination::Unheard("database".into()));
+}
+
+/// Found: what is fast from the first packet on was said to be fast once both directions were seen.
+#[test]
+fn what_is_forwarded_directly_is_said_to_be_in_every_line() {
+    let state = with(|state| {
+        for name in ["web", "database"] {
+            endpoint_of(state, "backend", name).direct = Some(Path::Fast);
+        }
+    });
+    let devices = told(&state);
+    let facts = Facts {
+        state: &state,
+        running: true,
+        control: Control {
+            direct_until_ns: u64::MAX,
+            ..on()
+        },
+        devices: &devices,
+        route: &route,
+        stand_in: &|_| None,
+        is_on_link: &|_, _| false,
+        behind: &|_| None,
+        flows: &|_, _| Flows::default(),
+    };
+    let to = Destination::parse("database", "web", &state.networks, &[]).expect("a destination");
+    let said = Explanation::of("web", Some(to), &facts).expect("a container");
+    assert_eq!(said.verdict, Verdict::Direct);
+    let text = said.render(Style::default());
+    assert!(text.contains("fast from the first packet on"), "{text}");
+    for false_words in ["once both directions", "Always on the kernel's path", "no flows"] {
+        assert!(!text.contains(false_words), "{text}");
+    }
+}
+
 #[test]
 fn what_is_sent_from_another_address_is_not_fast() {
     let state = with(|state| state.runtime.state = "none".into());
