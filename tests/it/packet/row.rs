@@ -30,10 +30,10 @@ const NEXT: i32 = -1;
 const REDIRECT: i32 = 7;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
-/// Times in the programs go by milliseconds: a candidate is forgotten after 20, a pause counts from 8 on. A row that
-/// takes longer than this for a packet, on a machine with much else to do, proves nothing when it fails, and starts
-/// again.
-const IN_TIME: Duration = Duration::from_millis(3);
+/// Times in the programs go by steps of 4 ms, at HZ=250: a candidate is forgotten after 20, a pause counts from 8 on, and so
+/// it may for two packets that are hardly more than 4 apart. A row that takes longer than this for a packet, on a machine
+/// with much else to do, proves nothing when it fails, and starts again.
+const IN_TIME: Duration = Duration::from_micros(1500);
 /// The same for all packets of a row.
 const IN_TIME_AT_MOST: Duration = Duration::from_millis(15);
 /// How often a row may start again.
