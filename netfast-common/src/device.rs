@@ -122,6 +122,8 @@ impl Device {
     /// A bridge whose packets pass IP's rules while they are within it (`bridge-nf-call-iptables`), and nothing else that
     /// could change an address: what differs at its device was translated by rules that ask again there.
     pub const IP_TRANSLATES: u8 = 64;
+    /// ICMP echo may be learned and used: no rule that is about ICMP judges by the packet.
+    pub const ECHO: u8 = 128;
 
     /// A device of this kind; everything else is zero.
     pub const fn new(kind: Kind, flags: u8, slot: u16) -> Self {

@@ -23,13 +23,13 @@ pub struct FlowKey<A> {
     pub source: A,
     /// Destination address.
     pub destination: A,
-    /// Source port.
+    /// Source port; of a request of ICMP echo its identifier, of a reply 0.
     pub source_port: Port,
-    /// Destination port.
+    /// Destination port; of a reply of ICMP echo its identifier, of a request 0.
     pub destination_port: Port,
     /// The interface it enters by.
     pub ifindex: u32,
-    /// IANA protocol number: 6 (TCP) or 17 (UDP).
+    /// IANA protocol number: 6 (TCP), 17 (UDP), or 1 (ICMP) and with IPv6 58.
     pub protocol: u8,
     /// [`Origin`] as a number.
     pub origin: u8,

@@ -109,7 +109,7 @@ impl Address for Ip6 {
     }
 }
 
-/// A TCP or UDP port, in wire order.
+/// A TCP or UDP port, or what a flow of ICMP echo has in its place, in wire order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Port(u16);

@@ -37,7 +37,7 @@ crate::verdicts! {
     7 TtlExpiring "ttl-expiring" "TTL or hop limit of 1 or 0";
     8 NotUnicast "not-unicast" "multicast or broadcast, by MAC or IP address";
     9 Vlan "vlan" "a VLAN tag";
-    10 OtherProtocol "other-protocol" "neither TCP nor UDP";
+    10 OtherProtocol "other-protocol" "neither TCP nor UDP nor ICMP echo";
     11 TcpSyn "tcp-syn" "a TCP SYN: the kernel decides on every new connection; ends the flow in both directions";
     12 TcpFin "tcp-fin" "a TCP FIN: conntrack must see the close; ends the flow in both directions";
     13 TcpRst "tcp-rst" "a TCP RST: conntrack must see the close; ends the flow in both directions";
@@ -59,12 +59,13 @@ crate::verdicts! {
     29 Young "young" "one of the first packets of its direction: most connections are too short to be worth learning";
     30 Unvetted "unvetted" "the daemon has not checked the flow's conntrack entry yet";
     31 CtHelper "ct-helper" "a conntrack helper, its expectations or an adjustment of sequence numbers works on the connection";
-    32 BadChecksum "bad-checksum" "the TCP or UDP checksum is wrong";
+    32 BadChecksum "bad-checksum" "the checksum of TCP, UDP or ICMP is wrong";
     33 PortTooSmall "port-too-small" "longer than what the port of the receiver takes";
     34 PortDue "port-due" "one packet a second from one container to another where nobody judges: the bridge must go on hearing of both";
     35 LinkLocal "link-local" "an IPv6 address of one link";
     36 NeighbourDiscovery "neighbour-discovery" "IPv6 neighbour or router discovery";
     37 Ipv6Off "ipv6-off" "IPv6 of this interface is left to the kernel";
+    38 EchoOff "echo-off" "ICMP echo of this interface is left to the kernel";
     // What became of a candidate, counted at the hook where it would leave.
     40 Learned "learned" "a flow was learned and waits for its reverse";
     41 Paired "paired" "a flow was learned, its reverse is known: both may be used";

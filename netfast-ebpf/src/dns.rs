@@ -132,7 +132,7 @@ fn examine<S: Steps>(skb: &S) -> Option<Verdict> {
 /// The message in a packet: `Ok(None)` if it carries none (TCP's bare acknowledgements).
 #[inline(always)]
 fn find<S: Skb>(skb: &S) -> Result<Option<Place>, Verdict> {
-    let Ok(packet) = parse::<V4, S>(skb) else {
+    let Ok(packet) = parse::parse_with_ports::<V4, S>(skb) else {
         return Err(Verdict::NotMessage);
     };
     if packet.source_port != DOMAIN || packet.network.is_padded {
@@ -153,7 +153,7 @@ fn find<S: Skb>(skb: &S) -> Result<Option<Place>, Verdict> {
         if length != u32::from(u16::from_be_bytes([prefix[0], prefix[1]])) {
             return Err(Verdict::TooLong);
         }
-    } else if u32::from(udp_length(&packet)) != packet.network.payload {
+    } else if u32::from(packet.udp_length()) != packet.network.payload {
         // Bytes follow that are not of the datagram.
         return Err(Verdict::NotMessage);
     }
@@ -161,13 +161,6 @@ fn find<S: Skb>(skb: &S) -> Result<Option<Place>, Verdict> {
         return Err(Verdict::TooLong);
     }
     Ok(Some(Place { packet, offset, length }))
-}
-
-/// The length field of a UDP header, in bytes.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "that of UDP is a half")]
-const fn udp_length(packet: &Packet<Ip4>) -> u16 {
-    u16::from_be(packet.transport[0] as u16)
 }
 
 /// How a packet is to be changed; the new message is in the buffer.

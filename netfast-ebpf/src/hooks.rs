@@ -22,7 +22,7 @@ use crate::{
         verdict,
     },
     learn::{self, candidate, pairs, warmup},
-    packet::{Family, Packet, TCP, UDP, V4, V6, parse},
+    packet::{Family, Packet, TCP, V4, V6, parse},
     state::{self, Tables, maps},
 };
 
@@ -230,12 +230,16 @@ fn miss<F: Tables, S: Hooked>(
         candidate::forget();
         return F::NOT_ACCELERATED;
     }
+    if key.protocol == F::ICMP && !device.has(Device::ECHO) {
+        candidate::forget();
+        return Reason::EchoOff;
+    }
     if entry == Entry::Endpoint && is_spoofed::<F>(packet.macs.source(), key, device) {
         candidate::forget();
         return Reason::Spoofed;
     }
     // UDP is learned at once: one answer may be all that ever comes back (iperf3 -u, video, logs), and the table of
-    // flows that wait for one bounds what a flood can do.
+    // flows that wait for one bounds what a flood can do. So is ICMP echo.
     if reason == Reason::NoFlow && key.protocol == TCP && !warmup::is_enough(key, control.learn_after) {
         candidate::forget();
         return Reason::Young;
@@ -243,7 +247,7 @@ fn miss<F: Tables, S: Hooked>(
     if let Err(refusal) = candidate::leave::<F, S>(skb, packet, key, device, control, now) {
         return refusal;
     }
-    if reason == Reason::NoFlow && key.protocol == UDP && pairs::is_waiting::<F>(key) {
+    if reason == Reason::NoFlow && key.protocol != TCP && pairs::is_waiting::<F>(key) {
         return Reason::Unreplied;
     }
     reason

@@ -16,7 +16,7 @@ use crate::{
     fastpath::redirect,
     packet::{
         ACK, FIN, Packet, RST, SYN, TCP, UDP,
-        icmp::ICMP,
+        echo::ICMP,
         ipv4::{Ends, V4},
         parse, rewrite,
     },
@@ -193,7 +193,7 @@ pub fn translate<S: Calls>(skb: &S, way: u32) -> u32 {
 #[inline(always)]
 fn translated<S: Calls>(skb: &S, way: u32) -> Outcome {
     let (way, stands) = (way & !STANDS, way & STANDS != 0);
-    let Ok(packet) = parse::<V4, S>(skb) else {
+    let Ok(packet) = parse::parse_with_ports::<V4, S>(skb) else {
         return if way == TO_VIP {
             Outcome::of(Verdict::Unreadable)
         } else {

@@ -75,7 +75,7 @@ pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
     let Some(device) = state::device(skb.ifindex()) else {
         return Reason::EgressUnknown;
     };
-    if !device.has_all(F::ACCELERATED) {
+    if !is_accelerated::<F>(device, &packet) {
         return Reason::EgressUnknown;
     }
     if is_translated && !device.has(Device::IP_TRANSLATES) {
@@ -126,7 +126,7 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
     }
     let ifindex = skb.ifindex();
     let device = state::device(ifindex).ok_or(Reason::EgressUnknown)?;
-    if !device.has_all(F::ACCELERATED) {
+    if !is_accelerated::<F>(device, &packet) {
         return Err(Reason::EgressUnknown);
     }
     if candidate.key.ifindex == ifindex {
@@ -162,6 +162,12 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         && !device.has(Device::EGRESS_QDISC);
     let exit = if to_peer { Exit::Peer } else { Exit::Device };
     compose::<F, S>(skb, candidate, &packet, device, exit).ok_or(Reason::EgressUnknown)
+}
+
+/// Whether a packet of this kind may be learned where it leaves.
+#[inline(always)]
+fn is_accelerated<F: Tables>(device: &Device, packet: &Packet<F::Address>) -> bool {
+    device.has_all(F::ACCELERATED) && (packet.network.protocol != F::ICMP || device.has(Device::ECHO))
 }
 
 /// Leaves the flow that repeats what happened between the candidate and the packet with the candidate: it would fill half of

@@ -1,4 +1,4 @@
-//! Headers, and what can be read and written of them. Only [`parse`] and [`icmp`] read headers and only [`rewrite`] writes
+//! Headers, and what can be read and written of them. Only [`parse`], [`echo`] and [`icmp`] read headers and only [`rewrite`] writes
 //! them.
 
 use netfast_common::{
@@ -6,6 +6,7 @@ use netfast_common::{
     reason::Reason,
 };
 
+pub mod echo;
 pub mod family;
 pub mod icmp;
 pub mod ipv4;
@@ -101,12 +102,12 @@ pub struct Packet<A> {
     pub macs: MacPair,
     /// Network header.
     pub network: Network<A>,
-    /// Source port.
+    /// Source port; of ICMP echo see [`echo_ports`](echo::echo_ports).
     pub source_port: Port,
-    /// Destination port.
+    /// Destination port, likewise.
     pub destination_port: Port,
     /// TCP: sequence number, acknowledgement, and the word of offset, flags and window; UDP: the length field and
-    /// zeros. All in wire order.
+    /// zeros; ICMP echo: type and code, sequence number, and zeros. All in wire order.
     pub transport: [u32; 3],
     /// Transport checksum, in wire order; with UDP 0 is none (RFC 768).
     pub checksum: u16,
@@ -121,6 +122,20 @@ impl<A: Address> Packet<A> {
     #[inline(always)]
     pub const fn tcp_flags(&self) -> u8 {
         self.transport[2].to_ne_bytes()[1]
+    }
+
+    /// UDP's length field, in bytes.
+    #[inline(always)]
+    pub const fn udp_length(&self) -> u16 {
+        let field = self.transport[0].to_ne_bytes();
+        u16::from_be_bytes([field[0], field[1]])
+    }
+
+    /// ICMP's type and code, in wire order.
+    #[inline(always)]
+    pub const fn icmp_type(&self) -> u16 {
+        let field = self.transport[0].to_ne_bytes();
+        u16::from_ne_bytes([field[0], field[1]])
     }
 }
 

@@ -132,7 +132,7 @@ pub enum Command {
     /// Show packets as they enter, with what became of each: fast, or slow and why
     ///
     /// Sees packets on the fast path too, which tcpdump on a bridge or on the host's side of a veth does not. FILTER is
-    /// as tcpdump's: tcp, udp, icmp, host ADDRESS or CONTAINER, net NETWORK, port NUMBER, the last three after src or dst
+    /// as tcpdump's: tcp, udp, icmp, icmp6, host ADDRESS or CONTAINER, net NETWORK, port NUMBER, the last three after src or dst
     /// or neither, joined by and, or, not and brackets; and fast, slow, reason NAME. Words without an operator between
     /// them are joined by "and". Addresses and ports are those with which a packet enters, protocols and ports those of
     /// IPv4. With --pcap the first 160 bytes of each packet go to a file for tcpdump or Wireshark, with the verdict as its

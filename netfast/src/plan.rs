@@ -183,7 +183,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
     let not_uplinks = uplinks::left_out(&build);
-    build.allow_one_way();
+    build.allow_what_rules_leave();
     let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let devices = build.devices;
@@ -209,7 +209,12 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
 /// a question that came late.
 fn revalidate_ns(netns: &Namespace, config: &Config) -> u64 {
     let sysctls = &netns.sysctls;
-    let timeouts = [sysctls.conntrack_udp_timeout, sysctls.conntrack_udp_timeout_stream];
+    let timeouts = [
+        sysctls.conntrack_udp_timeout,
+        sysctls.conntrack_udp_timeout_stream,
+        sysctls.conntrack_icmp_timeout,
+        sysctls.conntrack_icmpv6_timeout,
+    ];
     let shortest = timeouts.into_iter().flatten().filter(|seconds| *seconds > 0).min();
     let often = shortest.map_or(u64::MAX, |seconds| u64::from(seconds) * 1_000_000_000 / 3);
     (config.revalidate_ms * 1_000_000).min(often)
@@ -384,25 +389,30 @@ impl Build<'_> {
         )
     }
 
-    /// Where UDP may be used before it is answered: at both of its ends, so an uplink has no say of its own.
-    fn allow_one_way(&mut self) {
+    /// Where UDP may be used before it is answered, and where ICMP echo may be used: at both of its ends, so an uplink has no
+    /// say of its own.
+    fn allow_what_rules_leave(&mut self) {
         let is_read = self.netns.ruleset.unreadable.is_none() || self.config.allow_rate_rules;
-        let judged: BTreeSet<u32> = self
-            .netns
-            .links
-            .values()
-            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
-            .filter(|bridge| !is_read || self.rules.concerning_unreplied(self.netns, bridge).is_some())
-            .map(|bridge| bridge.ifindex)
-            .collect();
+        let concerning = |concerns: &dyn Fn(&Link) -> bool| -> BTreeSet<u32> {
+            let links = self.netns.links.values();
+            let bridges = links.filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
+            bridges
+                .filter(|bridge| !is_read || concerns(bridge))
+                .map(|bridge| bridge.ifindex)
+                .collect()
+        };
+        let unreplied = concerning(&|bridge| self.rules.concerning_unreplied(self.netns, bridge).is_some());
+        let icmp = concerning(&|bridge| self.rules.concerning_icmp(self.netns, bridge).is_some());
         for (key, spec) in &mut self.devices {
             let bridge = match spec.kind {
                 Kind::Endpoint => spec.identity.master,
                 Kind::Bridge => Some(key.ifindex),
                 Kind::Uplink => None,
             };
-            if !bridge.is_some_and(|bridge| judged.contains(&bridge)) {
-                spec.flags |= Device::ONE_WAY;
+            for (flag, judged) in [(Device::ONE_WAY, &unreplied), (Device::ECHO, &icmp)] {
+                if !bridge.is_some_and(|bridge| judged.contains(&bridge)) {
+                    spec.flags |= flag;
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ mod change;
 mod conditions;
 mod coverage;
 mod direct;
+mod echo;
 mod gated;
 mod harness;
 mod host;

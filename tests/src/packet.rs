@@ -17,6 +17,13 @@ pub const IPV4: u16 = 0x0800;
 pub const TCP: u8 = 6;
 /// As above.
 pub const UDP: u8 = 17;
+/// As above.
+pub const ICMP: u8 = 1;
+
+/// Types of ICMP: a reply of echo, and a request.
+pub const ECHO_REPLY: u8 = 0;
+/// As above.
+pub const ECHO: u8 = 8;
 
 /// TCP flags.
 pub mod flag {
@@ -63,7 +70,12 @@ pub struct Packet {
     pub destination: (Ipv4Addr, u16),
     /// IP options: a multiple of four bytes.
     pub ip_options: Vec<u8>,
-    /// TCP sequence number.
+    /// ICMP's type and code; `None`: echo, a request if there is a source port, else a reply. What of the two ports is not zero is
+    /// its identifier.
+    pub icmp_type: Option<[u8; 2]>,
+    /// ICMP's second word; `None`: identifier and sequence number.
+    pub icmp_word: Option<[u8; 4]>,
+    /// TCP sequence number; the lower half is that of ICMP echo.
     pub sequence: u32,
     /// TCP acknowledgement number.
     pub acknowledgement: u32,
@@ -79,7 +91,7 @@ pub struct Packet {
     pub udp_length: Option<u16>,
     /// Transport checksum; `None`: the right one.
     pub checksum: Option<u16>,
-    /// Payload of the transport; of the IP packet if the protocol is neither TCP nor UDP.
+    /// Payload of the transport; of the IP packet if the protocol is neither TCP, UDP nor ICMP.
     pub payload: Vec<u8>,
     /// Bytes after the IP packet: Ethernet's padding.
     pub trailer: Vec<u8>,
@@ -108,6 +120,8 @@ impl Packet {
             source,
             destination,
             ip_options: Vec::new(),
+            icmp_type: None,
+            icmp_word: None,
             sequence: 0x1000_0001,
             acknowledgement: 0x2000_0002,
             flags: flag::ACK | flag::PSH,
@@ -125,6 +139,14 @@ impl Packet {
     pub fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
         Self {
             protocol: UDP,
+            ..Self::tcp(source, destination)
+        }
+    }
+
+    /// A message of ICMP echo: see [`Packet::icmp_type`].
+    pub fn echo(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
+        Self {
+            protocol: ICMP,
             ..Self::tcp(source, destination)
         }
     }
@@ -198,6 +220,17 @@ impl Packet {
                 bytes.extend([0; 2]);
                 6
             }
+            ICMP => {
+                let (kind, identifier) = match self.source.1 {
+                    0 => (ECHO_REPLY, self.destination.1),
+                    identifier => (ECHO, identifier),
+                };
+                bytes.extend(self.icmp_type.unwrap_or([kind, 0]));
+                bytes.extend([0; 2]);
+                let ([a, b], [.., c, d]) = (identifier.to_be_bytes(), self.sequence.to_be_bytes());
+                bytes.extend(self.icmp_word.unwrap_or([a, b, c, d]));
+                2
+            }
             _ => return self.payload.clone(),
         };
         bytes.extend(&self.payload);
@@ -233,7 +266,10 @@ pub fn internet_checksum(parts: &[&[u8]]) -> u16 {
 /// The checksum that a transport header and its payload should have; its own field counts as zero if it is.
 fn transport_checksum(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, bytes: &[u8]) -> u16 {
     let length = u32::try_from(bytes.len()).expect("a packet is short").to_be_bytes();
-    let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, protocol]].concat();
+    let mut pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, protocol]].concat();
+    if protocol == ICMP {
+        pseudo.clear();
+    }
     match internet_checksum(&[&pseudo, bytes]) {
         // RFC 768: zero means none, so a computed zero is sent as all ones.
         0 if protocol == UDP => 0xffff,
@@ -241,7 +277,7 @@ fn transport_checksum(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, byt
     }
 }
 
-/// Whether the checksums of a frame's IPv4 header and of its TCP or UDP part are right, counted anew.
+/// Whether the checksums of a frame's IPv4 header and of its TCP, UDP or ICMP part are right, counted anew.
 pub fn check_checksums(frame: &[u8]) -> Result<(), String> {
     let ip = frame.get(14..34).ok_or("no IPv4 header")?;
     if internet_checksum(&[ip]) != 0 {
@@ -254,7 +290,10 @@ pub fn check_checksums(frame: &[u8]) -> Result<(), String> {
     }
     let address = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
     let length = u32::try_from(transport.len()).expect("a packet is short").to_be_bytes();
-    let pseudo = [&address(12).octets()[..], &address(16).octets(), &length, &[0, ip[9]]].concat();
+    let mut pseudo = [&address(12).octets()[..], &address(16).octets(), &length, &[0, ip[9]]].concat();
+    if ip[9] == ICMP {
+        pseudo.clear();
+    }
     match internet_checksum(&[&pseudo, transport]) {
         0 => Ok(()),
         off => Err(format!("the transport checksum is off by {off:#06x}")),
@@ -326,6 +365,23 @@ mod tests {
             if is_covered {
                 check_checksums(&broken).expect_err("every bit of the IP packet is covered by a checksum");
             }
+        }
+    }
+
+    #[test]
+    fn echo_is_what_the_wire_has() {
+        let (a, b) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        for (source, destination, kind) in [((a, 0x1234), (b, 0), 8), ((a, 0), (b, 0x1234), 0)] {
+            let bytes = Packet::echo(source, destination)
+                .with(|packet| packet.sequence = 0xaaaa_0507)
+                .bytes();
+            let sliced = etherparse::SlicedPacket::from_ethernet(&bytes).expect("a packet");
+            let Some(etherparse::TransportSlice::Icmpv4(icmp)) = sliced.transport else {
+                panic!("not ICMP")
+            };
+            assert_eq!((icmp.type_u8(), icmp.code_u8()), (kind, 0));
+            assert_eq!(icmp.bytes5to8(), [0x12, 0x34, 5, 7]);
+            check_checksums(&bytes).expect("right");
         }
     }
 

@@ -107,7 +107,8 @@ impl Dev {
     /// What the daemon tells the programs of it.
     pub fn device(self) -> Option<Device> {
         let kind = self.kind()?;
-        let mut device = Device::new(kind, Device::ACCELERATED | Device::IPV6, self.slot());
+        let flags = Device::ACCELERATED | Device::IPV6 | Device::ECHO;
+        let mut device = Device::new(kind, flags, self.slot());
         if kind == Kind::Endpoint {
             device.flags |= Device::PEER_IN_OTHER_NETNS;
             device.mac = self.mac();
@@ -139,6 +140,11 @@ pub fn direct((mut there, mut back): Pair) -> Pair {
     there.via = Some(there.enters);
     back.via = Some(back.enters);
     (there, back)
+}
+
+/// The same by ICMP echo: requests there, replies back.
+pub fn echo((there, back): Pair) -> Pair {
+    (there.echo(true), back.echo(false))
 }
 
 /// A and B on one bridge: nothing is changed.

@@ -1,22 +1,23 @@
-//! Whether a packet's TCP or UDP checksum is right, for those that the kernel would look at.
+//! Whether a packet's TCP, UDP or ICMP checksum is right, for those that the kernel would look at.
 //!
 //! conntrack checks it before routing (`nf_checksum`, unless `nf_conntrack_checksum` is 0), calls a packet with a wrong
 //! one INVALID, and leaves it untranslated; so such a packet must not be carried past it. Most packets cost a comparison
 //! only: a checksum that is left to the device (`CHECKSUM_PARTIAL`, all that a local socket sends) is the sum of the
-//! pseudo header, and what the device or GRO has verified is marked so. Only the rest is summed up.
+//! pseudo header, and what the device or GRO has verified is marked so. Only the rest is summed up, and all of ICMP, whose
+//! checksum nobody leaves to a device.
 
 use netfast_common::{csum, net::Address as _};
 
 use crate::{
     ctx::{PART, Skb, kernel},
-    packet::{ETHERNET, Family, Packet, UDP},
+    packet::{ETHERNET, Family, Packet, TCP, UDP, echo::ICMP},
     state::maps,
 };
 
 /// The longest packet that is summed up, in parts: the largest MTU.
 const PARTS: u32 = 128;
-/// A transport whose checksum may be none, see [`examine`].
-const IS_UDP: u32 = 1 << 16;
+/// Where [`examine`] is told the protocol, above the field.
+const PROTOCOL: u32 = 16;
 
 /// The steps that are run out of line: the verifier looks at each once, and not on each path that leads there.
 pub trait Sums: Skb {
@@ -32,13 +33,11 @@ pub trait Sums: Skb {
 #[inline(always)]
 pub fn is_sound<F: Family, S: Sums>(skb: &S, packet: &Packet<F::Address>) -> bool {
     let network = &packet.network;
-    let is_udp = network.protocol == UDP;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the length field, see `Packet::transport`"
-    )]
-    let udp_length = u32::from(u16::from_be(packet.transport[0] as u16));
-    let length = if is_udp { udp_length } else { network.payload };
+    let length = if network.protocol == UDP {
+        u32::from(packet.udp_length())
+    } else {
+        network.payload
+    };
     // A packet that is no GSO packet is shorter than 64 KiB.
     #[expect(clippy::cast_possible_truncation, reason = "see above")]
     let wire_length = (length as u16).to_be();
@@ -46,26 +45,31 @@ pub fn is_sound<F: Family, S: Sums>(skb: &S, packet: &Packet<F::Address>) -> boo
         + csum::sum(&network.destination.words())
         + u64::from(u16::from(network.protocol).to_be())
         + u64::from(wire_length);
-    let field = u32::from(packet.checksum) | if is_udp { IS_UDP } else { 0 };
+    let field = u32::from(packet.checksum) | u32::from(network.protocol) << PROTOCOL;
     let offset = ETHERNET + (network.length - network.payload);
     skb.has_sound_checksum(field, csum::fold32(pseudo), offset, length)
 }
 
-/// Whether a checksum is right, by its field with [`IS_UDP`], the sum over the pseudo header, and where and how long in bytes
-/// what it is over is.
+/// Whether a checksum is right, by its field and above it the protocol's number, the sum over the pseudo header, and where and how
+/// long in bytes what it is over is.
 #[inline(always)]
 pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
     // Segments were either put together by GRO, which verified them, or are still to be made. Without a checksum (RFC 768)
     // there is nothing to be wrong.
-    if skb.gso_size() != 0 || field == IS_UDP {
+    if skb.gso_size() != 0 || field == u32::from(UDP) << PROTOCOL {
         return true;
     }
-    let partial = csum::fold16(pseudo);
-    #[expect(clippy::cast_possible_truncation, reason = "the field is 16 bits")]
-    let checksum = field as u16;
-    if is_same(checksum, partial) || skb.is_verified() {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the field is 16 bits, and the protocol 8"
+    )]
+    let (checksum, protocol) = (field as u16, (field >> PROTOCOL) as u8);
+    let is_left = (protocol == TCP || protocol == UDP) && is_same(checksum, csum::fold16(pseudo));
+    if is_left || skb.is_verified() {
         return true;
     }
+    // That of IPv4 is over the message alone (RFC 792).
+    let pseudo = if protocol == ICMP { 0 } else { pseudo };
     let parts = length / PART;
     let whole = if parts == 0 { 0 } else { skb.sum_parts(offset, parts) };
     let rest = length % PART;
@@ -186,6 +190,43 @@ mod tests {
             .map(|two| u32::from(u16::from_ne_bytes([two[0], two[1]])))
             .sum();
         csum::fold16(total)
+    }
+
+    /// Nobody leaves it to a device, so that no value of the field says so.
+    #[test]
+    fn that_of_echo_is_summed_up() {
+        for length in [0, 1, 64, 1400] {
+            reset();
+            let builder = || etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+            let payload = vec![0x5a; length];
+            let mut four = Vec::new();
+            let ip = builder().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+            let done = ip.icmpv4_echo_request(7, 1).write(&mut four, &payload);
+            done.expect("a packet");
+            let mut six = Vec::new();
+            let ip = builder().ipv6([0xfd; 16], [0xfc; 16], 64);
+            let done = ip.icmpv6_echo_reply(7, 1).write(&mut six, &payload);
+            done.expect("a packet");
+            let is_sound_six = |frame: &[u8]| {
+                let skb = FakeSkb::new(frame);
+                let packet = crate::packet::parse::<crate::packet::V6, _>(&skb).expect("echo");
+                is_sound::<crate::packet::V6, _>(&skb, &packet)
+            };
+            assert!(is_sound_in(&four) && is_sound_six(&six), "{length}");
+            for (frame, place, is) in [
+                (&four, 36, &is_sound_in as &dyn Fn(&[u8]) -> bool),
+                (&six, 56, &is_sound_six),
+            ] {
+                let right = u16::from_ne_bytes([frame[place], frame[place + 1]]);
+                for field in 0..=u16::MAX {
+                    let mut wrong = frame.clone();
+                    wrong[place..place + 2].copy_from_slice(&field.to_ne_bytes());
+                    if field % 251 == 0 || field == u16::MAX {
+                        assert_eq!(is(&wrong), is_same(field, right), "{length} {field:#06x}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

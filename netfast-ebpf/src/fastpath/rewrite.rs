@@ -9,7 +9,7 @@ use super::lookup::Hit;
 use crate::{
     ctx::Skb,
     packet::{
-        ETHERNET, Packet, TCP,
+        ETHERNET, Packet, TCP, echo,
         rewrite::{TCP_CHECKSUM, UDP_CHECKSUM},
     },
     state::Tables,
@@ -26,6 +26,7 @@ pub fn rewrite<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hi
     // All that is needed of the flow, and only then the last look at its tag.
     let header = F::keep_header(|to| F::write_header(packet, hit.flow, to))?;
     let (address_difference, port_difference) = (hit.flow.address_difference, hit.flow.port_difference);
+    let identifier = echo::identifier(hit.flow);
     if !hit.is_intact() {
         return Err(Reason::Replaced);
     }
@@ -38,14 +39,17 @@ pub fn rewrite<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hi
         F::correct_sum(skb, is_routed, 0);
         return Ok(());
     }
-    let (offset, flags) = if packet.network.protocol == TCP {
-        (F::TRANSPORT + TCP_CHECKSUM, 0)
-    } else {
-        // A UDP checksum of zero means none (RFC 768) and stays so.
-        (F::TRANSPORT + UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))
-    };
     let mut done = true;
-    if address_difference != 0 {
+    let (offset, flags, has_addresses) = match packet.network.protocol {
+        TCP => (F::TRANSPORT + TCP_CHECKSUM, 0, true),
+        protocol if protocol == F::ICMP => {
+            done &= skb.store_half(F::TRANSPORT + echo::IDENTIFIER, identifier);
+            (F::TRANSPORT + echo::ICMP_CHECKSUM, 0, F::ICMP_HAS_ADDRESSES)
+        }
+        // A UDP checksum of zero means none (RFC 768) and stays so.
+        _ => (F::TRANSPORT + UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0), true),
+    };
+    if address_difference != 0 && has_addresses {
         done &= skb.correct_checksum(offset, address_difference, F::ADDRESS_CHECKSUM | flags);
     }
     if port_difference != 0 {

@@ -8,6 +8,7 @@ use netfast_common::{
 
 use crate::{
     ctx::{Skb, kernel},
+    packet::{TCP, UDP},
     state::maps,
 };
 
@@ -157,7 +158,7 @@ fn has_tuple<S: Skb>(skb: &S, filter: &Filter) -> bool {
         if filter.protocol != 0 && filter.protocol != protocol {
             return false;
         }
-        return port == 0 || skb.load::<4>(PORTS6, &mut bytes) && is_one_of(port, &bytes, 0);
+        return port == 0 || has_ports(protocol) && skb.load::<4>(PORTS6, &mut bytes) && is_one_of(port, &bytes, 0);
     }
     if skb.ethertype() != IPV4 || !skb.load::<16>(TUPLE, &mut bytes) {
         return false;
@@ -165,7 +166,13 @@ fn has_tuple<S: Skb>(skb: &S, filter: &Filter) -> bool {
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     (filter.protocol == 0 || filter.protocol == bytes[1])
         && (address == 0 || address == word(4) || address == word(8))
-        && (port == 0 || is_one_of(port, &bytes, 12))
+        && (port == 0 || has_ports(bytes[1]) && is_one_of(port, &bytes, 12))
+}
+
+/// Whether a protocol has ports, as far as netfast knows it.
+#[inline(always)]
+const fn has_ports(protocol: u8) -> bool {
+    protocol == TCP || protocol == UDP
 }
 
 /// Whether a port is one of the two that are there.
@@ -237,6 +244,31 @@ mod tests {
         assert!(has(|f| f.port = Port::new(4000)) && has(|f| f.port = Port::new(53)));
         assert!(!has(|f| f.port = Port::new(54)) && !has(|f| f.address = Ip4::from_bytes([10, 0, 0, 1])));
         assert!(has(|f| f.protocol = 17) && !has(|f| f.protocol = 6));
+        // What ICMP has in the place of ports is none.
+        for is_six in [false, true] {
+            let mut bytes = Vec::new();
+            let builder = PacketBuilder::ethernet2([1; 6], [2; 6]);
+            let done = if is_six {
+                let builder = builder.ipv6([0xfd; 16], [0xfc; 16], 64);
+                builder.icmpv6_echo_request(7, 1).write(&mut bytes, b"x")
+            } else {
+                let builder = builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+                builder.icmpv4_echo_request(7, 1).write(&mut bytes, b"x")
+            };
+            done.expect("a packet");
+            let transport = if is_six { 54 } else { 34 };
+            let port = u16::from_be_bytes([bytes[transport], bytes[transport + 1]]);
+            let protocol = if is_six { 58 } else { 1 };
+            let has = |protocol, port| {
+                let filter = Filter {
+                    protocol,
+                    port: Port::new(port),
+                    ..Filter::default()
+                };
+                has_tuple(&FakeSkb::new(&bytes), &filter)
+            };
+            assert!(has(protocol, 0) && !has(17, 0) && !has(0, port));
+        }
         // Neither of both, and too short to have ports.
         let arp = FakeSkb::new(&[[0xff; 12].as_slice(), &[8, 6], &[0; 28]].concat());
         let filter = Filter {

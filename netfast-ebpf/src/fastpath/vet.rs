@@ -22,8 +22,8 @@ use crate::state::{Place, Tables, maps};
 /// A question without an answer is asked again after this time, in nanoseconds.
 const VET_TIMEOUT_NS: u64 = 50_000_000;
 /// A flow that was quiet for this long, in nanoseconds, may have another conntrack entry by now: it is vetted anew.
-/// conntrack forgets a conversation after 120 s (UDP) or more by default.
-const QUIET_NS: u64 = 30_000_000_000;
+/// conntrack forgets a conversation after 30 s (ICMP, and UDP in its first seconds) or more by default.
+const QUIET_NS: u64 = 25_000_000_000;
 
 /// Why a flow that is due to be learned again is so.
 #[inline(always)]

@@ -69,7 +69,7 @@ pub fn refused<S: Calls>(skb: &S) -> u32 {
 
 #[inline(always)]
 fn failed_over<S: Calls>(skb: &S) -> Outcome {
-    let Ok(packet) = parse::<V4, S>(skb) else {
+    let Ok(packet) = parse::parse_with_ports::<V4, S>(skb) else {
         return Outcome::NONE;
     };
     let Ok(work) = work() else {

@@ -15,7 +15,7 @@ use netfast_common::{
 
 use crate::{
     fastpath::vet,
-    packet::UDP,
+    packet::TCP,
     state::{Place, Tables},
 };
 
@@ -164,7 +164,7 @@ pub fn end<F: Tables>(key: &FlowKey<F::Address>) {
     // SAFETY: the element lives as long as the program runs; a torn read at worst ends another flow, which is then
     // learned again.
     let Some(flow) = (unsafe { F::flows().get(key) }) else {
-        if key.protocol == UDP {
+        if key.protocol != TCP {
             let _ = F::unreplied().remove(key);
         }
         return;

@@ -19,6 +19,12 @@ pub trait Family {
     const TRANSPORT: u32;
     /// Flags of `bpf_l4_csum_replace` for a change of addresses.
     const ADDRESS_CHECKSUM: u64;
+    /// IANA protocol number of its ICMP.
+    const ICMP: u8;
+    /// Types of ICMP: a request of echo, and a reply.
+    const ECHO: [u8; 2];
+    /// Whether ICMP's checksum covers the addresses, too.
+    const ICMP_HAS_ADDRESSES: bool;
     /// The network-layer length in bytes that every link carries (RFC 791, RFC 8200).
     const MINIMUM_MTU: u16;
     /// The [`Device`] flags of an interface whose flows of this family may be learned and used.
@@ -32,14 +38,14 @@ pub trait Family {
     fn is_unicast(address: Self::Address) -> bool;
     /// Whether an address is of one link, so that no router passes it on.
     fn is_link_local(address: Self::Address) -> bool;
-    /// Why a packet of a protocol that is neither TCP nor UDP is not understood.
+    /// Why a packet that is neither TCP nor UDP nor ICMP echo is not understood.
     fn other(frame: &Frame, protocol: u8) -> Reason;
     /// Whether an address is the one that the daemon knows of an endpoint.
     fn is_endpoints(address: Self::Address, device: &Device) -> bool;
     /// Whether a frame of this family, or one that resolves its addresses, is sent from an address that is not the
     /// endpoint's.
     fn is_from_another(frame: &Frame, ethertype: u16, device: &Device) -> bool;
-    /// MAC addresses, network header and ports as the flow leaves.
+    /// MAC addresses, network header and ports as the flow leaves; of ICMP echo what it has where others have ports.
     fn write_header(packet: &Packet<Self::Address>, flow: &Flow<Self::Address>, to: &mut Self::Header);
     /// Puts right what a device has summed up of a packet (`CHECKSUM_COMPLETE`), after it was rewritten and its transport
     /// checksum corrected by this difference of addresses; 0: it was not.

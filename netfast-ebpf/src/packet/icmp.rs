@@ -1,25 +1,23 @@
-//! ICMP (RFC 792), as far as it belongs to conversations: echo, and errors that quote a packet.
+//! ICMP (RFC 792), as virtual addresses need it: any echo, and errors that quote a packet.
 
 use netfast_common::{
     net::{Ip4, Port},
     reason::Reason,
 };
 
-use super::{ETHERNET, Frame, Packet, TCP, UDP, family::Family as _, ipv4::V4, parse::link};
+use super::{
+    ETHERNET, Family as _, Frame, Packet, TCP, UDP,
+    echo::{ECHO, ECHO_REPLY, HEADER, ICMP, ICMP_CHECKSUM, IDENTIFIER, echo_ports},
+    ipv4::V4,
+    parse::link,
+};
 use crate::ctx::Skb;
 
-/// IANA protocol number.
-pub const ICMP: u8 = 1;
-
-/// Bytes of an ICMP header.
-const HEADER: u32 = 8;
-/// Types: answer and question of echo; destination unreachable, time exceeded, parameter problem.
-const ECHO_REPLY: u8 = 0;
-const ECHO: u8 = 8;
+/// Types: destination unreachable, time exceeded, parameter problem.
 const ERRORS: [u8; 3] = [3, 11, 12];
 
 /// Offset of the checksum of an ICMP header from the start of the frame.
-pub const CHECKSUM: u32 = V4::TRANSPORT + 2;
+pub const CHECKSUM: u32 = V4::TRANSPORT + ICMP_CHECKSUM;
 /// Offset of the packet that an error quotes.
 pub const QUOTED: u32 = V4::TRANSPORT + HEADER;
 /// Offset of its transport header.
@@ -77,15 +75,14 @@ pub fn kind<S: Skb>(skb: &S) -> Kind {
     }
 }
 
-/// Reads a message of echo, and whether it is a question. A question's source port is its identifier and its destination
-/// port zero; with an answer it is the other way round.
+/// Reads a message of echo, and whether it is a question; its ports are [`echo_ports`].
 #[inline(always)]
 pub fn echo<S: Skb>(skb: &S) -> Result<(Packet<Ip4>, bool), Reason> {
     let (frame, mut packet, kind) = header(skb)?;
     if kind != ECHO && kind != ECHO_REPLY {
         return Err(Reason::OtherProtocol);
     }
-    (packet.source_port, packet.destination_port) = echo_ports(kind, frame.at(V4::TRANSPORT + 4)?);
+    (packet.source_port, packet.destination_port) = echo_ports(kind == ECHO, frame.at(V4::TRANSPORT + IDENTIFIER)?);
     Ok((packet, kind == ECHO))
 }
 
@@ -122,16 +119,6 @@ fn header<S: Skb>(skb: &S) -> Result<(Frame, Packet<Ip4>, u8), Reason> {
         network,
     };
     Ok((frame, packet, kind))
-}
-
-#[inline(always)]
-const fn echo_ports(kind: u8, identifier: u16) -> (Port, Port) {
-    let (identifier, none) = (Port::from_wire(identifier), Port::new(0));
-    if kind == ECHO {
-        (identifier, none)
-    } else {
-        (none, identifier)
-    }
 }
 
 /// Reads the quoted packet: no options, not a later fragment.
@@ -174,7 +161,7 @@ fn quoted(frame: &Frame, payload: u32) -> Result<Quoted, Reason> {
             if kind != ECHO && kind != ECHO_REPLY {
                 return Err(Reason::OtherProtocol);
             }
-            (source_port, destination_port) = echo_ports(kind, frame.at(QUOTED_TRANSPORT + 4)?);
+            (source_port, destination_port) = echo_ports(kind == ECHO, frame.at(QUOTED_TRANSPORT + IDENTIFIER)?);
         }
         _ => return Err(Reason::OtherProtocol),
     }

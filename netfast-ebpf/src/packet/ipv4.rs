@@ -9,7 +9,7 @@ use netfast_common::{
     reason::Reason,
 };
 
-use super::{ETHERNET, Frame, Network, Packet, family::Family};
+use super::{ETHERNET, Frame, Network, Packet, echo, family::Family};
 use crate::ctx::{AF_INET, Header, Skb};
 
 /// IPv4.
@@ -171,6 +171,9 @@ impl Family for V4 {
     const ETHERTYPE: u16 = 0x0800_u16.to_be();
     const TRANSPORT: u32 = ETHERNET + 20;
     const ADDRESS_CHECKSUM: u64 = BPF_F_PSEUDO_HDR as u64;
+    const ICMP: u8 = echo::ICMP;
+    const ECHO: [u8; 2] = [echo::ECHO, echo::ECHO_REPLY];
+    const ICMP_HAS_ADDRESSES: bool = false;
     const MINIMUM_MTU: u16 = 576;
     const ACCELERATED: u8 = Device::ACCELERATED;
     const NOT_ACCELERATED: Reason = Reason::UnknownDevice;
@@ -278,7 +281,7 @@ impl Family for V4 {
             checksum: csum::apply(network.checksum, csum::fold32(difference)),
             source: halves(flow.source.wire()),
             destination: halves(flow.destination.wire()),
-            ports: [flow.source_port.wire(), flow.destination_port.wire()],
+            ports: echo::ports_or_head::<Self>(packet, flow),
         };
     }
     /// The header's own checksum makes up for what changes in it, and the kernel for the transport's.

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
 use netfast_common::{csum, device::Device, flow::Flow, net::Ip6, reason::Reason};
 
-use super::{ETHERNET, Frame, Network, Packet, family::Family, ipv4::halves};
+use super::{ETHERNET, Frame, Network, Packet, echo, family::Family, ipv4::halves};
 use crate::ctx::{AF_INET6, Header, Skb};
 
 /// IPv6.
@@ -41,9 +41,11 @@ const EXTENSIONS: [u8; 7] = [0, 43, 50, 51, 60, 135, 139];
 /// As above, of the two that are not in that list: one for its own reason, one because it is the last.
 const FRAGMENT: u8 = 44;
 const SHIM6: u8 = 140;
-/// IANA protocol number of `ICMPv6`, and its types of router and neighbour discovery, from router solicitation to redirect
-/// (RFC 4861).
+/// IANA protocol number of `ICMPv6`, its types of echo (RFC 4443), and those of router and neighbour discovery, from router
+/// solicitation to redirect (RFC 4861).
 const ICMP6: u8 = 58;
+const ECHO: u8 = 128;
+const ECHO_REPLY: u8 = 129;
 const DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 
 /// An address as halves in memory order.
@@ -60,6 +62,9 @@ impl Family for V6 {
     const ETHERTYPE: u16 = 0x86dd_u16.to_be();
     const TRANSPORT: u32 = ETHERNET + HEADER;
     const ADDRESS_CHECKSUM: u64 = BPF_F_PSEUDO_HDR as u64;
+    const ICMP: u8 = ICMP6;
+    const ECHO: [u8; 2] = [ECHO, ECHO_REPLY];
+    const ICMP_HAS_ADDRESSES: bool = true;
     const MINIMUM_MTU: u16 = 1280;
     const ACCELERATED: u8 = Device::ACCELERATED | Device::IPV6;
     const NOT_ACCELERATED: Reason = Reason::Ipv6Off;
@@ -162,7 +167,7 @@ impl Family for V6 {
         to.protocol_limit = [network.protocol, limit];
         to.source = address_halves(flow.source);
         to.destination = address_halves(flow.destination);
-        to.ports = [flow.source_port.wire(), flow.destination_port.wire()];
+        to.ports = echo::ports_or_head::<Self>(packet, flow);
     }
 
     /// There is no checksum in this header that makes up for another hop limit; and the helper takes the difference of

@@ -9,7 +9,7 @@ use netfast_common::{
 use crate::{
     ctx::Skb,
     packet::{
-        ETHERNET, Frame, Network, Packet, TCP, UDP,
+        ETHERNET, Frame, Network, Packet, TCP, UDP, echo,
         family::Family,
         ipv4::{DESTINATION, PROTOCOL, SOURCE, V4, halves},
         ipv6::V6,
@@ -25,6 +25,17 @@ const UDP_HEADER: u32 = 8;
 /// nothing of a header is believed before the one under it is sound.
 #[inline(always)]
 pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+    transport::<F, S, true>(skb)
+}
+
+/// The same of TCP and UDP alone.
+#[inline(always)]
+pub fn parse_with_ports<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+    transport::<F, S, false>(skb)
+}
+
+#[inline(always)]
+fn transport<F: Family, S: Skb, const ECHO: bool>(skb: &S) -> Result<Packet<F::Address>, Reason> {
     let (frame, macs, network) = link::<F, S>(skb, TCP_HEADER)?;
     let (transport, header, checksum) = match network.protocol {
         TCP => {
@@ -50,7 +61,33 @@ pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
                 u16::from_ne_bytes([field[2], field[3]]),
             )
         }
-        protocol => return Err(F::other(&frame, protocol)),
+        protocol => {
+            // There are no segments of ICMP.
+            let is_echo = ECHO && protocol == F::ICMP && skb.gso_size() == 0;
+            let message = if is_echo {
+                echo::plain_echo::<F>(&frame, network.payload)
+            } else {
+                None
+            };
+            let Some(echo::Echo {
+                ports,
+                transport,
+                checksum,
+            }) = message
+            else {
+                return Err(F::other(&frame, protocol));
+            };
+            return Ok(Packet {
+                macs,
+                source_port: ports.0,
+                destination_port: ports.1,
+                transport,
+                checksum,
+                payload_offset: F::TRANSPORT + echo::HEADER,
+                payload: network.payload - echo::HEADER,
+                network,
+            });
+        }
     };
     let ports: [u16; 2] = frame.at(F::TRANSPORT)?;
     Ok(Packet {

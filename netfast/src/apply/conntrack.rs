@@ -31,6 +31,15 @@ const CTA_ZONE: u16 = 18;
 const CTA_SYNPROXY: u16 = 24;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_ICMP_ID: u16 = 4;
+const CTA_PROTO_ICMP_TYPE: u16 = 5;
+const CTA_PROTO_ICMP_CODE: u16 = 6;
+const CTA_PROTO_ICMPV6_ID: u16 = 7;
+const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
+const CTA_PROTO_ICMPV6_CODE: u16 = 9;
+/// IANA protocol numbers.
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`.
 const BE_LIBERAL: u8 = 8;
 
@@ -44,9 +53,9 @@ struct Connection {
 /// One direction of a conversation as conntrack keys it, before or after translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
-    /// Who sends, with the port.
+    /// Who sends, with the port; a request of ICMP echo with its identifier, a reply with 0.
     pub source: (IpAddr, u16),
-    /// Who receives, with the port; of the same family.
+    /// Who receives, with the port; of the same family. A reply of ICMP echo with its identifier, a request with 0.
     pub destination: (IpAddr, u16),
     /// IANA protocol number.
     pub protocol: u8,
@@ -68,11 +77,33 @@ impl Tuple {
                 IPTuple::SourceAddress(self.source.0),
                 IPTuple::DestinationAddress(self.destination.0),
             ]),
-            TuplePart::Proto(vec![
-                ProtoTuple::Protocol(self.protocol.into()),
-                ProtoTuple::SourcePort(self.source.1),
-                ProtoTuple::DestinationPort(self.destination.1),
-            ]),
+            TuplePart::Proto(match self.protocol {
+                ICMP => self.echo([CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMP_CODE], [8, 0]),
+                ICMP6 => self.echo(
+                    [CTA_PROTO_ICMPV6_ID, CTA_PROTO_ICMPV6_TYPE, CTA_PROTO_ICMPV6_CODE],
+                    [128, 129],
+                ),
+                _ => vec![
+                    ProtoTuple::Protocol(self.protocol.into()),
+                    ProtoTuple::SourcePort(self.source.1),
+                    ProtoTuple::DestinationPort(self.destination.1),
+                ],
+            }),
+        ]
+    }
+
+    /// Of ICMP echo, in attributes of these kinds: identifier, type, which is one of those of request and reply, and code.
+    fn echo(&self, [id, kind, code]: [u16; 3], [request, reply]: [u8; 2]) -> Vec<ProtoTuple> {
+        let other = |attribute, bytes: &[u8]| ProtoTuple::Other(DefaultNla::new(attribute, bytes.to_vec()));
+        let (number, is) = match self.source.1 {
+            0 => (self.destination.1, reply),
+            number => (number, request),
+        };
+        vec![
+            ProtoTuple::Protocol(self.protocol.into()),
+            other(id, &number.to_be_bytes()),
+            other(kind, &[is]),
+            other(code, &[0]),
         ]
     }
 }
@@ -228,6 +259,42 @@ mod tests {
         }
         assert!(read_entry(&[]).is_err(), "without a status");
         assert!(read_entry(&[(CTA_STATUS, &[0; 3])]).is_err(), "cut short");
+    }
+
+    #[test]
+    fn echo_is_named_by_identifier_and_type() {
+        let named = |source: (&str, u16), destination: (&str, u16), protocol| {
+            let end = |(ip, port): (&str, u16)| (ip.parse().expect("an address"), port);
+            let tuple = Tuple {
+                source: end(source),
+                destination: end(destination),
+                protocol,
+            };
+            let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
+            let bytes = request(tuple.family(), ConntrackMessage::Get(vec![name]), 0).finish(1);
+            let message = Messages(&bytes).next().expect("a message").expect("whole");
+            let attrs = Attrs::after(message.payload, NFGENMSG).expect("whole");
+            let proto = attrs
+                .inside(CTA_TUPLE_ORIG)
+                .and_then(|tuple| tuple.inside(CTA_TUPLE_PROTO))
+                .expect("whole");
+            let parts = proto.iter().map(|attr| (attr.kind, attr.payload.to_vec()));
+            parts.collect::<Vec<_>>()
+        };
+        let (a, b) = ("10.0.0.1", "10.0.0.2");
+        let told = |protocol, first: u16, kind| {
+            vec![
+                (1, vec![protocol]),
+                (first, vec![0x12, 0x34]),
+                (first + 1, vec![kind]),
+                (first + 2, vec![0]),
+            ]
+        };
+        assert_eq!(named((a, 0x1234), (b, 0), 1), told(1, 4, 8), "a request");
+        assert_eq!(named((a, 0), (b, 0x1234), 1), told(1, 4, 0), "a reply");
+        let (a, b) = ("fd00::1", "fd00::2");
+        assert_eq!(named((a, 0x1234), (b, 0), 58), told(58, 7, 128), "a request");
+        assert_eq!(named((a, 0), (b, 0x1234), 58), told(58, 7, 129), "a reply");
     }
 
     #[test]

@@ -40,6 +40,8 @@ const ESTABLISHED: u8 = 3;
 const TCP_TIMEOUT: u32 = 432_000;
 /// Seconds after which an idle UDP conversation is forgotten (`nf_conntrack_udp_timeout_stream`).
 const UDP_TIMEOUT: u32 = 120;
+/// The same of ICMP echo (`nf_conntrack_icmp_timeout`).
+const ICMP_TIMEOUT: u32 = 30;
 /// How often an entry that came back between its removal and the new one is removed again.
 const TRIES: usize = 20;
 const TCP: u8 = 6;
@@ -126,7 +128,6 @@ fn is_live(key: &ConnKey, conn: &Conn, now: u64) -> bool {
         && !conn.is_closed()
         && conn.from_member & Conn::SEEN != 0
         && now.saturating_sub(conn.used_ns) < idle
-        && key.protocol != ICMP
 }
 
 /// A connection, unless it is one of a container with itself: translated inside, that would take another way back.
@@ -188,7 +189,11 @@ fn delete(connection: &Connection) -> Request {
 
 fn create(connection: &Connection) -> Request {
     let is_tcp = connection.protocol == TCP;
-    let timeout = if is_tcp { TCP_TIMEOUT } else { UDP_TIMEOUT };
+    let timeout = match connection.protocol {
+        TCP => TCP_TIMEOUT,
+        ICMP => ICMP_TIMEOUT,
+        _ => UDP_TIMEOUT,
+    };
     let mut attributes = vec![
         ConntrackAttribute::CtaTupleOrig(tuple(connection, false)),
         ConntrackAttribute::CtaTupleReply(tuple(connection, true)),
@@ -293,6 +298,18 @@ mod tests {
             ..conn
         };
         assert!(is_live(&udp, &conn, UDP_IDLE_NS - 1) && !is_live(&udp, &conn, UDP_IDLE_NS));
+        let echo = ConnKey {
+            protocol: ICMP,
+            remote_port: Port::new(0),
+            ..key
+        };
+        let tag = echo.tag();
+        let conn = Conn {
+            tag,
+            tag_end: tag,
+            ..conn
+        };
+        assert!(is_live(&echo, &conn, ICMP_IDLE_NS - 1) && !is_live(&echo, &conn, ICMP_IDLE_NS));
     }
 
     #[test]

@@ -231,7 +231,7 @@ pub struct ExplainArgs {
     pub container: Option<String>,
     /// Where to: an address or a container, with a port or without ([IPV6]:PORT)
     #[arg(
-        value_name = "DEST[:PORT[/tcp|/udp]]",
+        value_name = "DEST[:PORT[/tcp|/udp|/icmp]]",
         requires = "container",
         add = ArgValueCandidates::new(complete::destinations)
     )]

@@ -13,8 +13,8 @@ use super::DEFAULT_RUN_DIR;
 use crate::{report::explain::reasons::Reasons, state::State};
 
 /// The words of a filter of `trace`.
-const FILTER_WORDS: [&str; 13] = [
-    "tcp", "udp", "icmp", "fast", "slow", "reason", "src", "dst", "host", "net", "port", "and", "not",
+const FILTER_WORDS: [&str; 14] = [
+    "tcp", "udp", "icmp", "icmp6", "fast", "slow", "reason", "src", "dst", "host", "net", "port", "and", "not",
 ];
 
 /// If a shell asks, answers and ends the process.

@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const RENEW: Duration = Duration::from_millis(500);
 
 /// What a filter is made of.
-const WORDS: &str = "Words are: tcp, udp, icmp, fast, slow, reason NAME, and after src or dst or neither host ADDRESS|CONTAINER, \
+const WORDS: &str = "Words are: tcp, udp, icmp, icmp6, fast, slow, reason NAME, and after src or dst or neither host ADDRESS|CONTAINER, \
                      net NETWORK, port NUMBER; joined by and, or, not and brackets.";
 
 /// Shows packets until it is told to end.

@@ -66,6 +66,8 @@ pub enum Severity {
     SlowPath,
     /// It judges only what was not answered yet, in the same sense: one-way UDP must not be taken from it.
     SlowUnreplied,
+    /// It judges ICMP only, or what was not answered yet as well, in the same sense: echo must not be taken from it.
+    SlowEcho,
     /// The data path recognises it by itself: such packets do not come out again as they went in (NFQUEUE, TPROXY).
     SelfExcluding,
 }
@@ -100,6 +102,8 @@ pub struct Way {
     pub oif: Option<String>,
     /// Nobody has answered them yet: of these only UDP that is sent one way may be on the fast path.
     pub unreplied: bool,
+    /// They are ICMP: of these only echo that was answered may be on the fast path.
+    pub icmp: bool,
 }
 
 /// A rule that a cached verdict cannot repeat.
@@ -174,6 +178,10 @@ pub struct Sysctls {
     pub conntrack_udp_timeout: Option<u32>,
     /// `net.netfilter.nf_conntrack_udp_timeout_stream`, in seconds.
     pub conntrack_udp_timeout_stream: Option<u32>,
+    /// `net.netfilter.nf_conntrack_icmp_timeout`, in seconds.
+    pub conntrack_icmp_timeout: Option<u32>,
+    /// `net.netfilter.nf_conntrack_icmpv6_timeout`, in seconds.
+    pub conntrack_icmpv6_timeout: Option<u32>,
     /// `net.ipv4.conf.all.rp_filter`: 0 off, 1 strict, 2 loose.
     pub rp_filter_all: Option<u32>,
     /// `net.ipv4.conf.all.route_localnet`.
@@ -193,6 +201,8 @@ impl Sysctls {
             conntrack_acct: None,
             conntrack_udp_timeout: None,
             conntrack_udp_timeout_stream: None,
+            conntrack_icmp_timeout: None,
+            conntrack_icmpv6_timeout: None,
             netdev_max_backlog: None,
             ..self
         }

@@ -19,6 +19,8 @@ pub fn read() -> Sysctls {
         conntrack_acct: flag("netfilter/nf_conntrack_acct"),
         conntrack_udp_timeout: number("netfilter/nf_conntrack_udp_timeout"),
         conntrack_udp_timeout_stream: number("netfilter/nf_conntrack_udp_timeout_stream"),
+        conntrack_icmp_timeout: number("netfilter/nf_conntrack_icmp_timeout"),
+        conntrack_icmpv6_timeout: number("netfilter/nf_conntrack_icmpv6_timeout"),
         rp_filter_all: number("ipv4/conf/all/rp_filter"),
         route_localnet_all: flag("ipv4/conf/all/route_localnet"),
         netdev_max_backlog: number("core/netdev_max_backlog"),

@@ -17,6 +17,8 @@ pub struct RateRules<'a> {
     met6: Vec<Met<'a>>,
     /// Those that only packets meet, of either family, which were not answered yet.
     unreplied: Vec<Met<'a>>,
+    /// Those that only ICMP meets, of either family.
+    icmp: Vec<Met<'a>>,
 }
 
 /// A rule, with one way that leads to it.
@@ -28,13 +30,22 @@ impl<'a> RateRules<'a> {
         let findings = netns.ruleset.findings.iter();
         let judging = findings.filter(|finding| {
             // ARP is never accelerated.
-            let judges = matches!(finding.severity, Severity::SlowPath | Severity::SlowUnreplied);
+            let judges = matches!(
+                finding.severity,
+                Severity::SlowPath | Severity::SlowUnreplied | Severity::SlowEcho
+            );
             judges && finding.family != "arp" && !config.allow_rate_rules
         });
         let ways = judging.flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)));
         let (unreplied, replied): (Vec<_>, Vec<_>) = ways.partition(|(_, way)| way.unreplied);
-        let (met6, met) = replied.into_iter().partition(|(finding, _)| finding.family == "ip6");
-        Self { met, met6, unreplied }
+        let (icmp, all): (Vec<_>, Vec<_>) = replied.into_iter().partition(|(_, way)| way.icmp);
+        let (met6, met) = all.into_iter().partition(|(finding, _)| finding.family == "ip6");
+        Self {
+            met,
+            met6,
+            unreplied,
+            icmp,
+        }
     }
 
     /// The rules that meet IPv6 alone, in the place of those that meet IPv4.
@@ -44,6 +55,7 @@ impl<'a> RateRules<'a> {
             met: self.met6.clone(),
             met6: Vec::new(),
             unreplied: Vec::new(),
+            icmp: Vec::new(),
         }
     }
 
@@ -51,6 +63,12 @@ impl<'a> RateRules<'a> {
     /// families: a device has one flag for one-way UDP.
     pub fn concerning_unreplied(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
         forwarded(&self.unreplied, netns, bridge).or_else(|| of_host(&self.unreplied, netns, bridge))
+    }
+
+    /// A rule that judges the ICMP of containers of this bridge. One of IPv6 alone counts for both families: a device has one flag
+    /// for echo.
+    pub fn concerning_icmp(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
+        forwarded(&self.icmp, netns, bridge).or_else(|| of_host(&self.icmp, netns, bridge))
     }
 
     /// A rule that packets between the host and the containers of this bridge meet.

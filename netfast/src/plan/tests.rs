@@ -56,6 +56,7 @@ fn text(desired: &Desired) -> String {
             (Device::PEER_IN_OTHER_NETNS, "peer-elsewhere"),
             (Device::EGRESS_QDISC, "queued"),
             (Device::ONE_WAY, "one-way"),
+            (Device::ECHO, "echo"),
             (Device::ANY_SOURCE, "any-source"),
             (Device::IP_TRANSLATES, "ip-translates"),
         ];

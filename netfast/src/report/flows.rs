@@ -17,6 +17,10 @@ use crate::report::{
     units::{bytes, count, duration},
 };
 
+/// IANA protocol numbers.
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+
 /// What is said when there are none.
 const NONE: &str = "No flows: no accelerated connection is open now (flows end with their connection).";
 
@@ -32,7 +36,7 @@ pub struct Flows {
 /// One direction of one conversation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FlowReport {
-    /// `tcp` or `udp`; others by number.
+    /// `tcp`, `udp`, `icmp` or `icmp6`; others by number.
     pub protocol: String,
     /// Where its packets enter.
     pub enters: Side,
@@ -65,9 +69,9 @@ pub struct Side {
     pub container: Option<String>,
     /// Whether it is the host's own stack, behind a bridge device.
     pub host: bool,
-    /// Source address and port there.
+    /// Source address and port there; of a request of ICMP echo its identifier is the port.
     pub source: SocketAddr,
-    /// Destination address and port there.
+    /// Destination address and port there; of a reply of ICMP echo its identifier is the port.
     pub destination: SocketAddr,
 }
 
@@ -107,6 +111,8 @@ impl FlowReport {
             protocol: match key.protocol {
                 6 => "tcp".into(),
                 17 => "udp".into(),
+                ICMP => "icmp".into(),
+                ICMP6 => "icmp6".into(),
                 other => other.to_string(),
             },
             enters: side(
@@ -261,9 +267,24 @@ impl Flows {
 }
 
 impl FlowReport {
+    /// Addresses and ports of one of its sides; of ICMP echo its identifier.
+    pub fn ends(&self, side: &Side) -> String {
+        let Side {
+            source, destination, ..
+        } = side;
+        if !["icmp", "icmp6"].contains(&self.protocol.as_str()) {
+            return format!("{source} > {destination}");
+        }
+        let (kind, id) = match source.port() {
+            0 => ("reply", destination.port()),
+            id => ("request", id),
+        };
+        format!("{} > {} {kind} id {id}", source.ip(), destination.ip())
+    }
+
     /// As it enters, and as it leaves where that is different, on a line of its own if there may be more than one.
     fn tuples(&self, lines: bool) -> String {
-        let tuple = |side: &Side| format!("{} > {}", side.source, side.destination);
+        let tuple = |side: &Side| self.ends(side);
         let (enters, leaves) = (tuple(&self.enters), tuple(&self.leaves));
         match (enters == leaves, lines) {
             (true, _) => enters,
@@ -378,6 +399,37 @@ mod tests {
             assert_golden(&format!("flows-{width}.txt"), &flows.render(style));
         }
         assert_golden_json("flows.json", &flows);
+    }
+
+    #[test]
+    fn echo_has_identifiers_and_no_ports() {
+        let (web, outside) = ("172.17.0.2", "203.0.113.9");
+        let mut busiest = Busiest::new(0);
+        let (mut key, there) = flow(
+            (12, &format!("{web}:7"), &format!("{outside}:0")),
+            (2, "192.0.2.1:61000", &format!("{outside}:0")),
+            Exit::Device,
+            3,
+        );
+        key.protocol = ICMP;
+        busiest.push(key, there, true);
+        let (mut key, back) = flow(
+            (12, &format!("{web}:0"), "172.17.0.3:9"),
+            (13, &format!("{web}:0"), "172.17.0.3:9"),
+            Exit::Peer,
+            2,
+        );
+        key.protocol = ICMP6;
+        busiest.push(key, back, true);
+        let text = busiest.report(100 * SECOND, names).render(Style::default());
+        for told in [
+            "icmp ",
+            "172.17.0.2 > 203.0.113.9 request id 7, leaves as 192.0.2.1 > 203.0.113.9 request id 61000",
+            "icmp6 ",
+            "172.17.0.2 > 172.17.0.3 reply id 9",
+        ] {
+            assert!(text.contains(told), "{told}: {text}");
+        }
     }
 
     #[test]

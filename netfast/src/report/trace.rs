@@ -29,7 +29,7 @@ pub struct PacketReport {
     pub enters: Place,
     /// Where it leaves, if it is fast.
     pub leaves: Option<Place>,
-    /// `tcp`, `udp`, `icmp`, `arp`, or a number.
+    /// `tcp`, `udp`, `icmp`, `icmp6`, `arp`, or a number.
     pub protocol: String,
     /// Source address, and port if the protocol has them.
     pub source: Option<String>,
@@ -37,10 +37,24 @@ pub struct PacketReport {
     pub destination: Option<String>,
     /// TCP's flags, as tcpdump writes them.
     pub tcp_flags: Option<String>,
+    /// What a message of ICMP echo is known by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<Echo>,
     /// Its length in bytes, Ethernet header included.
     pub length: u32,
     /// Payload bytes of each segment, if the kernel has merged several.
     pub gso_size: Option<u32>,
+}
+
+/// A message of ICMP echo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Echo {
+    /// `request` or `reply`.
+    pub kind: &'static str,
+    /// Identifier.
+    pub id: u16,
+    /// Sequence number.
+    pub sequence: u16,
 }
 
 /// An interface.
@@ -96,6 +110,7 @@ impl PacketReport {
             source: headers.source,
             destination: headers.destination,
             tcp_flags: headers.tcp_flags,
+            echo: headers.echo,
             length: traced.length,
             gso_size: (traced.gso_size != 0).then_some(traced.gso_size),
         }
@@ -129,6 +144,9 @@ impl fmt::Display for PacketReport {
         if let Some(flags) = &self.tcp_flags {
             write!(f, " [{flags}]")?;
         }
+        if let Some(Echo { kind, id, sequence }) = &self.echo {
+            write!(f, " echo {kind} id {id} seq {sequence}")?;
+        }
         write!(f, " {} bytes", self.length)?;
         if let Some(size) = self.gso_size {
             write!(f, " in segments of {size}")?;
@@ -144,6 +162,7 @@ struct Headers {
     source: Option<String>,
     destination: Option<String>,
     tcp_flags: Option<String>,
+    echo: Option<Echo>,
 }
 
 impl Headers {
@@ -170,7 +189,8 @@ impl Headers {
         };
         let protocol = match (&packet.transport, &packet.net, ports) {
             (_, _, Some((name, ..))) => name.to_owned(),
-            (Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)), ..) => "icmp".into(),
+            (Some(TransportSlice::Icmpv4(_)), ..) => "icmp".into(),
+            (Some(TransportSlice::Icmpv6(_)), ..) => "icmp6".into(),
             (_, Some(LaxNetSlice::Ipv4(ip)), _) => format!("ip protocol {}", ip.header().protocol().0),
             (_, Some(LaxNetSlice::Ipv6(ip)), _) => format!("ipv6 next header {}", ip.header().next_header().0),
             (_, Some(LaxNetSlice::Arp(_)), _) => "arp".into(),
@@ -184,6 +204,7 @@ impl Headers {
             None => ip.to_string(),
         };
         Self {
+            echo: packet.transport.as_ref().and_then(echo),
             protocol,
             source: addresses.map(|(source, _)| end(source, ports.map(|(_, port, _)| port))),
             destination: addresses.map(|(_, destination)| end(destination, ports.map(|(_, _, port)| port))),
@@ -211,6 +232,21 @@ impl Headers {
             },
         }
     }
+}
+
+fn echo(transport: &TransportSlice<'_>) -> Option<Echo> {
+    // RFC 792 and RFC 4443: the types of requests and replies.
+    let ([request, reply], number, [a, b, c, d]) = match transport {
+        TransportSlice::Icmpv4(icmp) => ([8, 0], icmp.type_u8(), icmp.bytes5to8()),
+        TransportSlice::Icmpv6(icmp) => ([128, 129], icmp.type_u8(), icmp.bytes5to8()),
+        TransportSlice::Tcp(_) | TransportSlice::Udp(_) | TransportSlice::Igmp(_) => return None,
+    };
+    let is_request = number == request;
+    (is_request || number == reply).then_some(Echo {
+        kind: if is_request { "request" } else { "reply" },
+        id: u16::from_be_bytes([a, b]),
+        sequence: u16::from_be_bytes([c, d]),
+    })
 }
 
 /// What became of the packets, in words: `shown` is what was printed or captured, the rest is the programs' word.

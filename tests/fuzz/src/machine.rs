@@ -246,7 +246,7 @@ impl<'a, M: Machine, W: Watch<M>> Player<'a, M, W> {
             Event::Flags(place, flags) => {
                 let device = place.dev().device().map(|mut device| {
                     // Ordinary flags changed in one or two bits, more often than any.
-                    device.flags ^= flags & 0xf;
+                    device.flags ^= flags & (0xf | Device::ECHO);
                     device
                 });
                 self.machine.set_device(place.dev(), device);

@@ -19,7 +19,7 @@ use netfast_ebpf::{
     state::maps,
 };
 use netfast_tests::{
-    packet::{Packet, check_checksums, difference, six},
+    packet::{ICMP, Packet, TCP, check_checksums, difference, six},
     scene::{BRIDGE, Dev, HOST, Way},
 };
 
@@ -256,7 +256,7 @@ struct Judge {
 }
 
 /// Reasons after which no candidate may wait.
-const EMPTIES: [Reason; 18] = [
+const EMPTIES: [Reason; 19] = [
     Reason::NotIp,
     Reason::Malformed,
     Reason::BadIpChecksum,
@@ -273,6 +273,7 @@ const EMPTIES: [Reason; 18] = [
     Reason::Marked,
     Reason::UnknownDevice,
     Reason::Spoofed,
+    Reason::EchoOff,
     Reason::LearnOff,
     Reason::Young,
 ];
@@ -391,11 +392,19 @@ impl Judge {
             .map(|half| u32::from(u16::from_be_bytes([half[0], half[1]])))
             .sum();
         assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "a wrong IP checksum");
-        // All but MAC addresses, TTL, checksums, addresses and ports.
-        let checksum = if before[23] == 6 { 50..52 } else { 40..42 };
-        for place in (12..22).chain([23]).chain(38..before.len()) {
+        if before[23] == ICMP {
+            assert!([0, 8].contains(&before[34]) && before[35] == 0, "an echo");
+            assert_ne!(before[38..40], [0, 0], "with an identifier");
+        }
+        // All but MAC addresses, TTL, checksums, addresses and ports, or identifier.
+        let (transport, changing) = match before[23] {
+            TCP => (38, 50..52),
+            ICMP => (34, 36..40),
+            _ => (38, 40..42),
+        };
+        for place in (12..22).chain([23]).chain(transport..before.len()) {
             assert!(
-                before[place] == after[place] || checksum.contains(&place),
+                before[place] == after[place] || changing.contains(&place),
                 "byte {place}"
             );
         }
@@ -445,10 +454,11 @@ fn judge_source(host: &Host, entered: &Run) {
 fn judge_learned(entered: &[u8], leaves: &[u8]) {
     assert!(entered.len() >= 42 && leaves.len() >= 42, "too short to be learned");
     let ip = (12..22).chain([23]);
-    let (transport, payload) = if entered[23] == 6 {
-        (38..50, 34 + usize::from(entered[46] >> 4) * 4)
-    } else {
-        (38..40, 42)
+    let (transport, payload) = match entered[23] {
+        TCP => ((38..50).chain(0..0), 34 + usize::from(entered[46] >> 4) * 4),
+        // Type and code, and the sequence number.
+        ICMP => ((34..36).chain(40..42), 42),
+        _ => ((38..40).chain(0..0), 42),
     };
     let end = entered
         .len()

@@ -83,18 +83,34 @@ pub enum Step {
     Event(Event),
 }
 
+/// A conversation's protocol is ICMP from this number on.
+const ECHO: u8 = 0xc0;
+
 /// One direction of a conversation.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Which {
     talk: u8,
-    is_udp: bool,
+    protocol: u8,
     is_back: bool,
 }
 
 impl Which {
     /// By its number in the scene.
     pub fn new(talk: u8, is_udp: bool, is_back: bool) -> Self {
-        Self { talk, is_udp, is_back }
+        Self {
+            talk,
+            protocol: is_udp.into(),
+            is_back,
+        }
+    }
+
+    /// The same of ICMP echo.
+    pub fn echo(talk: u8, is_back: bool) -> Self {
+        Self {
+            talk,
+            protocol: ECHO,
+            is_back,
+        }
     }
 
     /// Its way.
@@ -102,7 +118,12 @@ impl Which {
         let talks = talks();
         let (there, back) = talks[usize::from(self.talk) % talks.len()];
         let way = if self.is_back { back } else { there };
-        if self.is_udp { way.udp() } else { way }
+        // The corpus has one bit here for TCP and UDP.
+        match self.protocol {
+            ECHO.. => way.echo(!self.is_back),
+            number if number & 1 == 1 => way.udp(),
+            _ => way,
+        }
     }
 
     /// The other direction.

@@ -7,6 +7,7 @@
 mod changes;
 mod closing;
 mod counting;
+mod echo;
 mod hostile;
 pub mod judges;
 pub mod lab;

@@ -336,15 +336,15 @@ fn rules_that_only_first_packets_meet_keep_nobody_slow() {
     let rules = [
         "iptables -w -I FORWARD -m conntrack --ctstate NEW -m limit --limit 1000/s -j ACCEPT",
         "iptables -w -I FORWARD -p tcp --syn -m limit --limit 1000/s -j ACCEPT",
-        "iptables -w -I FORWARD -p icmp -m limit --limit 1000/s -j ACCEPT",
+        "iptables -w -I FORWARD -p icmp --icmp-type destination-unreachable -m limit --limit 1000/s -j ACCEPT",
         "iptables-legacy -w -I FORWARD -m conntrack --ctstate NEW -m recent --name x --set",
         "iptables-legacy -w -I FORWARD -p tcp --syn -m hashlimit --hashlimit-upto 9999/s --hashlimit-name y -j ACCEPT",
-        "iptables-legacy -w -I FORWARD -p icmp -m limit --limit 1000/s -j ACCEPT",
+        "iptables-legacy -w -I FORWARD -p icmp --icmp-type 11 -m limit --limit 1000/s -j ACCEPT",
         "iptables -w -t nat -I PREROUTING -p tcp --dport 9 -m statistic --mode nth --every 2 --packet 0 -j REDIRECT",
         "nft 'add table ip t; add chain ip t c { type filter hook forward priority 0; }
          add rule ip t c ct state new limit rate 1000/second
          add rule ip t c tcp flags syn limit rate 1000/second
-         add rule ip t c meta l4proto icmp limit rate 1000/second
+         add rule ip t c icmp type destination-unreachable limit rate 1000/second
          add chain ip t unused
          add rule ip t unused limit rate 1/second'",
     ];

@@ -20,17 +20,17 @@ use super::{
 };
 
 /// Asks the kernel so seldom that only the daemon can have noticed.
-const SELDOM: &str = "revalidate_ms = 10000\n";
+pub(super) const SELDOM: &str = "revalidate_ms = 10000\n";
 
 /// The address of a container, or with `None` of the host on that bridge.
-fn ip(bridge: usize, container: Option<usize>) -> Ipv6Addr {
+pub(super) fn ip(bridge: usize, container: Option<usize>) -> Ipv6Addr {
     let number = |number: usize| u16::try_from(number).expect("few");
     let last = container.map_or(1, |index| number(index) + 2);
     Ipv6Addr::new(0xfd00, 0x30, number(bridge), 0, 0, 0, 0, last)
 }
 
 /// Two bridges, each with a network of IPv6, and these lines of `ip6tables`.
-fn lab(rules: &[&str], config: Option<&str>) -> Lab {
+pub(super) fn lab(rules: &[&str], config: Option<&str>) -> Lab {
     let options = topo::Options {
         iptables: false,
         published: Vec::new(),

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use netfast_common::reason::Reason;
 
-use super::{conditions, direct, gated, host, learning, main_paths, one_way, pairing, six, using, vetting, young};
+use super::{
+    conditions, direct, echo, gated, host, learning, main_paths, one_way, pairing, six, using, vetting, young,
+};
 
 /// Reasons that a test run cannot bring about, why, and where they are tested.
 const ELSEWHERE: &[(Reason, &str)] = &[
@@ -39,6 +41,7 @@ fn every_reason_has_a_row() {
         vetting::rows(),
         six::rows(),
         direct::rows(),
+        echo::rows(),
     ];
     let covered: BTreeSet<Reason> = rows.iter().flatten().flat_map(super::row::Row::reasons).collect();
     let elsewhere: BTreeSet<Reason> = ELSEWHERE.iter().map(|(reason, _)| *reason).collect();

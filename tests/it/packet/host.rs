@@ -3,7 +3,7 @@
 use netfast_common::{device::Device, flow::Exit, reason::Reason};
 use netfast_tests::{
     packet::Packet,
-    scene::{Dev, HOST, OUTSIDE, bridged, host_to_container, masquerade, published},
+    scene::{self, Dev, HOST, OUTSIDE, bridged, host_to_container, masquerade, published},
 };
 
 use super::{
@@ -29,7 +29,8 @@ pub(super) fn rows() -> Vec<Row> {
     let (from_host, to_host) = host_to_container();
     let out = from_host.packet();
     let mut rows = Vec::new();
-    for (from_host, to_host) in [(from_host, to_host), (from_host.udp(), to_host.udp())] {
+    let udp = (from_host.udp(), to_host.udp());
+    for (from_host, to_host) in [(from_host, to_host), udp, scene::echo((from_host, to_host))] {
         let (out, answer) = (from_host.packet(), to_host.packet());
         let length = answer.bytes().len() - 14;
         rows.push(row(

@@ -266,7 +266,7 @@ fn same_run() -> Vec<Row> {
             Vec::new(),
             vec![
                 enter(),
-                enters(&way, &packet.clone().with(|packet| packet.protocol = 1)).slow(Reason::OtherProtocol),
+                enters(&way, &packet.clone().with(|packet| packet.protocol = 132)).slow(Reason::OtherProtocol),
                 no_candidate(),
             ],
         ),

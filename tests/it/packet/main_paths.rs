@@ -3,7 +3,7 @@
 use netfast_common::{device::NetnsNumber, reason::Reason};
 use netfast_tests::{
     packet::Packet,
-    scene::{Dev, Pair, Way, between_bridges, bridged, hairpin, masquerade, published},
+    scene::{self, Dev, Pair, Way, between_bridges, bridged, hairpin, masquerade, published},
 };
 
 use super::{
@@ -67,6 +67,7 @@ pub(super) fn rows() -> Vec<Row> {
         ("routed between bridges", between_bridges()),
     ] {
         rows.push(conversation(&format!("TCP {name}"), &pair));
+        rows.push(conversation(&format!("ICMP echo {name}"), &scene::echo(pair)));
         let pair = (pair.0.udp(), pair.1.udp());
         rows.push(conversation(&format!("UDP {name}"), &pair));
     }

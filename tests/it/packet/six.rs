@@ -14,7 +14,7 @@ use netfast_common::{
     vet::Answer,
 };
 use netfast_tests::{
-    packet::{six, six::MORE},
+    packet::{ICMP, six, six::ICMP6, six::MORE},
     scene::{Dev, bridged},
 };
 
@@ -49,7 +49,11 @@ fn ip4(ip: Ip6) -> Ip4 {
 
 /// The key of the other family.
 pub fn key_of(key: &FlowKey<Ip4>) -> FlowKey<Ip6> {
-    key.with_addresses(ip6)
+    let protocol = if key.protocol == ICMP { ICMP6 } else { key.protocol };
+    FlowKey {
+        protocol,
+        ..key.with_addresses(ip6)
+    }
 }
 
 /// The flow of the other family.
@@ -63,7 +67,10 @@ pub fn flow_of(of: &FlowKey<Ip4>, flow: &Flow<Ip4>) -> Flow<Ip6> {
 /// A flow of the other family and its key, told in this one.
 pub fn back(of: &FlowKey<Ip6>, flow: &Flow<Ip6>) -> (FlowKey<Ip4>, Flow<Ip4>) {
     let more = u16::try_from(MORE).expect("few");
-    let key = of.with_addresses(ip4);
+    let mut key = of.with_addresses(ip4);
+    if key.protocol == ICMP6 {
+        key.protocol = ICMP;
+    }
     let mut new = convert(of, &key, flow, ip4);
     new.bytes = flow.bytes.wrapping_sub(flow.packets * MORE as u64);
     new.max_length = match flow.max_length {
@@ -180,7 +187,7 @@ const ODD: &[(&str, Reason, Edit)] = &[
     ("a router solicitation", Reason::NeighbourDiscovery, |f| icmp(f, 133)),
     ("a neighbour solicitation", Reason::NeighbourDiscovery, |f| icmp(f, 135)),
     ("a redirect", Reason::NeighbourDiscovery, |f| icmp(f, 137)),
-    ("an echo request", Reason::OtherProtocol, |f| icmp(f, 128)),
+    ("an echo request with a code", Reason::OtherProtocol, |f| icmp(f, 128)),
     ("a packet too big", Reason::OtherProtocol, |f| icmp(f, 2)),
     ("an ICMPv6 type behind discovery", Reason::OtherProtocol, |f| {
         icmp(f, 138);

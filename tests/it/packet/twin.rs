@@ -22,7 +22,7 @@ use netfast_fuzz::{
 };
 use netfast_tests::{
     corpus,
-    packet::{self, difference},
+    packet::{self, ICMP, difference},
     scene::{Dev, Way},
     seeds::rng::Rng,
 };
@@ -55,8 +55,9 @@ struct Twins<'a> {
     /// What differs first.
     difference: Option<String>,
     runs: u64,
-    /// Flows of IPv6 in the end.
+    /// Flows of IPv6 in the end, and those of ICMP echo in use.
     flows6: usize,
+    echoes: usize,
 }
 
 fn hook(place: Place) -> Hook {
@@ -202,6 +203,7 @@ impl Twins<'_> {
     fn judge_end(&mut self) {
         let mut text = compare_counts(&self.host.counts(), &self.lab.counts());
         let [in_use, unreplied] = self.host.flows();
+        self.echoes += in_use.iter().filter(|(key, _)| key.protocol == ICMP).count();
         for (name, host, kernel) in [
             ("flows", in_use, &self.lab.flows),
             ("unreplied", unreplied, &self.lab.unreplied),
@@ -282,7 +284,7 @@ fn told(flows: impl IntoIterator<Item = (FlowKey<Ip4>, Flow<Ip4>)>) -> BTreeMap<
 }
 
 /// What differs, if anything does each time.
-fn play(lab: &mut Lab, script: &Script, six: bool) -> Result<(u64, usize), String> {
+fn play(lab: &mut Lab, script: &Script, six: bool) -> Result<(u64, usize, usize), String> {
     let mut last = String::new();
     for attempt in 0..ATTEMPTS {
         lab.reset();
@@ -295,11 +297,12 @@ fn play(lab: &mut Lab, script: &Script, six: bool) -> Result<(u64, usize), Strin
             difference: None,
             runs: 0,
             flows6: 0,
+            echoes: 0,
             six,
         };
         Player::new(&mut twins, &mut Nothing).play(script);
         twins.judge_end();
-        let (runs, seen) = ((twins.runs, twins.flows6), twins.host.seen());
+        let (runs, seen) = ((twins.runs, twins.flows6, twins.echoes), twins.host.seen());
         let difference = twins.difference;
         lab.forget_seen_at(&seen);
         match difference {
@@ -340,15 +343,17 @@ fn kept_bytes(target: &str) -> Vec<(String, Vec<u8>)> {
 fn the_kernel_and_the_host_build_agree() {
     let of_seeds = seeds(CASES).map(|seed| (format!("seed {seed}"), bytes_of_seed(seed)));
     Lab::run(|lab| {
-        let (mut scripts, mut runs, mut flows6, mut failures) = (0, 0, 0, Vec::new());
+        let (mut scripts, mut runs, mut failures) = (0, 0, Vec::new());
+        let (mut flows6, mut echoes) = (0, 0);
         for (name, bytes) in kept_bytes("programs").into_iter().chain(of_seeds) {
             let script = Script::of(&bytes).for_kernel();
             scripts += 1;
             for six in [false, true] {
                 match play(lab, &script, six) {
-                    Ok((count, learned)) => {
+                    Ok((count, of_ipv6, of_echo)) => {
                         runs += count;
-                        flows6 += learned;
+                        flows6 += of_ipv6;
+                        echoes += of_echo;
                     }
                     Err(text) => failures.push(format!("{name}, IPv6 {six}: {script:?}\n{text}")),
                 }
@@ -357,9 +362,11 @@ fn the_kernel_and_the_host_build_agree() {
                 break;
             }
         }
-        println!("{scripts} scripts by either family, {runs} packets on both, {flows6} flows of IPv6");
+        println!(
+            "{scripts} scripts by either family, {runs} packets on both, {flows6} flows of IPv6, {echoes} of echo"
+        );
         assert!(
-            runs > 0 && flows6 > 0 && failures.is_empty(),
+            runs > 0 && flows6 > 0 && echoes > 0 && failures.is_empty(),
             "{} differ:\n{}",
             failures.len(),
             failures.join("\n")

@@ -165,7 +165,7 @@ fn answered(there: &Way) -> Vec<Row> {
         ),
         row(
             "quiet for so long that conntrack may have forgotten it",
-            vec![vets(), vetted(there, |flow| flow.learned_ns -= 31 * SECOND)],
+            vec![vets(), vetted(there, |flow| flow.learned_ns -= 26 * SECOND)],
             through(there, Reason::Revalidate, |step| {
                 step.ends(Reason::Vetting).and(changed(In::Flows, there, |flow| {
                     flow.flags &= !Flow::<Ip4>::VETTED;
@@ -213,7 +213,8 @@ fn paired() -> Vec<Row> {
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = paired();
-    for (there, back) in [masquerade(), bridged(), (masquerade().0.udp(), masquerade().1.udp())] {
+    let udp = (masquerade().0.udp(), masquerade().1.udp());
+    for (there, back) in [masquerade(), bridged(), udp, scene::echo(masquerade())] {
         rows.extend(unanswered(&there, &back));
         rows.extend(answered(&there));
     }

@@ -88,7 +88,6 @@ pub const TCP: &[Row] = &[
     ("a multicast source", Reason::NotUnicast, |p| {
         p.source.0 = Ipv4Addr::new(239, 1, 2, 3);
     }),
-    ("ICMP", Reason::OtherProtocol, |p| p.protocol = 1),
     ("SCTP", Reason::OtherProtocol, |p| p.protocol = 132),
     ("no TCP flags", Reason::TcpFlags, |p| p.flags = 0),
     ("PSH without ACK", Reason::TcpFlags, |p| p.flags = flag::PSH),
@@ -121,6 +120,48 @@ pub const UDP: &[Row] = &[
     }),
     ("a wrong UDP checksum", Reason::BadChecksum, |p| {
         p.checksum = Some(0x1234);
+    }),
+];
+
+/// What of ICMP is no echo that a flow may have.
+pub const ICMP: &[Row] = &[
+    ("a request with a code", Reason::OtherProtocol, |p| {
+        p.icmp_type = Some([8, 1]);
+    }),
+    ("a destination that is unreachable", Reason::OtherProtocol, |p| {
+        p.icmp_type = Some([3, 0]);
+    }),
+    ("a redirect", Reason::OtherProtocol, |p| p.icmp_type = Some([5, 0])),
+    ("a time that is exceeded", Reason::OtherProtocol, |p| {
+        p.icmp_type = Some([11, 0]);
+    }),
+    ("a timestamp", Reason::OtherProtocol, |p| p.icmp_type = Some([13, 0])),
+    ("a type that nobody has", Reason::OtherProtocol, |p| {
+        p.icmp_type = Some([0x77, 0]);
+    }),
+    ("an identifier of zero", Reason::OtherProtocol, |p| {
+        (p.source.1, p.icmp_type) = (0, Some([8, 0]));
+    }),
+    ("a wrong ICMP checksum", Reason::BadChecksum, |p| {
+        p.checksum = Some(0x1234);
+    }),
+    ("an ICMP checksum of zero", Reason::BadChecksum, |p| {
+        p.checksum = Some(0);
+    }),
+    ("an ICMP checksum of ones", Reason::BadChecksum, |p| {
+        p.checksum = Some(0xffff);
+    }),
+    ("a wrong ICMP checksum of a long packet", Reason::BadChecksum, |p| {
+        p.payload = vec![7; 1400];
+        p.checksum = Some(0x1234);
+    }),
+    ("an IP length in the ICMP header", Reason::OtherProtocol, |p| {
+        p.length = Some(27);
+        p.trailer.clear();
+    }),
+    ("a TTL of 1", Reason::TtlExpiring, |p| p.ttl = 1),
+    ("padding, which a container does not send", Reason::Malformed, |p| {
+        p.trailer = vec![0; 3];
     }),
 ];
 

@@ -2,12 +2,18 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{DF, IPV4, TCP, UDP, internet_checksum};
+use super::{DF, ECHO, ECHO_REPLY, ICMP, IPV4, TCP, UDP, internet_checksum};
 
 /// `EtherType` of IPv6.
 pub const IPV6: u16 = 0x86dd;
 /// Bytes that its header is longer.
 pub const MORE: usize = 20;
+/// IANA protocol number.
+pub const ICMP6: u8 = 58;
+/// Types of `ICMPv6`: a request of echo, and a reply.
+pub const ECHO6: u8 = 128;
+/// As above.
+pub const ECHO6_REPLY: u8 = 129;
 
 /// The address in the place of another; `None` for those that have no like.
 pub fn address(ip: Ipv4Addr) -> Option<Ipv6Addr> {
@@ -33,7 +39,7 @@ pub fn back(ip: Ipv6Addr) -> Ipv4Addr {
 
 /// The frame with an IPv6 header in the place of an IPv4 one, and a transport checksum that is as right or wrong as it was;
 /// `None` for what has no like in IPv6: options, fragments, a wrong header checksum. The identification becomes the flow
-/// label: neither changes on the way.
+/// label: neither changes on the way. ICMP becomes `ICMPv6`; what is not echo keeps its type.
 pub fn frame(frame: &[u8]) -> Option<Vec<u8>> {
     let ip = frame.get(14..34)?;
     let number = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
@@ -54,7 +60,7 @@ pub fn frame(frame: &[u8]) -> Option<Vec<u8>> {
     six.extend(IPV6.to_be_bytes());
     six.extend([0x60 | tos >> 4, tos << 4, label[0], label[1]]);
     six.extend(length.to_be_bytes());
-    six.extend([protocol, ip[8]]);
+    six.extend([if protocol == ICMP { ICMP6 } else { protocol }, ip[8]]);
     six.extend(source.octets());
     six.extend(destination.octets());
     let start = six.len();
@@ -63,6 +69,10 @@ pub fn frame(frame: &[u8]) -> Option<Vec<u8>> {
         + match protocol {
             TCP => 16,
             UDP => 6,
+            ICMP => {
+                six_of_icmp(&mut six, start, length);
+                return Some(six);
+            }
             _ => return Some(six),
         };
     if let Some(field) = six.get(place..place + 2) {
@@ -82,10 +92,45 @@ pub fn frame(frame: &[u8]) -> Option<Vec<u8>> {
     Some(six)
 }
 
+/// Makes of an ICMP message one of `ICMPv6`: its type, and its checksum, which covers the addresses, too.
+fn six_of_icmp(six: &mut [u8], start: usize, length: u16) {
+    let Some(&[kind, _, upper, lower]) = six[start..].first_chunk() else {
+        return;
+    };
+    let new_kind = match kind {
+        ECHO => ECHO6,
+        ECHO_REPLY => ECHO6_REPLY,
+        kind => kind,
+    };
+    six[start] = new_kind;
+    let field = u16::from_be_bytes([upper, lower]);
+    let pseudo = [&six[22..54], &[0, 0], &length.to_be_bytes(), &[0, 0, 0, ICMP6]].concat();
+    // What was taken away, and what came instead.
+    let taken = !u16::from(kind).rotate_left(8);
+    let more = [(!field).to_be_bytes(), taken.to_be_bytes(), [new_kind, 0]].concat();
+    six[start + 2..start + 4].copy_from_slice(&internet_checksum(&[&pseudo, &more]).to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::packet::Packet;
+
+    #[test]
+    fn echo_becomes_that_of_the_other_family() {
+        let (a, b) = (Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(198, 51, 100, 9));
+        for (source, destination, kind) in [((a, 7), (b, 0), ECHO6), ((a, 0), (b, 7), ECHO6_REPLY)] {
+            let packet = Packet::echo(source, destination);
+            let six = frame(&packet.bytes()).expect("a plain packet");
+            assert_eq!((six[20], six[54], &six[58..60]), (ICMP6, kind, &[0, 7][..]));
+            let length = u32::try_from(six.len() - 54).expect("short").to_be_bytes();
+            let pseudo = [&six[22..54], &length, &[0, 0, 0, ICMP6]].concat();
+            assert_eq!(internet_checksum(&[&pseudo, &six[54..]]), 0, "a right one stays right");
+            let wrong = packet.with(|packet| packet.checksum = Some(0x1234));
+            let six = frame(&wrong.bytes()).expect("a plain packet");
+            assert_ne!(internet_checksum(&[&pseudo, &six[54..]]), 0, "a wrong one stays wrong");
+        }
+    }
 
     #[test]
     fn it_is_the_same_packet_by_other_addresses() {

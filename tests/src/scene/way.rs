@@ -8,7 +8,7 @@ use netfast_common::{
 };
 
 use super::{BRIDGE, Dev, HOST};
-use crate::packet::{Mac, Packet, UDP};
+use crate::packet::{ICMP, Mac, Packet, UDP};
 
 /// What of a packet NAT and routing may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Look {
 /// One direction of a conversation: how its packets look where they enter and where they leave.
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
-    /// TCP or UDP.
+    /// TCP, UDP, or ICMP, whose ports are those of [`Packet::icmp_type`].
     pub protocol: u8,
     /// The interface where they enter.
     pub enters: Dev,
@@ -50,10 +50,10 @@ impl Way {
     /// A packet of it, as it enters.
     pub fn packet(&self) -> Packet {
         let look = &self.before;
-        let packet = if self.protocol == UDP {
-            Packet::udp(look.source, look.destination)
-        } else {
-            Packet::tcp(look.source, look.destination)
+        let packet = match self.protocol {
+            UDP => Packet::udp(look.source, look.destination),
+            ICMP => Packet::echo(look.source, look.destination),
+            _ => Packet::tcp(look.source, look.destination),
         };
         packet.macs(look.to_mac, look.from_mac)
     }
@@ -77,6 +77,21 @@ impl Way {
     #[must_use]
     pub fn udp(self) -> Self {
         Self { protocol: UDP, ..self }
+    }
+
+    /// The same by ICMP echo, and whether it is the way of requests.
+    #[must_use]
+    pub fn echo(mut self, is_request: bool) -> Self {
+        self.protocol = ICMP;
+        for look in [&mut self.before, &mut self.after] {
+            // A request's identifier is what the first packet's source port was.
+            if is_request {
+                look.destination.1 = 0;
+            } else {
+                look.source.1 = 0;
+            }
+        }
+        self
     }
 
     /// The same, changed.

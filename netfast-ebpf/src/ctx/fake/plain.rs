@@ -1,6 +1,6 @@
 //! Valid packets for tests.
 
-use etherparse::PacketBuilder;
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 /// A valid packet, as plain values.
 #[derive(Clone, Debug)]
@@ -28,6 +28,11 @@ pub struct Plain {
 impl Plain {
     /// The frame, as etherparse makes it: an ACK with PSH if it is TCP.
     pub fn frame(&self) -> Vec<u8> {
+        self.of(self.four())
+    }
+
+    /// Its link and IPv4 headers.
+    pub fn four(&self) -> PacketBuilderStep<IpHeaders> {
         let mut ip = etherparse::Ipv4Header::new(
             0,
             self.ttl,
@@ -40,7 +45,7 @@ impl Plain {
         ip.ecn = etherparse::IpEcn::try_new(self.tos & 3).expect("two bits");
         ip.identification = self.id;
         ip.dont_fragment = self.df;
-        self.of(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()))
+        self.link(IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()))
     }
 
     /// An IPv6 address for each of IPv4's.
@@ -51,8 +56,13 @@ impl Plain {
 
     /// The same as a packet of IPv6: the identification is the flow label.
     pub fn frame6(&self) -> Vec<u8> {
+        self.of(self.six())
+    }
+
+    /// Its link and IPv6 headers.
+    pub fn six(&self) -> PacketBuilderStep<IpHeaders> {
         let [source, destination] = self.addresses.map(Self::address6);
-        self.of(etherparse::IpHeaders::Ipv6(
+        self.link(IpHeaders::Ipv6(
             etherparse::Ipv6Header {
                 traffic_class: self.tos,
                 flow_label: u32::from(self.id).try_into().expect("twenty bits"),
@@ -65,8 +75,11 @@ impl Plain {
         ))
     }
 
-    fn of(&self, ip: etherparse::IpHeaders) -> Vec<u8> {
-        let builder = PacketBuilder::ethernet2(self.macs[0], self.macs[1]).ip(ip);
+    fn link(&self, ip: IpHeaders) -> PacketBuilderStep<IpHeaders> {
+        PacketBuilder::ethernet2(self.macs[0], self.macs[1]).ip(ip)
+    }
+
+    fn of(&self, builder: PacketBuilderStep<IpHeaders>) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.tcp {
             Some((sequence, acknowledgement, window)) => builder

@@ -6,6 +6,7 @@ use netfast_common::{
 };
 use proptest::prelude::*;
 
+mod echo;
 mod six;
 
 use super::*;

@@ -11,6 +11,8 @@ use crate::{
     packet::V6,
 };
 
+mod echo;
+
 const IPV4: u16 = 0x0800_u16.to_be();
 
 /// What is understood must be what etherparse understands.
@@ -53,8 +55,16 @@ fn agrees(frame: &[u8], packet: &Packet<Ip4>) -> Result<(), TestCaseError> {
                 words,
             )
         }
-        TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => {
-            return Err(TestCaseError::fail("neither TCP nor UDP"));
+        TransportSlice::Icmpv4(icmp) => {
+            let [a, b, c, d] = icmp.bytes5to8();
+            prop_assert!([0, 8].contains(&icmp.type_u8()) && icmp.code_u8() == 0);
+            let id = u16::from_be_bytes([a, b]);
+            let ports = if icmp.type_u8() == 8 { (id, 0) } else { (0, id) };
+            let words = [u32::from_ne_bytes([icmp.type_u8(), 0, c, d]), 0, 0];
+            (ports, icmp.payload(), words)
+        }
+        TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => {
+            return Err(TestCaseError::fail("neither TCP, UDP nor ICMP"));
         }
     };
     prop_assert_eq!((packet.source_port.number(), packet.destination_port.number()), ports);
@@ -119,7 +129,7 @@ proptest! {
             frame[21] = 0;
             let length = u16::try_from(frame.len() - 14).expect("short");
             frame[16..18].copy_from_slice(&length.to_be_bytes());
-            frame[23] = if frame[23] & 1 == 0 { TCP } else { UDP };
+            frame[23] = [TCP, UDP, crate::packet::echo::ICMP][usize::from(frame[23] % 3)];
             correct(&mut frame);
         }
         let mut skb = FakeSkb::new(&frame).with_linear(linear);

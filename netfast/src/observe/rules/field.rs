@@ -15,6 +15,10 @@ pub enum Header {
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP.
+    Icmp,
+    /// `ICMPv6`.
+    Icmp6,
     /// One of them, or another.
     Transport,
     /// What is behind the transport header.
@@ -31,6 +35,8 @@ impl Header {
             Self::Ip => "network header",
             Self::Tcp => "tcp payload",
             Self::Udp => "udp payload",
+            Self::Icmp => "icmp payload",
+            Self::Icmp6 => "icmpv6 payload",
             Self::Transport => "transport header",
             Self::Inner => "payload",
         }
@@ -45,6 +51,8 @@ impl Header {
             Self::Ip => &[Self::Ip4, Self::Ip6],
             Self::Tcp => &[Self::Tcp],
             Self::Udp => &[Self::Udp],
+            Self::Icmp => &[Self::Icmp],
+            Self::Icmp6 => &[Self::Icmp6],
             Self::Transport => &[Self::Transport],
             Self::Inner => &[],
         }
@@ -98,11 +106,13 @@ const fn field(
 
 const PART: &str = "part of the flow";
 const EACH: &str = "differs from packet to packet";
+const NOT_ECHO: &str = "messages that are not echo are slow";
+const CODED: &str = "messages with a code are slow";
 const MARKED: &str = "routers and senders set ECN bits packet by packet";
 
 /// All fields. What lies behind them is content.
-pub const FIELDS: [Field; 37] = {
-    use Header::{Ip4, Ip6, Link, Tcp, Transport, Udp};
+pub const FIELDS: [Field; 50] = {
+    use Header::{Icmp, Icmp6, Ip4, Ip6, Link, Tcp, Transport, Udp};
     use Nature::{Constant, Fixed, Varies};
     [
         field(Link, "ether daddr", (0, 48), Constant, PART),
@@ -183,6 +193,20 @@ pub const FIELDS: [Field; 37] = {
         field(Tcp, "tcp window, checksum, urgptr", (112, 48), Varies, EACH),
         field(Udp, "udp ports", (0, 32), Constant, PART),
         field(Udp, "udp length, checksum", (32, 32), Varies, EACH),
+        // 8 and 0; 128 and 129.
+        field(Icmp, "icmp type", (0, 4), Fixed(0), NOT_ECHO),
+        field(Icmp, "icmp type of echo", (4, 1), Constant, PART),
+        field(Icmp, "icmp type, the rest of it", (5, 3), Fixed(0), NOT_ECHO),
+        field(Icmp, "icmp code", (8, 8), Fixed(0), CODED),
+        field(Icmp, "icmp checksum", (16, 16), Varies, EACH),
+        field(Icmp, "icmp id", (32, 16), Constant, PART),
+        field(Icmp, "icmp sequence", (48, 16), Varies, EACH),
+        field(Icmp6, "icmpv6 type", (0, 7), Fixed(64), NOT_ECHO),
+        field(Icmp6, "icmpv6 type of echo", (7, 1), Constant, PART),
+        field(Icmp6, "icmpv6 code", (8, 8), Fixed(0), CODED),
+        field(Icmp6, "icmpv6 checksum", (16, 16), Varies, EACH),
+        field(Icmp6, "icmpv6 id", (32, 16), Constant, PART),
+        field(Icmp6, "icmpv6 sequence", (48, 16), Varies, EACH),
         field(Transport, "th ports", (0, 32), Constant, PART),
     ]
 };
@@ -212,6 +236,8 @@ pub enum Outcome {
     Never,
     /// It depends on the packet, by this field.
     Varies(&'static str, &'static str),
+    /// The same, but only of ICMP: where others have ports it has a checksum.
+    VariesInIcmp(&'static str, &'static str),
 }
 
 impl Bytes {
@@ -239,7 +265,9 @@ impl Bytes {
         }
         match self.first_varying(len) {
             Outcome::Repeatable if is_told && !is_equal && self.is_fixed(len) => Outcome::Never,
-            outcome @ (Outcome::Repeatable | Outcome::Never | Outcome::Varies(..)) => outcome,
+            outcome @ (Outcome::Repeatable | Outcome::Never | Outcome::Varies(..) | Outcome::VariesInIcmp(..)) => {
+                outcome
+            }
         }
     }
 
@@ -247,14 +275,27 @@ impl Bytes {
         if self.header == Header::Inner && self.kept.iter().any(|byte| *byte != 0) {
             return Outcome::Varies(self.header.name(), CONTENT);
         }
-        let headers = self.header.alternatives().iter();
-        let mut fields = headers.flat_map(|header| self.bits(len).map(move |(_, bit)| at(*header, bit)));
-        let varying = fields.find_map(|field| match field {
+        if let Some((name, reason)) = self.varying_in(self.header.alternatives(), len) {
+            return Outcome::Varies(name, reason);
+        }
+        if self.header == Header::Transport
+            && let Some((name, reason)) = self.varying_in(&[Header::Icmp, Header::Icmp6], len)
+        {
+            return Outcome::VariesInIcmp(name, reason);
+        }
+        Outcome::Repeatable
+    }
+
+    /// The first field of these headers that varies, and why.
+    fn varying_in(&self, headers: &'static [Header], len: usize) -> Option<(&'static str, &'static str)> {
+        let mut fields = headers
+            .iter()
+            .flat_map(|header| self.bits(len).map(move |(_, bit)| at(*header, bit)));
+        fields.find_map(|field| match field {
             None => Some((self.header.name(), CONTENT)),
             Some(field) if field.nature == Nature::Varies => Some((field.name, field.reason)),
             Some(_) => None,
-        });
-        varying.map_or(Outcome::Repeatable, |(name, reason)| Outcome::Varies(name, reason))
+        })
     }
 
     /// Whether a bit that is left has a known value, and another one in `value`.
@@ -313,7 +354,7 @@ mod tests {
     fn varying(bytes: &Bytes) -> Option<&'static str> {
         match bytes.varies() {
             Outcome::Varies(name, _) => Some(name),
-            Outcome::Repeatable | Outcome::Never => None,
+            Outcome::Repeatable | Outcome::Never | Outcome::VariesInIcmp(..) => None,
         }
     }
 
@@ -366,6 +407,32 @@ mod tests {
             "a VLAN tag"
         );
         assert_eq!(varying(&masked(Header::Ip4, u32::MAX, &[0xff])), Some("ip header"));
+    }
+
+    #[test]
+    fn echo_is_told_from_other_messages() {
+        let of = |header, offset, value: u8, is_equal| masked(header, offset, &[0xff]).compare(&[value], is_equal);
+        for (header, echo) in [(Header::Icmp, [8, 0]), (Header::Icmp6, [128, 129])] {
+            for kind in 0..=255 {
+                let expected = if echo.contains(&kind) {
+                    Outcome::Repeatable
+                } else {
+                    Outcome::Never
+                };
+                assert_eq!(of(header, 0, kind, true), expected, "{header:?} {kind}");
+                assert_eq!(of(header, 0, kind, false), Outcome::Repeatable, "{header:?} not {kind}");
+            }
+            assert_eq!(of(header, 1, 0, true), Outcome::Repeatable, "{header:?} code 0");
+            assert_eq!(of(header, 1, 0, false), Outcome::Never, "{header:?} code not 0");
+            assert_eq!(of(header, 1, 4, true), Outcome::Never, "{header:?} code 4");
+            assert_eq!(varying(&masked(header, 4, &[0xff; 2])), None, "{header:?} id");
+            assert!(varying(&masked(header, 6, &[0xff; 2])).is_some_and(|name| name.ends_with("sequence")));
+            assert!(varying(&masked(header, 8, &[0xff])).is_some_and(|name| name.ends_with("payload")));
+        }
+        // Ports, if it is TCP or UDP.
+        let ports = |offset| masked(Header::Transport, offset, &[0xff; 2]).varies();
+        assert_eq!(ports(0), Outcome::Repeatable, "th sport");
+        assert_eq!(ports(2), Outcome::VariesInIcmp("icmp checksum", EACH), "th dport");
     }
 
     #[test]

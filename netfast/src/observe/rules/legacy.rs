@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::reachability::{Common, Entrance, Graph};
 use super::reading::Reading;
 use super::table::Place;
-use super::xt::is_other_protocol;
+use super::xt::{is_other_protocol, known};
 use crate::bytes::{text, u16_at, u32_at};
 use crate::host::{RuleFinding, RuleSource, Verdict};
 use crate::observe::legacy::{Entry, Layout, Table};
@@ -83,14 +83,15 @@ fn read(entry: &Entry<'_>, layout: &Layout, chains: &HashMap<usize, String>) -> 
     // IPT_INV_VIA_IN 1, IPT_INV_VIA_OUT 2, IPT_INV_FRAG 32, XT_INV_PROTO 64; IPT_F_FRAG 1
     let inverted = *entry.bytes.get(layout.inversion)?;
     let protocol = u16_at(entry.bytes, layout.protocol)?;
-    let is_other = protocol != 0 && inverted & 64 == 0 && u8::try_from(protocol).is_ok_and(is_other_protocol);
+    let is_named = protocol != 0 && inverted & 64 == 0;
+    let is_other = is_named && u8::try_from(protocol).is_ok_and(is_other_protocol);
     // `-f`: later fragments. IPv6 has no such flag; the bit is that of a protocol that was given.
     let is_fragment = layout.has_fragments && *entry.bytes.get(layout.inversion - 1)? & 1 != 0 && inverted & 32 == 0;
     let common = Common {
         iif: interface(entry, layout, 0).filter(|_| inverted & 1 == 0),
         oif: interface(entry, layout, 1).filter(|_| inverted & 2 == 0),
         always_slow: is_other || is_fragment,
-        tcp: protocol == 6 && inverted & 64 == 0,
+        protocol: u8::try_from(protocol).ok().filter(|_| is_named).and_then(known),
         ..Common::default()
     };
     let mut rule = Reading::new(common, false);
@@ -253,6 +254,27 @@ mod tests {
             Some(Severity::SlowPath),
             "remembers"
         );
+    }
+
+    /// `-p icmp` and `! -p icmp`: rules about ICMP are about echo alone, and those about SCTP about nobody.
+    #[test]
+    fn protocols() {
+        for family in [Family::Ip, Family::Ip6] {
+            let severity = |protocol: u16, inverted: u8| {
+                let mut rule = entry(family, &[("limit", &[0; 40])], ("", &ACCEPT), 0);
+                let layout = family.layout();
+                rule[layout.protocol..][..2].copy_from_slice(&protocol.to_ne_bytes());
+                rule[layout.inversion] = inverted;
+                let table = table(family, &[rule, entry(family, &[], ("ERROR", b"ERROR\0"), 0)]);
+                let found = findings(&table).remove(0);
+                (!found.ways.is_empty()).then_some(found.severity)
+            };
+            assert_eq!(severity(1, 0), Some(Severity::SlowEcho));
+            assert_eq!(severity(58, 0), Some(Severity::SlowEcho));
+            assert_eq!(severity(1, 64), Some(Severity::SlowPath));
+            assert_eq!(severity(132, 0), None);
+            assert_eq!(severity(17, 0), Some(Severity::SlowPath));
+        }
     }
 
     /// `-f` and `! -f`: fragments are always slow.

@@ -20,12 +20,21 @@ pub struct Common {
     pub iif: Option<String>,
     /// The interface they leave by, likewise.
     pub oif: Option<String>,
-    /// They take the slow path whatever rules there are: neither TCP nor UDP, a SYN, ...
+    /// They take the slow path whatever rules there are: of another protocol, a SYN, ...
     pub always_slow: bool,
     /// Their connection or conversation was not answered yet (`ct state new`). Of these only UDP may take the fast path.
     pub unreplied: bool,
-    /// They are TCP.
-    pub tcp: bool,
+    /// Their protocol, if it is one of those.
+    pub protocol: Option<Protocol>,
+}
+
+/// A protocol of which not all packets may take the fast path: none before the first reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// ICMP of either family, and of that only echo.
+    Icmp,
 }
 
 impl Common {
@@ -35,18 +44,28 @@ impl Common {
             (Some(a), Some(b)) if a != b => None,
             (a, b) => Some(a.clone().or_else(|| b.clone())),
         };
+        let protocol = match (self.protocol, other.protocol) {
+            (Some(a), Some(b)) if a != b => return None,
+            (a, b) => a.or(b),
+        };
         Some(Self {
             iif: both(&self.iif, &other.iif)?,
             oif: both(&self.oif, &other.oif)?,
             always_slow: self.always_slow || other.always_slow,
             unreplied: self.unreplied || other.unreplied,
-            tcp: self.tcp || other.tcp,
+            protocol,
         })
     }
 
     /// Whether none of them is ever on the fast path.
     const fn is_slow(&self) -> bool {
-        self.always_slow || (self.unreplied && self.tcp)
+        self.always_slow || (self.unreplied && self.protocol.is_some())
+    }
+
+    /// Those of a protocol among them. There are none of two protocols, which are slow like any others that there are not.
+    pub fn narrow(&mut self, protocol: Protocol) {
+        self.always_slow |= self.protocol.is_some_and(|known| known != protocol);
+        self.protocol = Some(protocol);
     }
 }
 
@@ -204,6 +223,7 @@ impl Graph {
             iif: common.iif.clone(),
             oif: common.oif.clone(),
             unreplied: common.unreplied,
+            icmp: common.protocol == Some(Protocol::Icmp),
         }
     }
 }
@@ -296,17 +316,45 @@ mod tests {
         assert_eq!(packets(&graph, "FORWARD", &new), [unreplied.clone()].into());
         assert!(!graph.is_met(&chain("FORWARD"), &new), "by what was answered");
         let tcp = Common {
-            tcp: true,
+            protocol: Some(Protocol::Tcp),
             ..new.clone()
         };
         assert_eq!(packets(&graph, "FORWARD", &tcp), [].into());
         graph.jump(chain("FORWARD"), chain("NEW"), new);
         assert_eq!(packets(&graph, "NEW", &Common::default()), [unreplied].into());
         let tcp = Common {
-            tcp: true,
+            protocol: Some(Protocol::Tcp),
             ..Common::default()
         };
         assert_eq!(packets(&graph, "NEW", &tcp), [].into());
+    }
+
+    #[test]
+    fn what_only_icmp_meets_is_a_way_for_echo_that_was_answered() {
+        let mut graph = graph();
+        let icmp = Common {
+            protocol: Some(Protocol::Icmp),
+            ..from("br-1")
+        };
+        let echo = Way {
+            icmp: true,
+            ..way(false, Some("br-1"))
+        };
+        assert_eq!(packets(&graph, "FORWARD", &icmp), [echo.clone()].into());
+        graph.jump(chain("FORWARD"), chain("PING"), icmp.clone());
+        assert_eq!(packets(&graph, "PING", &Common::default()), [echo].into());
+        for other in [
+            Common {
+                unreplied: true,
+                ..Common::default()
+            },
+            Common {
+                protocol: Some(Protocol::Tcp),
+                ..Common::default()
+            },
+        ] {
+            assert_eq!(packets(&graph, "PING", &other), [].into(), "{other:?}");
+        }
     }
 
     #[test]

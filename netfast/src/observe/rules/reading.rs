@@ -1,9 +1,11 @@
 //! A rule while it is read, in whatever form: what is found in it, whom it meets, and what it does.
 
-use super::reachability::{Aspect, Chain, Common, Graph};
+use std::collections::BTreeSet;
+
+use super::reachability::{Aspect, Chain, Common, Graph, Protocol};
 use super::table::{Class, Known, Place, UNKNOWN, find};
 use super::xt::{Answer, ask};
-use crate::host::{RuleFinding, RuleSource, Severity, Verdict};
+use crate::host::{RuleFinding, RuleSource, Severity, Verdict, Way};
 
 /// Why a rule that does nothing but log or count keeps nobody slow.
 const ONLY_LOGS: &str = "decides only which packets are logged or counted, of those on the slow path";
@@ -35,6 +37,8 @@ struct Found {
     aspect: Aspect,
     /// What packets have in common that come as far as to it, if it depends on them.
     here: Option<Common>,
+    /// Whether it depends on nothing but ICMP.
+    icmp_only: bool,
 }
 
 /// What has been read of a rule.
@@ -69,6 +73,18 @@ impl Reading {
     /// Something that judges, known by `what`.
     pub fn judges(&mut self, what: &'static str, reason: &'static str) {
         self.add(what, Class::Judges, reason);
+    }
+
+    /// The same, but of no packets but ICMP's.
+    pub fn judges_icmp(&mut self, what: &'static str, reason: &'static str) {
+        self.found.push(Found {
+            what,
+            class: Class::Judges,
+            reason,
+            aspect: Aspect::Packet,
+            here: None,
+            icmp_only: true,
+        });
     }
 
     /// A name of nftables; a row that depends is the caller's business.
@@ -120,6 +136,7 @@ impl Reading {
             (_, Answer::Judges) => self.judges(known.what(), known.row.reason),
             (_, Answer::SlowOnly) => self.common.always_slow = true,
             (_, Answer::Unreplied) => self.common.unreplied = true,
+            (_, Answer::Icmp) => self.common.narrow(Protocol::Icmp),
             (_, Answer::Repeatable) => {}
         }
     }
@@ -142,6 +159,7 @@ impl Reading {
                 reason: lost,
                 aspect: Aspect::EarlyMark,
                 here: None,
+                icmp_only: false,
             });
         }
     }
@@ -162,6 +180,7 @@ impl Reading {
             reason,
             aspect,
             here,
+            icmp_only: false,
         });
     }
 
@@ -176,6 +195,11 @@ impl Reading {
     pub fn findings(&self, graph: &Graph, source: RuleSource, chain: &Chain, rule: u64) -> Vec<RuleFinding> {
         let findings = self.found.iter().filter_map(|found| {
             let common = found.here.as_ref().unwrap_or(&self.common);
+            let mut common = common.clone();
+            if found.icmp_only {
+                common.narrow(Protocol::Icmp);
+            }
+            let common = &common;
             let mut severity = found.class.severity()?;
             let ways = graph.ways(chain, common, found.aspect);
             let mut reason = found.reason;
@@ -186,8 +210,12 @@ impl Reading {
                 (severity, reason) = (Severity::Note, ONLY_LOGS);
             } else if severity == Severity::SlowPath && ways.is_empty() && graph.is_met(chain, common) {
                 (severity, reason) = (Severity::Note, SEES_ALL);
-            } else if severity == Severity::SlowPath && !ways.is_empty() && ways.iter().all(|way| way.unreplied) {
-                severity = Severity::SlowUnreplied;
+            } else if severity == Severity::SlowPath && !ways.is_empty() {
+                severity = Self::slow_for(&ways);
+            }
+            // Rules about ports are many, and few are of protocols that are not told.
+            if found.icmp_only && (severity == Severity::Note || ways.is_empty()) {
+                return None;
             }
             Some(RuleFinding {
                 source,
@@ -206,6 +234,17 @@ impl Reading {
             })
         });
         findings.collect()
+    }
+
+    /// How much one that must see every packet stands against the fast path, by the ways that lead to it.
+    fn slow_for(ways: &BTreeSet<Way>) -> Severity {
+        if ways.iter().all(|way| way.unreplied) {
+            Severity::SlowUnreplied
+        } else if ways.iter().all(|way| way.unreplied || way.icmp) {
+            Severity::SlowEcho
+        } else {
+            Severity::SlowPath
+        }
     }
 
     /// Whether there is nothing to find.
@@ -317,9 +356,9 @@ mod tests {
                 .iter()
                 .any(|finding| !finding.ways.is_empty())
         };
-        assert!(!limited("icmp", "limit") && limited("limit", "icmp"));
+        assert!(!limited("sctp", "limit") && limited("limit", "sctp"));
         assert!(
-            !limited("icmp", "ecn") && !limited("ecn", "icmp"),
+            !limited("sctp", "ecn") && !limited("ecn", "sctp"),
             "no memory, no matter"
         );
     }

@@ -2,6 +2,7 @@
 //! take the slow path in any case: those that open or close a TCP connection, and those of a conversation that conntrack
 //! has not seen a reply of.
 
+use super::reachability::Protocol;
 use super::table::Place;
 use crate::bytes::{u16_at, u32_at};
 
@@ -12,12 +13,28 @@ const ACK: u8 = 0x10;
 /// IANA protocol numbers.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 /// The bits of TOS and traffic class that are no part of the flow.
 const ECN: u8 = 3;
 
 /// Whether a protocol is none of those on the fast path.
 pub fn is_other_protocol(number: u8) -> bool {
-    number != TCP && number != UDP
+    number != TCP && number != UDP && !is_icmp(number)
+}
+
+/// Whether a protocol is ICMP, of either family.
+fn is_icmp(number: u8) -> bool {
+    number == ICMP || number == ICMP6
+}
+
+/// What is known of the packets of a protocol.
+pub fn known(number: u8) -> Option<Protocol> {
+    match number {
+        TCP => Some(Protocol::Tcp),
+        ICMP | ICMP6 => Some(Protocol::Icmp),
+        _ => None,
+    }
 }
 
 /// Whether `ct state` of these (`NF_CT_STATE_BIT`: RELATED 4, NEW 8) is that of packets before the first reply.
@@ -34,6 +51,8 @@ pub enum Answer {
     SlowOnly,
     /// Only packets pass it that were not answered yet (`ct state new`).
     Unreplied,
+    /// Only ICMP passes it.
+    Icmp,
     /// It judges by the packet, or it is not understood.
     Judges,
 }
@@ -50,6 +69,8 @@ pub fn ask(place: Place, name: &str, revision: u8, info: &[u8]) -> Answer {
             }
         }),
         (Place::Match, "conntrack") => conntrack(revision, info),
+        (Place::Match, "icmp") => icmp(info, [8, 0], Some(ANY_TYPE)),
+        (Place::Match, "icmp6") => icmp(info, [128, 129], None),
         (Place::Match, "set") => set(revision, info),
         (Place::Match, "tos") => (revision == 1).then(|| tos(info)).flatten(),
         (Place::Target, "TOS") => (revision == 1).then(|| tos_target(info)).flatten(),
@@ -84,6 +105,21 @@ fn tcp(info: &[u8]) -> Option<Answer> {
         judges_if(option != 0)
     } else {
         flags
+    })
+}
+
+/// `iptables -m icmp` without a type.
+const ANY_TYPE: u8 = 0xff;
+
+/// `struct ipt_icmp`, `struct ip6t_icmp`: the type, the first and the last code, and whether what is asked for is inverted
+/// (`IPT_ICMP_INV` is 1). Echo has a code of 0, or is slow.
+fn icmp(info: &[u8], echo: [u8; 2], any: Option<u8>) -> Option<Answer> {
+    let (kind, first, inverted) = (*info.first()?, *info.get(1)?, *info.get(3)?);
+    let is_none_of_echo = Some(kind) != any && (!echo.contains(&kind) || first != 0);
+    Some(if is_none_of_echo && inverted & 1 == 0 {
+        Answer::SlowOnly
+    } else {
+        Answer::Icmp
     })
 }
 
@@ -133,10 +169,15 @@ fn bridged_ip(info: &[u8], protocol: usize) -> Option<Answer> {
     const TOS: u8 = 4;
     const PROTOCOL: u8 = 8;
     let (number, asked, inverted) = (*info.get(protocol)?, *info.get(protocol + 1)?, *info.get(protocol + 2)?);
-    if asked & !inverted & PROTOCOL != 0 && is_other_protocol(number) {
+    let is_named = asked & !inverted & PROTOCOL != 0;
+    if is_named && is_other_protocol(number) {
         return Some(Answer::SlowOnly);
     }
-    Some(judges_if(asked & TOS != 0))
+    let judges = asked & TOS != 0;
+    if is_named && !judges && is_icmp(number) {
+        return Some(Answer::Icmp);
+    }
+    Some(judges_if(judges))
 }
 
 #[cfg(test)]
@@ -177,6 +218,27 @@ mod tests {
             assert_eq!(of(option, mask, value, inversions), expected, "{what}");
         }
         assert_eq!(of_match("tcp", 0, &[0; 3]), judges, "cut short");
+    }
+
+    #[test]
+    fn types_of_icmp() {
+        let (slow, icmp) = (Answer::SlowOnly, Answer::Icmp);
+        for (name, info, expected, what) in [
+            ("icmp", [0xff, 0, 0xff, 0], icmp, "any"),
+            ("icmp", [8, 0, 0xff, 0], icmp, "echo-request"),
+            ("icmp", [0, 0, 0, 0], icmp, "echo-reply"),
+            ("icmp", [8, 1, 1, 0], slow, "a request with a code"),
+            ("icmp", [3, 0, 0xff, 0], slow, "destination-unreachable"),
+            ("icmp", [3, 0, 0xff, 1], icmp, "! destination-unreachable"),
+            ("icmp", [128, 0, 0xff, 0], slow, "a type of IPv6"),
+            ("icmp6", [128, 0, 0xff, 0], icmp, "echo-request"),
+            ("icmp6", [129, 0, 0xff, 0], icmp, "echo-reply"),
+            ("icmp6", [0xff, 0, 0xff, 0], slow, "a type of its own"),
+            ("icmp6", [135, 0, 0xff, 0], slow, "neighbour-solicitation"),
+        ] {
+            assert_eq!(of_match(name, 0, &info), expected, "{name} {what}");
+        }
+        assert_eq!(of_match("icmp", 0, &[8]), Answer::Judges, "cut short");
     }
 
     #[test]
@@ -248,7 +310,10 @@ mod tests {
             assert_eq!(with(0, 4, 0), Answer::Judges, "TOS");
             assert_eq!(with(0, 4, 4), Answer::Judges, "! TOS");
             assert_eq!(with(6, 8 | 16, 0), Answer::Repeatable, "ports of TCP");
-            assert_eq!(with(1, 8, 0), Answer::SlowOnly, "ICMP");
+            assert_eq!(with(132, 8, 0), Answer::SlowOnly, "SCTP");
+            assert_eq!(with(1, 8, 0), Answer::Icmp, "ICMP");
+            assert_eq!(with(58, 8, 0), Answer::Icmp, "ICMPv6");
+            assert_eq!(with(1, 8 | 4, 0), Answer::Judges, "the TOS of ICMP");
             assert_eq!(with(1, 8, 8), Answer::Repeatable, "! ICMP");
         }
     }

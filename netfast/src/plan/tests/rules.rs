@@ -29,6 +29,7 @@ fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
         iif: iif.map(Into::into),
         oif: oif.map(Into::into),
         unreplied: false,
+        icmp: false,
     }
 }
 
@@ -160,6 +161,58 @@ fn rules_that_judge_what_was_not_answered() {
     assert_eq!(one_way(vec![new(None, Severity::SlowUnreplied)], &allowed), [true; 5]);
     let unread = |host: &mut Host, _: &mut Config| host.served_mut().ruleset.unreadable = Some("no".into());
     assert_eq!(one_way(Vec::new(), &unread), [false, false, false, false, true]);
+}
+
+/// Rules about ICMP keep only echo slow, and only where they are met.
+#[test]
+fn rules_that_judge_icmp() {
+    let echo = |findings: Vec<RuleFinding>, change: &dyn Fn(&mut Host, &mut Config)| {
+        let desired = after(|host, config, _| {
+            host.served_mut().ruleset.findings.extend(findings);
+            change(host, config);
+        });
+        check(&desired, None, None);
+        let flags = |ifindex| desired.devices[&key(ifindex)].flags;
+        let all = [VETH_WEB, BRIDGE, 11, 4, UPLINK];
+        assert!(all.iter().all(|ifindex| flags(*ifindex) & Device::ACCELERATED != 0));
+        all.map(|ifindex| flags(ifindex) & Device::ECHO != 0)
+    };
+    let icmp = |family: &str, host_only, iif, severity| RuleFinding {
+        family: family.into(),
+        ways: [Way {
+            icmp: true,
+            ..way(host_only, iif, None)
+        }]
+        .into(),
+        ..finding("FORWARD", severity)
+    };
+    let unchanged = |_: &mut Host, _: &mut Config| {};
+    let (of_web, of_nobody) = ([false, false, true, true, true], [false, false, false, false, true]);
+    assert_eq!(echo(Vec::new(), &unchanged), [true; 5]);
+    for family in ["ip", "ip6"] {
+        for host_only in [false, true] {
+            for severity in [Severity::SlowPath, Severity::SlowEcho] {
+                let of = |iif| echo(vec![icmp(family, host_only, iif, severity)], &unchanged);
+                assert_eq!(
+                    (of(Some("docker0")), of(None)),
+                    (of_web, of_nobody),
+                    "{family} {host_only}"
+                );
+            }
+        }
+    }
+    assert_eq!(
+        echo(vec![icmp("ip", false, None, Severity::Note)], &unchanged),
+        [true; 5],
+        "it only logs"
+    );
+    let allowed = |_: &mut Host, config: &mut Config| config.allow_rate_rules = true;
+    assert_eq!(
+        echo(vec![icmp("ip", false, None, Severity::SlowEcho)], &allowed),
+        [true; 5]
+    );
+    let unread = |host: &mut Host, _: &mut Config| host.served_mut().ruleset.unreadable = Some("no".into());
+    assert_eq!(echo(Vec::new(), &unread), of_nobody);
 }
 
 #[test]

@@ -66,9 +66,23 @@ pub fn host(sysctls: &Sysctls, allow_accounting: bool) -> Vec<Line> {
          packet per second of a flow on the fast path; those inside containers (docker stats) and netfast's metrics \
          count all",
     );
-    for (name, seconds) in [
-        ("nf_conntrack_udp_timeout", sysctls.conntrack_udp_timeout),
-        ("nf_conntrack_udp_timeout_stream", sysctls.conntrack_udp_timeout_stream),
+    for (name, seconds, what) in [
+        (
+            "nf_conntrack_udp_timeout",
+            sysctls.conntrack_udp_timeout,
+            "UDP conversations",
+        ),
+        (
+            "nf_conntrack_udp_timeout_stream",
+            sysctls.conntrack_udp_timeout_stream,
+            "UDP conversations",
+        ),
+        ("nf_conntrack_icmp_timeout", sysctls.conntrack_icmp_timeout, "pings"),
+        (
+            "nf_conntrack_icmpv6_timeout",
+            sysctls.conntrack_icmpv6_timeout,
+            "pings of IPv6",
+        ),
     ] {
         if let Some(seconds @ 0..SHORTEST) = seconds {
             lines.push(
@@ -77,7 +91,7 @@ pub fn host(sysctls: &Sysctls, allow_accounting: bool) -> Vec<Line> {
                     Level::Note,
                     name,
                     format!(
-                        "{seconds} s: UDP conversations are soon forgotten, and flows on the fast path ask the kernel every \
+                        "{seconds} s: {what} are soon forgotten, and flows on the fast path ask the kernel every \
                          third of that"
                     ),
                 )

@@ -48,7 +48,7 @@ fn summary(ruleset: &Ruleset) -> Line {
 fn finding(finding: &RuleFinding) -> Line {
     let level = match finding.severity {
         Severity::SlowPath => Level::Slow,
-        Severity::Note | Severity::SelfExcluding | Severity::SlowUnreplied => Level::Note,
+        Severity::Note | Severity::SelfExcluding | Severity::SlowUnreplied | Severity::SlowEcho => Level::Note,
     };
     let interfaces = match (&finding.iif, &finding.oif) {
         (None, None) => String::new(),
@@ -57,15 +57,18 @@ fn finding(finding: &RuleFinding) -> Line {
         (Some(iif), Some(oif)) => format!(", from {iif} to {oif}"),
     };
     let place = finding.place();
-    let unreplied = if finding.severity == Severity::SlowUnreplied {
-        "; it sees only what was not answered yet, so UDP that is never answered stays slow"
-    } else {
-        ""
+    let few = match finding.severity {
+        Severity::SlowUnreplied => "; it sees only what was not answered yet, so UDP that is never answered stays slow",
+        Severity::SlowEcho if finding.ways.iter().any(|way| way.unreplied) => {
+            "; it sees only ICMP and what was not answered yet, so ping and UDP that is never answered stay slow"
+        }
+        Severity::SlowEcho => "; it sees only ICMP, so ping stays slow",
+        Severity::Note | Severity::SlowPath | Severity::SelfExcluding => "",
     };
     Line::new(
         Area::Rules,
         level,
         finding.what,
-        format!("{place} ({}){interfaces}: {}{unreplied}", finding.text, finding.reason),
+        format!("{place} ({}){interfaces}: {}{few}", finding.text, finding.reason),
     )
 }

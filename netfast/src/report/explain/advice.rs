@@ -112,8 +112,12 @@ pub const fn of_reason(reason: Reason) -> Advice {
         ),
         Reason::OtherProtocol => (
             ByNature,
-            "ICMP (ping), SCTP and others are never accelerated. To see whether a path is fast, use TCP or UDP, not \
-             ping.",
+            "SCTP and others are never accelerated, nor is ICMP but for echo (ping): errors are about a packet, not part of a \
+             conversation.",
+        ),
+        Reason::EchoOff => (
+            Changeable,
+            "A rule judges ICMP packet by packet: `netfast check` names it. Nothing else of the network is slow for it.",
         ),
         Reason::TcpSyn => (
             Expected,

@@ -34,16 +34,24 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP, of the destination's family.
+    Icmp,
 }
 
 impl Transport {
-    /// IANA's number.
-    const fn number(self) -> u8 {
+    /// Whether a protocol is that, by IANA's number.
+    const fn is(self, protocol: u8) -> bool {
         match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
+            Self::Tcp => protocol == 6,
+            Self::Udp => protocol == 17,
+            Self::Icmp => is_icmp(protocol),
         }
     }
+}
+
+/// Whether a protocol has identifiers in the place of ports.
+const fn is_icmp(protocol: u8) -> bool {
+    protocol == 1 || protocol == 58
 }
 
 impl fmt::Display for Destination {
@@ -76,8 +84,11 @@ pub enum NoDestination {
         /// The part.
         port: String,
     },
+    /// A port of what has none.
+    #[error("{0:?}: ICMP has no ports")]
+    Portless(String),
     /// What stands behind the slash.
-    #[error("{text:?}: {transport:?} is no transport: tcp or udp")]
+    #[error("{text:?}: {transport:?} is no transport: tcp, udp or icmp")]
     Transport {
         /// All of it.
         text: String,
@@ -94,8 +105,8 @@ impl NoDestination {
                 "Give an address, or a container that `netfast networks NAME` lists; names are not looked up."
             }
             Self::Unheard(_) => "Give its address instead, or ping it from the host first.",
-            Self::Port { .. } | Self::Transport { .. } => {
-                "DEST is written ADDRESS, CONTAINER or ALIAS, with :PORT and /tcp or /udp if need be; \
+            Self::Port { .. } | Self::Portless(_) | Self::Transport { .. } => {
+                "DEST is written ADDRESS, CONTAINER or ALIAS, with :PORT and /tcp or /udp, or with /icmp, if need be; \
                  IPv6 with a port as [ADDRESS]:PORT."
             }
         }
@@ -103,8 +114,8 @@ impl NoDestination {
 }
 
 impl Destination {
-    /// Understands `DEST[:PORT[/tcp|/udp]]`; of a container, the address on a network that it shares with `from`, or any. A virtual
-    /// address is its alias.
+    /// Understands `DEST[:PORT[/tcp|/udp]]` and `DEST/icmp`; of a container, the address on a network that it shares with
+    /// `from`, or any. A virtual address is its alias.
     pub fn parse(
         text: &str,
         from: &str,
@@ -114,6 +125,7 @@ impl Destination {
         let (place, transport) = match text.rsplit_once('/') {
             Some((place, "tcp")) => (place, Some(Transport::Tcp)),
             Some((place, "udp")) => (place, Some(Transport::Udp)),
+            Some((place, "icmp")) => (place, Some(Transport::Icmp)),
             Some((_, other)) => {
                 return Err(NoDestination::Transport {
                     text: text.into(),
@@ -126,6 +138,9 @@ impl Destination {
             text: text.into(),
             port: port.into(),
         })?;
+        if port.is_some() && transport == Some(Transport::Icmp) {
+            return Err(NoDestination::Portless(text.into()));
+        }
         let (alias, ip) = match host.parse() {
             Ok(ip) => (alias::with_address(ip, from, networks, aliases), ip),
             Err(_) => match alias::find(host, from, networks, aliases) {
@@ -155,8 +170,8 @@ impl Destination {
     /// Whether an address with a port is it, by a protocol of IANA's number.
     pub fn is(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
         self.ip == address
-            && self.port.is_none_or(|wanted| wanted == port)
-            && self.transport.is_none_or(|wanted| wanted.number() == protocol)
+            && self.port.is_none_or(|wanted| wanted == port && !is_icmp(protocol))
+            && self.transport.is_none_or(|wanted| wanted.is(protocol))
     }
 }
 

@@ -34,7 +34,8 @@ impl Verdict {
 
 /// What is slow on every fast path.
 const ALWAYS: &str = "Always on the kernel's path: the first packets of each conversation, TCP's SYN, FIN and RST, about \
-                      one packet per second and direction, and whatever is neither TCP nor UDP (ping).";
+                      one packet per second and direction (so every ping at its usual pace), and whatever is neither TCP, UDP nor \
+                      ICMP echo.";
 
 impl Explanation {
     /// The text.

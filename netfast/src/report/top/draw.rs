@@ -182,8 +182,9 @@ impl Screen {
                 (None, false) => side.device.clone(),
             };
             vec![
+                // The addresses tell the family of ICMP.
                 Cell::from(flow.protocol.clone()),
-                Cell::from(format!("{} > {}", flow.enters.source, flow.enters.destination)),
+                Cell::from(flow.ends(&flow.enters)),
                 Cell::from(format!("{} > {}", who(&flow.enters), who(&flow.leaves))),
                 right(number(rate.packets)),
                 right(bits(rate.bits)),

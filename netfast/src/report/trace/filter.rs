@@ -20,6 +20,8 @@ use crate::host::IpNet;
 /// IANA protocol numbers.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 
 /// What is known of a container by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -296,7 +298,8 @@ impl<'a> Parser<'a> {
             }
             "fast" => Ok(Expression::Fast(true)),
             "slow" => Ok(Expression::Fast(false)),
-            "icmp" => Ok(Expression::Protocol(1)),
+            "icmp" => Ok(Expression::Protocol(ICMP)),
+            "icmp6" => Ok(Expression::Protocol(ICMP6)),
             "tcp" | "udp" => {
                 let protocol = Expression::Protocol(if word == "tcp" { 6 } else { 17 });
                 // `not tcp port 80` is about TCP's port 80, not about whatever is not TCP.

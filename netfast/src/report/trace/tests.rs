@@ -65,6 +65,28 @@ fn icmp() -> Vec<u8> {
     bytes
 }
 
+/// An ICMP error.
+fn unreachable() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2([1; 6], [2; 6])
+        .ipv4([172, 17, 0, 2], [172, 17, 0, 3], 64)
+        .icmpv4_raw(3, 3, [0; 4])
+        .write(&mut bytes, &icmp()[14..])
+        .expect("a packet");
+    bytes
+}
+
+fn icmp6() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let ip = |last| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+    PacketBuilder::ethernet2([1; 6], [2; 6])
+        .ipv6(ip(1), ip(2), 64)
+        .icmpv6_echo_reply(443, 3)
+        .write(&mut bytes, b"ping")
+        .expect("a packet");
+    bytes
+}
+
 fn report(traced: &Traced) -> PacketReport {
     PacketReport::new(traced, 1_700_000_000_000_000_000, names)
 }
@@ -79,7 +101,9 @@ fn one_line_for_each_packet() {
         gso,
         traced(&tcp(0), Reason::NoFlow.number(), 0),
         traced(&udp6(), Reason::NotIp.number(), 0),
-        traced(&icmp(), Reason::OtherProtocol.number(), 0),
+        traced(&icmp(), Reason::EchoOff.number(), 0),
+        traced(&icmp6(), 0, 2),
+        traced(&unreachable(), Reason::OtherProtocol.number(), 0),
         traced(&arp, Reason::NotIp.number(), 0),
         traced(&[1; 14], Reason::Malformed.number(), 0),
         traced(&[], 63, 0),
@@ -221,6 +245,26 @@ mod filters {
         }
     }
 
+    #[test]
+    fn echo_is_chosen_by_its_family_and_has_no_ports() {
+        let (four, six) = (traced(&icmp(), 0, 2), traced(&icmp6(), 0, 2));
+        for (text, wants_four, wants_six) in [
+            ("icmp", true, false),
+            ("icmp6", false, true),
+            ("icmp or icmp6", true, true),
+            ("not icmp", false, true),
+            ("port 443", false, false),
+            ("icmp6 and port 443", false, false),
+        ] {
+            let filter = parsed(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(
+                (told(&filter, &four), told(&filter, &six)),
+                (wants_four, wants_six),
+                "{text}"
+            );
+        }
+    }
+
     /// By both judges: the programs compare as `netfast-ebpf/src/trace.rs` does.
     fn told(filter: &Selection, packet: &Traced) -> bool {
         let kernel = filter.kernel;
@@ -230,9 +274,10 @@ mod filters {
         let address = kernel.address == Ip4::default()
             || is_ipv4 && [26, 30].iter().any(|at| bytes[*at..at + 4] == kernel.address.bytes());
         let port = kernel.port == Port::default()
-            || ports
-                .iter()
-                .any(|at| bytes[*at..at + 2] == kernel.port.number().to_be_bytes());
+            || [6, 17].contains(&bytes[kind])
+                && ports
+                    .iter()
+                    .any(|at| bytes[*at..at + 2] == kernel.port.number().to_be_bytes());
         let protocol = kernel.protocol == 0 || bytes[kind] == kernel.protocol;
         let path = if packet.reason == 0 { Filter::FAST } else { Filter::SLOW };
         let device = kernel.devices[0];

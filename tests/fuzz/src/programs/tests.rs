@@ -60,9 +60,14 @@ fn mangles() -> Vec<Mangle> {
 }
 
 fn all() -> impl Iterator<Item = Which> {
-    (0..u8::try_from(talks().len()).expect("few"))
-        .flat_map(|talk| [(talk, false), (talk, true)])
-        .flat_map(|(talk, is_udp)| [false, true].map(|is_back| Which::new(talk, is_udp, is_back)))
+    let both = |which: fn(u8, bool) -> Which, talk| [false, true].map(|is_back| which(talk, is_back));
+    let kinds: [fn(u8, bool) -> Which; 3] = [
+        |talk, is_back| Which::new(talk, false, is_back),
+        |talk, is_back| Which::new(talk, true, is_back),
+        Which::echo,
+    ];
+    let talks = 0..u8::try_from(talks().len()).expect("few");
+    talks.flat_map(move |talk| kinds.into_iter().flat_map(move |which| both(which, talk)))
 }
 
 /// Every odd packet on a flow in use, and ordinary ones after it.
@@ -104,7 +109,9 @@ fn the_table_of_odd_packets() {
         let packet = tcp.packet().with(|packet| packet.flags = *flags);
         (tcp, *what, *reason, packet)
     });
-    for (which, what, reason, packet) in of(tcp, odd::TCP).chain(of(udp, odd::UDP)).chain(ends) {
+    let echo = of(Which::echo(0, false), odd::ICMP);
+    let odd = of(tcp, odd::TCP).chain(of(udp, odd::UDP)).chain(echo);
+    for (which, what, reason, packet) in odd.chain(ends) {
         let from = Place::of(which.way().enters);
         let odd = Step::Frame(Hook::EndpointIn, from, from, packet.bytes(), Odds::default());
         let before = play(&Script {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use arbitrary::Arbitrary;
 use netfast_tests::{
-    packet::{Mac, Packet, TCP, UDP, flag, internet_checksum},
+    packet::{Mac, Packet, TCP, UDP, flag},
     scene::{BRIDGE_MAC, Dev},
 };
 
@@ -214,19 +214,17 @@ impl Between {
         packet.macs(to, from)
     }
 
-    fn icmp(&self, is_back: bool, head: [u8; 8], payload: &[u8]) -> Packet {
-        let mut message = [&head[..], payload].concat();
-        let checksum = internet_checksum(&[&message]);
-        message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    fn icmp(&self, is_back: bool, head: [u8; 2], word: [u8; 4], payload: &[u8]) -> Packet {
         self.packet(UDP, is_back).with(|packet| {
             packet.protocol = ICMP;
-            packet.payload = message;
+            (packet.icmp_type, packet.icmp_word) = (Some(head), Some(word));
+            packet.payload = payload.to_vec();
         })
     }
 
     fn echo(&self, kind: u8, is_back: bool) -> Packet {
         let [upper, lower] = self.client.1.to_be_bytes();
-        self.icmp(is_back, [kind, 0, 0, 0, upper, lower, 0, 1], b"echo")
+        self.icmp(is_back, [kind, 0], [upper, lower, 0, 1], b"echo")
     }
 
     fn what(&self, what: What, is_back: bool) -> Packet {
@@ -265,7 +263,7 @@ impl Between {
         let end = (14 + 28 + usize::from(length)).min(bytes.len());
         // Mostly one of those that are errors.
         let kind = [3, 11, 12, kind][usize::from(kind % 4)];
-        self.icmp(is_back, [kind, 3, 0, 0, 0, 0, 0, 0], &bytes[14..end])
+        self.icmp(is_back, [kind, 3], [0; 4], &bytes[14..end])
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddrV4, TcpStream},
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -299,11 +300,19 @@ fn connections_outlive_the_daemon_and_netfast() {
     let opened = bed.rise(&WEB, "Tcp", "PassiveOpens", || connections(&client, to, 30));
     assert_eq!(opened, [10; 3]);
 
+    // A ping is a conversation, too.
+    let pings = client
+        .command("busybox")
+        .args(["ping", "-i", "1", "-c", "20", &to.ip().to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it pings");
+    thread::sleep(Duration::from_secs(3));
     bed.netfast.stop(Signal::SIGTERM).expect("netfast stops");
     let would = bed.netfast.verb(&["detach", "--dry-run"]).expect("a dry run");
     let said = bed.netfast.verb(&["detach"]).expect("netfast detaches");
     println!("{said}");
-    assert!(said.contains("6 connections to virtual addresses go on"), "{said}");
+    assert!(said.contains("7 connections to virtual addresses go on"), "{said}");
     let links = |text: &str, verb: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(verb));
         line.unwrap_or_else(|| panic!("{verb}: {text}")).to_owned()
@@ -316,6 +325,11 @@ fn connections_outlive_the_daemon_and_netfast() {
         talk.ask(50);
     }
     drop(talks);
+    let said = pings.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&said.stdout);
+    let answered = said.lines().filter(|line| line.contains("bytes from")).count();
+    // One may be on its way while the entry changes.
+    assert!(answered >= 19, "{said}");
     let answer = Question::of("web").ask(&client).expect("an answer");
     let members: Vec<IpAddr> = WEB.iter().map(|name| bed.ip(name, "shop").into()).collect();
     assert!(

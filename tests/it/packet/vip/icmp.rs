@@ -1,27 +1,15 @@
 //! Echo is a conversation; errors go where the packets go that they are about.
 
+use netfast_tests::packet::ICMP;
+
 use super::*;
 
-const ICMP: u8 = 1;
-
-/// RFC 1071 over a message whose checksum is zero.
-fn summed(mut message: Vec<u8>) -> Vec<u8> {
-    let mut sum: u32 = message
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = !u16::try_from(sum).expect("folded");
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
-    message
-}
-
-pub fn message(mut packet: Packet, kind: u8, rest: [u8; 4], behind: &[u8]) -> Packet {
-    packet.protocol = ICMP;
-    packet.payload = summed([&[kind, 0, 0, 0], &rest[..], behind].concat());
-    packet
+pub fn message(packet: Packet, kind: u8, rest: [u8; 4], behind: &[u8]) -> Packet {
+    packet.with(|packet| {
+        packet.protocol = ICMP;
+        (packet.icmp_type, packet.icmp_word) = (Some([kind, 0]), Some(rest));
+        packet.payload = behind.to_vec();
+    })
 }
 
 pub fn echo(packet: Packet, kind: u8, id: u16) -> Packet {

@@ -10,7 +10,7 @@ fn ip(bytes: [u8; 4]) -> Ip6 {
 }
 
 /// The flow that leads from one packet to another.
-fn flow6(before: &Plain, after: &Plain) -> &'static Flow<Ip6> {
+pub fn flow6(before: &Plain, after: &Plain) -> &'static Flow<Ip6> {
     let of = flow(before, after);
     let addresses = |packet: &Plain| {
         let [source, destination] = packet.addresses.map(|bytes| csum::sum(&ip(bytes).words()));
@@ -30,7 +30,7 @@ fn rewritten6(skb: &FakeSkb, flow: &'static Flow<Ip6>) -> Result<Vec<u8>, Reason
 }
 
 /// The sum that a device takes over a frame, from the network header on.
-fn complete(frame: &[u8]) -> u32 {
+pub fn complete(frame: &[u8]) -> u32 {
     let mut padded = frame[14..].to_vec();
     padded.resize(padded.len().next_multiple_of(4), 0);
     let words = padded

@@ -9,13 +9,35 @@ const SLOT: usize = 4;
 /// Number of registers of that size.
 const SLOTS: usize = 16;
 
+/// In what packets of a flow may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Varying {
+    /// What it is called in findings.
+    pub what: &'static str,
+    /// Why it matters, for people.
+    pub reason: &'static str,
+    /// Only ICMP's may.
+    pub icmp_only: bool,
+}
+
+impl Varying {
+    /// Of any protocol.
+    pub const fn new(what: &'static str, reason: &'static str) -> Self {
+        Self {
+            what,
+            reason,
+            icmp_only: false,
+        }
+    }
+}
+
 /// What a register holds, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     /// Something that is the same for all packets of a flow.
     Plain,
-    /// Something in which they may differ: its name, and why it matters.
-    Judging(&'static str, &'static str),
+    /// Something in which they may differ.
+    Judging(Varying),
     /// Bytes of a header
     Bytes(Bytes),
     IncomingName,
@@ -35,11 +57,15 @@ pub enum Loaded {
 
 impl Loaded {
     /// In what packets of a flow may differ here.
-    pub fn varies(&self) -> Option<(&'static str, &'static str)> {
+    pub fn varies(&self) -> Option<Varying> {
         match self {
-            Self::Judging(what, reason) => Some((what, reason)),
+            Self::Judging(varying) => Some(*varying),
             Self::Bytes(bytes) => match bytes.varies() {
-                Outcome::Varies(what, reason) => Some((what, reason)),
+                Outcome::Varies(what, reason) => Some(Varying::new(what, reason)),
+                Outcome::VariesInIcmp(what, reason) => Some(Varying {
+                    icmp_only: true,
+                    ..Varying::new(what, reason)
+                }),
                 Outcome::Repeatable | Outcome::Never => None,
             },
             Self::Plain
@@ -54,10 +80,13 @@ impl Loaded {
         }
     }
 
-    /// What something made of it is.
-    pub fn derived(&self) -> Self {
-        self.varies()
-            .map_or(Self::Plain, |(what, reason)| Self::Judging(what, reason))
+    /// What something made of these is.
+    pub fn derived<'a>(from: impl IntoIterator<Item = &'a Self>) -> Self {
+        let varying = from.into_iter().filter_map(Self::varies);
+        // What all packets may differ in counts before what only ICMP's may.
+        varying
+            .min_by_key(|varying| varying.icmp_only)
+            .map_or(Self::Plain, Self::Judging)
     }
 }
 
@@ -122,7 +151,10 @@ mod tests {
         registers.load(11, 1, Loaded::Protocol);
         assert_eq!(registers.key(1).count(), 2);
         let varying: Vec<_> = registers.key(1).filter_map(Loaded::varies).collect();
-        assert_eq!(varying.iter().map(|(what, _)| *what).collect::<Vec<_>>(), ["ip ttl"]);
+        assert_eq!(
+            varying.iter().map(|varying| varying.what).collect::<Vec<_>>(),
+            ["ip ttl"]
+        );
         registers.load(u32::MAX, 200, Loaded::Plain);
         registers.load(1, usize::MAX, Loaded::Plain);
         assert_eq!(registers.key(1).count(), 1);

@@ -4,7 +4,7 @@ use super::super::field::{Bytes, Header, Outcome};
 use super::super::reachability::{Chain, Common};
 use super::super::reading::Reading;
 use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find};
-use super::registers::{Loaded, Registers};
+use super::registers::{Loaded, Registers, Varying};
 use super::{NFTA_EXPR_NAME, is_rated};
 use crate::host::Verdict;
 use crate::observe::nftables::{NFGENMSG, family};
@@ -216,7 +216,9 @@ impl Rule {
     /// What a key of `meta` or `ct` loads. What judges is found when something is made of it.
     fn key(&mut self, place: Place, name: &str) -> Loaded {
         match find(place, name) {
-            Some(known) if known.row.class == Class::Judges => Loaded::Judging(known.what(), known.row.reason),
+            Some(known) if known.row.class == Class::Judges => {
+                Loaded::Judging(Varying::new(known.what(), known.row.reason))
+            }
             _ => {
                 self.reading.see(place, name);
                 Loaded::Plain
@@ -273,6 +275,9 @@ impl Rule {
         }
         self.reading.words.push("set".into());
         // As the targets of iptables that do this.
+        if let Outcome::VariesInIcmp(what, reason) = changed.varies() {
+            self.reading.judges_icmp(what, reason);
+        }
         let varies = matches!(changed.varies(), Outcome::Varies(..));
         self.reading.see(Place::Target, if varies { "TTL" } else { "DSCP" });
     }
@@ -282,10 +287,10 @@ impl Rule {
         let (target, len, op, source) = (number(data, 1)?, number(data, 4)?, number(data, 6)?, number(data, 7)?);
         let name = key_name(&EXTENSIONS, Some(op.unwrap_or(0)));
         let loaded = self.key(Place::Extension, &name);
-        if let (None, Loaded::Judging(what, reason)) = (target, &loaded) {
+        if let (None, Loaded::Judging(varying)) = (target, &loaded) {
             // `tcp option … set`, `reset tcp option …`
             self.reading.acts = true;
-            self.judge((what, reason));
+            self.judge(*varying);
         }
         self.ask(source);
         self.load(target, usize::try_from(len.unwrap_or(4)).unwrap_or(4), loaded);
@@ -345,9 +350,9 @@ impl Rule {
 
     fn derive(&mut self, from: Option<u32>, to: Option<u32>, len: Option<u32>) {
         let keys = from.into_iter().flat_map(|register| self.registers.key(register));
-        let varying = keys.map(Loaded::derived).find(|loaded| *loaded != Loaded::Plain);
+        let derived = Loaded::derived(keys);
         let len = usize::try_from(len.unwrap_or(4)).unwrap_or(4);
-        self.load(to, len, varying.unwrap_or(Loaded::Plain));
+        self.load(to, len, derived);
     }
 
     /// A register, and those that follow it, decide something.
@@ -359,7 +364,17 @@ impl Rule {
         }
     }
 
-    fn judge(&mut self, (what, reason): (&'static str, &'static str)) {
+    fn judge(&mut self, varying: Varying) {
+        let Varying {
+            what,
+            reason,
+            icmp_only,
+        } = varying;
+        // What of it is another protocol's is what its other words say.
+        if icmp_only {
+            self.reading.judges_icmp(what, reason);
+            return;
+        }
         self.reading.words.push(what.into());
         self.reading.judges(what, reason);
     }

@@ -93,6 +93,13 @@ pub const IPTABLES: &[Row] = &[
     ),
     row(
         Match,
+        &["icmp", "icmp6"],
+        Depends,
+        "icmp type",
+        "the type of an echo is part of the flow; other messages are slow",
+    ),
+    row(
+        Match,
         &["tos"],
         Depends,
         "",
@@ -115,8 +122,7 @@ pub const IPTABLES: &[Row] = &[
     row(
         Match,
         &[
-            "icmp", "icmp6", "icmpv6", "igmp", "sctp", "dccp", "esp", "ah", "ipcomp", "gre", "802_3", "arp", "stp",
-            "vlan",
+            "igmp", "sctp", "dccp", "esp", "ah", "ipcomp", "gre", "802_3", "arp", "stp", "vlan",
         ],
         SlowOnly,
         "",

@@ -276,6 +276,9 @@ fn a_destination_may_name_its_transport() {
     assert!(udp.is(ip, 443, 17) && !udp.is(ip, 443, 6) && !udp.is(ip, 80, 17));
     let any = parse("database:5432");
     assert!(any.is(any.ip, 5432, 6) && any.is(any.ip, 5432, 17));
+    assert!(!any.is(any.ip, 5432, 1), "an identifier is no port");
+    let echo = parse("database/icmp");
+    assert!(echo.is(echo.ip, 0, 1) && echo.is(echo.ip, 7, 58) && !echo.is(echo.ip, 0, 17));
 }
 
 /// Found: ports that are none were ignored in brackets, or taken for a part of a name.
@@ -290,7 +293,8 @@ fn what_is_no_port_or_transport_is_said_to_be_none() {
         ("database:0", "\"0\" is no port"),
         ("database:99999", "\"99999\" is no port"),
         ("database:80/TCP", "\"TCP\" is no transport"),
-        ("database:80/icmp", "\"icmp\" is no transport"),
+        ("database:80/sctp", "\"sctp\" is no transport"),
+        ("database:80/icmp", "ICMP has no ports"),
     ] {
         let said = parse(text).expect_err(text).to_string();
         assert!(said.contains(part), "{text}: {said}");

@@ -3,8 +3,8 @@
 use super::super::super::field::{Bytes, Header, Outcome};
 use super::super::super::reading::Reading;
 use super::super::super::table::Place;
-use super::super::super::xt::{is_other_protocol, is_unreplied};
-use super::super::registers::Loaded;
+use super::super::super::xt::{is_other_protocol, is_unreplied, known};
+use super::super::registers::{Loaded, Varying};
 use super::{Rule, number};
 use crate::bytes::u32_at;
 use crate::host::Verdict;
@@ -37,12 +37,11 @@ impl Rule {
             }
             _ => {
                 let second = number(data, 8)?.and_then(|register| self.registers.get(register));
-                let mut both = source
+                let both = source
                     .into_iter()
                     .flat_map(|register| self.registers.key(register))
                     .chain(second);
-                both.find_map(Loaded::varies)
-                    .map_or(Loaded::Plain, |(what, reason)| Loaded::Judging(what, reason))
+                Loaded::derived(both)
             }
         };
         self.load(target, usize::try_from(len.unwrap_or(4)).unwrap_or(4), after);
@@ -62,7 +61,11 @@ impl Rule {
             (Some(op @ (0 | 1)), Loaded::Bytes(bytes)) => match bytes.compare(value.payload, op == 0) {
                 Outcome::Repeatable => {}
                 Outcome::Never => self.reading.common.always_slow = true,
-                Outcome::Varies(what, reason) => self.judge((what, reason)),
+                Outcome::Varies(what, reason) => self.judge(Varying::new(what, reason)),
+                Outcome::VariesInIcmp(what, reason) => self.judge(Varying {
+                    icmp_only: true,
+                    ..Varying::new(what, reason)
+                }),
             },
             (Some(0), _) => self.equals(&loaded, value),
             // `ct state new` asks whether anything is left under a mask.
@@ -111,10 +114,15 @@ impl Rule {
             Loaded::Protocol => {
                 let protocol = value.payload.first().copied();
                 common.always_slow |= protocol.is_some_and(is_other_protocol);
-                common.tcp |= protocol == Some(6);
+                protocol
+                    .and_then(known)
+                    .into_iter()
+                    .for_each(|known| common.narrow(known));
                 self.transport = match protocol {
+                    Some(1) => Header::Icmp,
                     Some(6) => Header::Tcp,
                     Some(17) => Header::Udp,
+                    Some(58) => Header::Icmp6,
                     _ => Header::Transport,
                 };
             }
