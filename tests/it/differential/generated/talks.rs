@@ -242,6 +242,11 @@ impl Play<'_> {
         if ack != live.raw.client_seq.wrapping_add(1) {
             return false;
         }
+        // conntrack has not seen the SYN, and takes what follows for out of the windows of the connection that had these ports
+        // before: unless netfast has carried that, see `Shape::strict`.
+        if self.part.scenario.shape.strict && live.times > 0 {
+            return true;
+        }
         self.note_cookie(seq);
         let live = &mut self.live[number];
         live.advance(By::Client, 1);

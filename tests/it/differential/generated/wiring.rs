@@ -142,6 +142,7 @@ impl Arena {
         });
         let neighbours: Vec<String> = neighbours.collect();
         batch(&self.host, &neighbours)?;
+        self.until_forwarded();
         let frames: Vec<_> = self
             .stations
             .iter()
@@ -168,11 +169,20 @@ impl Arena {
         let Some(station) = self.stations.get(&place) else {
             return Ok(());
         };
+        self.until_forwarded();
         self.fence
             .send_pinned(&self.announcements(place, station))?
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
         Ok(())
+    }
+
+    /// Waits until bridges let new ports take part, or what these say is lost: for a link's beginning the kernel takes up to a
+    /// second (`net/core/link_watch.c`).
+    fn until_forwarded(&self) {
+        let line = "for i in $(seq 400); do bridge link | grep -q 'state disabled' || break; sleep 0.005; done";
+        // One that is down remains so.
+        drop(self.sh(line));
     }
 
     /// A shell line that gives the host those of its addresses and routes of IPv6 back that it may have lost with an interface.
