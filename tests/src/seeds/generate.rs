@@ -254,7 +254,7 @@ impl Maker {
             (3, 3),
             (3, 4),
             (4, 5),
-            (5, 6),
+            (9, 6),
             (3, 7),
             (4, 8),
             (6, 9),
@@ -303,7 +303,7 @@ impl Maker {
             3 => Rule::Notrack(what),
             4 => Rule::Helper(judges::FTP),
             5 => Rule::Dscp(rng.pick(&[8, 46]), what),
-            6 => Rule::Ttl(rng.pick(&[1, 33, 63, 200]), what),
+            6 => Rule::Ttl(rng.pick(&[1, 33, 33, 63, 200, 200]), what),
             7 => Rule::TtlRaised(what),
             8 => Rule::Mss(rng.pick(&[536, 1000, 1400]), family),
             9 => {

@@ -138,6 +138,18 @@ impl Maker {
         steps
     }
 
+    /// What the host itself sends has the mark of a rule after routing before netfast sees it.
+    pub(super) fn marked(&mut self, rule: &Rule) -> Option<Step> {
+        let Rule::LateMark(_, what) = rule else { return None };
+        let containers = self.containers.iter().copied();
+        let of = |place: &Place| {
+            what.to_bridge
+                .is_none_or(|bridge| matches!(place, Place::Container(of, _) if *of == bridge))
+        };
+        let found: Vec<Place> = containers.filter(of).collect();
+        Some(Step::HostTalk(self.rng.pick(&found), 3, what.family))
+    }
+
     /// A packet that one of the rules catches, if there is such a rule for this conversation.
     pub(super) fn caught(&mut self, talk: usize) -> Option<Odd> {
         let Talk { protocol, family, .. } = self.talks[talk];

@@ -38,6 +38,9 @@ impl Maker {
         for sieve in self.sieves.clone() {
             steps.extend(self.probe(sieve));
         }
+        for rule in rules {
+            steps.extend(self.marked(rule));
+        }
         if let Some(helper) = rules.iter().position(|rule| matches!(rule, Rule::Helper(_))) {
             steps.extend(self.ftp());
             if self.rng.chance(60) {
@@ -312,6 +315,7 @@ impl Maker {
         if let Rule::Sieve(_, sieve, _) = rule {
             steps.extend(self.probe(sieve));
         }
+        steps.extend(self.marked(&rule));
         steps
     }
 
