@@ -1,6 +1,10 @@
 //! A conversation between two stations, opened by hand and kept up by hand.
 
-use std::{net::SocketAddrV4, thread, time::Duration};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    thread,
+    time::Duration,
+};
 
 use super::{
     describe::Frame,
@@ -24,13 +28,13 @@ pub struct Conversation {
     /// Station that began.
     pub client: String,
     /// Its address and port, and what it sends to.
-    pub from: SocketAddrV4,
-    pub to: SocketAddrV4,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
     /// Station that answers.
     pub server: String,
     /// The client as the server sees it, and the server's own address and port.
-    pub seen_from: SocketAddrV4,
-    pub seen_to: SocketAddrV4,
+    pub seen_from: SocketAddr,
+    pub seen_to: SocketAddr,
     /// Next sequence numbers.
     pub client_seq: u32,
     pub server_seq: u32,
@@ -38,7 +42,14 @@ pub struct Conversation {
 
 impl Conversation {
     /// Opens one from port `port` of `client` to `to`, which ends at `server`. Every packet is a step.
-    pub fn open(world: &mut World, protocol: u8, client: &str, port: u16, to: SocketAddrV4, server: &str) -> Self {
+    pub fn open(
+        world: &mut World,
+        protocol: u8,
+        client: &str,
+        port: u16,
+        to: impl Into<SocketAddr>,
+        server: &str,
+    ) -> Self {
         Self::open_by(world, protocol, client, port, to, server, |world, from, _, packet| {
             let got = world.exchange(&[(from, packet.clone())]);
             let lines = world.lines(&got);
@@ -52,11 +63,12 @@ impl Conversation {
         protocol: u8,
         client: &str,
         port: u16,
-        to: SocketAddrV4,
+        to: impl Into<SocketAddr>,
         server: &str,
         send: impl Fn(&mut World, &str, &str, &Packet) -> (Got, Vec<String>),
     ) -> Self {
-        let from = SocketAddrV4::new(world.ip(client), port);
+        let from = SocketAddrV4::new(world.ip(client), port).into();
+        let to = to.into();
         let mut this = Self {
             protocol,
             client: client.to_owned(),
@@ -112,7 +124,7 @@ impl Conversation {
         self.packet(self.seen_to, self.seen_from, self.server_seq, self.client_seq, payload)
     }
 
-    fn packet(&self, source: SocketAddrV4, destination: SocketAddrV4, seq: u32, ack: u32, payload: &[u8]) -> Packet {
+    fn packet(&self, source: SocketAddr, destination: SocketAddr, seq: u32, ack: u32, payload: &[u8]) -> Packet {
         if self.protocol == TCP {
             let flags = if payload.is_empty() { ACK } else { ACK | PSH };
             return Packet::tcp(source, destination, flags, seq, ack).data(payload);

@@ -3,13 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
-use etherparse::{Ipv4HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
-use netfast_tests::packet::internet_checksum;
+use etherparse::{TcpHeaderSlice, UdpHeaderSlice};
+use netfast_tests::{packet::internet_checksum, seeds::family::Family};
 
-use super::wire::{DF, FIRST_ID, ICMP, MF, TCP, UDP, pseudo_header};
+use super::{
+    ip::{Header, read},
+    wire::{FIRST_ID, ICMP, ICMP6, TCP, UDP, pseudo_header},
+};
 
 /// IANA's number.
 const IGMP: u8 = 2;
@@ -27,61 +30,71 @@ pub struct Frame {
     pub is_partial: bool,
 }
 
-/// What an IPv4 packet is, as far as scripts need it to answer.
+/// What an IP packet is, as far as scripts need it to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     pub protocol: u8,
-    pub source: SocketAddrV4,
-    pub destination: SocketAddrV4,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
 }
 
 impl Frame {
-    /// The IP packet in it; `None` for ARP, IPv6 and all else.
-    fn ip(&self) -> Option<&[u8]> {
+    /// The IP packet in it; `None` for ARP and all else.
+    fn ip(&self) -> Option<Ip<'_>> {
+        let of = |at: usize| {
+            let ethertype = u16::from_be_bytes([*self.bytes.get(at)?, *self.bytes.get(at + 1)?]);
+            let mut families = [Family::V4, Family::V6].into_iter();
+            let family = families.find(|family| family.ethertype() == ethertype)?;
+            let bytes = self.bytes.get(at + 2..)?;
+            Some(Ip { family, bytes })
+        };
         match self.bytes.get(12..14)? {
-            [0x08, 0x00] => self.bytes.get(14..),
-            [0x81, 0x00] if self.bytes.get(16..18)? == [0x08, 0x00] => self.bytes.get(18..),
-            _ => None,
+            [0x81, 0x00] => of(16),
+            _ => of(12),
         }
     }
 
     /// Addresses and ports; of what is neither TCP nor UDP, ports are zero.
     pub fn tuple(&self) -> Option<Tuple> {
-        let ip = Ipv4HeaderSlice::from_slice(self.ip()?).ok()?;
-        let rest = self.ip()?.get(ip.slice().len()..)?;
-        let protocol = ip.protocol().0;
-        let port = |at: usize| match (protocol, rest.get(at..at + 2)) {
+        let ip = self.ip()?.header()?;
+        let port = |at: usize| match (ip.protocol, ip.rest.get(at..at + 2)) {
             (TCP | UDP, Some(bytes)) => u16::from_be_bytes([bytes[0], bytes[1]]),
             _ => 0,
         };
         Some(Tuple {
-            protocol,
-            source: SocketAddrV4::new(ip.source_addr(), port(0)),
-            destination: SocketAddrV4::new(ip.destination_addr(), port(2)),
+            protocol: ip.protocol,
+            source: SocketAddr::new(ip.source, port(0)),
+            destination: SocketAddr::new(ip.destination, port(2)),
         })
     }
 
     /// Sequence and acknowledgement number of a TCP segment that accepts a connection.
     pub fn syn_ack(&self) -> Option<(u32, u32)> {
-        let ip = Ipv4HeaderSlice::from_slice(self.ip()?).ok()?;
-        if ip.protocol().0 != TCP {
+        let ip = self.ip()?.header()?;
+        if ip.protocol != TCP {
             return None;
         }
-        let tcp = TcpHeaderSlice::from_slice(self.ip()?.get(ip.slice().len()..)?).ok()?;
+        let tcp = TcpHeaderSlice::from_slice(ip.rest).ok()?;
         (tcp.syn() && tcp.ack()).then(|| (tcp.sequence_number(), tcp.acknowledgment_number()))
     }
 
     /// Whether it is a TCP segment from or to such a port, or an ICMP error about one.
     pub fn is_of_ports(&self, is_one: fn(u16) -> bool) -> bool {
-        self.ip().is_some_and(|ip| is_tcp_of(ip, is_one))
+        self.ip().is_some_and(|ip| ip.is_tcp_of(is_one))
     }
 
-    /// Whether a script can have caused it: IPv4, and not IGMP, which bridges speak when they please.
+    /// Whether a script can have caused it: IP, and neither IGMP, which bridges speak when they please, nor what IPv6 has for that
+    /// and for ARP, unless a script has sent it.
     pub fn is_scripted(&self) -> bool {
-        self.ip().is_some_and(|ip| ip.get(9) != Some(&IGMP))
+        let Some(ip) = self.ip() else { return false };
+        let Some(header) = ip.header() else { return true };
+        match ip.family {
+            Family::V4 => header.protocol != IGMP,
+            Family::V6 => !header.is_of_the_link() || (FIRST_ID..=0x4eff).contains(&header.id),
+        }
     }
 
-    /// The line; `None` for what is not IPv4. Of identifications, only those that were sent are told.
+    /// The line; `None` for what is not IP. Of identifications, only those that were sent are told.
     pub fn describe(&self, names: &MacNames, sent: &BTreeSet<u16>) -> Option<String> {
         let ip = self.ip()?;
         let mac = |at: usize| {
@@ -96,77 +109,83 @@ impl Frame {
             let _ = write!(line, " tag {:02x?}", &self.bytes[14..16]);
         }
         line.push_str("] ");
-        line.push_str(&packet(ip, self.is_partial));
+        line.push_str(&packet(&ip, self.is_partial));
         Some(with_known_ids(&line, sent))
     }
 }
 
-/// Whether an IP packet is TCP from or to such a port, or an ICMP error about one that is.
-fn is_tcp_of(bytes: &[u8], is_one: fn(u16) -> bool) -> bool {
-    let Some(rest) = Ipv4HeaderSlice::from_slice(bytes)
-        .ok()
-        .and_then(|ip| bytes.get(ip.slice().len()..))
-    else {
-        return false;
-    };
-    let port = |at: usize| rest.get(at..at + 2).map(|port| u16::from_be_bytes([port[0], port[1]]));
-    match bytes[9] {
-        TCP => [0, 2].into_iter().filter_map(port).any(is_one),
-        ICMP if is_error(rest) => rest.get(8..).is_some_and(|quoted| is_tcp_of(quoted, is_one)),
-        _ => false,
+/// An IP packet, or what is left of it in an ICMP error.
+struct Ip<'a> {
+    family: Family,
+    bytes: &'a [u8],
+}
+
+impl<'a> Ip<'a> {
+    fn header(&self) -> Option<Header<'a>> {
+        read(self.family, self.bytes)
+    }
+
+    /// Whether it is TCP from or to such a port, or an ICMP error about one that is.
+    fn is_tcp_of(&self, is_one: fn(u16) -> bool) -> bool {
+        let Some(Header { protocol, rest, .. }) = self.header() else {
+            return false;
+        };
+        let port = |at: usize| rest.get(at..at + 2).map(|port| u16::from_be_bytes([port[0], port[1]]));
+        match protocol {
+            TCP => [0, 2].into_iter().filter_map(port).any(is_one),
+            ICMP | ICMP6 if is_error(self.family, rest) => rest.get(8..).is_some_and(|quoted| {
+                let quoted = Ip {
+                    family: self.family,
+                    bytes: quoted,
+                };
+                quoted.is_tcp_of(is_one)
+            }),
+            _ => false,
+        }
     }
 }
 
-/// Unreachable, time exceeded, parameter problem: the packet in question follows the header.
-fn is_error(icmp: &[u8]) -> bool {
-    icmp.first().is_some_and(|kind| [3, 11, 12].contains(kind))
+/// Unreachable, too big, time exceeded, parameter problem: the packet in question follows the header.
+fn is_error(family: Family, icmp: &[u8]) -> bool {
+    icmp.first().is_some_and(|kind| match family {
+        Family::V4 => [3, 11, 12].contains(kind),
+        Family::V6 => *kind < 128,
+    })
 }
 
 /// One IP packet.
-fn packet(bytes: &[u8], is_partial: bool) -> String {
-    let Ok(ip) = Ipv4HeaderSlice::from_slice(bytes) else {
-        return format!("no IPv4 header: {}", data(bytes));
+fn packet(ip: &Ip<'_>, is_partial: bool) -> String {
+    let Some(header) = ip.header() else {
+        return format!("no {} header: {}", ip.family.name(), data(ip.bytes));
     };
-    let header = ip.slice();
-    let length = usize::from(ip.total_len());
-    let rest = &bytes[header.len()..];
-    let word = u16::from_be_bytes([header[6], header[7]]);
-    let mut line = format!("{}>{}", ip.source_addr(), ip.destination_addr());
-    let _ = write!(line, " ttl={} tos={:#04x} len={length}", ip.ttl(), header[1]);
-    match ip.identification() {
+    let Header { protocol, length, .. } = header;
+    let mut line = format!("{}>{}", header.source, header.destination);
+    let _ = write!(line, " ttl={} tos={:#04x} len={length}", header.ttl, header.tos);
+    match header.id {
         id @ FIRST_ID..=0x4eff => {
             let _ = write!(line, " id={id:#06x}");
         }
         // The kernel's choice.
         _ => line.push_str(" id=other"),
     }
-    if word & DF != 0 {
-        line.push_str(" df");
+    line.push_str(&header.more);
+    if let Some(fragment) = header.fragment {
+        let _ = write!(line, " fragment at {}", fragment.offset);
+        line.push_str(if fragment.is_last { ", the last" } else { "" });
     }
-    if word & !DF != 0 {
-        let _ = write!(line, " fragment at {}", (word & 0x1fff) * 8);
-        line.push_str(if word & MF == 0 { ", the last" } else { "" });
+    if length < ip.bytes.len() {
+        let _ = write!(line, " and {} bytes behind it", ip.bytes.len() - length);
     }
-    if !ip.options().is_empty() {
-        let _ = write!(line, " options={:02x?}", ip.options());
-    }
-    if sum(&[header]) != 0xffff {
-        line.push_str(" BAD IP CHECKSUM");
-    }
-    if length < bytes.len() {
-        let _ = write!(line, " and {} bytes behind it", bytes.len() - length);
-    }
-    let quoted = length > bytes.len();
-    let rest = &rest[..rest.len().min(length.saturating_sub(header.len()))];
-    let protocol = ip.protocol().0;
-    if word & 0x1fff != 0 || word & MF != 0 {
+    let quoted = length > ip.bytes.len();
+    let rest = header.rest;
+    if header.fragment.is_some() {
         let _ = write!(line, " protocol {protocol} {}", data(rest));
         return line;
     }
-    line.push_str(&transport(protocol, rest));
+    line.push_str(&transport(ip.family, protocol, rest));
     let is_unsummed = protocol == UDP && is_unsummed(rest);
     if !quoted && !is_partial && !is_unsummed {
-        let is_right = is_sum_right(ip.source_addr(), ip.destination_addr(), protocol, rest);
+        let is_right = is_sum_right(&header, rest);
         line.push_str(if is_right { "" } else { " BAD CHECKSUM" });
     }
     if is_unsummed {
@@ -190,7 +209,7 @@ fn with_known_ids(line: &str, sent: &BTreeSet<u16>) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn transport(protocol: u8, bytes: &[u8]) -> String {
+fn transport(family: Family, protocol: u8, bytes: &[u8]) -> String {
     if protocol == TCP
         && let Ok(tcp) = TcpHeaderSlice::from_slice(bytes)
     {
@@ -218,10 +237,14 @@ fn transport(protocol: u8, bytes: &[u8]) -> String {
             data(&bytes[8..])
         );
     }
-    if protocol == ICMP && bytes.len() >= 8 {
+    if protocol == icmp_of(family) && bytes.len() >= 8 {
         let mut text = format!(" icmp {}/{} {:02x?}", bytes[0], bytes[1], &bytes[4..8]);
-        if is_error(bytes) {
-            let _ = write!(text, " about {{{}}}", packet(&bytes[8..], true));
+        if is_error(family, bytes) {
+            let about = Ip {
+                family,
+                bytes: &bytes[8..],
+            };
+            let _ = write!(text, " about {{{}}}", packet(&about, true));
         } else {
             let _ = write!(text, " {}", data(&bytes[8..]));
         }
@@ -253,11 +276,26 @@ fn is_unsummed(udp: &[u8]) -> bool {
     udp.get(6..8) == Some(&[0, 0])
 }
 
-fn is_sum_right(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, bytes: &[u8]) -> bool {
-    match protocol {
-        TCP | UDP => sum(&[&pseudo_header(source, destination, protocol, bytes.len()), bytes]) == 0xffff,
-        ICMP => sum(&[bytes]) == 0xffff,
+fn is_sum_right(header: &Header<'_>, bytes: &[u8]) -> bool {
+    let Header {
+        source,
+        destination,
+        protocol,
+        ..
+    } = *header;
+    match (source, protocol) {
+        (_, TCP | UDP) | (IpAddr::V6(_), ICMP6) => {
+            sum(&[&pseudo_header(source, destination, protocol, bytes.len()), bytes]) == 0xffff
+        }
+        (IpAddr::V4(_), ICMP) => sum(&[bytes]) == 0xffff,
         _ => true,
+    }
+}
+
+const fn icmp_of(family: Family) -> u8 {
+    match family {
+        Family::V4 => ICMP,
+        Family::V6 => ICMP6,
     }
 }
 

@@ -251,7 +251,7 @@ fn other_protocols_between_the_same_hosts() {
             vec![packet.with(|packet| packet.protocol = 132)]
         });
         odd("ICMP echo", None, world, |packet| {
-            let (source, destination) = (*packet.source.ip(), *packet.destination.ip());
+            let (source, destination) = (packet.source.ip(), packet.destination.ip());
             vec![Packet::icmp(source, destination, 8, 0, [0, 1, 0, 1], b"ping")]
         });
         odd("an ICMP type of nobody", None, world, |packet| {
@@ -280,7 +280,9 @@ fn spoofed_source_address() {
                 world.step("spoofed", &[("c01", conversation.forward(b"not me"))]);
                 world.was(Reason::Spoofed);
                 let strange = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), conversation.from.port());
-                let packet = conversation.forward(b"nobody").with(|packet| packet.source = strange);
+                let packet = conversation
+                    .forward(b"nobody")
+                    .with(|packet| packet.source = strange.into());
                 world.step("from an address of nobody's", &[("c00", packet)]);
                 world.was(Reason::Spoofed);
             } else {
@@ -349,7 +351,7 @@ fn multicast_and_broadcast() {
             ] {
                 let to = SocketAddrV4::new(address, conversation.to.port());
                 let packet = conversation.forward(b"to all").with(|packet| {
-                    packet.destination = to;
+                    packet.destination = to.into();
                     packet.destination_mac = Some([0xff; 6]);
                 });
                 world.step(&format!("to {address}"), &[("c00", packet)]);

@@ -1,6 +1,10 @@
 //! ICMP echo and errors beside flows, and UDP that nobody answers.
 
-use std::{net::SocketAddrV4, thread, time::Duration};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    thread,
+    time::Duration,
+};
 
 use netfast_common::reason::Reason;
 use netfast_tests::{
@@ -28,10 +32,10 @@ fn topology() -> Options {
 }
 
 /// An ICMP error of the receiver about a packet as it arrived there.
-fn error(about: &Packet, at: SocketAddrV4, kind: u8, code: u8, word: [u8; 4]) -> Packet {
+fn error(about: &Packet, at: SocketAddr, kind: u8, code: u8, word: [u8; 4]) -> Packet {
     let mut quoted = about.ip_bytes();
     quoted.truncate(20 + 8 + 40);
-    Packet::icmp(*at.ip(), *about.source.ip(), kind, code, word, &quoted)
+    Packet::icmp(at.ip(), about.source.ip(), kind, code, word, &quoted)
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn icmp_echo() {
                         .iter()
                         .find_map(super::describe::Frame::tuple)
                         .expect("the request arrived");
-                    let reply = Packet::icmp(world.ip(to), *seen.source.ip(), 0, 0, word, b"ping");
+                    let reply = Packet::icmp(world.ip(to), seen.source.ip(), 0, 0, word, b"ping");
                     world.step("reply", &[(to, reply)]);
                     fast += usize::from(world.was_fast());
                     thread::sleep(Duration::from_millis(10));

@@ -95,7 +95,7 @@ fn unsummed(packet: &mut Packet) {
 fn narrow(packet: &mut Packet) {
     let mut bytes = packet.ip_bytes().split_off(20);
     bytes[14..18].copy_from_slice(&[0, 100, 0, 0]);
-    let pseudo = pseudo_header(*packet.source.ip(), *packet.destination.ip(), TCP, bytes.len());
+    let pseudo = pseudo_header(packet.source.ip(), packet.destination.ip(), TCP, bytes.len());
     let checksum = !sum(&[&pseudo, &bytes]);
     bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
     packet.transport = Transport::None;

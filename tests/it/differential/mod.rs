@@ -5,7 +5,7 @@
 //! nothing; the errors that senders got; and what conntrack knows at the end. Scripts first bring their flows onto the
 //! fast path, and fail if that does not happen; then the odd packets come.
 //!
-//! - [`wire`], [`describe`]: packets to bytes, and bytes to lines that can be compared;
+//! - [`wire`], [`describe`], [`ip`]: packets to bytes, and bytes to lines that can be compared;
 //! - [`station`], [`fence`], [`world`]: who sends and observes, and when a step is over;
 //! - [`conversation`]: flows that scripts keep up by hand;
 //! - [`runner`]: off, on, compare;
@@ -19,6 +19,7 @@ mod generated;
 mod headers;
 mod helper;
 mod icmp;
+mod ip;
 mod judged;
 mod programs;
 mod queue;

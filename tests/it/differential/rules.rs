@@ -42,11 +42,11 @@ fn knock(world: &mut World, from: &str, to: SocketAddrV4) {
         let knocking = Conversation {
             protocol,
             client: from.to_owned(),
-            from: SocketAddrV4::new(world.ip(from), 45_000),
-            to,
+            from: SocketAddrV4::new(world.ip(from), 45_000).into(),
+            to: to.into(),
             server: String::new(),
-            seen_from: to,
-            seen_to: to,
+            seen_from: to.into(),
+            seen_to: to.into(),
             client_seq: 1000,
             server_seq: 0,
         };
@@ -214,7 +214,7 @@ fn published_on_one_address_only() {
                 conversation.warm(world);
                 let packet = conversation
                     .forward(b"elsewhere")
-                    .with(|packet| packet.destination = other);
+                    .with(|packet| packet.destination = other.into());
                 world.step("to the other address", &[("lan", packet)]);
             }
         },

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use netfast_tests::netns::NsHandle;
+use netfast_tests::{netns::NsHandle, seeds::family::Family};
 
 use super::{describe::Frame, wire::Packet};
 
@@ -31,6 +31,7 @@ pub struct Tap {
 /// What the device is to do with a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Offload {
+    pub family: Family,
     pub is_tcp: bool,
     /// Bytes before the payload.
     pub header: u16,
@@ -46,10 +47,15 @@ impl Offload {
     fn header(&self) -> [u8; 10] {
         const NEEDS_CSUM: u8 = 1;
         const GSO_TCPV4: u8 = 1;
+        const GSO_TCPV6: u8 = 4;
         const GSO_UDP_L4: u8 = 5;
         let mut bytes = [0; 10];
         bytes[0] = NEEDS_CSUM;
-        bytes[1] = if self.is_tcp { GSO_TCPV4 } else { GSO_UDP_L4 };
+        bytes[1] = match (self.is_tcp, self.family) {
+            (true, Family::V4) => GSO_TCPV4,
+            (true, Family::V6) => GSO_TCPV6,
+            (false, _) => GSO_UDP_L4,
+        };
         let words = [self.header, self.size, self.start, self.checksum];
         for (place, word) in bytes[2..].chunks_mut(2).zip(words) {
             place.copy_from_slice(&word.to_ne_bytes());

@@ -5,17 +5,22 @@
 //! part is of its own kind, so that it can contradict the protocol's number, be a piece of a packet, or be an ICMP
 //! message; and MAC addresses are filled in by who sends it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 pub use netfast_tests::packet::{
     DF, MF, TCP, UDP,
     flag::{ACK, FIN, PSH, RST, SYN},
 };
+use netfast_tests::seeds::family::Family;
 
 use super::describe::sum;
 
-/// IANA protocol number.
+/// IANA protocol numbers.
 pub const ICMP: u8 = 1;
+/// See above.
+pub const ICMP6: u8 = 58;
+/// Of IPv6's fragment header.
+pub const FRAGMENT: u8 = 44;
 
 /// Scripts number their packets from here on, so that the numbers that the kernel chooses can be told apart.
 pub const FIRST_ID: u16 = 0x4e00;
@@ -44,27 +49,32 @@ pub enum Transport {
     },
     /// UDP.
     Udp,
-    /// ICMP: type, code, and the second word.
+    /// ICMP of either family: type, code, and the second word.
     Icmp(u8, u8, [u8; 4]),
     /// Nothing but the payload: later fragments.
     None,
 }
 
-/// An IPv4 packet in an Ethernet frame.
+/// An IP packet in an Ethernet frame, of the family that its addresses are of.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    pub source: SocketAddrV4,
-    pub destination: SocketAddrV4,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
     pub protocol: u8,
     pub transport: Transport,
     pub payload: Vec<u8>,
+    /// IPv6: hop limit.
     pub ttl: u8,
+    /// IPv6: traffic class.
     pub tos: u8,
+    /// IPv6: flow label, and the identification of fragments.
     pub id: u16,
     /// Flags and offset.
     pub fragment: u16,
     /// IP options, a multiple of four bytes.
     pub options: Vec<u8>,
+    /// IPv6: a header before the transport part: its number, and its bytes behind the first.
+    pub extension: Option<(u8, Vec<u8>)>,
     pub ip_checksum: Checksum,
     pub transport_checksum: Checksum,
     /// TCP's.
@@ -78,7 +88,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    fn new(source: SocketAddrV4, destination: SocketAddrV4, protocol: u8, transport: Transport) -> Self {
+    fn new(source: SocketAddr, destination: SocketAddr, protocol: u8, transport: Transport) -> Self {
         Self {
             source,
             destination,
@@ -90,6 +100,7 @@ impl Packet {
             id: FIRST_ID,
             fragment: DF,
             options: Vec::new(),
+            extension: None,
             ip_checksum: Checksum::Right,
             transport_checksum: Checksum::Right,
             window: 0xffff,
@@ -101,31 +112,54 @@ impl Packet {
     }
 
     /// A datagram.
-    pub fn udp(source: SocketAddrV4, destination: SocketAddrV4, payload: &[u8]) -> Self {
+    pub fn udp(source: impl Into<SocketAddr>, destination: impl Into<SocketAddr>, payload: &[u8]) -> Self {
         Self {
             payload: payload.to_vec(),
-            ..Self::new(source, destination, UDP, Transport::Udp)
+            ..Self::new(source.into(), destination.into(), UDP, Transport::Udp)
         }
     }
 
     /// A segment.
-    pub fn tcp(source: SocketAddrV4, destination: SocketAddrV4, flags: u8, seq: u32, ack: u32) -> Self {
+    pub fn tcp(
+        source: impl Into<SocketAddr>,
+        destination: impl Into<SocketAddr>,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+    ) -> Self {
         let transport = Transport::Tcp {
             seq,
             ack,
             flags,
             options: Vec::new(),
         };
-        Self::new(source, destination, TCP, transport)
+        Self::new(source.into(), destination.into(), TCP, transport)
     }
 
     /// An ICMP message.
-    pub fn icmp(source: Ipv4Addr, destination: Ipv4Addr, kind: u8, code: u8, word: [u8; 4], payload: &[u8]) -> Self {
-        let (source, destination) = (SocketAddrV4::new(source, 0), SocketAddrV4::new(destination, 0));
+    pub fn icmp(
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+        kind: u8,
+        code: u8,
+        word: [u8; 4],
+        payload: &[u8],
+    ) -> Self {
+        let (source, destination) = (source.into(), destination.into());
+        let protocol = match Family::of(source) {
+            Family::V4 => ICMP,
+            Family::V6 => ICMP6,
+        };
+        let (source, destination) = (SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
         Self {
             payload: payload.to_vec(),
-            ..Self::new(source, destination, ICMP, Transport::Icmp(kind, code, word))
+            ..Self::new(source, destination, protocol, Transport::Icmp(kind, code, word))
         }
+    }
+
+    /// Its address family.
+    pub const fn family(&self) -> Family {
+        Family::of(self.source.ip())
     }
 
     /// The same with this payload.
@@ -162,6 +196,13 @@ impl Packet {
 
     /// IP header and what follows.
     pub fn ip_bytes(&self) -> Vec<u8> {
+        match self.family() {
+            Family::V4 => self.ipv4_bytes(),
+            Family::V6 => self.ipv6_bytes(),
+        }
+    }
+
+    fn ipv4_bytes(&self) -> Vec<u8> {
         let transport = self.transport_bytes();
         let header = 20 + self.options.len();
         let length = u16::try_from(header + transport.len()).expect("a length");
@@ -171,12 +212,42 @@ impl Packet {
         bytes.extend(self.id.to_be_bytes());
         bytes.extend(self.fragment.to_be_bytes());
         bytes.extend([self.ttl, self.protocol, 0, 0]);
-        bytes.extend(self.source.ip().octets());
-        bytes.extend(self.destination.ip().octets());
+        bytes.extend(octets(self.source.ip()));
+        bytes.extend(octets(self.destination.ip()));
         bytes.extend(&self.options);
         let checksum = self.ip_checksum.of(!sum(&[&bytes]));
         bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
         bytes.extend(transport);
+        bytes
+    }
+
+    /// RFC 8200; what follows the header is options for the destination, a fragment header, and the transport part.
+    fn ipv6_bytes(&self) -> Vec<u8> {
+        let mut next = self.protocol;
+        let mut rest = self.transport_bytes();
+        let mut before = |number: u8, body: Vec<u8>| {
+            rest = [vec![next], body, rest.clone()].concat();
+            next = number;
+        };
+        let [id, fragment] = [self.id, self.fragment & !DF];
+        if fragment != 0 {
+            let field = fragment << 3 | u16::from(fragment & MF != 0);
+            let mut body = vec![0];
+            body.extend(field.to_be_bytes());
+            body.extend(u32::from(id).to_be_bytes());
+            before(FRAGMENT, body);
+        }
+        if let Some((number, body)) = &self.extension {
+            before(*number, body.clone());
+        }
+        let length = u16::try_from(rest.len()).expect("a length");
+        let mut bytes = vec![0x60 | self.tos >> 4, self.tos << 4];
+        bytes.extend(id.to_be_bytes());
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([next, self.ttl]);
+        bytes.extend(octets(self.source.ip()));
+        bytes.extend(octets(self.destination.ip()));
+        bytes.extend(rest);
         bytes
     }
 
@@ -188,7 +259,7 @@ impl Packet {
             bytes.extend([0x81, 0x00]);
             bytes.extend(tag.to_be_bytes());
         }
-        bytes.extend([0x08, 0x00]);
+        bytes.extend(self.family().ethertype().to_be_bytes());
         bytes.extend(self.ip_bytes());
         bytes.extend(&self.trailer);
         bytes
@@ -230,7 +301,7 @@ impl Packet {
         let pseudo = if self.protocol == ICMP {
             Vec::new()
         } else {
-            pseudo_header(*self.source.ip(), *self.destination.ip(), self.protocol, bytes.len())
+            pseudo_header(self.source.ip(), self.destination.ip(), self.protocol, bytes.len())
         };
         let checksum = self.transport_checksum.of(!sum(&[&pseudo, &bytes]));
         bytes[place..place + 2].copy_from_slice(&checksum.to_be_bytes());
@@ -254,10 +325,23 @@ impl Checksum {
     }
 }
 
-/// What TCP's and UDP's checksums cover besides their own bytes.
-pub fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, length: usize) -> Vec<u8> {
-    let mut bytes = source.octets().to_vec();
-    bytes.extend(destination.octets());
+/// The bytes of an address.
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// What the checksums of TCP, UDP and `ICMPv6` cover besides their own bytes; IPv6's longer fields add the same to the sum.
+pub fn pseudo_header(
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    protocol: u8,
+    length: usize,
+) -> Vec<u8> {
+    let mut bytes = octets(source.into());
+    bytes.extend(octets(destination.into()));
     bytes.extend([0, protocol]);
     bytes.extend(u16::try_from(length).expect("a length").to_be_bytes());
     bytes

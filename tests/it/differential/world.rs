@@ -18,6 +18,7 @@ use netfast_tests::{
     cmd,
     netfast_proc::{NetfastProc, Options},
     netns::{NetNs, NsHandle},
+    seeds::{family::Family, names},
     site::LAN_IP,
     topo::Topo,
 };
@@ -271,12 +272,11 @@ impl World {
 
     /// Neighbours on one bridge talk directly.
     fn next_hop(&self, station: &Station, packet: &Packet) -> Option<[u8; 6]> {
-        let net = |ip: Ipv4Addr| u32::from(ip) >> 8;
-        let to = *packet.destination.ip();
+        let to = packet.destination.ip();
         let direct = self
             .stations
             .iter()
-            .find(|other| other.ip == to && net(to) == net(station.ip));
+            .find(|other| other.ip == to && names::is_one_network(to, station.ip.into()));
         direct.map(|other| other.mac)
     }
 
@@ -338,7 +338,7 @@ impl World {
 
     /// Notes what conntrack knows: connections and their states, without what counts down.
     pub fn note_conntrack(&mut self) {
-        let lines = conntrack(&self.host());
+        let lines = conntrack(&self.host(), &[Family::V4]);
         self.note(CONNTRACK, lines);
     }
 
@@ -362,9 +362,11 @@ impl Drop for World {
     }
 }
 
-/// The connections that conntrack knows in a namespace, sorted, without what counts down.
-pub fn conntrack(host: &NsHandle) -> Vec<String> {
-    let listed = host.sh("conntrack -L 2>/dev/null").expect("conntrack lists");
+/// The connections of these families that conntrack knows in a namespace, sorted, without what counts down.
+pub fn conntrack(host: &NsHandle, families: &[Family]) -> Vec<String> {
+    let list = |family: &Family| format!("conntrack -L -f {} 2>/dev/null", family.name());
+    let all: Vec<String> = families.iter().map(list).collect();
+    let listed = host.sh(&all.join(" && ")).expect("conntrack lists");
     let mut lines: Vec<String> = listed
         .lines()
         // IGMP, which the host's bridges speak when they please.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use super::{
+    family::Family,
     judge,
     keep::Part,
     rule::{
@@ -12,6 +13,7 @@ use super::{
         sieve::{Form, Sieve},
         steady::Steady,
     },
+    scenario::Scenario,
     step::Step,
 };
 
@@ -49,6 +51,9 @@ impl Coverage {
         for number in &part.steps {
             let step = &part.scenario.steps[*number];
             *self.steps.entry(step.kind().to_owned()).or_default() += 1;
+            if let Some(kind) = six(&part.scenario, step) {
+                *self.steps.entry(kind.to_owned()).or_default() += 1;
+            }
             if let Step::AddRule(rule) = step {
                 rules.push(rule);
             }
@@ -107,6 +112,25 @@ impl Coverage {
         let all = rules.chain(steps);
         all.filter(|(_, count)| *count < least).map(|(kind, _)| kind).collect()
     }
+}
+
+/// What a step is counted as besides where it is about IPv6.
+fn six(scenario: &Scenario, step: &Step) -> Option<&'static str> {
+    let is_six = |family| family == Family::V6;
+    if let Step::AddRule(rule) = step {
+        return is_six(rule.family()).then_some("rule added, IPv6");
+    }
+    let talk = step.talk().map(|talk| scenario.talks[talk])?;
+    let kind = if matches!(step, Step::Open(_)) {
+        "open, IPv6"
+    } else if matches!(step, Step::Transfer(..)) {
+        "transfer, IPv6"
+    } else if matches!(step, Step::Datagrams(..)) {
+        "datagrams, IPv6"
+    } else {
+        return None;
+    };
+    is_six(talk.family).then_some(kind)
 }
 
 impl fmt::Display for Coverage {

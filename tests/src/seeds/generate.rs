@@ -1,6 +1,7 @@
 //! From a seed to a scenario.
 
 use super::{
+    family::Family,
     rng::Rng,
     rule::{Chain, Match, Rule, Verdict, sieve::Sieve},
     scenario::{Base, Place, Protocol, Published, Scenario, Shape, Talk, Way},
@@ -8,6 +9,7 @@ use super::{
 
 mod judges;
 mod script;
+mod six;
 
 /// So many seeds in a row have the same shape, so that a run needs new namespaces, and netfast a new start, only once
 /// for all of them.
@@ -37,7 +39,8 @@ pub fn shape(seed: u64) -> Shape {
     }
     Shape {
         bridges,
-        br_netfilter: rng.chance(75),
+        br_netfilter: rng.chance(55),
+        six: rng.chance(45),
         revalidate_ms: if rng.chance(25) { 60 } else { 10_000 },
         unsummed: rng.chance(25),
         // Seldom: what is only counted is not on the fast path.
@@ -57,6 +60,7 @@ pub fn scenario(seed: u64) -> Scenario {
         has_queue: false,
         has_mark: false,
         sieves: Vec::new(),
+        lone: Vec::new(),
         shape,
     };
     maker.base = maker.base();
@@ -92,6 +96,8 @@ struct Maker {
     has_mark: bool,
     /// By what rules catch packets.
     sieves: Vec<Sieve>,
+    /// Conversations beside which there are datagrams that nobody answers.
+    lone: Vec<usize>,
 }
 
 /// What a conversation can be.
@@ -128,6 +134,15 @@ impl Maker {
             no_icc,
             hairpin: self.rng.chance(25),
             routes_between_uplinks: self.rng.chance(40),
+        }
+    }
+
+    /// One of those that the host has.
+    fn family(&mut self) -> Family {
+        if self.shape.six && self.rng.chance(60) {
+            Family::V6
+        } else {
+            Family::V4
         }
     }
 
@@ -182,6 +197,7 @@ impl Maker {
         };
         let port = FIRST_CLIENT_PORT + (seed.wrapping_mul(TALKS as u64) + number as u64) % CLIENT_PORTS;
         Talk {
+            family: self.family(),
             // The host's own TCP would go on by itself, by its timers.
             protocol: if self.rng.chance(50) || way == Way::Host {
                 Protocol::Udp
@@ -197,9 +213,11 @@ impl Maker {
 
     /// What a rule is about: never everything, or little would get as far as the fast path.
     fn what(&mut self) -> Match {
+        let family = self.family();
         let rng = &mut self.rng;
         let protocol = rng.chance(75).then(|| rng.pick(&[Protocol::Tcp, Protocol::Udp]));
         let mut what = Match {
+            family,
             protocol,
             source: None,
             port: None,
@@ -216,6 +234,18 @@ impl Maker {
         what
     }
 
+    /// The same, perhaps of conversations only that nobody has answered.
+    fn of_new(&mut self, what: Match) -> Match {
+        if self.rng.chance(50) {
+            return what;
+        }
+        Match {
+            is_new: Some(true),
+            protocol: what.protocol.map(|_| Protocol::Udp),
+            ..what
+        }
+    }
+
     fn rule(&mut self) -> Rule {
         let kind = self.rng.weighted(&[
             (20, 0),
@@ -224,7 +254,7 @@ impl Maker {
             (3, 3),
             (3, 4),
             (4, 5),
-            (5, 6),
+            (9, 6),
             (3, 7),
             (4, 8),
             (6, 9),
@@ -252,6 +282,12 @@ impl Maker {
         let verdict = self
             .rng
             .pick(&[Verdict::Accept, Verdict::Drop, Verdict::Reject, Verdict::Reset]);
+        let family = self.family();
+        let what = if (11..=16).contains(&kind) || kind == 19 {
+            self.of_new(what)
+        } else {
+            what
+        };
         let rng = &mut self.rng;
         match kind {
             0 => Rule::User(verdict, what),
@@ -267,9 +303,9 @@ impl Maker {
             3 => Rule::Notrack(what),
             4 => Rule::Helper(judges::FTP),
             5 => Rule::Dscp(rng.pick(&[8, 46]), what),
-            6 => Rule::Ttl(rng.pick(&[1, 33, 63, 200]), what),
+            6 => Rule::Ttl(rng.pick(&[1, 33, 33, 63, 200, 200]), what),
             7 => Rule::TtlRaised(what),
-            8 => Rule::Mss(rng.pick(&[536, 1000, 1400])),
+            8 => Rule::Mss(rng.pick(&[536, 1000, 1400]), family),
             9 => {
                 self.has_mark = true;
                 Rule::Mark(what)
@@ -285,7 +321,7 @@ impl Maker {
                 self.has_queue = true;
                 Rule::Queue(what)
             }
-            18 => Rule::Synproxy(rng.pick(&PORTS)),
+            18 => Rule::Synproxy(rng.pick(&PORTS), family),
             19 => Rule::Recent(rng.pick(&[3, 8, 15]), what),
             _ => Rule::Account(what),
         }
@@ -348,6 +384,26 @@ mod tests {
         }
     }
 
+    /// Only hosts with IPv6 have conversations, rules and odd packets of it, and what IPv4 alone has is not sent by IPv6.
+    #[test]
+    fn families_are_those_of_the_host() {
+        let mut sixes = 0;
+        for seed in 0..1000 {
+            let scenario = scenario(seed);
+            let of_six = scenario.talks.iter().filter(|talk| talk.family == Family::V6).count();
+            let rules = scenario.rules.iter().filter(|rule| rule.family() == Family::V6).count();
+            assert!(scenario.shape.six || of_six + rules == 0, "{scenario}");
+            sixes += of_six;
+            for step in &scenario.steps {
+                if let Step::Send(talk, _, odd) = step {
+                    let family = scenario.talks[*talk].family;
+                    assert!(odd.family().is_none_or(|of| of == family), "{odd:?} in {scenario}");
+                }
+            }
+        }
+        assert!(sixes > 500, "{sixes}");
+    }
+
     #[test]
     fn every_kind_of_judge_comes_often_enough() {
         const SEEDS: u64 = 3000;
@@ -357,6 +413,23 @@ mod tests {
         }
         // More than a run of as many must have had: the kernel may refuse some.
         assert_eq!(coverage.seldom(SEEDS / 100), [""; 0], "{coverage}");
+    }
+
+    /// Only where such a rule is are packets slow for want of an answer.
+    #[test]
+    fn datagrams_that_nobody_answers_meet_rules_about_what_is_new() {
+        let mut met = Vec::new();
+        for seed in 0..3000 {
+            let Scenario { rules, steps, .. } = scenario(seed);
+            let is_initial = rules.iter().any(Rule::judges_each_new_packet);
+            let mut after = steps.iter().skip_while(|step| {
+                !is_initial && !matches!(step, Step::AddRule(rule) if rule.judges_each_new_packet())
+            });
+            if after.any(|step| matches!(step, Step::Lone(..))) {
+                met.push(seed);
+            }
+        }
+        assert!(met.len() > 60, "{met:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{scenario::Place, step::Device};
+use super::{family::Family, scenario::Place, step::Device};
 
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub enum Hook {
 /// What it drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Prey {
-    /// All IPv4.
+    /// All of its family.
     All,
     /// Frames of more than [`LONG`] bytes.
     Long,
@@ -61,6 +61,8 @@ pub const LONG: u16 = 600;
 /// Somebody else's program or chain, attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
+    /// Packets of which family it looks at.
+    pub family: Family,
     /// To what.
     pub spot: Spot,
     /// Where there.
@@ -130,15 +132,15 @@ impl Foreign {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hole {
     /// A blackhole route to a container.
-    Route(Place),
+    Route(Place, Family),
     /// A policy rule: what comes from a container is dropped.
-    Rule(Place),
+    Rule(Place, Family),
     /// The route to the host behind the uplinks goes by a nexthop object, by which it arrives.
     Nexthop,
     /// That object becomes a blackhole, and the route stays as it was.
     NexthopGone,
     /// A policy of xfrm: what comes from a container is not forwarded.
-    Xfrm(Place),
+    Xfrm(Place, Family),
     /// A static FDB entry: the first container's MAC address is at the second's port.
     Station(Place, Place),
 }
@@ -147,11 +149,11 @@ impl Hole {
     /// Its kind, for the coverage table.
     pub const fn kind(self) -> &'static str {
         match self {
-            Self::Route(_) => "blackhole route",
-            Self::Rule(_) => "blackhole policy rule",
+            Self::Route(..) => "blackhole route",
+            Self::Rule(..) => "blackhole policy rule",
             Self::Nexthop => "route by a nexthop object",
             Self::NexthopGone => "nexthop object replaced by a blackhole",
-            Self::Xfrm(_) => "xfrm policy",
+            Self::Xfrm(..) => "xfrm policy",
             Self::Station(..) => "static FDB entry",
         }
     }
@@ -201,8 +203,9 @@ pub enum Shaper {
     Bucket,
 }
 
-/// Kinds of steps that a long run must have had often enough.
-pub const KINDS: [&str; 37] = [
+/// Kinds of steps that a long run must have had often enough; not that a bridge filters by VLAN, which not every kernel can
+/// (`CONFIG_BRIDGE_VLAN_FILTERING`).
+pub const KINDS: [&str; 50] = [
     "tcx inside a container",
     "tcx, ingress, before",
     "tcx, ingress, behind",
@@ -240,4 +243,17 @@ pub const KINDS: [&str; 37] = [
     "interface up",
     "conntrack forgets",
     "packet filter inside a container",
+    "port not flooded",
+    "port that does not learn",
+    "port that the bridge answers for",
+    "datagrams that nobody answers",
+    "late answer",
+    "packet: extension header",
+    "packet: link-local address",
+    "packet: neighbour discovery",
+    "open, IPv6",
+    "transfer, IPv6",
+    "datagrams, IPv6",
+    "route changed, IPv6",
+    "rule added, IPv6",
 ];

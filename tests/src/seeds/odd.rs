@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::scenario::Place;
+use super::{family::Family, scenario::Place};
 
 /// How a packet differs from an ordinary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,17 @@ pub enum Odd {
     Dscp(u8),
     /// Its ECN bits.
     Ecn(u8),
-    /// IP options.
+    /// IP options; with IPv6, a header of options for the destination.
     IpOptions,
+    /// IPv6: an extension header of this number.
+    Extension(u8),
+    /// IPv6: the sender's link-local address, or that of who it goes to.
+    LinkLocal {
+        /// The sender's.
+        source: bool,
+    },
+    /// IPv6: a message of neighbour or router discovery of this type (RFC 4861) instead.
+    Discovery(u8),
     /// In pieces.
     Fragments {
         /// Bytes in each, a multiple of eight.
@@ -31,11 +40,11 @@ pub enum Odd {
         /// Only the first piece.
         first_only: bool,
     },
-    /// The bit that RFC 791 keeps at zero.
+    /// IPv4: the bit that RFC 791 keeps at zero.
     ReservedBit,
-    /// May be fragmented.
+    /// IPv4: may be fragmented.
     NoDf,
-    /// IP header checksum off by one.
+    /// IPv4: header checksum off by one.
     BadIpChecksum,
     /// Transport checksum off by one.
     BadChecksum,
@@ -86,7 +95,7 @@ pub enum Odd {
     BadLength,
     /// An `EtherType` that is not IP.
     NotIp,
-    /// An IP header length under 20 bytes.
+    /// An IPv4 header length under 20 bytes; an IPv6 header of version 5.
     BadHeaderLength,
     /// Several packets at once, each of another length.
     Burst(u8),
@@ -100,6 +109,46 @@ pub enum Odd {
 }
 
 impl Odd {
+    /// The family that it is of, if it is of one only.
+    pub const fn family(self) -> Option<Family> {
+        match self {
+            Self::ReservedBit | Self::NoDf | Self::BadIpChecksum | Self::Ftp(..) => Some(Family::V4),
+            Self::Extension(_) | Self::LinkLocal { .. } | Self::Discovery(_) => Some(Family::V6),
+            Self::Plain(_)
+            | Self::Full { .. }
+            | Self::Ttl(_)
+            | Self::Dscp(_)
+            | Self::Ecn(_)
+            | Self::IpOptions
+            | Self::Fragments { .. }
+            | Self::BadChecksum
+            | Self::ZeroChecksum
+            | Self::Vlan(_)
+            | Self::Protocol(_)
+            | Self::SpoofedAddress(_)
+            | Self::StrangeAddress
+            | Self::SpoofedMac(_)
+            | Self::MulticastMac
+            | Self::BroadcastMac
+            | Self::StrangeMac
+            | Self::WrongMac(_)
+            | Self::MulticastAddress
+            | Self::Flags(_)
+            | Self::TcpOptions { .. }
+            | Self::Sack
+            | Self::Window(_)
+            | Self::Needle
+            | Self::OutOfWindow(_)
+            | Self::Padded(_)
+            | Self::Truncated(_)
+            | Self::BadLength
+            | Self::NotIp
+            | Self::BadHeaderLength
+            | Self::Burst(_)
+            | Self::Gso { .. } => None,
+        }
+    }
+
     /// Its kind, for the coverage table.
     pub const fn kind(self) -> &'static str {
         match self {
@@ -110,6 +159,9 @@ impl Odd {
             Self::Dscp(_) => "packet: DSCP",
             Self::Ecn(_) => "packet: ECN",
             Self::IpOptions => "packet: IP options",
+            Self::Extension(_) => "packet: extension header",
+            Self::LinkLocal { .. } => "packet: link-local address",
+            Self::Discovery(_) => "packet: neighbour discovery",
             Self::Fragments { .. } => "packet: fragments",
             Self::ReservedBit => "packet: reserved bit",
             Self::NoDf => "packet: may be fragmented",

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    family::Family,
     names,
     scenario::{Place, Protocol},
 };
@@ -18,6 +19,8 @@ use steady::Steady;
 /// What a rule is about; what is `None` is not asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
+    /// Address family: the packets of the other one are let alone, but by a table of family inet that asks for no address.
+    pub family: Family,
     /// Transport protocol.
     pub protocol: Option<Protocol>,
     /// Who sends.
@@ -87,7 +90,7 @@ pub enum Rule {
     /// TTL raised by one, so that routing does not seem to have happened.
     TtlRaised(Match),
     /// The MSS of SYNs clamped.
-    Mss(u16),
+    Mss(u16, Family),
     /// Marked before routing, and so routed by another table.
     Mark(Match),
     /// Marked after routing.
@@ -111,7 +114,7 @@ pub enum Rule {
     /// Handed to a program that accepts it.
     Queue(Match),
     /// The host answers handshakes to this port itself.
-    Synproxy(u16),
+    Synproxy(u16, Family),
     /// What catches some packets of a flow and not others drops them.
     Sieve(Form, Sieve, Match),
     /// What says the same of all packets of a flow drops them.
@@ -131,7 +134,7 @@ impl Match {
             }
         }
         if let Some(source) = self.source {
-            let _ = write!(text, "-s {} ", names::ip(source));
+            let _ = write!(text, "-s {} ", names::ip(source, self.family));
         }
         if let Some(bridge) = self.from_bridge {
             let _ = write!(text, "-i {} ", names::bridge(bridge));
@@ -166,9 +169,14 @@ impl Match {
     }
 
     fn nft(&self, chain: Option<Chain>) -> String {
-        let mut text = String::from(if chain.is_none() { "ether type ip " } else { "" });
+        let name = self.family.nft();
+        let mut text = if chain.is_none() {
+            format!("ether type {name} ")
+        } else {
+            String::new()
+        };
         if let Some(source) = self.source {
-            let _ = write!(text, "ip saddr {} ", names::ip(source));
+            let _ = write!(text, "{name} saddr {} ", names::ip(source, self.family));
         }
         if let Some(protocol) = self.protocol {
             let _ = write!(text, "meta l4proto {} ", protocol.name());
@@ -192,7 +200,36 @@ impl Match {
 }
 
 impl Rule {
-    /// Lines for iptables, in their order.
+    /// The family of the packets that it is about, and of the program that its lines are for.
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::User(_, what)
+            | Self::Own(.., what)
+            | Self::Bridge(.., what)
+            | Self::Notrack(what)
+            | Self::Dscp(_, what)
+            | Self::Ttl(_, what)
+            | Self::TtlRaised(what)
+            | Self::Mark(what)
+            | Self::LateMark(_, what)
+            | Self::Limit(_, what)
+            | Self::HashLimit(_, what)
+            | Self::Quota(_, what)
+            | Self::Nth(_, what)
+            | Self::Recent(_, what)
+            | Self::Account(what)
+            | Self::ConnBytes(_, what)
+            | Self::Length(_, what)
+            | Self::Queue(what)
+            | Self::Sieve(.., what)
+            | Self::Steady(_, what) => what.family,
+            // FTP's command PORT is of IPv4.
+            Self::Helper(_) => Family::V4,
+            Self::Mss(_, family) | Self::Synproxy(_, family) => *family,
+        }
+    }
+
+    /// Lines for iptables, or for ip6tables, in their order.
     pub fn iptables(&self) -> Vec<Line> {
         let user = |text: String| vec![("filter", "DOCKER-USER", text)];
         let mangle = |text: String| vec![("mangle", "FORWARD", text)];
@@ -213,16 +250,19 @@ impl Rule {
                     Verdict::Accept => "ACCEPT",
                     Verdict::Drop => "DROP",
                     Verdict::Reset if is_tcp => "REJECT --reject-with tcp-reset",
-                    Verdict::Reject | Verdict::Reset => "REJECT --reject-with icmp-admin-prohibited",
+                    Verdict::Reject | Verdict::Reset => match what.family {
+                        Family::V4 => "REJECT --reject-with icmp-admin-prohibited",
+                        Family::V6 => "REJECT --reject-with icmp6-adm-prohibited",
+                    },
                 };
                 user(format!("{}-j {target}", what.iptables()))
             }
             Self::Notrack(what) => vec![("raw", "PREROUTING", format!("{}-j CT --notrack", what.before_routing()))],
             Self::Helper(port) => vec![("raw", "PREROUTING", format!("-p tcp --dport {port} -j CT --helper ftp"))],
             Self::Dscp(dscp, what) => mangle(format!("{}-j DSCP --set-dscp {dscp}", what.iptables())),
-            Self::Ttl(ttl, what) => mangle(format!("{}-j TTL --ttl-set {ttl}", what.iptables())),
-            Self::TtlRaised(what) => mangle(format!("{}-j TTL --ttl-inc 1", what.iptables())),
-            Self::Mss(mss) => mangle(format!("-p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss {mss}")),
+            Self::Ttl(ttl, what) => mangle(format!("{}{}-set {ttl}", what.iptables(), hops(what.family))),
+            Self::TtlRaised(what) => mangle(format!("{}{}-inc 1", what.iptables(), hops(what.family))),
+            Self::Mss(mss, _) => mangle(format!("-p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss {mss}")),
             Self::Mark(what) => vec![(
                 "mangle",
                 "PREROUTING",
@@ -250,14 +290,19 @@ impl Rule {
                 (
                     "filter",
                     "DOCKER-USER",
-                    format!("{}-m recent --name generated --set", what.iptables()),
+                    format!(
+                        "{}-m recent --name generated-{} --set",
+                        what.iptables(),
+                        what.family.nft()
+                    ),
                 ),
                 (
                     "filter",
                     "DOCKER-USER",
                     format!(
-                        "{}-m recent --name generated --rcheck --seconds 3600 --hitcount {count} -j DROP",
-                        what.iptables()
+                        "{}-m recent --name generated-{} --rcheck --seconds 3600 --hitcount {count} -j DROP",
+                        what.iptables(),
+                        what.family.nft()
                     ),
                 ),
             ],
@@ -271,7 +316,7 @@ impl Rule {
                 most + 1
             )),
             Self::Queue(what) => user(format!("{}-j NFQUEUE --queue-num {QUEUE}", what.iptables())),
-            Self::Synproxy(port) => vec![
+            Self::Synproxy(port, _) => vec![
                 (
                     "raw",
                     "PREROUTING",
@@ -289,7 +334,7 @@ impl Rule {
         }
     }
 
-    /// A line for the chain FORWARD of iptables-legacy's filter table.
+    /// A line for the chain FORWARD of the filter table of iptables-legacy, or of ip6tables-legacy.
     pub fn legacy(&self) -> Option<String> {
         let Self::Sieve(form, sieve, what) = self else {
             return None;
@@ -310,8 +355,8 @@ impl Rule {
         if let Self::Sieve(form, sieve, what) = self {
             return sieve::nft(*form, *sieve, what, table);
         }
-        if let Self::Steady(steady, _) = self {
-            return steady.nft(table);
+        if let Self::Steady(steady, what) = self {
+            return steady.nft(what, table);
         }
         let (hook, priority, verdict, text) = if let Self::Own(chain, priority, verdict, what) = self {
             (chain.hook(), *priority, *verdict, what.nft(Some(*chain)))
@@ -326,7 +371,7 @@ impl Rule {
         } else {
             return None;
         };
-        let family = self.family()?;
+        let family = self.table_family()?;
         let is_refusal = matches!(verdict, Verdict::Reject | Verdict::Reset);
         let verdict = match verdict {
             Verdict::Accept => "accept",
@@ -342,9 +387,9 @@ impl Rule {
     }
 
     /// The family of its nftables table, if it has one.
-    pub const fn family(&self) -> Option<&'static str> {
-        if let Self::Sieve(form, ..) = self {
-            return form.family();
+    pub const fn table_family(&self) -> Option<&'static str> {
+        if let Self::Sieve(form, _, what) = self {
+            return form.family(what.family);
         }
         if matches!(
             self,
@@ -376,7 +421,7 @@ impl Rule {
             Self::Dscp(..) => "DSCP mangled",
             Self::Ttl(..) => "TTL mangled",
             Self::TtlRaised(_) => "TTL raised",
-            Self::Mss(_) => "MSS clamped",
+            Self::Mss(..) => "MSS clamped",
             Self::Mark(_) => "mark, policy routing",
             Self::LateMark(..) => "mark after routing",
             Self::Limit(..) => "limit",
@@ -388,7 +433,7 @@ impl Rule {
             Self::ConnBytes(..) => "connbytes",
             Self::Length(..) => "length",
             Self::Queue(_) => "NFQUEUE",
-            Self::Synproxy(_) => "SYNPROXY",
+            Self::Synproxy(..) => "SYNPROXY",
             Self::Sieve(_, sieve, _) => sieve.kind(),
             Self::Steady(steady, _) => steady.kind(),
         }
@@ -405,21 +450,48 @@ impl Rule {
 
     /// Whether it judges each packet anew, so that netfast takes whole networks off the fast path for it.
     pub const fn judges_each_packet(&self) -> bool {
+        if let Some(what) = self.judged() {
+            return !matches!(what.is_new, Some(true));
+        }
         matches!(
             self,
-            Self::Limit(..)
-                | Self::HashLimit(..)
-                | Self::Quota(..)
-                | Self::Nth(..)
-                | Self::Recent(..)
-                | Self::Account(_)
-                | Self::ConnBytes(..)
-                | Self::Length(..)
-                | Self::Notrack(_)
-                | Self::Helper(_)
-                | Self::Synproxy(_)
-                | Self::Sieve(..)
+            Self::Account(_) | Self::Notrack(_) | Self::Helper(_) | Self::Synproxy(..) | Self::Sieve(..)
         )
+    }
+
+    /// Whether it judges each packet anew of conversations that were not answered, so that netfast leaves those to the kernel.
+    pub const fn judges_each_new_packet(&self) -> bool {
+        matches!(
+            self.judged(),
+            Some(Match {
+                is_new: Some(true),
+                protocol: None | Some(Protocol::Udp),
+                ..
+            })
+        )
+    }
+
+    /// What a rule is about that counts, measures or draws lots.
+    const fn judged(&self) -> Option<&Match> {
+        if let Self::Limit(_, what)
+        | Self::HashLimit(_, what)
+        | Self::Quota(_, what)
+        | Self::Nth(_, what)
+        | Self::Recent(_, what)
+        | Self::ConnBytes(_, what)
+        | Self::Length(_, what) = self
+        {
+            return Some(what);
+        }
+        None
+    }
+}
+
+/// The target that changes how many hops a packet may make, and how its options begin.
+const fn hops(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "-j TTL --ttl",
+        Family::V6 => "-j HL --hl",
     }
 }
 

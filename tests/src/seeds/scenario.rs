@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{rule::Rule, step::Step};
+use super::{family::Family, rule::Rule, step::Step};
 
 /// Somebody who sends and receives packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,11 +26,17 @@ impl Place {
 }
 
 /// What a host is made of. Scenarios with the same shape can share namespaces, one after the other.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, of the host or of its kernel"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Containers on each bridge.
     pub bridges: Vec<usize>,
-    /// Whether bridged packets pass iptables.
+    /// Everybody has IPv6 addresses besides, and the engine rules for them.
+    pub six: bool,
+    /// Whether bridged packets pass iptables, and ip6tables where there is IPv6.
     pub br_netfilter: bool,
     /// netfast's interval of revalidation, in milliseconds.
     pub revalidate_ms: u64,
@@ -45,6 +51,15 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Families that everybody has addresses of.
+    pub const fn families(&self) -> &'static [Family] {
+        if self.six {
+            &[Family::V4, Family::V6]
+        } else {
+            &[Family::V4]
+        }
+    }
+
     /// Its containers.
     pub fn containers(&self) -> Vec<Place> {
         let bridges = self.bridges.iter().enumerate();
@@ -123,6 +138,8 @@ pub enum Way {
 /// Two who talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Talk {
+    /// Address family.
+    pub family: Family,
     /// Protocol.
     pub protocol: Protocol,
     /// Who begins.
@@ -133,6 +150,13 @@ pub struct Talk {
     pub way: Way,
     /// Port of the server, unless the way says.
     pub to_port: u16,
+}
+
+impl Talk {
+    /// The port that the client sends datagrams from which nobody answers, or somebody late.
+    pub const fn lone_port(&self) -> u16 {
+        self.port - 10_000
+    }
 }
 
 /// All of it.

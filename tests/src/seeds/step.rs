@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    family::Family,
     judge::{Foreign, Hole, Shaper, Switch},
     odd::Odd,
     rule::Rule,
@@ -38,8 +39,12 @@ pub enum Step {
     Transfer(usize, u16, Close),
     /// UDP between real sockets on the same way.
     Datagrams(usize, Datagrams),
+    /// So many datagrams on the same way from a port of their own, which nobody answers.
+    Lone(usize, u8),
+    /// An answer to them, late.
+    LateAnswer(usize),
     /// A program of the host's gets packets from a container, and sends the very same packets on to another.
-    Relayed(Place, Place),
+    Relayed(Place, Place, Family),
     /// A rule comes.
     AddRule(Rule),
     /// The rule of this number goes (of those that were there from the beginning).
@@ -51,25 +56,27 @@ pub enum Step {
     /// An interface of the host gets another name.
     Rename(Device),
     /// The route to the host behind the uplinks leads by this uplink from now on.
-    Route(usize),
+    Route(usize, Family),
     /// A container's packets are routed by another table, by the second uplink.
-    PolicyRule(Place),
+    PolicyRule(Place, Family),
     /// The outside client's neighbour entry gets another MAC address, a group's if so.
-    Neighbour(usize, bool),
+    Neighbour(usize, bool, Family),
     /// An interface's MTU.
     Mtu(Device, u16),
     /// Whether bridged packets of this bridge pass iptables whatever the host's switch says.
-    CallIptables(usize, bool),
+    CallIptables(usize, bool, Family),
     /// Whether bridged packets of any bridge pass iptables.
-    CallIptablesAll(bool),
+    CallIptablesAll(bool, Family),
     /// IP forwarding.
-    Forwarding(bool),
+    Forwarding(bool, Family),
     /// The host gets one more address on an uplink.
-    Address(usize),
+    Address(usize, Family),
     /// A queueing discipline on an interface.
     Qdisc(Device, Shaper),
-    /// A port of a bridge is isolated, locked, blocked, or in hairpin mode.
+    /// A port of a bridge is isolated, locked, blocked, in hairpin mode, ...
     Port(Place, PortFlag),
+    /// A bridge filters by VLAN, and this port of it is in none.
+    Vlans(Place),
     /// Others attach a program, a filter or a chain.
     Attach(Foreign),
     /// The host drops what it would forward.
@@ -81,11 +88,11 @@ pub enum Step {
     /// It comes up again.
     Up(Device),
     /// conntrack forgets the connections from a container, or all.
-    Forget(Option<Place>),
+    Forget(Option<(Place, Family)>),
     /// A container gets a packet filter of its own, which drops what comes for its sockets by UDP.
     Inner(Place),
     /// The host's first packets of its own to a container, and its answer.
-    HostTalk(Place, u8),
+    HostTalk(Place, u8, Family),
     /// Packets of a conversation while netfast, or a part of it, is switched off.
     SwitchedOff(usize, Part),
     /// Packets of a conversation whose flow is being replaced in its table.
@@ -178,6 +185,12 @@ pub enum PortFlag {
     Locked,
     /// Neither sends nor receives, as a spanning tree may say.
     Blocked,
+    /// Gets nothing for stations that the bridge does not know.
+    NotFlooded,
+    /// What it sends tells the bridge nothing about who is behind it.
+    NotLearning,
+    /// The bridge answers for it where it knows who is asked for.
+    Suppressed,
 }
 
 impl Step {
@@ -197,6 +210,8 @@ impl Step {
             | Self::Echo(talk, _)
             | Self::SwitchedOff(talk, _)
             | Self::Torn(talk)
+            | Self::Lone(talk, _)
+            | Self::LateAnswer(talk)
             | Self::Transfer(talk, ..)
             | Self::Datagrams(talk, _) => Some(*talk),
             Self::AddRule(_)
@@ -204,16 +219,17 @@ impl Step {
             | Self::Stop(_)
             | Self::Replace(..)
             | Self::Rename(_)
-            | Self::Route(_)
-            | Self::PolicyRule(_)
+            | Self::Route(..)
+            | Self::PolicyRule(..)
             | Self::Neighbour(..)
             | Self::Mtu(..)
             | Self::CallIptables(..)
-            | Self::CallIptablesAll(_)
-            | Self::Forwarding(_)
-            | Self::Address(_)
+            | Self::CallIptablesAll(..)
+            | Self::Forwarding(..)
+            | Self::Address(..)
             | Self::Qdisc(..)
             | Self::Port(..)
+            | Self::Vlans(_)
             | Self::Attach(_)
             | Self::Hole(_)
             | Self::Switch(..)
@@ -234,6 +250,8 @@ impl Step {
             Self::Knock(..) => "knock",
             Self::Exchange(..) => "exchange",
             Self::OneWay(..) => "one way",
+            Self::Lone(..) => "datagrams that nobody answers",
+            Self::LateAnswer(_) => "late answer",
             Self::Send(_, _, odd) => odd.kind(),
             Self::Finish(..) => "FIN",
             Self::Acknowledge(..) => "ACK",
@@ -256,21 +274,32 @@ impl Step {
             Self::Rename(Device::Bridge(_)) => "bridge renamed",
             Self::Rename(Device::Veth(_)) => "veth renamed",
             Self::Rename(Device::Uplink(_)) => "uplink renamed",
-            Self::Route(_) => "route changed",
-            Self::PolicyRule(_) => "policy rule added",
-            Self::Neighbour(_, false) => "neighbour changed",
-            Self::Neighbour(_, true) => "neighbour changed to a group",
+            Self::Route(_, Family::V4) => "route changed",
+            Self::Route(_, Family::V6) => "route changed, IPv6",
+            Self::PolicyRule(_, Family::V4) => "policy rule added",
+            Self::PolicyRule(_, Family::V6) => "policy rule added, IPv6",
+            Self::Neighbour(_, false, Family::V4) => "neighbour changed",
+            Self::Neighbour(_, true, Family::V4) => "neighbour changed to a group",
+            Self::Neighbour(_, _, Family::V6) => "neighbour changed, IPv6",
             Self::Mtu(..) => "MTU changed",
-            Self::CallIptables(..) => "a bridge's br_netfilter switched",
-            Self::CallIptablesAll(_) => "the host's br_netfilter switched",
-            Self::Forwarding(_) => "forwarding switched",
-            Self::Address(_) => "address added",
+            Self::CallIptables(.., Family::V4) => "a bridge's br_netfilter switched",
+            Self::CallIptables(.., Family::V6) => "a bridge's br_netfilter switched, IPv6",
+            Self::CallIptablesAll(_, Family::V4) => "the host's br_netfilter switched",
+            Self::CallIptablesAll(_, Family::V6) => "the host's br_netfilter switched, IPv6",
+            Self::Forwarding(_, Family::V4) => "forwarding switched",
+            Self::Forwarding(_, Family::V6) => "forwarding switched, IPv6",
+            Self::Address(_, Family::V4) => "address added",
+            Self::Address(_, Family::V6) => "address added, IPv6",
             Self::Qdisc(_, Shaper::Fifo) => "qdisc added",
             Self::Qdisc(_, Shaper::Bucket) => "token bucket added",
             Self::Port(_, PortFlag::Isolated) => "port isolated",
             Self::Port(_, PortFlag::Hairpin) => "port in hairpin mode",
             Self::Port(_, PortFlag::Locked) => "port locked",
             Self::Port(_, PortFlag::Blocked) => "port blocked",
+            Self::Port(_, PortFlag::NotFlooded) => "port not flooded",
+            Self::Port(_, PortFlag::NotLearning) => "port that does not learn",
+            Self::Port(_, PortFlag::Suppressed) => "port that the bridge answers for",
+            Self::Vlans(_) => "filtered by VLAN",
             Self::Attach(foreign) => foreign.kind(),
             Self::Hole(hole) => hole.kind(),
             Self::Switch(_, switch) => switch.kind(),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     ops::RangeInclusive,
     os::fd::OwnedFd,
     sync::Arc,
@@ -16,19 +16,22 @@ use netfast_tests::{
     netfast_proc::{NetfastProc, Options},
     netns::NetNs,
     seeds::{
+        family::Family,
         names,
         scenario::{CONTAINER_PORT, HOST_PORT, PUBLISHED_PORT, Place, REAL_PORTS, Shape},
     },
 };
 
-use super::programs::Attached;
-
-use super::super::{
-    describe::{Frame, MacNames},
-    fence::{Fence, pin, unpin},
-    queue,
-    station::{Station, Tap},
-    world::Mode,
+use super::{
+    super::{
+        describe::{Frame, MacNames},
+        fence::{Fence, pin, unpin},
+        queue,
+        station::Station,
+        world::Mode,
+    },
+    programs::Attached,
+    wiring::{routes, set_sysctls, silent},
 };
 
 /// Ports of real sockets: the stack of a station takes what comes for them, and the segments that they send are not
@@ -72,14 +75,21 @@ pub struct Arena {
     pub maps: Option<Tables>,
     // In the order of dropping: the daemon before its namespace.
     pub netfast: Option<NetfastProc>,
-    /// Sockets of the host's own: a listener, and one that begins.
-    pub listener: UdpSocket,
-    pub caller: UdpSocket,
+    /// Sockets of the host's own, for each family that it has.
+    pub sockets: BTreeMap<Family, Sockets>,
     queue: Option<OwnedFd>,
     buffer: Vec<u8>,
     pub fence: Fence,
     pub spaces: BTreeMap<Place, NetNs>,
     pub host: NetNs,
+}
+
+/// The host's own.
+pub struct Sockets {
+    /// It listens.
+    pub listener: UdpSocket,
+    /// It begins.
+    pub caller: UdpSocket,
 }
 
 /// A way back.
@@ -106,14 +116,19 @@ impl Arena {
             .chain([Place::Outside(0), Place::Outside(1)])
         {
             let space = NetNs::new(&place.name())?;
-            space.sh(&format!("sysctl -qw {}", SILENT.join(" ")))?;
+            space.sh(&format!("sysctl -qw {}", silent(shape).join(" ")))?;
             spaces.insert(place, space);
         }
         set_sysctls(&host, shape)?;
-        let socket = |port| host.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
-        let (listener, caller) = (socket(HOST_PORT)??, socket(HOST_PORT + 1)??);
-        for socket in [&listener, &caller] {
-            socket.set_nonblocking(true)?;
+        let mut sockets = BTreeMap::new();
+        for family in shape.families() {
+            let socket = |port| {
+                let socket = host.run(|| UdpSocket::bind(SocketAddr::new(family.unspecified(), port)))??;
+                socket.set_nonblocking(true)?;
+                anyhow::Ok(socket)
+            };
+            let (listener, caller) = (socket(HOST_PORT)?, socket(HOST_PORT + 1)?);
+            sockets.insert(*family, Sockets { listener, caller });
         }
         let mut arena = Self {
             mode,
@@ -128,8 +143,7 @@ impl Arena {
             has_legacy: false,
             maps: None,
             netfast: None,
-            listener,
-            caller,
+            sockets,
             queue: None,
             buffer: vec![0; 1 << 18],
             fence: Fence::new()?,
@@ -148,9 +162,9 @@ impl Arena {
                 "link add {name} address {} type bridge mcast_snooping 0",
                 names::text(mac)
             ));
-            lines.push(trusts_neighbours(&name));
-            lines.push(format!("addr add {}/24 dev {name}", names::gateway(number)));
+            lines.extend(self.trusts_neighbours(&name));
             lines.push(format!("link set {name} up"));
+            lines.extend(self.addresses(&name, |family| names::gateway(number, family)));
             self.names.insert(mac, name);
         }
         batch(&self.host, &lines)?;
@@ -158,15 +172,10 @@ impl Arena {
         for place in places {
             self.plug(place, names::mac(place))?;
         }
-        batch(
-            &self.host,
-            &[
-                "route add default via 198.18.0.100".to_owned(),
-                format!("route add {}/32 via 198.18.0.100", names::BEHIND),
-                format!("route add default via 198.19.0.100 table {}", names::TABLE),
-                format!("rule add fwmark {} lookup {}", names::MARK, names::TABLE),
-            ],
-        )?;
+        for family in self.shape.families() {
+            let lines = routes(*family);
+            self.host.sh(&lines.join(" && "))?;
+        }
         self.announce()?;
         if self.mode == Mode::On {
             let options = Options {
@@ -183,93 +192,6 @@ impl Arena {
             self.maps = Some(Tables::open(netfast.pin_dir()).context("the maps are pinned")?);
             self.netfast = Some(netfast);
         }
-        Ok(())
-    }
-
-    /// Gives a place its veth pair and its station.
-    pub fn plug(&mut self, place: Place, mac: [u8; 6]) -> Result<()> {
-        let space = &self.spaces[&place];
-        let (veth, ip) = (names::veth(place), names::ip(place));
-        let (own_mac, gateway_mac, gateway, more) = match place {
-            Place::Container(bridge, index) => {
-                let own = [2, 0, 0, 2, low(bridge), low(index)];
-                let more = vec![format!("link set {veth} master {}", names::bridge(bridge))];
-                (own, names::bridge_mac(bridge), names::gateway(bridge), more)
-            }
-            Place::Outside(uplink) => {
-                let own = names::uplink_mac(uplink);
-                let ip = names::uplink_ip(uplink);
-                (own, own, ip, vec![format!("addr add {ip}/24 dev {veth}")])
-            }
-        };
-        let mut lines = vec![format!(
-            "link add {veth} address {} type veth peer name eth0 address {} netns {}",
-            names::text(own_mac),
-            names::text(mac),
-            space.name()
-        )];
-        lines.extend(more);
-        lines.push(trusts_neighbours(&veth));
-        lines.push(format!("link set {veth} up"));
-        batch(&self.host, &lines)?;
-        batch(
-            space,
-            &[
-                trusts_neighbours("eth0"),
-                format!("addr add {ip}/24 dev eth0"),
-                "link set eth0 up".to_owned(),
-                format!("route add default via {gateway}"),
-            ],
-        )?;
-        // What comes for real sockets is taken, and the stack answers nothing else. What a path carries is remembered for
-        // minutes, so those errors would reach into the scenarios that follow.
-        space.sh(&format!(
-            "nft 'table ip silence; flush table ip silence; table ip silence {{ chain every {{ type filter hook \
-             prerouting priority -400; meta l4proto {{ tcp, udp }} th dport {{ {REAL_SERVER}, {}-{}, {}-{} }} accept; \
-             icmp type destination-unreachable icmp code != frag-needed accept; drop; }}; }}'",
-            REAL_PUBLISHED.start(),
-            REAL_PUBLISHED.end(),
-            REAL_CLIENTS.start(),
-            REAL_CLIENTS.end()
-        ))?;
-        let tap = Tap::open(space, "eth0")?;
-        self.names.insert(own_mac, veth);
-        self.names.insert(gateway_mac, format!("gateway {gateway}"));
-        let name = place.name();
-        // Whatever its MAC address is: that is what is compared.
-        self.names.insert(mac, name.clone());
-        self.stations
-            .insert(place, Station::of(name, ip, mac, gateway_mac, tap));
-        Ok(())
-    }
-
-    /// Each station says where it is, so that bridges and host know, and what they remember of earlier is right again.
-    pub fn announce(&mut self) -> Result<()> {
-        let neighbours: Vec<String> = self
-            .stations
-            .iter()
-            .map(|(place, station)| {
-                let device = match place {
-                    Place::Container(bridge, _) => names::bridge(*bridge),
-                    Place::Outside(uplink) => names::uplink(*uplink),
-                };
-                format!(
-                    "neigh replace {} lladdr {} dev {device} nud reachable",
-                    station.ip,
-                    names::text(station.mac)
-                )
-            })
-            .collect();
-        batch(&self.host, &neighbours)?;
-        let frames: Vec<_> = self
-            .stations
-            .values()
-            .map(|station| (station.tap(), gratuitous_arp(station)))
-            .collect();
-        for sent in self.fence.send_pinned(&frames)? {
-            sent?;
-        }
-        self.drain();
         Ok(())
     }
 
@@ -291,8 +213,10 @@ impl Arena {
             while station.tap().receive().is_some() {}
         }
         let mut buffer = [0; 1 << 11];
-        for socket in [&self.listener, &self.caller] {
-            while socket.recv(&mut buffer).is_ok() {}
+        for Sockets { listener, caller } in self.sockets.values() {
+            for socket in [listener, caller] {
+                while socket.recv(&mut buffer).is_ok() {}
+            }
         }
     }
 
@@ -353,53 +277,6 @@ pub fn batch(space: &NetNs, lines: &[String]) -> Result<()> {
         .map(drop)
 }
 
-/// No router and neighbour discovery: only IPv4 is generated. A stack must say nothing by itself, by its timers,
-/// since a bridge learns from every frame where a station is.
-const SILENT: [&str; 2] = [
-    "net.ipv6.conf.all.disable_ipv6=1",
-    "net.ipv6.conf.default.disable_ipv6=1",
-];
-
-/// For the same reason neighbours that are known are not asked again in the next half hour: a line for [`batch`].
-fn trusts_neighbours(device: &str) -> String {
-    format!("ntable change name arp_cache dev {device} base_reachable 3600000")
-}
-
-fn set_sysctls(host: &NetNs, shape: &Shape) -> Result<()> {
-    let mut lines: Vec<String> = SILENT.map(str::to_owned).into();
-    lines.extend([
-        "net.ipv4.ip_forward=1".to_owned(),
-        format!("net.bridge.bridge-nf-call-iptables={}", u8::from(shape.br_netfilter)),
-        // Else packets within a bridge would never be forwarded directly.
-        "net.bridge.bridge-nf-call-ip6tables=0".to_owned(),
-        "net.bridge.bridge-nf-call-arptables=0".to_owned(),
-        // Whether an ICMP error comes must not depend on when the last one came.
-        "net.ipv4.icmp_ratelimit=0".to_owned(),
-        "net.ipv4.conf.all.send_redirects=0".to_owned(),
-        "net.ipv4.conf.default.send_redirects=0".to_owned(),
-        // Nor must incomplete datagrams time out while a scenario is played.
-        "net.ipv4.ipfrag_time=3600".to_owned(),
-        format!("net.netfilter.nf_conntrack_checksum={}", u8::from(!shape.unsummed)),
-        // By design netfast has each connection that it carries marked so: conntrack sees one segment a second, and would
-        // call the others' successors invalid.
-        format!("net.netfilter.nf_conntrack_tcp_be_liberal={}", u8::from(!shape.strict)),
-    ]);
-    host.sh(&format!("sysctl -qw {}", lines.join(" "))).map(drop)
-}
-
-/// An announcement of one's own address (RFC 5227).
-fn gratuitous_arp(station: &Station) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(station.mac);
-    frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
-    frame.extend(station.mac);
-    frame.extend(station.ip.octets());
-    frame.extend([0; 6]);
-    frame.extend(station.ip.octets());
-    frame.resize(60, 0);
-    frame
-}
-
 /// The CPU of an arena: each lane has two, and where lanes share them, each CPU has as many with netfast on.
 fn cpu(mode: Mode, lane: usize) -> usize {
     let of_two = match mode {
@@ -413,22 +290,4 @@ fn cpu(mode: Mode, lane: usize) -> usize {
 fn cpus() -> usize {
     // SAFETY: no pointers.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1)
-}
-
-fn low(number: usize) -> u8 {
-    u8::try_from(number).expect("a handful of everything")
-}
-
-impl Arena {
-    /// One container announces itself.
-    pub fn announce_one(&mut self, place: Place) -> Result<()> {
-        let Some(station) = self.stations.get(&place) else {
-            return Ok(());
-        };
-        self.fence
-            .send_pinned(&[(station.tap(), gratuitous_arp(station))])?
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(())
-    }
 }

@@ -3,10 +3,13 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{SocketAddr, UdpSocket},
 };
 
-use netfast_tests::{netns::NsHandle, seeds::step::Datagrams};
+use netfast_tests::{
+    netns::NsHandle,
+    seeds::{family::Family, step::Datagrams},
+};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 
 use super::{
@@ -45,12 +48,12 @@ impl Play<'_> {
     }
 
     /// Notes what a socket has got; from whom the last came.
-    fn take(&mut self, who: &str, socket: &UdpSocket, port: u16) -> Option<SocketAddrV4> {
+    fn take(&mut self, who: &str, socket: &UdpSocket, port: u16) -> Option<SocketAddr> {
         let mut buffer = vec![0; 1 << 16];
         let mut last = None;
         loop {
             match socket.recv_from(&mut buffer) {
-                Ok((length, SocketAddr::V4(from))) => {
+                Ok((length, from)) => {
                     let is_whole = buffer[..length] == bytes(length);
                     let words = if is_whole { "" } else { ", others than were sent" };
                     self.note(format!(
@@ -60,7 +63,6 @@ impl Play<'_> {
                     ));
                     last = Some(from);
                 }
-                Ok((_, from)) => self.note(format!("{who}: something from {from}")),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return last,
                 // What an ICMP error has left there.
                 Err(error) => self.note(format!("{who}: {error}")),
@@ -72,7 +74,8 @@ impl Play<'_> {
 /// Server and client.
 fn sockets(ends: &Ends, plan: Datagrams) -> anyhow::Result<(UdpSocket, UdpSocket)> {
     let bound = |space: &NsHandle, at| space.run(|| once_free(|| UdpSocket::bind(at)));
-    let server = bound(&ends.server, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, ends.port))??;
+    let any = Family::of(ends.to.ip()).unspecified();
+    let server = bound(&ends.server, SocketAddr::new(any, ends.port))??;
     let client = bound(&ends.client, ends.from)??;
     client.connect(ends.to)?;
     for socket in [&server, &client] {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use netfast_tests::seeds::{
+    family::Family,
     names,
     rule::Rule,
     scenario::Place,
@@ -26,9 +27,9 @@ impl Play<'_> {
     /// Does it, notes what the kernel says against it, and waits until netfast has heard of it.
     pub fn event(&mut self, number: usize, step: &Step) {
         let before = Noted::read(self.arena);
-        if matches!(step, Step::CallIptables(_, true) | Step::CallIptablesAll(true)) {
+        if let Step::CallIptables(_, true, family) | Step::CallIptablesAll(true, family) = step {
             // From now on conntrack sees connections of which it has not seen the beginning.
-            self.note_all_loose();
+            self.note_all_loose(Some(*family));
         }
         let (done, expect) = self.happen(number, step);
         match done {
@@ -57,6 +58,7 @@ impl Play<'_> {
                 let rule_itself = &self.part.scenario.rules[rule];
                 let expect = match rule_itself.judges_each_packet() {
                     _ if rule_itself.legacy().is_some() => Expect::Found,
+                    _ if rule_itself.judges_each_new_packet() => Expect::Planned,
                     true => Expect::Planned,
                     false => Expect::Announced,
                 };
@@ -84,21 +86,29 @@ impl Play<'_> {
                     Expect::Announced,
                 )
             }
-            Step::Route(uplink) => {
-                let route =
-                    |uplink: usize| format!("ip route replace {}/32 via 198.{}.0.100", names::BEHIND, 18 + uplink);
+            Step::Route(uplink, family) => {
+                let route = |uplink: usize| {
+                    format!(
+                        "{} route replace {}/{} via {}",
+                        family.ip(),
+                        names::behind(family),
+                        family.bits(),
+                        names::ip(Place::Outside(uplink), family)
+                    )
+                };
                 (arena.change(&route(uplink), &route(0)), Expect::Announced)
             }
-            Step::PolicyRule(place) => {
-                let rule = |verb| format!("ip rule {verb} from {} lookup {}", names::ip(place), names::TABLE);
+            Step::PolicyRule(place, family) => {
+                let from = names::ip(place, family);
+                let rule = |verb| format!("{} rule {verb} from {from} lookup {}", family.ip(), names::TABLE);
                 (arena.change(&rule("add"), &rule("del")), Expect::Announced)
             }
-            Step::Neighbour(uplink, is_group) => {
+            Step::Neighbour(uplink, is_group, family) => {
                 let place = Place::Outside(uplink);
                 let entry = |mac: &str| {
                     format!(
                         "ip neigh replace {} lladdr {mac} dev {} nud reachable",
-                        names::ip(place),
+                        names::ip(place, family),
                         names::uplink(uplink)
                     )
                 };
@@ -119,9 +129,11 @@ impl Play<'_> {
 fn added(rule: &Rule) -> Expect {
     if rule.legacy().is_some() {
         // Nobody announces them.
-        Expect::JudgedLater
+        Expect::JudgedLater(rule.family())
     } else if rule.judges_each_packet() {
-        Expect::Judged
+        Expect::Judged(rule.family())
+    } else if rule.judges_each_new_packet() {
+        Expect::Planned
     } else {
         Expect::Announced
     }
@@ -140,35 +152,49 @@ impl Arena {
     )]
     fn switch(&mut self, number: usize, step: &Step) -> (Result<(), String>, Expect) {
         match *step {
-            Step::CallIptables(bridge, on) => {
+            Step::CallIptables(bridge, on, family) => {
                 let set = |on| {
                     format!(
-                        "ip link set {} type bridge nf_call_iptables {}",
+                        "ip link set {} type bridge nf_call_{} {}",
                         names::bridge(bridge),
+                        family.iptables(),
                         u8::from(on)
                     )
                 };
                 (self.change(&set(on), &set(false)), perhaps_planned(on))
             }
-            Step::CallIptablesAll(on) => {
-                let set = |on| format!("sysctl -qw net.bridge.bridge-nf-call-iptables={}", u8::from(on));
+            Step::CallIptablesAll(on, family) => {
+                let set = |on| {
+                    format!(
+                        "sysctl -qw net.bridge.bridge-nf-call-{}={}",
+                        family.iptables(),
+                        u8::from(on)
+                    )
+                };
                 let was = self.shape.br_netfilter;
                 let expect = if on == was { Expect::Perhaps } else { Expect::Polled };
                 (self.change(&set(on), &set(was)), expect)
             }
-            Step::Forwarding(on) => {
-                let set = |on| format!("sysctl -qw net.ipv4.ip_forward={}", u8::from(on));
+            Step::Forwarding(on, family) => {
+                let name = match family {
+                    Family::V4 => "net.ipv4.ip_forward",
+                    Family::V6 => "net.ipv6.conf.all.forwarding",
+                };
+                let set = |on| format!("sysctl -qw {name}={}", u8::from(on));
                 (self.change(&set(on), &set(true)), Expect::Announced)
             }
-            Step::Address(uplink) => {
+            Step::Address(uplink, family) => {
                 let address = |verb| {
                     format!(
-                        "ip addr {verb} {}/24 dev {}",
-                        names::second_ip(uplink),
+                        "ip addr {verb} {}/{} dev {}",
+                        names::second_ip(uplink, family),
+                        family.prefix(),
                         names::uplink(uplink)
                     )
                 };
-                (self.change(&address("add"), &address("del")), Expect::Announced)
+                let nodad = if family == Family::V6 { " nodad" } else { "" };
+                let done = self.change(&format!("{}{nodad}", address("add")), &address("del"));
+                (done, Expect::Announced)
             }
             _ => self.judge(number, step),
         }
@@ -228,7 +254,9 @@ impl Arena {
         let flush: Vec<String> = bridges
             .map(|bridge| format!("ip link set {} type bridge fdb_flush", names::bridge(bridge)))
             .collect();
-        self.sh(&flush.join("; ")).map_err(anyhow::Error::msg)?;
+        let restore = self.restore_six();
+        self.sh(&format!("{}; {restore}", flush.join("; ")))
+            .map_err(anyhow::Error::msg)?;
         self.announce()
     }
 }

@@ -1,6 +1,9 @@
 //! ICMP about a conversation, and on its way.
 
-use netfast_tests::seeds::step::{By, Icmp};
+use netfast_tests::seeds::{
+    family::Family,
+    step::{By, Icmp},
+};
 
 use super::{
     super::{describe::Frame, wire::Packet},
@@ -29,32 +32,45 @@ impl Play<'_> {
                 (about, raw.seen_to, raw.seen_from)
             }
         };
-        let (kind, code, word) = match kind {
-            Icmp::Port => (3, 3, [0; 4]),
-            Icmp::TooBig(mtu) => (3, 4, [0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]),
-            Icmp::Time => (11, 0, [0; 4]),
-        };
+        let family = about.family();
+        let (kind, code, word) = error_of(family, kind);
         let mut quoted = about.ip_bytes();
-        quoted.truncate(20 + 8 + 40);
-        let error = Packet::icmp(*from.ip(), *to.ip(), kind, code, word, &quoted);
+        quoted.truncate(family.header() + 8 + 40);
+        let error = Packet::icmp(from.ip(), to.ip(), kind, code, word, &quoted);
         self.say(number, by, vec![error]);
     }
 
     /// Echo requests to where the conversation goes, and replies by whoever got them.
     pub fn echo(&mut self, number: usize, times: u8) {
         let Live { talk, raw, .. } = self.live[number].clone();
+        let (request_type, reply_type) = match talk.family {
+            Family::V4 => (8, 0),
+            Family::V6 => (128, 129),
+        };
         for count in 0..times {
             let word = [0, u8::try_from(number).expect("few"), 0, count];
-            let request = Packet::icmp(*raw.from.ip(), *raw.to.ip(), 8, 0, word, b"ping");
+            let request = Packet::icmp(raw.from.ip(), raw.to.ip(), request_type, 0, word, b"ping");
             let got = self.say_from(talk.client, vec![request]);
             let Some(server) = self.live[number].server else {
                 continue;
             };
             let request = got.get(&server).and_then(|frames| frames.iter().find_map(Frame::tuple));
             if let Some(tuple) = request {
-                let reply = Packet::icmp(*tuple.destination.ip(), *tuple.source.ip(), 0, 0, word, b"ping");
+                let reply = Packet::icmp(tuple.destination.ip(), tuple.source.ip(), reply_type, 0, word, b"ping");
                 self.say_from(server, vec![reply]);
             }
         }
+    }
+}
+
+/// Type, code and second word (RFC 792, RFC 4443).
+fn error_of(family: Family, kind: Icmp) -> (u8, u8, [u8; 4]) {
+    match (family, kind) {
+        (Family::V4, Icmp::Port) => (3, 3, [0; 4]),
+        (Family::V4, Icmp::TooBig(mtu)) => (3, 4, u32::from(mtu).to_be_bytes()),
+        (Family::V4, Icmp::Time) => (11, 0, [0; 4]),
+        (Family::V6, Icmp::Port) => (1, 4, [0; 4]),
+        (Family::V6, Icmp::TooBig(mtu)) => (2, 0, u32::from(mtu).to_be_bytes()),
+        (Family::V6, Icmp::Time) => (3, 0, [0; 4]),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use netfast_tests::{
     netns::NetNs,
     seeds::{
+        family::Family,
         judge::{Foreign, Hole, Hook, LONG, Prey, Shaper, Spot, Switch},
         names,
         scenario::Place,
@@ -65,11 +66,29 @@ impl Arena {
                     PortFlag::Hairpin => ("hairpin on", "hairpin off", Expect::Perhaps),
                     PortFlag::Locked => ("locked on fdb_flush", "locked off", Expect::Planned),
                     PortFlag::Blocked => ("state 4", "state 3", Expect::Planned),
+                    // Who is known is not flooded.
+                    PortFlag::NotFlooded => ("flood off", "flood on", Expect::Perhaps),
+                    PortFlag::NotLearning => ("learning off", "learning on", Expect::Perhaps),
+                    PortFlag::Suppressed => ("neigh_suppress on", "neigh_suppress off", Expect::Perhaps),
                 };
                 if matches!(flag, PortFlag::Locked | PortFlag::Blocked) {
                     self.is_confused = true;
                 }
                 (self.change(&set(there), &set(back)), expect)
+            }
+            Step::Vlans(place) => {
+                let Place::Container(bridge, _) = place else {
+                    return (Ok(()), Expect::Nothing);
+                };
+                let (veth, bridge) = (names::veth(place), names::bridge(bridge));
+                let filter = |on| format!("ip link set {bridge} type bridge vlan_filtering {on}");
+                // Addresses are known by VLAN, and the bridge forgets some that it knew.
+                self.is_confused = true;
+                let done = self.change(
+                    &format!("bridge vlan del dev {veth} vid 1 && {}", filter(1)),
+                    &format!("{}; bridge vlan add dev {veth} vid 1 pvid untagged", filter(0)),
+                );
+                (done, Expect::Planned)
             }
             Step::Down(device) => {
                 let name = names::device(device);
@@ -93,7 +112,11 @@ impl Arena {
             }
             Step::Forget(whose) => {
                 let line = match whose {
-                    Some(place) => format!("conntrack -D -s {} 2>/dev/null; true", names::ip(place)),
+                    Some((place, family)) => format!(
+                        "conntrack -D -f {} -s {} 2>/dev/null; true",
+                        family.name(),
+                        names::ip(place, family)
+                    ),
                     None => "conntrack -F 2>/dev/null".to_owned(),
                 };
                 // Whoever has paused for as long as `revalidate_ms` asks again in any case.
@@ -105,14 +128,16 @@ impl Arena {
     }
 
     fn hole(&mut self, hole: Hole) -> (Result<(), String>, Expect) {
-        let behind = names::BEHIND;
+        let behind = names::behind(Family::V4);
         let (line, back) = match hole {
-            Hole::Route(place) => {
-                let route = |verb| format!("ip route {verb} blackhole {}/32", names::ip(place));
+            Hole::Route(place, family) => {
+                let to = names::ip(place, family);
+                let route = |verb| format!("{} route {verb} blackhole {to}/{}", family.ip(), family.bits());
                 (route("add"), route("del"))
             }
-            Hole::Rule(place) => {
-                let rule = |verb| format!("ip rule {verb} from {} blackhole", names::ip(place));
+            Hole::Rule(place, family) => {
+                let from = names::ip(place, family);
+                let rule = |verb| format!("{} rule {verb} from {from} blackhole", family.ip());
                 (rule("add"), rule("del"))
             }
             Hole::Nexthop => (
@@ -130,8 +155,9 @@ impl Arena {
                 ),
                 "sysctl -qw net.ipv4.nexthop_compat_mode=1".to_owned(),
             ),
-            Hole::Xfrm(place) => {
-                let of = format!("dir fwd src {}/32 dst 0.0.0.0/0", names::ip(place));
+            Hole::Xfrm(place, family) => {
+                let (from, any) = (names::ip(place, family), family.unspecified());
+                let of = format!("dir fwd src {from}/{} dst {any}/0", family.bits());
                 (
                     format!("ip xfrm policy add {of} action block"),
                     format!("ip xfrm policy del {of}"),
@@ -146,7 +172,7 @@ impl Arena {
                 )
             }
         };
-        let expect = if matches!(hole, Hole::Xfrm(_)) {
+        let expect = if matches!(hole, Hole::Xfrm(..)) {
             Expect::Planned
         } else {
             Expect::Announced
@@ -155,7 +181,12 @@ impl Arena {
     }
 
     fn attach(&mut self, number: usize, foreign: Foreign) -> Result<(), String> {
-        let Foreign { spot, hook, prey } = foreign;
+        let Foreign {
+            family,
+            spot,
+            hook,
+            prey,
+        } = foreign;
         let (space, device) = match spot {
             Spot::Host(device) => (self.host.handle(), names::device(device)),
             Spot::Inside(place) => (self.spaces[&place].handle(), "eth0".to_owned()),
@@ -164,15 +195,15 @@ impl Arena {
             Hook::Tcx { egress, first } => programs::Place::Tcx { egress, first },
             Hook::XdpNative => programs::Place::Xdp { native: true },
             Hook::XdpGeneric => programs::Place::Xdp { native: false },
-            Hook::Filter { egress } => return self.filter(&device, egress, None, prey),
-            Hook::Block { egress } => return self.filter(&device, egress, Some(BLOCKS), prey),
-            Hook::Netdev { egress } => return self.netdev(number, &device, egress, prey),
+            Hook::Filter { egress } => return self.filter(&device, egress, None, (family, prey)),
+            Hook::Block { egress } => return self.filter(&device, egress, Some(BLOCKS), (family, prey)),
+            Hook::Netdev { egress } => return self.netdev(number, &device, egress, (family, prey)),
         };
         let kind = match place {
             programs::Place::Tcx { .. } => Kind::Classifier,
             programs::Place::Xdp { .. } => Kind::Xdp,
         };
-        let program = Program::load(kind, prey).expect("the verifier accepts it");
+        let program = Program::load(kind, family, prey).expect("the verifier accepts it");
         let attached = program
             .attach(&space, &device, place)
             .map_err(|error| format!("{error:#}"))?;
@@ -180,8 +211,14 @@ impl Arena {
         Ok(())
     }
 
-    fn filter(&mut self, device: &str, egress: bool, blocks: Option<[u32; 2]>, prey: Prey) -> Result<(), String> {
-        let program = Program::load(Kind::Classifier, prey).expect("the verifier accepts it");
+    fn filter(
+        &mut self,
+        device: &str,
+        egress: bool,
+        blocks: Option<[u32; 2]>,
+        (family, prey): (Family, Prey),
+    ) -> Result<(), String> {
+        let program = Program::load(Kind::Classifier, family, prey).expect("the verifier accepts it");
         let pin = program.pin().expect("it is pinned");
         let shared = blocks.map_or_else(String::new, |[ingress, egress]| {
             format!("ingress_block {ingress} egress_block {egress} ")
@@ -196,14 +233,21 @@ impl Arena {
         self.change(
             // It may be there already.
             &format!(
-                "tc qdisc add dev {device} {shared}clsact 2>/dev/null; tc filter add {at} protocol ip bpf da object-pinned {}",
+                "tc qdisc add dev {device} {shared}clsact 2>/dev/null; tc filter add {at} protocol {} bpf da object-pinned {}",
+                family.protocol(),
                 pin.path()
             ),
             &format!("tc qdisc del dev {device} clsact"),
         )
     }
 
-    fn netdev(&mut self, number: usize, device: &str, egress: bool, prey: Prey) -> Result<(), String> {
+    fn netdev(
+        &mut self,
+        number: usize,
+        device: &str,
+        egress: bool,
+        (family, prey): (Family, Prey),
+    ) -> Result<(), String> {
         let hook = if egress { "egress" } else { "ingress" };
         let what = match prey {
             Prey::All => String::new(),
@@ -213,7 +257,8 @@ impl Arena {
         let table = format!("foreign{number}");
         self.sh(&format!(
             "nft 'table netdev {table} {{ chain every {{ type filter hook {hook} device \"{device}\" priority 0; ether type \
-             ip {what}drop; }}; }}'"
+             {} {what}drop; }}; }}'",
+            family.nft()
         ))?;
         self.tables.push(("netdev", table));
         Ok(())
@@ -222,7 +267,7 @@ impl Arena {
     /// A container's own packet filter, which is asked by its sockets' packets only: the others are seen before it.
     fn inner(&mut self, place: Place) -> Result<(), String> {
         let space = &self.spaces[&place];
-        let table = "table ip inner";
+        let table = "table inet inner";
         space
             .sh(&format!(
                 "nft '{table} {{ chain every {{ type filter hook prerouting priority -450; udp dport {{ {REAL_SERVER}, \

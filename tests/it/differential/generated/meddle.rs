@@ -2,13 +2,16 @@
 //! for them.
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
 use netfast::apply::pins::Pins;
 use netfast_common::{
     abi::map,
     control::Control,
     flow::{Flow, FlowKey},
-    net::Ip4,
+    net::{Address, Ip4, Ip6},
 };
 use netfast_tests::seeds::step::Part;
 
@@ -32,10 +35,10 @@ impl Play<'_> {
 
     /// Every flow's element looks as if it was being given to another flow, and packets of a conversation come.
     pub fn torn(&mut self, number: usize) {
-        set_tags(self.arena, |flow| flow.tag ^ 2).expect("the flows");
+        tear(self.arena, true).expect("the flows");
         self.exchange(number, 2);
         // It has been given to nobody.
-        set_tags(self.arena, |flow| flow.tag).expect("the flows");
+        tear(self.arena, false).expect("the flows");
     }
 }
 
@@ -54,15 +57,25 @@ fn set_switches(arena: &Arena, switches: u32) -> Result<()> {
     Ok(())
 }
 
-/// Sets the last field of each flow in use.
-fn set_tags(arena: &Arena, tag_end: fn(&Flow<Ip4>) -> u32) -> Result<()> {
+/// Makes each flow in use look as if it was being given to another, or not.
+fn tear(arena: &Arena, is_torn: bool) -> Result<()> {
     if arena.maps.is_none() {
         return Ok(());
     }
-    let mut map: HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>> = open(arena, map::FLOWS4)?;
+    tear_all::<Ip4>(arena, map::FLOWS4, is_torn)?;
+    tear_all::<Ip6>(arena, map::FLOWS6, is_torn)
+}
+
+/// Sets the last field of each flow of a table.
+fn tear_all<A: Address>(arena: &Arena, name: &str, is_torn: bool) -> Result<()>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    let mut map: HashMap<MapData, FlowKey<A>, Flow<A>> = open(arena, name)?;
     let flows: Vec<_> = map.iter().collect::<Result<_, _>>()?;
     for (key, flow) in flows {
-        let tag_end = tag_end(&flow);
+        let tag_end = if is_torn { flow.tag ^ 2 } else { flow.tag };
         map.insert(key, Flow { tag_end, ..flow }, 0)?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Generated cases: from a seed a host, rules, conversations and a script ([`netfast_tests::seeds`]), played with
 //! netfast off and on.
 //!
-//! - [`arena`], [`rules`]: the host's namespaces, and the rules in it;
+//! - [`arena`], [`wiring`], [`engine`], [`rules`]: the host's namespaces, their interfaces and addresses, and the
+//!   rules in it;
 //! - [`play`], [`talks`], [`icmp`], [`packets`], [`events`]: a script, step by step;
 //! - [`judges`], [`programs`]: what others attach;
 //! - [`transfer`], [`datagrams`], [`relay`]: real sockets, and a program that sends on what it got;
@@ -17,6 +18,7 @@ use netfast_tests::require::{Need, needs};
 mod arena;
 mod compare;
 mod datagrams;
+mod engine;
 mod events;
 mod icmp;
 mod judges;
@@ -30,6 +32,7 @@ mod run;
 mod settle;
 mod talks;
 mod transfer;
+mod wiring;
 
 /// The seeds that every run of the tests plays.
 const FIXED: u64 = 200;
@@ -48,6 +51,8 @@ fn seeds() {
         Need::Program("conntrack"),
         Need::Program("iptables-restore"),
         Need::Program("iptables-legacy"),
+        Need::Program("ip6tables-restore"),
+        Need::Program("ip6tables-legacy"),
         Need::Program("ebtables-nft"),
         Need::Program("nft"),
         Need::Program("tc"),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -10,6 +10,7 @@ use std::{
 use netfast_common::reason::{FAST, Reason};
 use netfast_tests::seeds::{
     coverage::Coverage,
+    family::Family,
     keep::Part,
     odd::Odd,
     rule::Rule,
@@ -22,7 +23,7 @@ use super::{
         wire::{FIRST_ID, Packet},
         world::{self, CONNTRACK, Step as Noted},
     },
-    arena::{Arena, Got},
+    arena::{Arena, Got, Sockets},
     packets, rules,
     settle::{Expect, Noted as Seen, Patience, settle},
     talks::{Live, next_hop},
@@ -68,7 +69,7 @@ pub struct Play<'a> {
     pub live: Vec<Live>,
     pub patience: &'a Patience,
     /// Who has said something to the host's listener last.
-    pub heard_by_host: Option<SocketAddrV4>,
+    pub heard_by_host: Option<SocketAddr>,
     record: Record,
     lines: Vec<String>,
     ids: BTreeSet<u16>,
@@ -104,9 +105,10 @@ pub fn play(arena: &mut Arena, part: &Part, patience: &Patience) -> Record {
         play.close(format!("{number}: {step:?}"));
     }
     play.record.ports.extend(FIXED_PORTS);
+    let talks = part.scenario.talks.iter();
     play.record
         .ports
-        .extend(part.scenario.talks.iter().map(|talk| talk.port));
+        .extend(talks.flat_map(|talk| [talk.port, talk.lone_port()]));
     play.lines = conntrack(play.arena);
     play.close(CONNTRACK.to_owned());
     let mut record = play.record;
@@ -144,16 +146,23 @@ fn begin(arena: &mut Arena, part: &Part, patience: &Patience) {
     let initial = part.rules.iter().map(|number| &part.scenario.rules[*number]);
     let queues = initial.clone().chain(added).any(|rule| matches!(rule, Rule::Queue(_)));
     arena.listen_to_queue(queues).expect("a queue");
-    let is_judged = initial.clone().any(Rule::judges_each_packet);
+    let judges_new = initial.clone().any(Rule::judges_each_new_packet);
+    let mut judging = initial.filter(|rule| rule.judges_each_packet()).map(Rule::family);
+    let judged = judging
+        .clone()
+        .find(|family| *family == Family::V4)
+        .or_else(|| judging.next());
+    let is_judged = judged.is_some();
     let all = arena.devices();
-    let is_partly_slow = before.as_ref().is_some_and(|seen| seen.devices() < all);
-    let expect = if is_judged && arena.has_legacy {
-        Expect::JudgedLater
+    let is_whole = |seen: &Seen| seen.devices(Family::V6) >= all;
+    let is_partly_slow = before.as_ref().is_some_and(|seen| !is_whole(seen));
+    let expect = if let (Some(family), true) = (judged, arena.has_legacy) {
+        Expect::JudgedLater(family)
     } else if was_legacy != arena.has_legacy {
         Expect::Found
-    } else if is_judged {
-        Expect::Judged
-    } else if is_dirty || is_partly_slow {
+    } else if let Some(family) = judged {
+        Expect::Judged(family)
+    } else if is_dirty || is_partly_slow || judges_new {
         Expect::Planned
     } else {
         Expect::Announced
@@ -161,7 +170,7 @@ fn begin(arena: &mut Arena, part: &Part, patience: &Patience) {
     settle(arena, before.as_ref(), expect, patience);
     // What an earlier scenario has put on the slow path comes back; that is about coverage only.
     let deadline = Instant::now() + Duration::from_millis(1500);
-    while !is_judged && Instant::now() < deadline && Seen::read(arena).is_some_and(|seen| seen.devices() < all) {
+    while !is_judged && Instant::now() < deadline && Seen::read(arena).is_some_and(|seen| !is_whole(&seen)) {
         thread::sleep(Duration::from_millis(5));
     }
     arena.drain();
@@ -177,7 +186,7 @@ fn reasons(arena: &Arena) -> Vec<u64> {
 
 /// What conntrack knows, without what counts.
 fn conntrack(arena: &Arena) -> Vec<String> {
-    let lines = world::conntrack(&arena.host);
+    let lines = world::conntrack(&arena.host, arena.shape.families());
     let words = lines.iter().map(|line| {
         // Entries count packets once a rule with connbytes was there, in whichever namespace; by design only those on
         // the slow path.
@@ -209,8 +218,10 @@ impl Play<'_> {
             Step::Echo(talk, times) => self.echo(talk, times),
             Step::Transfer(talk, kib, close) => self.transfer(talk, kib, close),
             Step::Datagrams(talk, plan) => self.datagrams(talk, plan),
-            Step::HostTalk(place, times) => self.host_talk(place, times),
-            Step::Relayed(from, to) => self.relay(from, to),
+            Step::Lone(talk, times) => self.lone(talk, times),
+            Step::LateAnswer(talk) => self.late_answer(talk),
+            Step::HostTalk(place, times, family) => self.host_talk(place, times, family),
+            Step::Relayed(from, to, family) => self.relay(from, to, family),
             Step::SwitchedOff(talk, part) => self.switched_off(talk, part),
             Step::Torn(talk) => self.torn(talk),
             Step::Pause(ms) => thread::sleep(Duration::from_millis(ms.into())),
@@ -219,16 +230,17 @@ impl Play<'_> {
             | Step::Stop(_)
             | Step::Replace(..)
             | Step::Rename(_)
-            | Step::Route(_)
-            | Step::PolicyRule(_)
+            | Step::Route(..)
+            | Step::PolicyRule(..)
             | Step::Neighbour(..)
             | Step::Mtu(..)
             | Step::CallIptables(..)
-            | Step::CallIptablesAll(_)
-            | Step::Forwarding(_)
-            | Step::Address(_)
+            | Step::CallIptablesAll(..)
+            | Step::Forwarding(..)
+            | Step::Address(..)
             | Step::Qdisc(..)
             | Step::Port(..)
+            | Step::Vlans(_)
             | Step::Attach(_)
             | Step::Hole(_)
             | Step::Switch(..)
@@ -236,17 +248,17 @@ impl Play<'_> {
             | Step::Up(_)
             | Step::Inner(_) => self.event(number, step),
             Step::Forget(_) => {
-                self.note_all_loose();
+                self.note_all_loose(None);
                 self.event(number, step);
             }
         }
     }
 
-    /// Of no connection conntrack has seen the beginning any more.
-    pub fn note_all_loose(&mut self) {
-        for port in self.live.iter().map(|live| live.talk.port).collect::<Vec<u16>>() {
-            self.note_loose(port);
-        }
+    /// Of no connection (of a family) conntrack has seen the beginning any more.
+    pub fn note_all_loose(&mut self, of: Option<Family>) {
+        let talks = self.live.iter().map(|live| live.talk);
+        let of_family = talks.filter(|talk| of.is_none_or(|family| talk.family == family));
+        self.record.loose.extend(of_family.map(|talk| talk.port));
     }
 
     /// A packet with another's MAC address moves a station from one port of the bridge to another, which is a change
@@ -272,7 +284,7 @@ impl Play<'_> {
                 self.note(format!("{} is gone", place.name()));
                 return Got::new();
             };
-            let hop = next_hop(self.arena, place, *packet.destination.ip());
+            let hop = next_hop(self.arena, place, packet.destination.ip());
             let mut frame = station.frame(&packet, hop);
             packets::spoil(&mut frame, odd);
             sent.push(match packets::offload(&mut frame, odd) {
@@ -303,17 +315,21 @@ impl Play<'_> {
                 }
             }
         }
+        for family in self.arena.shape.families() {
+            self.hear_sockets(*family);
+        }
+        got
+    }
+
+    /// Notes what the host's own sockets of a family get.
+    fn hear_sockets(&mut self, family: Family) {
         let mut buffer = [0; 1 << 11];
         for is_listener in [true, false] {
             loop {
-                let socket = if is_listener {
-                    &self.arena.listener
-                } else {
-                    &self.arena.caller
-                };
+                let Sockets { listener, caller } = &self.arena.sockets[&family];
+                let socket = if is_listener { listener } else { caller };
                 let (length, from) = match socket.recv_from(&mut buffer) {
-                    Ok((length, SocketAddr::V4(from))) => (length, from),
-                    Ok(_) => continue,
+                    Ok(got) => got,
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         self.note(format!("host: {error}"));
@@ -327,7 +343,6 @@ impl Play<'_> {
                 self.note(format!("host: {length} bytes from {from}: {text}"));
             }
         }
-        got
     }
 
     /// One more line of this step.

@@ -13,6 +13,7 @@ use netfast_tests::{
     leftovers::{self, BPFFS},
     netns::NsHandle,
     seeds::{
+        family::Family,
         judge::{LONG, Prey},
         names::MARK,
     },
@@ -41,8 +42,10 @@ mod code {
     pub const EXIT: u8 = 0x95;
 }
 
-/// IPv4's `EtherType` in network order, as a number of this machine.
-const IPV4: i32 = 0x0800_u16.to_be() as i32;
+/// A family's `EtherType` in network order, as a number of this machine.
+const fn ethertype(family: Family) -> i32 {
+    family.ethertype().to_be() as i32
+}
 
 /// What a program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +81,10 @@ pub enum Place {
 
 impl Program {
     /// Loads one that drops its prey and leaves everything else to whoever comes next.
-    pub fn load(kind: Kind, prey: Prey) -> Result<Self> {
+    pub fn load(kind: Kind, family: Family, prey: Prey) -> Result<Self> {
         let instructions = match kind {
-            Kind::Classifier => classifier(prey),
-            Kind::Xdp => xdp(prey),
+            Kind::Classifier => classifier(family, prey),
+            Kind::Xdp => xdp(family, prey),
         };
         // SAFETY: zero is valid for every field of this union of integers.
         let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
@@ -165,7 +168,7 @@ impl Drop for Pin {
 }
 
 /// Fields of `struct __sk_buff`, of which r1 is the address.
-fn classifier(prey: Prey) -> Vec<bpf_insn> {
+fn classifier(family: Family, prey: Prey) -> Vec<bpf_insn> {
     const LENGTH: i16 = 0;
     const MARKED: i16 = 8;
     const PROTOCOL: i16 = 16;
@@ -174,7 +177,13 @@ fn classifier(prey: Prey) -> Vec<bpf_insn> {
     const NEXT: i32 = -1;
     let mut program = vec![
         instruction(code::LOAD, 2, 1, PROTOCOL, 0),
-        instruction(code::IF_OTHER, 2, 0, if prey == Prey::All { 2 } else { 4 }, IPV4),
+        instruction(
+            code::IF_OTHER,
+            2,
+            0,
+            if prey == Prey::All { 2 } else { 4 },
+            ethertype(family),
+        ),
     ];
     match prey {
         Prey::All => {}
@@ -192,7 +201,7 @@ fn classifier(prey: Prey) -> Vec<bpf_insn> {
 }
 
 /// Fields of `struct xdp_md`: data and its end.
-fn xdp(prey: Prey) -> Vec<bpf_insn> {
+fn xdp(family: Family, prey: Prey) -> Vec<bpf_insn> {
     const DROP: i32 = 1;
     const PASS: i32 = 2;
     let rest = if prey == Prey::All { 2 } else { 4 };
@@ -203,7 +212,7 @@ fn xdp(prey: Prey) -> Vec<bpf_insn> {
         instruction(code::ADD, 4, 0, 0, 14),
         instruction(code::IF_ABOVE, 4, 3, rest + 2, 0),
         instruction(code::LOAD_HALF, 5, 2, 12, 0),
-        instruction(code::IF_OTHER, 5, 0, rest, IPV4),
+        instruction(code::IF_OTHER, 5, 0, rest, ethertype(family)),
     ];
     if prey != Prey::All {
         program.extend([

@@ -1,9 +1,10 @@
 //! A program of the host's on the way: it gets packets by a socket, and sends the very same packets on by another. To the
 //! kernel that is two ways, and no verdict covers both together.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use netfast_tests::seeds::{
+    family::Family,
     names,
     odd::Odd,
     scenario::{HOST_PORT, Place},
@@ -21,7 +22,7 @@ const TIMES: u8 = 5;
 
 impl Play<'_> {
     /// From a container on one bridge to another on the same.
-    pub fn relay(&mut self, from: Place, to: Place) {
+    pub fn relay(&mut self, from: Place, to: Place, family: Family) {
         let Place::Container(bridge, _) = from else {
             return;
         };
@@ -30,8 +31,8 @@ impl Play<'_> {
             Err(error) => return self.note(format!("no way on: {error}")),
         };
         // The host's own socket takes it and says nothing, so the kernel is done with it.
-        let source = SocketAddrV4::new(names::ip(from), PORT);
-        let destination = SocketAddrV4::new(names::gateway(bridge), HOST_PORT + 1);
+        let source = SocketAddr::new(names::ip(from, family), PORT);
+        let destination = SocketAddr::new(names::gateway(bridge, family), HOST_PORT + 1);
         for count in 0..TIMES {
             let packet = Packet::udp(source, destination, &[b'r', b'0' + count]);
             self.say_all(from, vec![packet.clone()], Odd::Plain(0));

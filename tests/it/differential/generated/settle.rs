@@ -12,6 +12,7 @@ use std::{
 };
 
 use netfast_common::device::Device;
+use netfast_tests::seeds::family::Family;
 
 use super::arena::Arena;
 
@@ -67,12 +68,12 @@ pub enum Expect {
     Perhaps,
     /// As announced, and the plan is made anew: devices come or go a little later.
     Planned,
-    /// As planned, and some devices are off the fast path then.
-    Judged,
+    /// As planned, and some devices are off the fast path then with packets of this family.
+    Judged(Family),
     /// As planned, but what is polled once a second has to be found first.
     Found,
     /// As judged, but what is polled once a second has to be found first.
-    JudgedLater,
+    JudgedLater(Family),
 }
 
 /// The passes of the daemon are up to so far apart, and one takes a while.
@@ -109,9 +110,12 @@ impl Noted {
         })
     }
 
-    /// How many devices are on the fast path.
-    pub fn devices(&self) -> usize {
-        self.devices.len()
+    /// How many devices are on the fast path with packets of a family: with IPv6 those of IPv4, or fewer.
+    pub fn devices(&self, family: Family) -> usize {
+        let devices = self.devices.values();
+        devices
+            .filter(|(device, _)| family == Family::V4 || device.has(Device::IPV6))
+            .count()
     }
 }
 
@@ -123,8 +127,8 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         Expect::Announced => (patience.announced, patience.quiet),
         Expect::Polled => (patience.polled, patience.quiet),
         Expect::Perhaps => (patience.perhaps, patience.quiet),
-        Expect::Planned | Expect::Judged => (patience.announced, patience.quiet.max(PLANNING)),
-        Expect::Found | Expect::JudgedLater => (patience.announced.max(POLLING), patience.quiet.max(PLANNING)),
+        Expect::Planned | Expect::Judged(_) => (patience.announced, patience.quiet.max(PLANNING)),
+        Expect::Found | Expect::JudgedLater(_) => (patience.announced.max(POLLING), patience.quiet.max(PLANNING)),
     };
     let start = Instant::now();
     let mut last = before.clone();
@@ -140,7 +144,15 @@ pub fn settle(arena: &Arena, before: Option<&Noted>, expect: Expect, patience: &
         } else {
             start.elapsed() >= limit
         };
-        let is_planned = !matches!(expect, Expect::Judged | Expect::JudgedLater) || last.devices() < arena.devices();
+        let is_planned = match expect {
+            Expect::Judged(family) | Expect::JudgedLater(family) => last.devices(family) < arena.devices(),
+            Expect::Nothing
+            | Expect::Announced
+            | Expect::Polled
+            | Expect::Perhaps
+            | Expect::Planned
+            | Expect::Found => true,
+        };
         // Something else may have happened before it was found.
         let is_found = expect != Expect::Found || start.elapsed() >= patience.found;
         if is_over && (is_planned && is_found || start.elapsed() >= limit) {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -11,6 +11,7 @@ use std::{
 use netfast_tests::{
     netns::NsHandle,
     seeds::{
+        family::Family,
         names,
         scenario::{CONTAINER_PORT, PUBLISHED_PORT, Place, REAL_PORTS, Way},
         step::Close,
@@ -20,7 +21,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket,
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
         sockopt::{Linger, ReuseAddr, SocketError},
     },
 };
@@ -34,9 +35,9 @@ use super::{
 /// Real sockets on the way of a conversation.
 pub struct Ends {
     pub client: NsHandle,
-    pub from: SocketAddrV4,
+    pub from: SocketAddr,
     /// What the client sends to.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     pub server: NsHandle,
     /// The port that the server has itself.
     pub port: u16,
@@ -89,13 +90,13 @@ impl Play<'_> {
         }
         let (to, port) = if let Way::Published(number, uplink) = talk.way {
             let number = u16::try_from(number).expect("few") + REAL_PORTS;
-            let to = SocketAddrV4::new(names::uplink_ip(uplink), PUBLISHED_PORT + number);
+            let to = SocketAddr::new(names::uplink_ip(uplink, talk.family), PUBLISHED_PORT + number);
             (to, CONTAINER_PORT + number)
         } else {
-            (SocketAddrV4::new(*live.raw.to.ip(), REAL_SERVER), REAL_SERVER)
+            (SocketAddr::new(live.raw.to.ip(), REAL_SERVER), REAL_SERVER)
         };
         let client = self.arena.spaces[&talk.client].handle();
-        let from = SocketAddrV4::new(names::ip(talk.client), self.next_real_port());
+        let from = SocketAddr::new(names::ip(talk.client, talk.family), self.next_real_port());
         for port in [from.port(), to.port(), port] {
             self.note_port(port);
         }
@@ -129,7 +130,8 @@ fn converse(ends: &Ends, plan: Plan) -> [String; 2] {
         server,
         port,
     } = ends;
-    let listener = match server.run(|| once_free(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)))) {
+    let any = SocketAddr::new(Family::of(to.ip()).unspecified(), *port);
+    let listener = match server.run(|| once_free(|| TcpListener::bind(any))) {
         Ok(Ok(listener)) => listener,
         other => return [format!("no listener: {other:?}"), String::new()],
     };
@@ -161,15 +163,19 @@ pub fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn client_socket(from: SocketAddrV4) -> io::Result<OwnedFd> {
+fn client_socket(from: SocketAddr) -> io::Result<OwnedFd> {
+    let family = match Family::of(from.ip()) {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
     let socket = socket(
-        AddressFamily::Inet,
+        family,
         SockType::Stream,
         SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
         None,
     )?;
     setsockopt(&socket, ReuseAddr, &true)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::from(from))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
     Ok(socket)
 }
 
@@ -179,8 +185,8 @@ fn is_ready(fd: &impl std::os::fd::AsFd, flags: PollFlags, limit: Duration) -> i
     Ok(poll(&mut [PollFd::new(fd.as_fd(), flags)], timeout)? > 0)
 }
 
-fn call(socket: OwnedFd, to: SocketAddrV4, plan: Plan) -> io::Result<String> {
-    match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
+fn call(socket: OwnedFd, to: SocketAddr, plan: Plan) -> io::Result<String> {
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
         Err(error) => return Err(error.into()),
     }

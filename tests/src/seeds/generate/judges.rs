@@ -3,6 +3,7 @@
 
 use super::{
     super::{
+        family::Family,
         judge::{Foreign, Hole, Hook, Prey, Shaper, Spot, Switch},
         odd::Odd,
         rule::{
@@ -26,7 +27,7 @@ const LONG: Odd = Odd::Plain(900);
 impl Maker {
     /// A rule that catches some packets of a conversation and not the others.
     pub(super) fn sieve(&mut self) -> Rule {
-        let sieve = if self.rng.chance(4) {
+        let sieve = if self.rng.chance(6) {
             // It has one form more than the others.
             Sieve::Tos
         } else {
@@ -53,7 +54,10 @@ impl Maker {
             (1, Form::Netdev(device, false)),
             (1, Form::Netdev(device, true)),
         ];
-        let fitting: Vec<(usize, Form)> = forms.into_iter().filter(|(_, form)| sieve.fits(*form)).collect();
+        let fitting: Vec<(usize, Form)> = forms
+            .into_iter()
+            .filter(|(_, form)| sieve.fits(*form, what.family))
+            .collect();
         let form = rng.weighted(&fitting);
         self.sieves.push(sieve);
         Rule::Sieve(form, sieve, what)
@@ -70,6 +74,12 @@ impl Maker {
         let rng = &mut self.rng;
         let protocol = sieve.protocol().or_else(|| rng.chance(50).then_some(talk.protocol));
         let mut what = Match {
+            // There is no such bit in IPv6.
+            family: if sieve == Sieve::Fragmentable {
+                Family::V4
+            } else {
+                talk.family
+            },
             protocol,
             // An acknowledgement belongs to every handshake.
             is_new: (sieve == Sieve::NoPush).then_some(false),
@@ -119,17 +129,35 @@ impl Maker {
             {
                 continue;
             }
-            let by = self.by();
-            steps.extend([Step::Send(talk, by, sieve.caught()), Step::Exchange(talk, 1)]);
+            let (by, family) = (self.by(), self.talks[talk].family);
+            let caught = sieve.caught();
+            if caught.family().is_none_or(|of| of == family) {
+                steps.extend([Step::Send(talk, by, caught), Step::Exchange(talk, 1)]);
+            }
         }
         steps
     }
 
+    /// What the host itself sends has the mark of a rule after routing before netfast sees it.
+    pub(super) fn marked(&mut self, rule: &Rule) -> Option<Step> {
+        let Rule::LateMark(_, what) = rule else { return None };
+        let containers = self.containers.iter().copied();
+        let of = |place: &Place| {
+            what.to_bridge
+                .is_none_or(|bridge| matches!(place, Place::Container(of, _) if *of == bridge))
+        };
+        let found: Vec<Place> = containers.filter(of).collect();
+        Some(Step::HostTalk(self.rng.pick(&found), 3, what.family))
+    }
+
     /// A packet that one of the rules catches, if there is such a rule for this conversation.
     pub(super) fn caught(&mut self, talk: usize) -> Option<Odd> {
-        let protocol = self.talks[talk].protocol;
+        let Talk { protocol, family, .. } = self.talks[talk];
         let mut sieves = self.sieves.clone();
-        sieves.retain(|sieve| sieve.protocol().is_none_or(|of| of == protocol));
+        sieves.retain(|sieve| {
+            let of = sieve.caught().family();
+            sieve.protocol().is_none_or(|of| of == protocol) && of.is_none_or(|of| of == family)
+        });
         (!sieves.is_empty()).then(|| self.rng.pick(&sieves).caught())
     }
 
@@ -150,7 +178,7 @@ impl Maker {
     }
 
     /// A container that talks, if one does.
-    fn involved(&mut self) -> Place {
+    pub(super) fn involved(&mut self) -> Place {
         let talk = self.somebody();
         let ends = [Some(talk.client), self.server(talk)];
         let containers = ends
@@ -180,12 +208,12 @@ impl Maker {
         let device = self.device();
         let inside = Spot::Inside(self.involved());
         let spot = self.rng.weighted(&[(7, Spot::Host(device)), (3, inside)]);
-        let has_mark = self.has_mark;
+        let (family, has_mark) = (self.somebody().family, self.has_mark);
         let rng = &mut self.rng;
         let (egress, first) = (rng.chance(50), rng.chance(50));
         let hook = match spot {
             Spot::Host(_) => rng.weighted(&[
-                (8, Hook::Tcx { egress, first }),
+                (11, Hook::Tcx { egress, first }),
                 (4, Hook::Filter { egress }),
                 (4, Hook::Block { egress }),
                 (2, Hook::XdpNative),
@@ -208,7 +236,12 @@ impl Maker {
             (55, Prey::Long),
             (20, if has_mark { Prey::Marked } else { Prey::Long }),
         ]);
-        Foreign { spot, hook, prey }
+        Foreign {
+            family,
+            spot,
+            hook,
+            prey,
+        }
     }
 
     /// Long packets of all conversations, and packets of sockets, which alone see what happens inside containers.
@@ -236,6 +269,7 @@ impl Maker {
         let veth = Device::Veth(place);
         let device = self.device();
         let uplink = Device::Uplink(self.rng.below(2));
+        let family = self.family();
         let shaped = if self.rng.chance(60) { veth } else { uplink };
         // Whoever asks again soon need not hear of it otherwise.
         let is_forgetful = self.shape.revalidate_ms < 100;
@@ -252,7 +286,7 @@ impl Maker {
             (2, 7),
             (2, 8),
             (6, 9),
-            (3, 10),
+            (4, 10),
             (if is_forgetful { 8 } else { 0 }, 11),
             (2, 12),
             (1, 13),
@@ -269,9 +303,9 @@ impl Maker {
                 Some(neighbour) => vec![Step::Hole(Hole::Station(place, neighbour))],
                 None => vec![Step::Port(place, PortFlag::Blocked)],
             },
-            5 => vec![Step::Hole(Hole::Route(place))],
-            6 => vec![Step::Hole(Hole::Rule(place))],
-            7 => vec![Step::Hole(Hole::Xfrm(place))],
+            5 => vec![Step::Hole(Hole::Route(place, family))],
+            6 => vec![Step::Hole(Hole::Rule(place, family))],
+            7 => vec![Step::Hole(Hole::Xfrm(place, family))],
             8 => {
                 let mut steps = vec![Step::Hole(Hole::Nexthop)];
                 steps.extend(all(|talk| Step::Exchange(talk, 2)));
@@ -288,7 +322,7 @@ impl Maker {
                 let device = if switch == Switch::ReversePath { uplink } else { device };
                 let mut steps = vec![Step::Switch(device, switch)];
                 if switch == Switch::ReversePath && self.rng.chance(60) {
-                    steps.push(Step::Route(1));
+                    steps.push(Step::Route(1, Family::V4));
                 }
                 steps
             }
@@ -300,7 +334,7 @@ impl Maker {
                 steps
             }
             11 => {
-                let whose = self.rng.chance(50).then_some(place);
+                let whose = self.rng.chance(50).then_some((place, family));
                 vec![Step::Forget(whose), Step::Pause(80)]
             }
             12 => {
@@ -329,6 +363,7 @@ impl Maker {
         let way = self.rng.pick(&[Way::Behind, Way::Direct(Place::Outside(uplink))]);
         let talk = &mut self.talks[0];
         *talk = Talk {
+            family: Family::V4,
             protocol: Protocol::Tcp,
             client,
             way,

@@ -24,11 +24,22 @@ impl Maker {
             if self.rng.chance(8) {
                 steps.push(Step::Knock(talk, 3));
             }
+            if self.rng.chance(6) {
+                steps.extend(self.lone(talk));
+            }
             steps.push(Step::Open(talk));
             steps.push(Step::Exchange(talk, self.rng.pick(&[2, 3, 4])));
         }
+        // By now netfast has vetted what it has learned.
+        steps.push(Step::Pause(10));
+        for talk in 0..self.talks.len() {
+            steps.push(Step::Exchange(talk, 2));
+        }
         for sieve in self.sieves.clone() {
             steps.extend(self.probe(sieve));
+        }
+        for rule in rules {
+            steps.extend(self.marked(rule));
         }
         if let Some(helper) = rules.iter().position(|rule| matches!(rule, Rule::Helper(_))) {
             steps.extend(self.ftp());
@@ -52,6 +63,9 @@ impl Maker {
                     if self.rng.chance(70) {
                         steps.push(Step::Exchange(talk, 2));
                     }
+                }
+                for talk in self.lone.clone() {
+                    steps.push(Step::Lone(talk, 2));
                 }
             }
         }
@@ -99,6 +113,8 @@ impl Maker {
             (2, 12),
             (6, 13),
             (2, 14),
+            (6, 15),
+            (if self.shape.br_netfilter { 0 } else { 8 }, 16),
         ]) {
             0 => {
                 let caught = if self.rng.chance(30) { self.caught(talk) } else { None };
@@ -128,7 +144,9 @@ impl Maker {
                     .pick(&[Close::HalfByClient, Close::HalfByServer, Close::ResetByClient]);
                 vec![Step::Transfer(talk, self.rng.pick(&[1, 60, 300]), close)]
             }
-            8 => vec![Step::HostTalk(self.container(), 3)],
+            8 => vec![Step::HostTalk(self.container(), 3, self.family())],
+            15 => self.lone(talk),
+            16 => self.among_neighbours(talk),
             11 => {
                 let part = self.rng.pick(&[Part::All, Part::Use, Part::Learn]);
                 vec![Step::SwitchedOff(talk, part), Step::Exchange(talk, 2)]
@@ -136,10 +154,10 @@ impl Maker {
             12 => vec![Step::Torn(talk), Step::Exchange(talk, 2)],
             13 => vec![Step::Datagrams(talk, self.datagrams())],
             14 => {
-                let from = self.container();
+                let (from, family) = (self.container(), self.family());
                 match self.on_bridge(from, true) {
-                    Some(to) => vec![Step::Relayed(from, to)],
-                    None => vec![Step::HostTalk(from, 3)],
+                    Some(to) => vec![Step::Relayed(from, to, family)],
+                    None => vec![Step::HostTalk(from, 3, family)],
                 }
             }
             10 => vec![Step::OneWay(talk, by, self.rng.pick(&[4, 12]))],
@@ -164,7 +182,12 @@ impl Maker {
         }
     }
 
-    fn odd(&mut self, talk: usize) -> Odd {
+    pub(super) fn odd(&mut self, talk: usize) -> Odd {
+        let odd = self.any_odd(talk);
+        self.of_family(self.talks[talk].family, odd)
+    }
+
+    fn any_odd(&mut self, talk: usize) -> Odd {
         let Talk { protocol, client, .. } = self.talks[talk];
         let is_tcp = protocol == Protocol::Tcp;
         let neighbour = self.on_bridge(client, true);
@@ -227,9 +250,13 @@ impl Maker {
 
     /// Something that happens to the host.
     fn event(&mut self, removable: &mut Vec<usize>) -> Vec<Step> {
+        if !self.shape.br_netfilter && self.rng.chance(32) {
+            return self.unjudged();
+        }
         let container = self.container();
         let bridge = self.rng.below(self.shape.bridges.len());
         let uplink = self.rng.below(2);
+        let family = self.family();
         let step = match self.rng.weighted(&[
             (22, 0),
             (12, 1),
@@ -246,7 +273,7 @@ impl Maker {
             (4, 12),
             (4, 13),
             (4, 14),
-            (30, 15),
+            (38, 15),
         ]) {
             15 => return self.judge(),
             1 if !removable.is_empty() => Step::RemoveRule(removable.swap_remove(self.rng.below(removable.len()))),
@@ -259,9 +286,9 @@ impl Maker {
                         .pick(&[Device::Bridge(bridge), Device::Veth(container), Device::Uplink(uplink)]),
                 )
             }
-            5 => Step::Route(self.rng.weighted(&[(1, 0), (2, 1)])),
-            6 => Step::PolicyRule(container),
-            7 => Step::Neighbour(uplink, self.rng.chance(30)),
+            5 => Step::Route(self.rng.weighted(&[(1, 0), (2, 1)]), family),
+            6 => Step::PolicyRule(container, family),
+            7 => Step::Neighbour(uplink, self.rng.chance(30), family),
             8 => {
                 let device = self.rng.pick(&[
                     Device::Uplink(uplink),
@@ -271,10 +298,10 @@ impl Maker {
                 ]);
                 return self.mtu(device);
             }
-            9 => Step::CallIptables(bridge, self.rng.chance(60)),
-            10 => Step::CallIptablesAll(self.rng.chance(50)),
-            11 => Step::Forwarding(false),
-            12 => Step::Address(uplink),
+            9 => Step::CallIptables(bridge, self.rng.chance(60), family),
+            10 => Step::CallIptablesAll(self.rng.chance(50), family),
+            11 => Step::Forwarding(false, family),
+            12 => Step::Address(uplink, family),
             13 => Step::Qdisc(Device::Veth(container), Shaper::Fifo),
             _ => Step::Port(container, self.rng.pick(&[PortFlag::Isolated, PortFlag::Hairpin])),
         };
@@ -288,12 +315,13 @@ impl Maker {
         if let Rule::Sieve(_, sieve, _) = rule {
             steps.extend(self.probe(sieve));
         }
+        steps.extend(self.marked(&rule));
         steps
     }
 
     /// An MTU, and packets that no longer fit, or do again.
     fn mtu(&mut self, device: Device) -> Vec<Step> {
-        let mut steps = vec![Step::Mtu(device, self.rng.pick(&[700, 1000, 1200]))];
+        let mut steps = vec![Step::Mtu(device, self.narrow_mtu())];
         for talk in 0..self.talks.len() {
             let by = self.by();
             steps.push(Step::Send(talk, by, Odd::Full { df: true }));

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{names, odd::Odd, scenario::Protocol, step::Device},
+    super::{family::Family, names, odd::Odd, scenario::Protocol, step::Device},
     Chain, Match,
 };
 
@@ -64,7 +64,7 @@ pub enum Form {
     Legacy,
     /// A table of family inet.
     Own(Chain),
-    /// A table of family ip.
+    /// A table of family ip, or ip6.
     OwnIp,
     /// The same by an anonymous set.
     Set,
@@ -173,87 +173,104 @@ impl Sieve {
         }
     }
 
-    /// As iptables spells it, if it can.
-    const fn iptables(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Urgent => "--tcp-flags URG URG",
-            Self::NoPush => "--tcp-flags SYN,RST,FIN,PSH,ACK ACK",
-            Self::Echoed => "-m ecn --ecn-tcp-ece",
-            Self::Timestamp => "--tcp-option 8",
-            Self::Sack => "--tcp-option 5",
-            Self::Doff => "-m u32 --u32 \"0>>22&0x3C@12>>28=7:15\"",
-            Self::Window => "-m u32 --u32 \"0>>22&0x3C@12&0xFFFF=0:999\"",
-            Self::Ecn => "-m ecn --ecn-ip-ect 3",
-            Self::Tos => "-m tos --tos 0x02/0x03",
-            Self::Fragmentable => "-m u32 --u32 \"4&0x4000=0\"",
-            Self::Ttl => "-m ttl --ttl-gt 100",
-            Self::Bpf => "-m bpf --bytecode \"4,48 0 0 8,37 0 1 100,6 0 0 65535,6 0 0 0\"",
-            Self::Text => "-m string --algo bm --string needle",
-            Self::Word => "-m u32 --u32 \"0&0xFFFF=301:65535\"",
-            Self::Length | Self::UdpLength => "-m length --length 301:65535",
-            Self::Unsummed => "-m u32 --u32 \"0>>22&0x3C@4&0xFFFF=0\"",
-            Self::Payload | Self::Counted => return None,
+    /// As iptables spells it, or ip6tables, if they can.
+    const fn iptables(self, family: Family) -> Option<&'static str> {
+        Some(match (self, family) {
+            (Self::Urgent, _) => "--tcp-flags URG URG",
+            (Self::NoPush, _) => "--tcp-flags SYN,RST,FIN,PSH,ACK ACK",
+            (Self::Echoed, _) => "-m ecn --ecn-tcp-ece",
+            (Self::Timestamp, _) => "--tcp-option 8",
+            (Self::Sack, _) => "--tcp-option 5",
+            (Self::Doff, Family::V4) => "-m u32 --u32 \"0>>22&0x3C@12>>28=7:15\"",
+            (Self::Doff, Family::V6) => "-m u32 --u32 \"52>>28=7:15\"",
+            (Self::Window, Family::V4) => "-m u32 --u32 \"0>>22&0x3C@12&0xFFFF=0:999\"",
+            (Self::Window, Family::V6) => "-m u32 --u32 \"52&0xFFFF=0:999\"",
+            (Self::Ecn, _) => "-m ecn --ecn-ip-ect 3",
+            (Self::Tos, _) => "-m tos --tos 0x02/0x03",
+            (Self::Fragmentable, Family::V4) => "-m u32 --u32 \"4&0x4000=0\"",
+            (Self::Ttl, Family::V4) => "-m ttl --ttl-gt 100",
+            (Self::Ttl, Family::V6) => "-m hl --hl-gt 100",
+            (Self::Bpf, Family::V4) => "-m bpf --bytecode \"4,48 0 0 8,37 0 1 100,6 0 0 65535,6 0 0 0\"",
+            (Self::Bpf, Family::V6) => "-m bpf --bytecode \"4,48 0 0 7,37 0 1 100,6 0 0 65535,6 0 0 0\"",
+            (Self::Text, _) => "-m string --algo bm --string needle",
+            (Self::Word, Family::V4) => "-m u32 --u32 \"0&0xFFFF=301:65535\"",
+            (Self::Word, Family::V6) => "-m u32 --u32 \"4>>16=261:65535\"",
+            (Self::Length | Self::UdpLength, _) => "-m length --length 301:65535",
+            (Self::Unsummed, Family::V4) => "-m u32 --u32 \"0>>22&0x3C@4&0xFFFF=0\"",
+            (Self::Unsummed, Family::V6) => "-m u32 --u32 \"44&0xFFFF=0\"",
+            (Self::Payload | Self::Counted, _) | (Self::Fragmentable, Family::V6) => return None,
         })
     }
 
     /// As nft spells it, if it can.
-    const fn nft(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Urgent => "tcp flags & urg == urg",
-            Self::NoPush => "tcp flags & (fin | syn | rst | psh | ack) == ack",
-            Self::Echoed => "tcp flags & ecn == ecn",
-            Self::Timestamp => "tcp option timestamp exists",
-            Self::Sack => "tcp option sack exists",
-            Self::Doff => "tcp doff > 6",
-            Self::Window => "tcp window < 1000",
-            Self::Ecn => "ip ecn ce",
-            Self::Tos => "@nh,8,8 & 0x03 == 0x02",
-            Self::Fragmentable => "ip frag-off & 0x4000 == 0",
-            Self::Ttl => "ip ttl > 100",
-            Self::Payload => "@th,64,32 0x6e656564",
-            Self::Word => "ip length > 300",
-            Self::Length => "meta length > 300",
-            Self::UdpLength => "udp length > 300",
-            Self::Unsummed => "udp checksum 0",
-            Self::Counted => "ct original packets > 6",
-            Self::Bpf | Self::Text => return None,
+    const fn nft(self, family: Family) -> Option<&'static str> {
+        Some(match (self, family) {
+            (Self::Urgent, _) => "tcp flags & urg == urg",
+            (Self::NoPush, _) => "tcp flags & (fin | syn | rst | psh | ack) == ack",
+            (Self::Echoed, _) => "tcp flags & ecn == ecn",
+            (Self::Timestamp, _) => "tcp option timestamp exists",
+            (Self::Sack, _) => "tcp option sack exists",
+            (Self::Doff, _) => "tcp doff > 6",
+            (Self::Window, _) => "tcp window < 1000",
+            (Self::Ecn, Family::V4) => "ip ecn ce",
+            (Self::Ecn, Family::V6) => "ip6 ecn ce",
+            (Self::Tos, Family::V4) => "@nh,8,8 & 0x03 == 0x02",
+            (Self::Tos, Family::V6) => "@nh,8,8 & 0x30 == 0x20",
+            (Self::Fragmentable, Family::V4) => "ip frag-off & 0x4000 == 0",
+            (Self::Ttl, Family::V4) => "ip ttl > 100",
+            (Self::Ttl, Family::V6) => "ip6 hoplimit > 100",
+            (Self::Payload, _) => "@th,64,32 0x6e656564",
+            (Self::Word, Family::V4) => "ip length > 300",
+            (Self::Word, Family::V6) => "ip6 length > 260",
+            (Self::Length, _) => "meta length > 300",
+            (Self::UdpLength, _) => "udp length > 300",
+            (Self::Unsummed, _) => "udp checksum 0",
+            (Self::Counted, _) => "ct original packets > 6",
+            (Self::Bpf | Self::Text, _) | (Self::Fragmentable, Family::V6) => return None,
         })
     }
 
     /// What nft looks up, what is found, and what else there is, in a set or a map.
-    const fn key(self) -> Option<(&'static str, &'static str, &'static str)> {
-        Some(match self {
-            Self::Urgent => ("tcp flags", "psh | ack | urg", "psh | ack"),
-            Self::Doff => ("tcp doff", "7-15", "5-6"),
-            Self::Window => ("tcp window", "0-999", "1000-65535"),
-            Self::Ecn => ("ip ecn", "ce", "not-ect"),
-            Self::Fragmentable => ("ip frag-off", "0", "0x4000"),
-            Self::Ttl => ("ip ttl", "101-255", "1-100"),
-            Self::Word => ("ip length", "301-65535", "20-300"),
-            Self::Length => ("meta length", "301-65535", "20-300"),
-            Self::UdpLength => ("udp length", "301-65535", "8-300"),
-            Self::NoPush
-            | Self::Echoed
-            | Self::Timestamp
-            | Self::Sack
-            | Self::Tos
-            | Self::Payload
-            | Self::Unsummed
-            | Self::Counted
-            | Self::Bpf
-            | Self::Text => return None,
+    const fn key(self, family: Family) -> Option<(&'static str, &'static str, &'static str)> {
+        Some(match (self, family) {
+            (Self::Urgent, _) => ("tcp flags", "psh | ack | urg", "psh | ack"),
+            (Self::Doff, _) => ("tcp doff", "7-15", "5-6"),
+            (Self::Window, _) => ("tcp window", "0-999", "1000-65535"),
+            (Self::Ecn, Family::V4) => ("ip ecn", "ce", "not-ect"),
+            (Self::Ecn, Family::V6) => ("ip6 ecn", "ce", "not-ect"),
+            (Self::Fragmentable, Family::V4) => ("ip frag-off", "0", "0x4000"),
+            (Self::Ttl, Family::V4) => ("ip ttl", "101-255", "1-100"),
+            (Self::Ttl, Family::V6) => ("ip6 hoplimit", "101-255", "1-100"),
+            (Self::Word, Family::V4) => ("ip length", "301-65535", "20-300"),
+            (Self::Word, Family::V6) => ("ip6 length", "261-65535", "0-260"),
+            (Self::Length, _) => ("meta length", "301-65535", "20-300"),
+            (Self::UdpLength, _) => ("udp length", "301-65535", "8-300"),
+            (
+                Self::NoPush
+                | Self::Echoed
+                | Self::Timestamp
+                | Self::Sack
+                | Self::Tos
+                | Self::Payload
+                | Self::Unsummed
+                | Self::Counted
+                | Self::Bpf
+                | Self::Text,
+                _,
+            )
+            | (Self::Fragmentable, Family::V6) => return None,
         })
     }
 
     /// Whether there is such a rule.
-    pub fn fits(self, form: Form) -> bool {
+    pub fn fits(self, form: Form, family: Family) -> bool {
         match form {
-            Form::User | Form::Raw | Form::Marked | Form::Legacy => self.iptables().is_some(),
+            Form::User | Form::Raw | Form::Marked | Form::Legacy => self.iptables(family).is_some(),
             // Connections are known in neither.
-            Form::Bridge(_) | Form::Netdev(..) => self.nft().is_some() && self != Self::Counted,
+            Form::Bridge(_) | Form::Netdev(..) => self.nft(family).is_some() && self != Self::Counted,
             // Nor are they before their packets are looked up (priority -200).
-            Form::Own(_) | Form::OwnIp | Form::Jump => self.nft().is_some(),
-            Form::Set | Form::Vmap | Form::Map => self.key().is_some(),
+            Form::Own(_) | Form::OwnIp | Form::Jump => self.nft(family).is_some(),
+            Form::Set | Form::Vmap | Form::Map => self.key(family).is_some(),
             Form::Ebtables => self == Self::Tos,
         }
     }
@@ -299,10 +316,10 @@ impl Form {
     ];
 
     /// The family of its nftables table, if it has one of its own.
-    pub const fn family(self) -> Option<&'static str> {
+    pub const fn family(self, of: Family) -> Option<&'static str> {
         match self {
             Self::Own(_) | Self::Set | Self::Vmap | Self::Jump | Self::Map => Some("inet"),
-            Self::OwnIp => Some("ip"),
+            Self::OwnIp => Some(of.nft()),
             Self::Bridge(_) => Some("bridge"),
             Self::Netdev(..) => Some("netdev"),
             Self::User | Self::Raw | Self::Marked | Self::Legacy | Self::Ebtables => None,
@@ -312,7 +329,9 @@ impl Form {
 
 /// Lines for iptables.
 pub(super) fn iptables(form: Form, sieve: Sieve, what: &Match) -> Vec<super::Line> {
-    let Some(by) = sieve.iptables() else { return Vec::new() };
+    let Some(by) = sieve.iptables(what.family) else {
+        return Vec::new();
+    };
     match form {
         Form::User => vec![("filter", "DOCKER-USER", format!("{}{by} -j DROP", what.iptables()))],
         Form::Raw => vec![("raw", "PREROUTING", format!("{}{by} -j DROP", what.before_routing()))],
@@ -339,7 +358,7 @@ pub(super) fn iptables(form: Form, sieve: Sieve, what: &Match) -> Vec<super::Lin
 
 /// A line for the chain FORWARD of iptables-legacy.
 pub(super) fn legacy(form: Form, sieve: Sieve, what: &Match) -> Option<String> {
-    let by = sieve.iptables().filter(|_| form == Form::Legacy)?;
+    let by = sieve.iptables(what.family).filter(|_| form == Form::Legacy)?;
     Some(format!("{}{by} -j DROP", what.iptables()))
 }
 
@@ -347,42 +366,53 @@ pub(super) fn legacy(form: Form, sieve: Sieve, what: &Match) -> Option<String> {
 pub(super) fn ebtables(form: Form, what: &Match) -> Option<String> {
     let of = what.protocol.map_or_else(String::new, |protocol| {
         let number = if protocol == Protocol::Tcp { 6 } else { 17 };
-        format!("--ip-proto {number} ")
+        match what.family {
+            Family::V4 => format!("--ip-proto {number} "),
+            Family::V6 => format!("--ip6-proto {number} "),
+        }
     });
-    (form == Form::Ebtables).then(|| format!("-p IPv4 {of}--ip-tos 0x02 -j DROP"))
+    let (ethertype, tos) = match what.family {
+        Family::V4 => ("IPv4", "ip-tos"),
+        Family::V6 => ("IPv6", "ip6-tclass"),
+    };
+    (form == Form::Ebtables).then(|| format!("-p {ethertype} {of}--{tos} 0x02 -j DROP"))
 }
 
 /// Its nftables table.
 pub(super) fn nft(form: Form, sieve: Sieve, what: &Match, table: &str) -> Option<String> {
-    let family = form.family()?;
+    let of_what = what.family;
+    let family = form.family(of_what)?;
     let forward = Chain::Forward;
     let chain = |chain: Chain, text: &str| {
         let hook = chain.hook();
         format!("chain every {{ type filter hook {hook} priority 5; {text}; }};")
     };
     let inside = match form {
-        Form::Own(of) => chain(of, &format!("{}{} drop", what.nft(Some(of)), sieve.nft()?)),
-        Form::OwnIp => chain(forward, &format!("{}{} drop", what.nft(Some(forward)), sieve.nft()?)),
+        Form::Own(of) => chain(of, &format!("{}{} drop", what.nft(Some(of)), sieve.nft(of_what)?)),
+        Form::OwnIp => chain(
+            forward,
+            &format!("{}{} drop", what.nft(Some(forward)), sieve.nft(of_what)?),
+        ),
         Form::Set => {
-            let (key, caught, _) = sieve.key()?;
+            let (key, caught, _) = sieve.key(of_what)?;
             chain(
                 forward,
                 &format!("{}{key} {{ {caught} }} drop", what.nft(Some(forward))),
             )
         }
         Form::Vmap => {
-            let (key, caught, _) = sieve.key()?;
+            let (key, caught, _) = sieve.key(of_what)?;
             chain(
                 forward,
                 &format!("{}{key} vmap {{ {caught} : drop }}", what.nft(Some(forward))),
             )
         }
         Form::Jump => {
-            let jump = format!("{}{} jump other", what.nft(Some(forward)), sieve.nft()?);
+            let jump = format!("{}{} jump other", what.nft(Some(forward)), sieve.nft(of_what)?);
             format!("chain other {{ drop; }}; {}", chain(forward, &jump))
         }
         Form::Map => {
-            let (key, caught, rest) = sieve.key()?;
+            let (key, caught, rest) = sieve.key(of_what)?;
             let mark = format!(
                 "{}meta mark set {key} map {{ {caught} : {MARK}, {rest} : 0 }}",
                 what.nft(Some(forward))
@@ -392,14 +422,14 @@ pub(super) fn nft(form: Form, sieve: Sieve, what: &Match, table: &str) -> Option
                 chain(forward, &mark)
             )
         }
-        Form::Bridge(of) => chain(of, &format!("{}{} drop", what.nft(None), sieve.nft()?)),
+        Form::Bridge(of) => chain(of, &format!("{}{} drop", what.nft(None), sieve.nft(of_what)?)),
         Form::Netdev(device, is_egress) => {
             let hook = if is_egress { "egress" } else { "ingress" };
             let device = names::device(device);
             format!(
                 "chain every {{ type filter hook {hook} device \"{device}\" priority 0; {}{} drop; }};",
                 what.nft(None),
-                sieve.nft()?
+                sieve.nft(of_what)?
             )
         }
         Form::User | Form::Raw | Form::Marked | Form::Legacy | Form::Ebtables => return None,

@@ -113,7 +113,10 @@ impl Steady {
                     "-m connmark --mark 5 -m conntrack --ctdir REPLY -j DROP".to_owned(),
                 ),
             ],
-            Self::Range(bridge) => user(&format!("-m iprange --src-range 172.30.{bridge}.2-172.30.{bridge}.3")),
+            Self::Range(bridge) => {
+                let range = names::first_two(bridge, what.family);
+                user(&format!("-m iprange --src-range {range}"))
+            }
             Self::AddressType => user("-m addrtype --src-type LOCAL"),
             Self::Comment => user("-m comment --comment \"DSCP, length and TTL\" -m mark --mark 99"),
             Self::Mark => user(&format!("-m mark --mark {}", names::MARK)),
@@ -132,12 +135,15 @@ impl Steady {
     }
 
     /// Its nftables table, if it has one.
-    pub(super) fn nft(self, table: &str) -> Option<String> {
+    pub(super) fn nft(self, what: &Match, table: &str) -> Option<String> {
         let Self::NamedSet(place) = self else { return None };
+        let Match { family, .. } = what;
         Some(format!(
-            "table inet {table} {{ set known {{ type ipv4_addr . inet_service; elements = {{ {} . 7000 }}; }}; chain every \
-             {{ type filter hook forward priority 5; ip daddr . th dport @known drop; }}; }}",
-            names::ip(place)
+            "table inet {table} {{ set known {{ type {}_addr . inet_service; elements = {{ {} . 7000 }}; }}; chain every \
+             {{ type filter hook forward priority 5; {} daddr . th dport @known drop; }}; }}",
+            family.name(),
+            names::ip(place, *family),
+            family.nft()
         ))
     }
 }
