@@ -110,8 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(input) = &args.input {
         let target = one(&targets)?;
         let (_, kept) = corpora(target)?;
-        let input = Some(kept.join(input)).filter(|kept| !input.exists() && kept.exists());
-        let input = input.as_ref().or(args.input.as_ref()).context("an input")?;
+        let input = found(input, &kept)?;
         return show(Command::new(&fuzzer).env(TARGET, target).arg(input));
     }
     let mut table = Table::default();
@@ -238,6 +237,21 @@ fn emptied(dir: PathBuf) -> Result<PathBuf> {
     }
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// The file that is meant: itself, or one that is kept, by its name or number.
+fn found(input: &Path, kept: &Path) -> Result<PathBuf> {
+    let by_number = input.to_str().and_then(|text| text.parse::<u32>().ok());
+    let candidates = [Some(input.to_owned()), Some(kept.join(input))];
+    let numbered = by_number.map(|number| kept.join(format!("{number:04}")));
+    let mut candidates = candidates.into_iter().chain([numbered]).flatten();
+    candidates.find(|path| path.is_file()).with_context(|| {
+        format!(
+            "--input {}: neither a file nor an input that is kept; those are in {}",
+            input.display(),
+            kept.display()
+        )
+    })
 }
 
 /// Puts an input into a target's corpus by hand.
@@ -373,6 +387,21 @@ fn replaced(mut inputs: Vec<Input>, mut found: Vec<Vec<u8>>) -> (usize, usize, V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_is_a_file_a_name_or_a_number() {
+        let dir = std::env::temp_dir().join(format!("netfast-fuzz-input-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        for name in ["0007", "a-name"] {
+            fs::write(dir.join(name), "x").expect("a file");
+        }
+        let of = |text: &str| found(Path::new(text), &dir);
+        for (text, name) in [("7", "0007"), ("0007", "0007"), ("a-name", "a-name")] {
+            assert_eq!(of(text).expect(text), dir.join(name));
+        }
+        assert!(of("8").is_err_and(|error| error.to_string().contains("--input 8: neither a file")));
+        fs::remove_dir_all(&dir).expect("it goes");
+    }
 
     #[test]
     fn a_merge_leaves_what_has_a_name_and_replaces_the_rest_as_far_as_there_is_room() {
