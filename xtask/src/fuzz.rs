@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn an_input_is_a_file_a_name_or_a_number() {
-        let dir = std::env::temp_dir().join(format!("netfast-fuzz-input-{}", std::process::id()));
+        let dir = env::temp_dir().join(format!("netfast-fuzz-input-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory");
         for name in ["0007", "a-name"] {
             fs::write(dir.join(name), "x").expect("a file");

@@ -6,6 +6,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -135,7 +136,12 @@ impl Kernel {
 
     /// What is booted.
     pub fn image(&self) -> PathBuf {
-        self.files().join("boot").join(format!("vmlinuz-{}", self.version))
+        let among_modules = self.files().join("usr/lib/modules").join(&self.version).join("vmlinuz");
+        if among_modules.is_file() {
+            among_modules
+        } else {
+            self.files().join("boot").join(format!("vmlinuz-{}", self.version))
+        }
     }
 
     fn fetch(&self, found: &Found) -> Result<()> {
@@ -158,9 +164,13 @@ impl Kernel {
                 }
             }
             Found::Package(archive) => {
-                let package = format!("linux-image-{}", self.version);
+                let names = archive.names()?;
+                // Newer releases have the parts of a kernel in packages of their own.
+                let parts = ["image", "base", "binary", "modules"].map(|part| format!("linux-{part}-{}", self.version));
+                let packages = parts.iter().filter(|part| names.lines().any(|name| name == *part));
                 let mut download = archive.apt("apt-get");
-                show(download.args(["download", "--quiet", &package]).current_dir(&self.dir))?;
+                download.args(["download", "--quiet"]).args(packages);
+                show(download.current_dir(&self.dir))?;
             }
         }
         for entry in fs::read_dir(&self.dir)? {
@@ -169,6 +179,11 @@ impl Kernel {
                 show(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(self.files()))?;
                 fs::remove_file(path)?;
             }
+        }
+        // Since trixie packages know no other place than /usr/lib; depmod and modprobe look in /lib.
+        let lib = self.files().join("lib");
+        if !lib.exists() {
+            symlink("usr/lib", &lib).with_context(|| format!("cannot make {}", lib.display()))?;
         }
         Ok(())
     }
@@ -210,7 +225,7 @@ impl Archive {
     }
 
     fn names(&self) -> Result<String> {
-        cmd::run(self.apt("apt-cache").args(["pkgnames", "linux-image-"]))
+        cmd::run(self.apt("apt-cache").args(["pkgnames", "linux-"]))
     }
 }
 
