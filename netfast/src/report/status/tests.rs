@@ -234,6 +234,18 @@ fn the_first_line_is_the_verdict() {
     assert_eq!(first(&status), said("fast path off"));
     status.daemon.running = false;
     assert_eq!(first(&status), said("daemon not running"));
+    // Nor is one that is slow and that nobody has switched off.
+    let mut ruled = example();
+    let endpoint = &mut ruled.networks[0].endpoints[0];
+    endpoint.path = PathState::slow("rate-rules", "a rule judges each packet");
+    let name = endpoint.container.clone();
+    let line = first(&ruled).1;
+    assert!(
+        line.starts_with(&format!(
+            "attention: 1 endpoint is slow ({name}: a rule judges each packet); "
+        )),
+        "{line}"
+    );
     // Endpoints that are all slow are no success, and no packets are no share.
     let mut idle = example();
     idle.totals = Totals::default();
