@@ -121,6 +121,10 @@ fn graphs(package: &Path) -> Result<BTreeMap<Module, Graph>> {
     let mut files = BTreeMap::new();
     for path in tidy::files(&source)? {
         let within = path.strip_prefix(&source).unwrap_or(&path);
+        // A program beside its library is a crate of its own, that names the library from outside.
+        if within == Path::new("main.rs") && source.join("lib.rs").exists() {
+            continue;
+        }
         if let Some(module) = module_of(within) {
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
@@ -166,7 +170,7 @@ fn graphs_of(files: &BTreeMap<Module, (String, String)>) -> Result<BTreeMap<Modu
                 .split_first()
                 .and_then(|(first, rest)| Some((exported.get(first)?, rest)))
             {
-                Some((place, rest)) if !module.is_empty() => [place, rest].concat(),
+                Some((place, rest)) if !module.is_empty() && known.contains(&place[..1]) => [place, rest].concat(),
                 _ => path,
             };
             let length = (0..=path.len()).rev().find(|length| known.contains(&path[..*length]));
@@ -275,6 +279,13 @@ mod tests {
             ),
             ("low.rs", "fn f() { crate::Escaped::x(); }"),
             ("high.rs", "use crate::low::f;"),
+        ]);
+        assert!(graph.contains_key(&("low".to_owned(), "high".to_owned())), "{graph:?}");
+        // What the root takes from another crate hides no module of that name.
+        let graph = top(&[
+            ("lib.rs", "pub mod low; pub mod high; use other::high;"),
+            ("low.rs", "fn f() { crate::high::g(); }"),
+            ("high.rs", ""),
         ]);
         assert!(graph.contains_key(&("low".to_owned(), "high".to_owned())), "{graph:?}");
     }
