@@ -54,14 +54,7 @@ pub fn sh(line: &str) -> Result<String> {
 
 /// Runs `command` to its end, whatever its status; after `limit` its process group is killed, and that is an error.
 pub fn finish(command: &mut Command, limit: Duration) -> Result<Finished> {
-    // A group of its own, so that what it started can be ended with it, and cannot keep the pipes open.
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", line_of(command)))?;
+    let mut child = spawn(command)?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
     let status = wait_until(&mut child, Instant::now() + limit)?;
@@ -98,13 +91,7 @@ pub struct UntilLine {
 /// an error.
 pub fn until_line(command: &mut Command, limit: Duration, is_wanted: impl Fn(&str) -> bool) -> Result<UntilLine> {
     let line = line_of(command);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let mut child = spawn(command)?;
     let stderr = drain(child.stderr.take());
     let stdout = child.stdout.take().context("no pipe")?;
     let (sender, lines) = mpsc::channel();
@@ -157,13 +144,7 @@ impl Background {
     /// Starts `command`; both its outputs are collected.
     pub fn start(command: &mut Command) -> Result<Self> {
         let line = line_of(command);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start `{line}`"))?;
+        let mut child = spawn(command)?;
         let stdout = Some(drain(child.stdout.take()));
         let stderr = Some(drain(child.stderr.take()));
         Ok(Self {
@@ -289,6 +270,17 @@ pub fn how_it_ended(status: ExitStatus) -> String {
 
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a pid fits i32"))
+}
+
+/// Starts it in a group of its own, so that what it started can be ended with it, and cannot keep the pipes open.
+fn spawn(command: &mut Command) -> Result<Child> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", line_of(command)))
 }
 
 fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {

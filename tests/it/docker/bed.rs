@@ -2,7 +2,7 @@
 
 use std::{
     env, fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use netfast_tests::{
     netfast_proc::{self, NetfastProc, Totals},
     netns::NsHandle,
     programs,
-    traffic::{hash, udp_send, udp_sink},
+    traffic::{hash, udp, udp_send, udp_sink},
 };
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
@@ -425,12 +425,8 @@ pub fn connects(client: &NsHandle, to: impl Into<SocketAddr>, patience: Duration
 /// Whether a UDP echo server answers.
 pub fn echoes(client: &NsHandle, to: impl Into<SocketAddr>, patience: Duration) -> bool {
     let to = to.into();
-    let any = match to {
-        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     let ask = || -> io::Result<bool> {
-        let socket = UdpSocket::bind((any, 0))?;
+        let socket = udp::bind_for(to, 0)?;
         if socket.connect(to).is_err() {
             // No route to there.
             return Ok(false);

@@ -161,8 +161,8 @@ fn every_path(userland_proxy: bool) {
     drop(server);
 }
 
-/// The containers of [`every_path`], each with its network.
-const PLACES: [(&str, &str); 6] = [
+/// The containers of tests of every path, each with its network.
+pub const PLACES: [(&str, &str); 6] = [
     ("c-a", "bridge"),
     ("c-b", "bridge"),
     ("c-c", "mine"),

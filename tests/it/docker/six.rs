@@ -13,20 +13,13 @@ use netfast_tests::{
     site::{HOST_IP6, LAN_IP6},
 };
 
-use super::bed::{Bed, PORT, Reach, connects, docker_host, reaches, run, serve};
+use super::{
+    bed::{Bed, PORT, Reach, connects, docker_host, reaches, run, serve},
+    paths::PLACES,
+};
 
 /// The port of the host that the server on docker0 is published on.
 const PUBLISHED: u16 = 8080;
-
-/// The containers, each with its network.
-const PLACES: [(&str, &str); 6] = [
-    ("c-a", "bridge"),
-    ("c-b", "bridge"),
-    ("c-c", "mine"),
-    ("c-d", "mine"),
-    ("c-e", "inside"),
-    ("c-f", "inside"),
-];
 
 /// A host whose networks have both families, with netfast on it; and whether the containers of an internal network reach each
 /// other without it: with `br_netfilter` on, Docker 20.10 drops their neighbour solicitations, which go to no address of it.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,6 +21,7 @@ use netfast_tests::{
     netfast_proc::{NetfastProc, Options},
     netns::NsHandle,
     topo::{self, Published, Topo},
+    traffic::udp::bind_for,
 };
 
 /// For what happens at once on an idle machine.
@@ -176,11 +177,7 @@ impl Drop for Echo {
 /// A connected UDP socket in a namespace.
 pub fn udp(ns: &NsHandle, port: u16, to: SocketAddr) -> UdpSocket {
     let open = || -> io::Result<UdpSocket> {
-        let any = match to {
-            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, port))?;
+        let socket = bind_for(to, port)?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(TICK))?;
         Ok(socket)

@@ -23,6 +23,21 @@ fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut E
         .expect("the endpoint")
 }
 
+/// Where the host has heard of nobody and no flow has been learned.
+fn facts_of<'a>(state: &'a State, devices: &'a BTreeMap<DeviceKey, Device>) -> Facts<'a> {
+    Facts {
+        state,
+        running: true,
+        control: on(),
+        devices,
+        route: &route,
+        stand_in: &|_| None,
+        is_on_link: &|_, _| false,
+        behind: &|_| None,
+        flows: &|_, _| Flows::default(),
+    }
+}
+
 /// Rules everywhere, as an engine makes them.
 fn ruled(state: &mut State) {
     for network in &mut state.networks {
@@ -129,17 +144,7 @@ fn a_bridge_that_is_not_accelerated_is_told_to_whoever_asks_for_the_host() {
     let state = with(|_| {});
     let mut devices = told(&state);
     devices.insert(DeviceKey::served(5), Device::new(Kind::Bridge, 0, 1));
-    let facts = Facts {
-        state: &state,
-        running: true,
-        control: on(),
-        devices: &devices,
-        route: &route,
-        stand_in: &|_| None,
-        is_on_link: &|_, _| false,
-        behind: &|_| None,
-        flows: &|_, _| Flows::default(),
-    };
+    let facts = facts_of(&state, &devices);
     let to = Destination::parse("172.17.0.1", "web", &state.networks, &[]).expect("an address");
     let explained = Explanation::of("web", Some(to), &facts).expect("it is there");
     assert_eq!(
@@ -321,18 +326,11 @@ fn what_is_forwarded_directly_is_said_to_be_in_every_line() {
     });
     let devices = told(&state);
     let facts = Facts {
-        state: &state,
-        running: true,
         control: Control {
             direct_until_ns: u64::MAX,
             ..on()
         },
-        devices: &devices,
-        route: &route,
-        stand_in: &|_| None,
-        is_on_link: &|_, _| false,
-        behind: &|_| None,
-        flows: &|_, _| Flows::default(),
+        ..facts_of(&state, &devices)
     };
     let to = Destination::parse("database", "web", &state.networks, &[]).expect("a destination");
     let said = Explanation::of("web", Some(to), &facts).expect("a container");
