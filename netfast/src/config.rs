@@ -116,7 +116,7 @@ impl Default for Config {
             disabled_networks: BTreeSet::new(),
             allow_rate_rules: false,
             allow_accounting: false,
-            direct: false,
+            direct: true,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,

@@ -318,7 +318,7 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
             "`bridge fdb add MAC dev VETH master static` tells the bridge; or let the port learn: `bridge -d link show`.",
         ),
         Why::TooManyDevices => Some("netfast supports at most 16384 devices at the same time."),
-        Why::DirectOff => Some("Set `direct` in netfast.toml and send SIGHUP."),
+        Why::DirectOff => Some("Take `direct = false` out of netfast.toml and send SIGHUP."),
         Why::BridgeNetfilter => Some(
             "`sysctl -w net.bridge.bridge-nf-call-iptables=0` (and ip6tables, arptables), if no rule is meant for packets \
              within a bridge; engines since 27.3 leave it so unless icc=false or userland-proxy=false.",
