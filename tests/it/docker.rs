@@ -5,12 +5,14 @@
 mod aliases;
 mod bed;
 mod churn;
+mod gateways;
 mod instances;
 mod life;
 mod networks;
 mod paths;
 mod podman;
 mod policy;
+mod ports;
 mod says;
 mod six;
 mod switches;

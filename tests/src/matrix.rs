@@ -15,6 +15,13 @@ use serde::{Deserialize, Serialize};
 pub const FILE: &str = "NETFAST_MATRIX";
 /// The variable with the mebibytes that a bulk transfer carries in each direction.
 pub const MEBIBYTES: &str = "NETFAST_MATRIX_MEBIBYTES";
+/// The variable that says that the processor is emulated: rates are lower then, and the bounds for them.
+pub const EMULATED: &str = "NETFAST_MATRIX_EMULATED";
+
+/// Whether the processor is emulated, as [`EMULATED`] says.
+pub fn is_emulated() -> bool {
+    env::var_os(EMULATED).is_some()
+}
 
 /// What one test of one path has seen. That all of it arrived, bit by bit, the test itself asserts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,9 +30,11 @@ pub struct Cell {
     pub engine: String,
     /// How it was set up.
     pub setting: String,
+    /// The kernel's release, if it is not that of the machine; else empty.
+    pub kernel: String,
     /// The path.
     pub path: String,
-    /// What was sent: `TCP`, `UDP`; or `rules`, for verdicts that were asked for.
+    /// What was sent: `TCP`, `UDP over IPv6` and so on; or by which tool a rule was made.
     pub protocol: String,
     /// The part of the packets that took the fast path, 0 to 1; `None`: none was to.
     pub fast_share: Option<f64>,

@@ -1,34 +1,43 @@
 //! `cargo xtask matrix`: the tests of paths on each container engine, and a table of engines and paths.
+//!
+//! What a run has seen is kept by engine in target/matrix, so that a table of all can be printed when only one engine was
+//! run again.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netfast_tests::{
-    docker_host::{Kind, Release, release},
-    matrix::{self, Cell},
+    docker_host::{Release, release},
+    matrix,
     netfast_proc::ensure_bpffs,
 };
 
 use crate::{
-    build, engines,
+    build::{self, Built},
+    engines,
     setup::{self, Scope},
-    test,
+    test, vm,
     workspace::{show, target_dir},
 };
 
-/// The tests that tell of paths.
-const PATHS: [&str; 2] = [
+mod table;
+
+/// Those of [`TESTS`] that are played in an emulated machine: the others ask the engine rather than the kernel.
+const EMULATED: [&str; 2] = [test::PATHS, "docker::six::every_path_of_ipv6_is_exact_and_fast"];
+
+/// The tests that tell of paths, and whether the engine's rules are kept; of these each engine is asked what it is about.
+const TESTS: [&str; 13] = [
     test::PATHS,
     "docker::paths::every_path_is_exact_and_fast_without_the_userland_proxy",
-];
-/// Those that tell whether the engine's rules are kept. podman has other rules.
-const RULES: [&str; 2] = [
+    "docker::six::every_path_of_ipv6_is_exact_and_fast",
+    "docker::six::every_path_of_ipv6_is_exact_and_fast_without_the_userland_proxy",
+    "docker::ports::ranges_and_single_addresses_are_fast_where_they_are_published_and_nowhere_else",
+    "docker::gateways::every_gateway_mode_is_kept_and_fast_where_it_allows",
     "docker::policy::rules_hold_with_iptables_nft",
     "docker::policy::rules_hold_with_iptables_legacy",
-];
-
-/// Those about podman alone.
-const PODMAN: [&str; 2] = [
+    "docker::six::what_ipv6_may_reach_is_what_the_engine_lets_it",
+    "docker::six::a_rule_of_ip6tables_ends_a_published_flow",
+    "docker::life::dockerd_goes_and_comes_back",
     "docker::podman::pods_names_and_aliases_are_what_they_are",
     "docker::podman::containers_that_come_and_go_are_not_the_end_of_the_runtime",
 ];
@@ -41,9 +50,18 @@ pub struct Args {
     #[arg(long = "engine", value_name = "NAME", value_delimiter = ',', value_parser = engines::parse,
         default_values_t = all())]
     engines: Vec<String>,
-    /// Mebibytes that a transfer carries in each direction.
-    #[arg(long, default_value_t = 1024)]
-    mebibytes: u64,
+    /// Kernels other than this machine's, in an emulated one (5.15, 6.1, 6.12, 6.18, 7.2): only the paths, and slowly.
+    #[arg(long = "kernel", value_name = "SERIES", value_delimiter = ',', value_parser = vm::kernels::parse)]
+    kernels: Vec<String>,
+    /// Mebibytes that a transfer carries in each direction; 1024, or 64 in an emulated machine.
+    #[arg(long)]
+    mebibytes: Option<u64>,
+    /// Minutes that an emulated machine may take for each engine.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// Only print the table of what was seen last.
+    #[arg(long)]
+    table: bool,
 }
 
 fn all() -> Vec<String> {
@@ -51,141 +69,144 @@ fn all() -> Vec<String> {
     [engines::INSTALLED].into_iter().chain(others).map(Into::into).collect()
 }
 
+/// One engine on one kernel.
+struct Column<'a> {
+    engine: &'a str,
+    /// Not this machine's.
+    kernel: Option<&'a str>,
+}
+
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
-    setup::ensure(Scope::All)?;
-    ensure_bpffs()?;
-    let built = build::build(false)?;
-    let file = target_dir()?.join("matrix.jsonl");
-    if file.exists() {
-        fs::remove_file(&file)?;
+    let kernels: Vec<Option<&str>> = match args.kernels.as_slice() {
+        [] => vec![None],
+        some => some.iter().map(|kernel| Some(kernel.as_str())).collect(),
+    };
+    let columns: Vec<Column> = kernels
+        .iter()
+        .flat_map(|kernel| {
+            args.engines.iter().map(|engine| Column {
+                engine,
+                kernel: *kernel,
+            })
+        })
+        .collect();
+    let failed = if args.table { Vec::new() } else { play(&columns, args)? };
+    let mut cells = Vec::new();
+    for column in &columns {
+        cells.extend(matrix::read(&column.file()?)?);
     }
-    let mut failed = Vec::new();
-    let mut names = Vec::new();
-    for engine in &args.engines {
-        let release = engines::release(engine)?;
-        let name = release.name()?;
-        println!("\n{name}");
-        let mut command = test::it(&built);
-        command
-            .args(["--exact", "--nocapture", "--test-threads", "1"])
-            .args(tests_for(&release))
-            .env(matrix::FILE, &file)
-            .env(matrix::MEBIBYTES, args.mebibytes.to_string());
-        set(&mut command, &release);
-        if let Err(error) = show(&mut command) {
-            failed.push(format!("{name}: {error:#}"));
-        }
-        names.push(name);
-    }
-    println!("\n{}", table(&names, &matrix::read(&file)?));
+    println!("\n{}", table::of(&cells));
     println!(
-        "\nThe part of the packets on the fast path. exact: {} MiB arrived in each direction as they were sent (SHA-256).",
-        args.mebibytes
+        "\nThe part of the packets on the fast path; the MiB arrived in each direction as they were sent (SHA-256)."
     );
     ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
 }
 
-fn tests_for(release: &Release) -> Vec<&'static str> {
-    let (paths, rules) = match release.kind() {
-        Kind::Docker => (&PATHS[..], &RULES[..]),
-        // It has no proxy of its own that could be switched off.
-        Kind::Podman => (&PATHS[..1], &PODMAN[..]),
-    };
-    paths.iter().chain(rules).copied().collect()
-}
-
-/// Lets the tests' Docker hosts run this engine.
-fn set(command: &mut Command, release: &Release) {
-    match release.root() {
-        Some(root) => command.env(release::VARIABLE, root),
-        None => command.env_remove(release::VARIABLE),
-    };
-}
-
-/// The table, in Markdown: a line for each path, a column for each engine as it was set up.
-fn table(engines: &[String], cells: &[Cell]) -> String {
-    let mut columns: Vec<(&str, &str)> = Vec::new();
-    for engine in engines {
-        let settings: BTreeSet<&str> = cells
-            .iter()
-            .filter(|cell| &cell.engine == engine)
-            .map(|cell| cell.setting.as_str())
-            .collect();
-        columns.extend(settings.into_iter().map(|setting| (engine.as_str(), setting)));
-    }
-    let mut rows: Vec<(&str, &str)> = Vec::new();
-    for cell in cells {
-        let row = (cell.path.as_str(), cell.protocol.as_str());
-        if !rows.contains(&row) {
-            rows.push(row);
+/// Runs the tests of each; returns what failed.
+fn play(columns: &[Column], args: &Args) -> Result<Vec<String>> {
+    setup::ensure(Scope::All)?;
+    ensure_bpffs()?;
+    let built = build::build(false)?;
+    let mut failed = Vec::new();
+    for column in columns {
+        let release = engines::release(column.engine)?;
+        let file = column.file()?;
+        fs::create_dir_all(file.parent().context("target/matrix")?)?;
+        if file.exists() {
+            fs::remove_file(&file)?;
+        }
+        let name = column.name(&release)?;
+        println!("\n{name}");
+        let done = match column.kernel {
+            None => column.here(&release, &built, args),
+            Some(kernel) => column.emulated(kernel, &release, &built, args),
+        };
+        if let Err(error) = done {
+            failed.push(format!("{name}: {error:#}"));
         }
     }
-    let names = columns.iter().map(|(engine, setting)| format!("{engine}, {setting}"));
-    let mut lines = vec![line("path".to_owned(), names)];
-    lines.push(line("---".to_owned(), columns.iter().map(|_| "---".to_owned())));
-    lines.extend(rows.into_iter().map(|(path, protocol)| {
-        let said = columns.iter().map(|(engine, setting)| {
-            let mut found = cells.iter().filter(|cell| {
-                (cell.engine.as_str(), cell.setting.as_str()) == (*engine, *setting)
-                    && (cell.path.as_str(), cell.protocol.as_str()) == (path, protocol)
-            });
-            // Of several the last: a test that was repeated has repeated them all.
-            found.next_back().map_or_else(|| "-".to_owned(), told)
-        });
-        line(format!("{path}, {protocol}"), said)
-    }));
-    lines.join("\n")
+    Ok(failed)
 }
 
-fn line(first: String, others: impl Iterator<Item = String>) -> String {
-    let all: Vec<String> = [first].into_iter().chain(others).collect();
-    format!("| {} |", all.join(" | "))
-}
-
-fn told(cell: &Cell) -> String {
-    let Some(share) = cell.fast_share else {
-        return "kept".to_owned();
-    };
-    let fast = format!("{:.2} %", share * 100.0);
-    if cell.exact_bytes > 0 {
-        format!("{fast}, exact")
-    } else {
-        fast
+impl Column<'_> {
+    fn file(&self) -> Result<PathBuf> {
+        let kernel = self.kernel.map(|kernel| format!("-linux-{kernel}")).unwrap_or_default();
+        Ok(target_dir()?
+            .join("matrix")
+            .join(format!("{}{kernel}.jsonl", self.engine)))
     }
+
+    fn name(&self, release: &Release) -> Result<String> {
+        let kernel = self
+            .kernel
+            .map(|kernel| format!(", Linux {kernel}"))
+            .unwrap_or_default();
+        Ok(format!("{}{kernel}", release.name()?))
+    }
+
+    /// On this machine's kernel.
+    fn here(&self, release: &Release, built: &Built, args: &Args) -> Result<()> {
+        let mut command = test::it(built);
+        command
+            .args(["--exact", "--nocapture", "--test-threads", "1"])
+            .args(tests_for(&TESTS, release)?)
+            .env(matrix::FILE, self.file()?)
+            .env(matrix::MEBIBYTES, args.mebibytes.unwrap_or(1024).to_string());
+        match release.root() {
+            Some(root) => command.env(release::VARIABLE, root),
+            None => command.env_remove(release::VARIABLE),
+        };
+        show(&mut command)
+    }
+
+    /// On another kernel: what the tests have seen comes by the machine's console.
+    fn emulated(&self, kernel: &str, release: &Release, built: &Built, args: &Args) -> Result<()> {
+        let wanted = tests_for(&EMULATED, release)?;
+        let mut tests = vm::Tests::find(built, |name| wanted.contains(&name))?;
+        let seen = "/run/vm/matrix.jsonl";
+        tests.set(matrix::FILE, seen);
+        tests.set(matrix::MEBIBYTES, &args.mebibytes.unwrap_or(64).to_string());
+        tests.set(matrix::EMULATED, "1");
+        if let Some(root) = release.root() {
+            tests.set(release::VARIABLE, &root.display().to_string());
+        }
+        tests.bring(seen);
+        let limit = Duration::from_mins(args.minutes);
+        let done = vm::run_on(kernel, &tests, limit)?;
+        fs::write(self.file()?, done.brought())?;
+        done.result
+    }
+}
+
+/// Those of the tests that are about this engine.
+fn tests_for(tests: &[&'static str], release: &Release) -> Result<Vec<&'static str>> {
+    let mut chosen = Vec::new();
+    for test in tests {
+        if test::is_about(test, release)? {
+            chosen.push(*test);
+        }
+    }
+    Ok(chosen)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn cell(engine: &str, setting: &str, protocol: &str, fast_share: Option<f64>) -> Cell {
-        Cell {
-            engine: engine.into(),
-            setting: setting.into(),
-            path: "docker0".into(),
-            protocol: protocol.into(),
-            fast_share,
-            exact_bytes: if protocol == "TCP" { 1 << 20 } else { 0 },
-        }
-    }
-
     #[test]
-    fn what_was_not_run_is_a_gap_and_not_a_success() {
-        let cells = [
-            cell("Docker 28.5.2", "a", "TCP", Some(0.998)),
-            cell("Docker 28.5.2", "b", "UDP", Some(1.0)),
-            cell("podman 5.8.2", "a", "rules", None),
-        ];
-        let engines = ["Docker 28.5.2".to_owned(), "podman 5.8.2".to_owned()];
-        assert_eq!(
-            table(&engines, &cells),
-            "| path | Docker 28.5.2, a | Docker 28.5.2, b | podman 5.8.2, a |\n\
-             | --- | --- | --- | --- |\n\
-             | docker0, TCP | 99.80 %, exact | - | - |\n\
-             | docker0, UDP | - | 100.00 % | - |\n\
-             | docker0, rules | - | - | kept |"
-        );
+    fn every_test_of_the_matrix_is_there() {
+        let sources = ["paths", "six", "ports", "gateways", "policy", "life", "podman"];
+        for test in TESTS.iter().chain(&EMULATED) {
+            let (module, name) = test
+                .strip_prefix("docker::")
+                .and_then(|path| path.split_once("::"))
+                .expect("a test of the docker ring");
+            assert!(sources.contains(&module), "{test}");
+            let source = crate::workspace::root().join(format!("tests/it/docker/{module}.rs"));
+            let text = fs::read_to_string(source).expect("the tests' source");
+            assert!(text.contains(&format!("fn {name}()")), "{test}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use netfast_tests::{
     cmd,
-    docker_host::{Kind, release},
+    docker_host::{Kind, Release, release},
     netfast_proc::ensure_bpffs,
 };
 
@@ -87,8 +87,12 @@ const PACKAGE: [&str; 1] = ["package"];
 
 /// Tests of the Docker ring that are about podman, which no other engine is asked.
 const PODMAN: &str = "docker::podman::";
-/// Those about every engine.
+/// Those about what Docker has since 28.
+const SINCE_28: &str = "docker::gateways::";
+/// The paths.
 pub const PATHS: &str = "docker::paths::every_path_is_exact_and_fast_as_installed";
+/// All that every engine is asked about.
+const EVERY_ENGINE: [&str; 2] = [PATHS, "docker::six::every_path_of_ipv6_is_exact_and_fast"];
 
 /// The test that plays seeds.
 const SEEDS: &str = "differential::generated::seeds";
@@ -236,7 +240,15 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
         more.extend(package::environment()?);
     }
     let mut tests = tests_of(&built, ring)?;
-    tests.retain(|test| ring != Ring::Docker || is_about(test, release.kind()));
+    if ring == Ring::Docker {
+        let mut about = Vec::new();
+        for test in tests {
+            if is_about(&test, &release)? {
+                about.push(test);
+            }
+        }
+        tests = about;
+    }
     tests.retain(|test| args.only.as_ref().is_none_or(|only| test.contains(only)));
     // Else a misspelt name would be a green run that has tested nothing.
     ensure!(
@@ -294,12 +306,16 @@ fn seeds(built: &Built, args: &Args) -> Result<()> {
     show(&mut command)
 }
 
-/// Whether a test of the Docker ring is about engines of this kind.
-fn is_about(test: &str, kind: Kind) -> bool {
+/// Whether a test of the Docker ring is about this engine.
+pub fn is_about(test: &str, release: &Release) -> Result<bool> {
+    Ok(is_about_kind(test, release.kind()) && (!test.starts_with(SINCE_28) || release.is_docker_since(28, 0)?))
+}
+
+fn is_about_kind(test: &str, kind: Kind) -> bool {
     let is_podmans = test.starts_with(PODMAN);
     match kind {
         Kind::Docker => !is_podmans,
-        Kind::Podman => is_podmans || test == PATHS,
+        Kind::Podman => is_podmans || EVERY_ENGINE.contains(&test),
     }
 }
 
@@ -335,7 +351,7 @@ mod tests {
             ("docker::policy::rules_hold_with_iptables_nft", true, false),
             ("docker::podman::pods_names_and_aliases_are_what_they_are", false, true),
         ] {
-            let about = [Kind::Docker, Kind::Podman].map(|kind| is_about(test, kind));
+            let about = [Kind::Docker, Kind::Podman].map(|kind| is_about_kind(test, kind));
             assert_eq!(about, [docker, podman], "{test}");
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     workspace::{cargo, root, show},
 };
 
-mod kernels;
+pub mod kernels;
 
 /// Packages beyond those of set-up: the emulator, and what makes an initial file system.
 const PACKAGES: [&str; 4] = ["qemu-system-x86", "kmod", "cpio", "zstd"];
@@ -31,6 +31,8 @@ const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 const INIT: &str = include_str!("vm/init");
 /// How the verifier's figures begin that a test prints (`tests/it/packet/verifier.rs`).
 const FIGURES: &str = "# program instructions-verified";
+/// What comes before each line of a file that the tests wrote.
+const BROUGHT: &str = "VM-BROUGHT ";
 /// What the last line of the tests' script says before the exit code.
 const EXIT: &str = "VM-EXIT ";
 
@@ -54,6 +56,25 @@ pub struct Args {
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(Scope::All)?;
+    let built = build::build(false)?;
+    let tests = Tests::find(&built, |name| args.only.iter().any(|only| name.contains(only)))
+        .with_context(|| format!("--only {}", args.only.join(",")))?;
+    let mut failed = Vec::new();
+    for kernel in &args.kernels {
+        let done = run_on(kernel, &tests, Duration::from_mins(args.minutes))?;
+        if args.record {
+            done.record(kernel)?;
+        }
+        if let Err(error) = done.result {
+            failed.push(format!("{kernel}: {error:#}"));
+        }
+    }
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
+}
+
+/// Boots a kernel of that series, and runs the tests on it.
+pub fn run_on(series: &str, tests: &Tests, limit: Duration) -> Result<Done> {
     if ["qemu-system-x86_64", "depmod", "cpio", "zstd"]
         .iter()
         .any(|program| programs::find(program).is_none())
@@ -61,33 +82,27 @@ pub fn run(args: &Args) -> Result<()> {
         apt::update()?;
         apt::install(&PACKAGES)?;
     }
-    let built = build::build(false)?;
-    let tests = Tests::find(&built, &args.only)?;
-    let mut failed = Vec::new();
-    for kernel in &args.kernels {
-        let machine = Machine::prepare(kernel, &tests)?;
-        println!("{}: {} tests", machine.kernel.version, tests.names.len());
-        let done = machine.run(Duration::from_mins(args.minutes));
-        if args.record {
-            machine.record(kernel)?;
-        }
-        if let Err(error) = done {
-            failed.push(format!("{}: {error:#}", machine.kernel.version));
-        }
-    }
-    ensure!(failed.is_empty(), "{}", failed.join("; "));
-    Ok(())
+    let machine = Machine::prepare(series, tests)?;
+    println!("{}: {} tests", machine.kernel.version, tests.names.len());
+    let result = machine.run(limit);
+    Ok(Done {
+        said: machine.said()?,
+        result,
+    })
 }
 
 /// What runs in the machine.
-struct Tests {
+pub struct Tests {
     program: PathBuf,
     names: Vec<String>,
     built: Built,
+    environment: Vec<(String, String)>,
+    brings: Option<String>,
 }
 
 impl Tests {
-    fn find(built: &Built, only: &[String]) -> Result<Self> {
+    /// Those of the integration tests that are wanted, by their names.
+    pub fn find(built: &Built, is_wanted: impl Fn(&str) -> bool) -> Result<Self> {
         let arguments = ["test", "--package", "netfast-tests", "--test", "it", "--no-run"];
         show(cargo().args(arguments))?;
         let made = cmd::run(cargo().args(arguments).arg("--message-format=json"))?;
@@ -103,28 +118,43 @@ impl Tests {
         let names: Vec<String> = list
             .lines()
             .filter_map(|line| line.strip_suffix(": test"))
-            .filter(|name| only.iter().any(|only| name.contains(only)))
+            .filter(|name| is_wanted(name))
             .map(str::to_owned)
             .collect();
-        ensure!(
-            !names.is_empty(),
-            "--only {}: no test is named like that",
-            only.join(",")
-        );
+        ensure!(!names.is_empty(), "no test is named like that");
         Ok(Self {
             program,
             names,
             built: built.clone(),
+            environment: Vec::new(),
+            brings: None,
         })
     }
 
+    /// Sets a variable of the tests' environment, to a text without quotation marks.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// A text file of the machine's that the tests write and [`Done::brought`] has.
+    pub fn bring(&mut self, path: &str) {
+        self.brings = Some(path.to_owned());
+    }
+
     fn script(&self) -> String {
+        let set = |(name, value): &(String, String)| format!("export {name}='{value}'\n");
+        let environment: String = self.environment.iter().map(set).collect();
+        let bring = |path: &String| format!("sed 's/^/{BROUGHT}/' {path}\n");
+        let bring = self.brings.as_ref().map(bring).unwrap_or_default();
         format!(
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
              export NETFAST_BIN={} NETFAST_TRAFFIC={}\n\
+             {environment}\
              ip link set lo up\n\
              {} --exact --test-threads 1 --nocapture {}\n\
-             echo \"{EXIT}$?\"\n\
+             code=$?\n\
+             {bring}\
+             echo \"{EXIT}$code\"\n\
              busybox poweroff -f\n",
             self.built.netfast.display(),
             self.built.traffic.display(),
@@ -155,12 +185,9 @@ impl Machine {
         })
     }
 
-    /// Keeps the verifier's figures that are on the console.
-    fn record(&self, series: &str) -> Result<()> {
-        let said = String::from_utf8_lossy(&fs::read(&self.console)?).into_owned();
-        let figures = figures(&said).context("--record: no test printed the verifier's figures")?;
-        let path = root().join("tests/golden/verifier").join(format!("{series}.txt"));
-        fs::write(&path, figures).with_context(|| format!("cannot write {}", path.display()))
+    /// What is on the console.
+    fn said(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.console)?).into_owned())
     }
 
     /// Boots, and waits for the end.
@@ -183,7 +210,7 @@ impl Machine {
             .arg("-serial")
             .arg(format!("file:{}", self.console.display()));
         let done = cmd::finish(&mut machine, limit);
-        let said = String::from_utf8_lossy(&fs::read(&self.console)?).into_owned();
+        let said = self.said()?;
         println!("{}", said.trim());
         let done = done?;
         ensure!(done.status.success(), "the emulator failed: {}", done.stderr.trim());
@@ -196,6 +223,31 @@ impl Machine {
                 self.console.display()
             ),
         }
+    }
+}
+
+/// What became of the tests.
+pub struct Done {
+    said: String,
+    /// Whether all passed.
+    pub result: Result<()>,
+}
+
+impl Done {
+    /// Keeps the verifier's figures that are on the console.
+    fn record(&self, series: &str) -> Result<()> {
+        let figures = figures(&self.said).context("--record: no test printed the verifier's figures")?;
+        let path = root().join("tests/golden/verifier").join(format!("{series}.txt"));
+        fs::write(&path, figures).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The file that was to be brought ([`Tests::bring`]).
+    pub fn brought(&self) -> String {
+        let lines = self
+            .said
+            .lines()
+            .filter_map(|line| line.trim_end().strip_prefix(BROUGHT));
+        lines.fold(String::new(), |text, line| text + line + "\n")
     }
 }
 
@@ -282,6 +334,15 @@ fn make_initrd(dir: &Path, files: &Path, version: &str, tests: &Tests, to: &Path
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_brought_among_what_tests_print() {
+        let done = Done {
+            said: "test a ... ok\r\nVM-BROUGHT {\"path\":1}\r\nVM-BROUGHT {}\r\nVM-EXIT 0\r\n".to_owned(),
+            result: Ok(()),
+        };
+        assert_eq!(done.brought(), "{\"path\":1}\n{}\n");
+    }
 
     #[test]
     fn the_figures_are_found_among_what_tests_print() {

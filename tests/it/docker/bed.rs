@@ -1,12 +1,12 @@
 //! A Docker host with netfast on it, and the traffic that is sent through it.
 
 use std::{
-    env, fs, io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
-    thread,
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     time::{Duration, Instant},
 };
 
+use netfast_common::reason::Reason;
 use netfast_tests::{
     cmd::{self, Background},
     docker_host::{DockerHost, Options},
@@ -14,14 +14,17 @@ use netfast_tests::{
     netfast_proc::{self, NetfastProc, Totals},
     netns::NsHandle,
     programs,
-    traffic::{hash, udp, udp_send, udp_sink},
+    require::kernel_version,
+    traffic::{hash, udp_send, udp_sink},
 };
 use nix::sys::signal::Signal;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+mod reach;
 mod steady;
 
+pub use reach::{Reach, connects, echoes, is_fast, reaches};
 pub use steady::Steady;
 
 /// The port that every server of these tests listens on.
@@ -160,13 +163,14 @@ impl Bed {
         let size = bulk();
         let (bulk, counted) = self.count(|| transfer(client, server, to, size));
         println!(
-            "{what}, TCP: {counted}; {} retransmits in {} segments, closed in {:.1} ms",
+            "{what}, {}: {counted}; {} retransmits in {} segments, closed in {:.1} ms",
+            protocol("TCP", to),
             bulk.retransmits,
             bulk.segments,
             bulk.close_seconds * 1e3
         );
-        self.must_be_fast(what, counted, 0.99);
-        self.record(what, "TCP", counted.packets.fast_share(), size);
+        self.must_be_fast(what, counted, share());
+        self.record(what, protocol("TCP", to), counted.packets.fast_share(), size);
         // What `docker stats` shows. The host's own interfaces are passed by: they do not see it.
         let host = self.host.host().inode().expect("a namespace");
         for (end, ns, before) in ends {
@@ -185,7 +189,12 @@ impl Bed {
     pub fn prove_udp(&self, what: &str, client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) {
         let to = to.into();
         let (flood, counted) = self.count(|| flood(client, server, to));
-        println!("{what}, UDP: {counted}; {} sent, {} arrived", flood.sent, flood.arrived);
+        println!(
+            "{what}, {}: {counted}; {} sent, {} arrived",
+            protocol("UDP", to),
+            flood.sent,
+            flood.arrived
+        );
         // On a busy machine the sender is held up now and then, and then sends more at once than the queue holds.
         assert!(
             flood.arrived * 100 >= flood.sent * 97,
@@ -193,13 +202,15 @@ impl Bed {
             flood.arrived,
             flood.sent
         );
-        self.must_be_fast(what, counted, 0.99);
-        self.record(what, "UDP", counted.packets.fast_share(), 0);
+        self.must_be_fast(what, counted, share());
+        self.record(what, protocol("UDP", to), counted.packets.fast_share(), 0);
     }
 
     /// Tells the matrix what was seen.
     pub fn record(&self, path: &str, protocol: &str, fast_share: Option<f64>, exact_bytes: u64) {
+        let kernel = matrix::is_emulated().then(|| kernel_version().1).unwrap_or_default();
         let cell = Cell {
+            kernel,
             engine: self.host.release().name().expect("a version"),
             setting: self.host.setting(),
             path: path.into(),
@@ -211,14 +222,45 @@ impl Bed {
     }
 
     /// Fails unless a greater part than this took the fast path; tells why the others did not.
+    ///
+    /// Packets that waited for the daemon are not judged by that, but must be fewer than a quarter: how many a bulk transfer
+    /// sends before the daemon has looked at its conntrack entry is how busy the machine is.
     pub fn must_be_fast(&self, what: &str, counted: Counted, part: f64) {
-        let share = counted.packets.fast_share().unwrap_or_default();
+        let Totals {
+            fast_packets,
+            slow_packets,
+        } = counted.packets;
+        let waited = counted.waited.min(slow_packets);
+        let judged = Totals {
+            fast_packets,
+            slow_packets: slow_packets - waited,
+        };
         assert!(
-            share > part,
+            judged.fast_share().unwrap_or_default() > part && waited * patience() < fast_packets,
             "{what}: {counted}\n{}\nnetfast said:\n{}",
             self.netfast.verb(&["status"]).unwrap_or_default(),
             self.netfast.log()
         );
+    }
+}
+
+/// The part of a bulk transfer's packets that must take the fast path. On an emulated processor a transfer is small, so that
+/// its first and last packets count more.
+fn share() -> f64 {
+    if matrix::is_emulated() { 0.95 } else { 0.99 }
+}
+
+/// So many times more packets must be fast than waited for the daemon.
+fn patience() -> u64 {
+    if matrix::is_emulated() { 1 } else { 4 }
+}
+
+/// What the matrix calls a protocol to this address.
+fn protocol(name: &'static str, to: SocketAddr) -> &'static str {
+    match (name, to.is_ipv6()) {
+        ("TCP", true) => "TCP over IPv6",
+        ("UDP", true) => "UDP over IPv6",
+        (name, _) => name,
     }
 }
 
@@ -227,17 +269,36 @@ impl Bed {
 pub struct Counted {
     /// In packets.
     pub packets: Totals,
+    /// Those of the slow ones that waited until the daemon had looked at their flow's conntrack entry, or were longer than
+    /// what a flow that waits had shown.
+    waited: u64,
 }
 
 impl Counted {
     fn read(netfast: &NetfastProc) -> Self {
-        let packets = netfast.totals().expect("the totals");
-        Self { packets }
+        #[derive(Deserialize)]
+        struct Status {
+            totals: Totals,
+            reasons: Vec<ReasonCount>,
+        }
+        #[derive(Deserialize)]
+        struct ReasonCount {
+            name: String,
+            packets: u64,
+        }
+        let Status { totals, reasons } = netfast.status().expect("the totals");
+        let waits = [Reason::Unvetted, Reason::TooBig].map(Reason::name);
+        let waited = reasons.iter().filter(|reason| waits.contains(&reason.name.as_str()));
+        Self {
+            packets: totals,
+            waited: waited.map(|reason| reason.packets).sum(),
+        }
     }
 
     fn since(self, before: Self) -> Self {
         Self {
             packets: self.packets.since(before.packets),
+            waited: self.waited.saturating_sub(before.waited),
         }
     }
 }
@@ -250,7 +311,11 @@ impl std::fmt::Display for Counted {
             slow_packets,
             ..
         } = self.packets;
-        write!(f, "{share:.2} % fast ({fast_packets} fast, {slow_packets} slow)")
+        let waited = self.waited;
+        write!(
+            f,
+            "{share:.2} % fast ({fast_packets} fast, {slow_packets} slow, {waited} of them waited)"
+        )
     }
 }
 
@@ -377,9 +442,10 @@ pub fn flood(client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) ->
     let to = to.into();
     let sink = serve(server, &["udp-sink", &PORT.to_string()]);
     let to = to.to_string();
-    // As long as the bulk transfer is large: the first packets count less.
-    let seconds = (bulk() >> 27).clamp(1, 8).to_string();
-    let line = ["udp-send", &to, "--seconds", &seconds, "--rate", "5000", "--batch", "4"];
+    // Longer for a large transfer: the first packets count less.
+    let seconds = (bulk() >> 28).clamp(1, 2).to_string();
+    let rate = if matrix::is_emulated() { "1000" } else { "5000" };
+    let line = ["udp-send", &to, "--seconds", &seconds, "--rate", rate, "--batch", "4"];
     let sender = run(client, &line).wait(cmd::TIME_LIMIT).expect("the client ends");
     let sink = sink.stop().expect("the sink ends");
     assert!(sender.status.success(), "to {to}: {sender:?}; the sink: {sink:?}");
@@ -389,61 +455,6 @@ pub fn flood(client: &NsHandle, server: &NsHandle, to: impl Into<SocketAddr>) ->
         sent: sent.sent,
         arrived: got.received + got.dropped,
     }
-}
-
-/// Whether a client reaches a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// By TCP and by UDP.
-    Both,
-    /// By TCP; UDP is not asked.
-    Tcp,
-    /// By neither.
-    None,
-}
-
-/// Fails unless the client reaches the echo server as expected.
-pub fn reaches(what: &str, client: &NsHandle, to: impl Into<SocketAddr>, reach: Reach) {
-    let to = to.into();
-    // Who must be reached may take its time; who must not has time enough.
-    let expected = reach != Reach::None;
-    let patience = Duration::from_millis(if expected { 10_000 } else { 700 });
-    assert_eq!(connects(client, to, patience), expected, "{what}: {to} by TCP");
-    if reach != Reach::Tcp {
-        assert_eq!(echoes(client, to, patience), expected, "{what}: {to} by UDP");
-    }
-}
-
-/// Whether a TCP connection can be made.
-pub fn connects(client: &NsHandle, to: impl Into<SocketAddr>, patience: Duration) -> bool {
-    let to = to.into();
-    client
-        .run(|| TcpStream::connect_timeout(&to, patience).is_ok())
-        .expect("entered")
-}
-
-/// Whether a UDP echo server answers.
-pub fn echoes(client: &NsHandle, to: impl Into<SocketAddr>, patience: Duration) -> bool {
-    let to = to.into();
-    let ask = || -> io::Result<bool> {
-        let socket = udp::bind_for(to, 0)?;
-        if socket.connect(to).is_err() {
-            // No route to there.
-            return Ok(false);
-        }
-        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-        let end = Instant::now() + patience;
-        while Instant::now() < end {
-            let _refused = socket.send(b"are you there");
-            match socket.recv(&mut [0; 64]) {
-                Ok(_) => return Ok(true),
-                // A refusal comes at once: do not spin on it.
-                Err(_) => thread::sleep(Duration::from_millis(20)),
-            }
-        }
-        Ok(false)
-    };
-    client.run(ask).expect("entered").expect("a socket")
 }
 
 /// Ends a client or server by SIGTERM and returns its report.

@@ -140,6 +140,12 @@ fn dockerd_goes_and_comes_back() {
     tcp.end(&bed);
     udp.end_with(&bed, 2 * lost);
     all_answer(idle);
+    bed.record(
+        "flows stay fast while the engine is stopped, killed and back",
+        "live-restore",
+        None,
+        0,
+    );
 }
 
 /// As most hosts are set up: the engine takes its containers along, and brings them back.

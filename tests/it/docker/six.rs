@@ -8,22 +8,22 @@ use std::{
 
 use netfast_tests::{
     cmd,
-    docker_host::{DockerHost, Options},
+    docker_host::{DockerHost, Kind, Options},
     require::{Need, needs},
     site::{HOST_IP6, LAN_IP6},
 };
 
 use super::{
-    bed::{Bed, PORT, Reach, connects, docker_host, reaches, run, serve},
+    bed::{Bed, PORT, Reach, connects, docker_host, echoes, reaches, run, serve},
     paths::PLACES,
 };
 
-/// The port of the host that the server on docker0 is published on.
-const PUBLISHED: u16 = 8080;
+/// The ports of the host that the servers on docker0 and on the user-defined bridge are published on.
+const PUBLISHED: [u16; 2] = [8080, 8081];
 
-/// A host whose networks have both families, with netfast on it; and whether the containers of an internal network reach each
-/// other without it: with `br_netfilter` on, Docker 20.10 drops their neighbour solicitations, which go to no address of it.
-fn bed() -> (Bed, Reach) {
+/// A host whose networks have both families, without netfast; and whether the containers of an internal network reach each
+/// other: with `br_netfilter` on, engines before 27.3 drop their neighbour solicitations, which go to no address of it.
+fn host(userland_proxy: bool) -> (DockerHost, Reach) {
     // Rules for IPv6 are an experiment of engines before 27.0, and the default since.
     let flags = [
         "--experimental",
@@ -32,36 +32,65 @@ fn bed() -> (Bed, Reach) {
         "--fixed-cidr-v6=fd00:40::/64",
     ];
     let host = docker_host(Options {
+        userland_proxy,
         dockerd_flags: flags.map(str::to_owned).to_vec(),
         ..Options::default()
     });
     host.host()
         .ip(&format!("-6 route replace default via {LAN_IP6} dev eth0"))
         .expect("a route");
-    host.create_network("mine", &["--ipv6", "--subnet=fd00:41::/64"])
-        .expect("a network");
-    host.create_network("inside", &["--internal", "--ipv6", "--subnet=fd00:42::/64"])
-        .expect("a network");
-    let (tcp, udp) = (format!("{PUBLISHED}:{PORT}"), format!("{PUBLISHED}:{PORT}/udp"));
-    for (name, network) in PLACES {
-        let published: &[&str] = if name == "c-a" { &["-p", &tcp, "-p", &udp] } else { &[] };
+    // podman gives a network the families of the subnets that are named, and no others.
+    let subnets = |number| {
+        [
+            format!("--subnet=172.31.{number}.0/24"),
+            format!("--subnet=fd00:{number}::/64"),
+        ]
+    };
+    for (name, number, extra) in [("mine", 41, "--ipv6"), ("inside", 42, "--internal")] {
+        let [four, six] = subnets(number);
+        host.create_network(name, &["--ipv6", extra, &four, &six])
+            .expect("a network");
+    }
+    for (name, network) in places(&host) {
+        let port = match name {
+            "c-a" => PUBLISHED[0],
+            "c-c" => PUBLISHED[1],
+            _ => 0,
+        };
+        let (tcp, udp) = (format!("{port}:{PORT}"), format!("{port}:{PORT}/udp"));
+        let published: &[&str] = if port == 0 { &[] } else { &["-p", &tcp, "-p", &udp] };
         host.run_container(name, network, published, &[]).expect("a container");
     }
-    let inside = {
-        let [e, f] = ["c-e", "c-f"].map(|name| host.container_netns(name).expect("a container"));
-        let _server = serve(&e, &["rr-server", &PORT.to_string()]);
-        let to = address_of(&host, "c-e", "inside");
-        if connects(&f, to, Duration::from_secs(5)) {
-            Reach::Both
-        } else {
-            Reach::None
-        }
+    let [e, f] = ["c-e", "c-f"].map(|name| host.container_netns(name).expect("a container"));
+    let server = serve(&e, &["rr-server", &PORT.to_string()]);
+    let to = address_of(&host, "c-e", "inside");
+    let inside = if connects(&f, to, Duration::from_secs(5)) {
+        Reach::Both
+    } else {
+        Reach::None
     };
+    drop(server);
+    (host, inside)
+}
+
+/// The containers. podman's default network has no IPv6, and its configuration file alone could give it one.
+fn places(host: &DockerHost) -> Vec<(&'static str, &'static str)> {
+    let has_ipv6 = |network: &str| host.release().kind() == Kind::Docker || network != "bridge";
+    PLACES.into_iter().filter(|(_, network)| has_ipv6(network)).collect()
+}
+
+/// netfast on such a host.
+fn bed() -> (Bed, Reach) {
+    let (host, inside) = host(true);
+    (started(host), inside)
+}
+
+fn started(host: DockerHost) -> Bed {
     let bed = Bed::start(host, None);
-    for (container, network) in PLACES {
+    for (container, network) in places(&bed.host) {
         bed.await_fast(container, network);
     }
-    (bed, inside)
+    bed
 }
 
 /// The container's IPv6 address on a network, with [`PORT`].
@@ -76,53 +105,65 @@ fn at(ip: Ipv6Addr, port: u16) -> SocketAddr {
 
 #[test]
 fn every_path_of_ipv6_is_exact_and_fast() {
+    every_path(true);
+}
+
+#[test]
+fn every_path_of_ipv6_is_exact_and_fast_without_the_userland_proxy() {
+    every_path(false);
+}
+
+fn every_path(userland_proxy: bool) {
     if !needs(&[Need::Root, Need::Docker]) {
         return;
     }
-    let (bed, inside) = bed();
-    let [server, client, mine, mine_client, inner, inner_client] = PLACES.map(|(container, _)| bed.ns(container));
+    let (host, inside) = host(userland_proxy);
+    let is_docker = host.release().kind() == Kind::Docker;
+    let hairpin = at(HOST_IP6, PUBLISHED[0]);
+    // As in IPv4: the proxy's answers come from another address than was asked.
+    let answers = is_docker && {
+        let [a, b] = ["c-a", "c-b"].map(|name| host.container_netns(name).expect("a container"));
+        let _server = serve(&a, &["rr-server", &PORT.to_string()]);
+        echoes(&b, hairpin, Duration::from_secs(1))
+    };
+    let bed = started(host);
+    let [c, d] = ["c-c", "c-d"].map(|container| bed.ns(container));
     let (host, lan) = (bed.host.host().handle(), bed.host.lan().handle());
     let outside = at(LAN_IP6, PORT);
-    for (what, from, to, address) in [
-        (
-            "docker0, IPv6",
-            &client,
-            &server,
-            address_of(&bed.host, "c-a", "bridge"),
-        ),
-        (
-            "user-defined bridge, IPv6",
-            &mine_client,
-            &mine,
-            address_of(&bed.host, "c-c", "mine"),
-        ),
-        ("published, IPv6", &lan, &server, at(HOST_IP6, PUBLISHED)),
-        ("masquerade, docker0, IPv6", &client, &lan, outside),
-        ("masquerade, user-defined, IPv6", &mine_client, &lan, outside),
-        (
-            "host to container, IPv6",
-            &host,
-            &server,
-            address_of(&bed.host, "c-a", "bridge"),
-        ),
-        (
-            "container to host, IPv6",
-            &client,
-            &host,
-            at("fd00:40::1".parse().expect("an address"), PORT),
-        ),
-    ] {
-        bed.prove(what, from, to, address);
+    if is_docker {
+        let [a, b] = ["c-a", "c-b"].map(|container| bed.ns(container));
+        let on_docker0 = address_of(&bed.host, "c-a", "bridge");
+        bed.prove("docker0", &b, &a, on_docker0);
+        bed.prove("published, docker0", &lan, &a, hairpin);
+        bed.prove("masquerade, docker0", &b, &lan, outside);
+        bed.prove("host to container", &host, &a, on_docker0);
+        let gateway = at("fd00:40::1".parse().expect("an address"), PORT);
+        bed.prove("container to host", &b, &host, gateway);
+        bed.prove_tcp("host to published port", &host, &a, hairpin);
+        // Nobody translates what goes to ::1: the proxy serves it, or nobody does.
+        let localhost = at(Ipv6Addr::LOCALHOST, PUBLISHED[0]);
+        if userland_proxy {
+            bed.prove_tcp("localhost", &host, &a, localhost);
+        } else {
+            let server = serve(&a, &["rr-server", &PORT.to_string()]);
+            assert!(!connects(&host, localhost, Duration::from_secs(1)), "{localhost}");
+            drop(server);
+        }
+        bed.prove_tcp("hairpin", &b, &a, hairpin);
+        if answers {
+            bed.prove_udp("hairpin", &b, &a, hairpin);
+        }
     }
+    let on_mine = address_of(&bed.host, "c-c", "mine");
+    bed.prove("user-defined bridge", &d, &c, on_mine);
+    bed.prove("published, user-defined", &lan, &c, at(HOST_IP6, PUBLISHED[1]));
+    bed.prove("masquerade, user-defined", &d, &lan, outside);
+    bed.prove("host to container, user-defined", &host, &c, on_mine);
+    bed.prove_tcp("container to the host's uplink address", &d, &host, at(HOST_IP6, PORT));
     if inside == Reach::Both {
-        bed.prove(
-            "internal network, IPv6",
-            &inner_client,
-            &inner,
-            address_of(&bed.host, "c-e", "inside"),
-        );
+        let [e, f] = ["c-e", "c-f"].map(|container| bed.ns(container));
+        bed.prove("internal network", &f, &e, address_of(&bed.host, "c-e", "inside"));
     }
-    bed.prove_tcp("hairpin, IPv6", &client, &server, at(HOST_IP6, PUBLISHED));
 }
 
 #[test]
@@ -135,7 +176,21 @@ fn what_ipv6_may_reach_is_what_the_engine_lets_it() {
     let [bridge, mine, inside] = ["c-b", "c-d", "c-f"].map(|name| bed.ns(name));
     let servers = ["c-a", "c-c", "c-e"].map(|name| serve(&bed.ns(name), &["rr-server", &PORT.to_string()]));
     let outside = serve(&lan, &["rr-server", &PORT.to_string()]);
+    bed.host
+        .in_lan(&format!("ip -6 route add fd00:40::/63 via {HOST_IP6}"))
+        .expect("a route");
+    let straight = if bed.host.release().opens_published_containers().expect("a version") {
+        Reach::Both
+    } else {
+        Reach::None
+    };
     let cases = [
+        (
+            "straight to a published port's container",
+            &lan,
+            address_of(&bed.host, "c-a", "bridge"),
+            straight,
+        ),
         (
             "on docker0",
             &bridge,
@@ -155,7 +210,7 @@ fn what_ipv6_may_reach_is_what_the_engine_lets_it() {
             within,
         ),
         ("out of docker0", &bridge, at(LAN_IP6, PORT), Reach::Both),
-        ("where it is published", &lan, at(HOST_IP6, PUBLISHED), Reach::Both),
+        ("where it is published", &lan, at(HOST_IP6, PUBLISHED[0]), Reach::Both),
         (
             "from bridge to bridge",
             &bridge,
@@ -177,6 +232,13 @@ fn what_ipv6_may_reach_is_what_the_engine_lets_it() {
         }
     }
     drop((servers, outside));
+    for rule in [
+        "bridges are kept apart",
+        "nobody leaves an internal network, or enters it",
+        "straight to a container from outside",
+    ] {
+        bed.record(rule, "ip6tables", None, 0);
+    }
 }
 
 /// A rule against a flow that is on the fast path.
@@ -188,7 +250,7 @@ fn a_rule_of_ip6tables_ends_a_published_flow() {
     let (bed, _) = bed();
     let (lan, a) = (bed.host.lan().handle(), bed.ns("c-a"));
     let server = serve(&a, &["rr-server", &PORT.to_string()]);
-    let to = at(HOST_IP6, PUBLISHED);
+    let to = at(HOST_IP6, PUBLISHED[0]);
     let flow = run(&lan, &["rr", &to.to_string(), "--seconds", "60", "--size", "100"]);
     thread::sleep(Duration::from_millis(700));
     let ((), counted) = bed.count(|| thread::sleep(Duration::from_millis(700)));
@@ -202,6 +264,7 @@ fn a_rule_of_ip6tables_ends_a_published_flow() {
     })
     .expect("the rule ends it");
     println!("it was stopped after {} ms at most", start.elapsed().as_millis());
+    bed.record("a rule in FORWARD in mid-flow", "ip6tables", None, 0);
     bed.host
         .in_host(&format!("ip6tables -w -D {rule}"))
         .expect("the rule goes");

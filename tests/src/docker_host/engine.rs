@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{cmd, leftovers, netns::NetNs, programs, site::LAN_IP};
 
-/// How long dockerd may take until it answers.
-const START_LIMIT: Duration = Duration::from_mins(1);
+/// How long dockerd may take until it answers; an emulated processor is slow.
+const START_LIMIT: Duration = Duration::from_mins(3);
 
 /// A dockerd and its namespaces.
 #[derive(Debug)]

@@ -96,13 +96,24 @@ impl Release {
         version_in(&said).with_context(|| format!("no version in {said:?}"))
     }
 
-    /// Whether the engine wants frames within a bridge to be judged by the rules for IP (`br_netfilter`): Docker before
-    /// 27.3 loads that module at its start, and newer ones and podman leave it to who needs it.
-    pub fn loads_bridge_netfilter(&self) -> Result<bool> {
+    /// Whether it is Docker of at least this version (major, minor).
+    pub fn is_docker_since(&self, major: u32, minor: u32) -> Result<bool> {
         let version = self.version()?;
         let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0_u32));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Ok(self.kind == Kind::Docker && version < (27, 3))
+        Ok(self.kind == Kind::Docker && version >= (major, minor))
+    }
+
+    /// Whether the engine wants frames within a bridge to be judged by the rules for IP (`br_netfilter`): Docker before
+    /// 27.3 loads that module at its start, and newer ones and podman leave it to who needs it.
+    pub fn loads_bridge_netfilter(&self) -> Result<bool> {
+        Ok(self.kind == Kind::Docker && !self.is_docker_since(27, 3)?)
+    }
+
+    /// Whether the engine lets the outside straight to a published port's container: since 28 it drops that in the table
+    /// raw; before, such a port is open by either address.
+    pub fn opens_published_containers(&self) -> Result<bool> {
+        Ok(!self.is_docker_since(28, 0)?)
     }
 
     /// Why it cannot be started; `Ok` if all that is needed seems to be there.
