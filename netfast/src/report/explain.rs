@@ -377,7 +377,9 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
             let is_live = step.is_guess && flows.live > 0;
             let is_left = step.is_guess && step.path.is_slow() && !is_live && flows.usable > 0;
             let verdict = Verdict::of(&step);
+            let direct = way::not_direct_within(from, &step, to, facts);
             steps.push(step);
+            steps.extend(direct);
             if is_live {
                 steps.push(Step::fast(
                     "now",

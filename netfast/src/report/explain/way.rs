@@ -245,6 +245,15 @@ pub(super) fn not_direct(from: From<'_>) -> Option<Step> {
     })
 }
 
+/// The same of what it sends to one of them, by the step that says what becomes of it.
+pub(super) fn not_direct_within(from: From<'_>, step: &Step, to: &Destination, facts: &Facts<'_>) -> Option<Step> {
+    if step.is_direct || step.path.is_slow() {
+        return None;
+    }
+    let peer = owner(from, to.ip, facts).filter(|peer| peer.network.bridge_ifindex == from.network.bridge_ifindex)?;
+    not_direct(from).or_else(|| not_direct(peer))
+}
+
 /// To a container on another network.
 fn routed(from: From<'_>, peer: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
     if let Some(step) = slow(peer, Some(ip), facts) {

@@ -3,7 +3,7 @@
 use netfast_common::net::Ip4;
 
 use super::*;
-use crate::plan::report::{Deciders, Published};
+use crate::plan::report::{Deciders, Published, Why};
 
 fn with(change: impl FnOnce(&mut State)) -> State {
     let mut state = state();
@@ -339,6 +339,26 @@ fn what_is_forwarded_directly_is_said_to_be_in_every_line() {
     assert!(text.contains("fast from the first packet on"), "{text}");
     for false_words in ["once both directions", "Always on the kernel's path", "no flows"] {
         assert!(!text.contains(false_words), "{text}");
+    }
+}
+
+/// Found: asked about two containers of one bridge, it did not say why packets between them are not forwarded directly.
+#[test]
+fn what_keeps_two_containers_from_direct_forwarding_is_said_of_the_pair() {
+    for judged in ["web", "database"] {
+        let state = with(|state| {
+            for name in ["web", "database"] {
+                endpoint_of(state, "backend", name).direct = Some(Path::Fast);
+            }
+            endpoint_of(state, "backend", judged).direct = Some(Path::slow(Why::BridgeNetfilter));
+        });
+        let devices = told(&state);
+        let facts = facts_of(&state, &devices);
+        let to = Destination::parse("database", "web", &state.networks, &[]).expect("a destination");
+        let said = Explanation::of("web", Some(to), &facts).expect("a container");
+        assert_eq!(said.verdict, Verdict::Fast);
+        let text = said.render(Style::default());
+        assert!(text.contains("no, flows are learned"), "{judged}: {text}");
     }
 }
 
