@@ -5,18 +5,18 @@ use netfast_common::net::Ip4;
 use super::*;
 use crate::plan::report::{Deciders, Published, Why};
 
-fn with(change: impl FnOnce(&mut State)) -> State {
+pub fn with(change: impl FnOnce(&mut State)) -> State {
     let mut state = state();
     change(&mut state);
     state
 }
 
-fn network_of<'a>(state: &'a mut State, name: &str) -> &'a mut NetworkReport {
+pub fn network_of<'a>(state: &'a mut State, name: &str) -> &'a mut NetworkReport {
     let mut networks = state.networks.iter_mut();
     networks.find(|network| network.name == name).expect("the network")
 }
 
-fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut EndpointReport {
+pub fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut EndpointReport {
     let mut endpoints = network_of(state, network).endpoints.iter_mut();
     endpoints
         .find(|endpoint| endpoint.container == name)
@@ -24,14 +24,14 @@ fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut E
 }
 
 /// Where the host has heard of nobody and no flow has been learned.
-fn facts_of<'a>(state: &'a State, devices: &'a BTreeMap<DeviceKey, Device>) -> Facts<'a> {
+pub fn facts_of<'a>(state: &'a State, devices: &'a BTreeMap<DeviceKey, Device>) -> Facts<'a> {
     Facts {
         state,
         running: true,
         control: on(),
         devices,
         route: &route,
-        stand_in: &|_| None,
+        stand_in: &|_, _| None,
         is_on_link: &|_, _| false,
         behind: &|_| None,
         flows: &|_, _| Flows::default(),
@@ -368,6 +368,7 @@ fn what_is_sent_from_another_address_is_not_fast() {
     let mut devices = told(&state);
     for (ifindex, last) in [(13, 2), (14, 3)] {
         let device = devices.get_mut(&DeviceKey::served(ifindex)).expect("an endpoint");
+        device.flags &= !Device::ANY_SOURCE;
         device.address4 = Ip4::from_bytes([172, 30, 0, last]);
     }
     let explained = |to: &str| {
@@ -377,7 +378,7 @@ fn what_is_sent_from_another_address_is_not_fast() {
             control: on(),
             devices: &devices,
             route: &route,
-            stand_in: &|_| None,
+            stand_in: &|_, _| None,
             is_on_link: &|_, _| false,
             behind: &|ip| (ip == IpAddr::from([172, 30, 0, 99])).then_some(14),
             flows: &|_, _| Flows::default(),
@@ -413,7 +414,7 @@ fn without_a_daemon_new_conversations_are_not_fast() {
             control: on(),
             devices: &devices,
             route: &route,
-            stand_in: &|_| None,
+            stand_in: &|_, _| None,
             is_on_link: &|_, _| false,
             behind: &|_| None,
             flows: &|_, _| Flows {
