@@ -99,6 +99,15 @@ impl Totals {
         }
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            fast_packets: self.fast_packets + other.fast_packets,
+            slow_packets: self.slow_packets + other.slow_packets,
+        }
+    }
+
     /// The fast path's part of all packets, 0 to 1; `None` if there were none.
     pub fn fast_share(self) -> Option<f64> {
         let all = self.fast_packets + self.slow_packets;

@@ -59,6 +59,9 @@ pub struct Args {
     /// Minutes that an emulated machine may take for each engine.
     #[arg(long, default_value_t = 60)]
     minutes: u64,
+    /// Only tests whose name contains this, again: what the others have seen last is kept.
+    #[arg(long, value_name = "TEXT", conflicts_with = "kernels")]
+    only: Option<String>,
     /// Only print the table of what was seen last.
     #[arg(long)]
     table: bool,
@@ -114,7 +117,7 @@ fn play(columns: &[Column], args: &Args) -> Result<Vec<String>> {
         let release = engines::release(column.engine)?;
         let file = column.file()?;
         fs::create_dir_all(file.parent().context("target/matrix")?)?;
-        if file.exists() {
+        if args.only.is_none() && file.exists() {
             fs::remove_file(&file)?;
         }
         let name = column.name(&release)?;
@@ -148,10 +151,14 @@ impl Column<'_> {
 
     /// On this machine's kernel.
     fn here(&self, release: &Release, built: &Built, args: &Args) -> Result<()> {
+        let mut tests = tests_for(&TESTS, release)?;
+        tests.retain(|test| args.only.as_ref().is_none_or(|only| test.contains(only)));
+        // Without a name every test there is would be run.
+        ensure!(!tests.is_empty(), "no test of the matrix is named like that");
         let mut command = test::it(built);
         command
             .args(["--exact", "--nocapture", "--test-threads", "1"])
-            .args(tests_for(&TESTS, release)?)
+            .args(tests)
             .env(matrix::FILE, self.file()?)
             .env(matrix::MEBIBYTES, args.mebibytes.unwrap_or(1024).to_string());
         match release.root() {

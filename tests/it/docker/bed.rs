@@ -226,17 +226,8 @@ impl Bed {
     /// Packets that waited for the daemon are not judged by that, but must be fewer than a quarter: how many a bulk transfer
     /// sends before the daemon has looked at its conntrack entry is how busy the machine is.
     pub fn must_be_fast(&self, what: &str, counted: Counted, part: f64) {
-        let Totals {
-            fast_packets,
-            slow_packets,
-        } = counted.packets;
-        let waited = counted.waited.min(slow_packets);
-        let judged = Totals {
-            fast_packets,
-            slow_packets: slow_packets - waited,
-        };
         assert!(
-            judged.fast_share().unwrap_or_default() > part && waited * patience() < fast_packets,
+            counted.is_fast(part),
             "{what}: {counted}\n{}\nnetfast said:\n{}",
             self.netfast.verb(&["status"]).unwrap_or_default(),
             self.netfast.log()
@@ -293,6 +284,19 @@ impl Counted {
             packets: totals,
             waited: waited.map(|reason| reason.packets).sum(),
         }
+    }
+
+    /// See [`Bed::must_be_fast`].
+    pub fn is_fast(self, part: f64) -> bool {
+        let Totals {
+            fast_packets,
+            slow_packets,
+        } = self.packets;
+        let judged = Totals {
+            fast_packets,
+            slow_packets: slow_packets.saturating_sub(self.waited),
+        };
+        judged.fast_share().unwrap_or_default() > part && self.waited * patience() < fast_packets
     }
 
     fn since(self, before: Self) -> Self {
