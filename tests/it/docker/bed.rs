@@ -208,7 +208,11 @@ impl Bed {
 
     /// Tells the matrix what was seen.
     pub fn record(&self, path: &str, protocol: &str, fast_share: Option<f64>, exact_bytes: u64) {
-        let kernel = matrix::is_emulated().then(|| kernel_version().1).unwrap_or_default();
+        let kernel = if matrix::is_emulated() {
+            kernel_version().1
+        } else {
+            String::new()
+        };
         let cell = Cell {
             kernel,
             engine: self.host.release().name().expect("a version"),
