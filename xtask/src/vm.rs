@@ -31,8 +31,6 @@ const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 const INIT: &str = include_str!("vm/init");
 /// How the verifier's figures begin that a test prints (`tests/it/packet/verifier.rs`).
 const FIGURES: &str = "# program instructions-verified";
-/// What comes before each line of a file that the tests wrote.
-const BROUGHT: &str = "VM-BROUGHT ";
 /// What the last line of the tests' script says before the exit code.
 const EXIT: &str = "VM-EXIT ";
 
@@ -97,7 +95,6 @@ pub struct Tests {
     names: Vec<String>,
     built: Built,
     environment: Vec<(String, String)>,
-    brings: Option<String>,
 }
 
 impl Tests {
@@ -127,7 +124,6 @@ impl Tests {
             names,
             built: built.clone(),
             environment: Vec::new(),
-            brings: None,
         })
     }
 
@@ -136,25 +132,16 @@ impl Tests {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// A text file of the machine's that the tests write and [`Done::brought`] has.
-    pub fn bring(&mut self, path: &str) {
-        self.brings = Some(path.to_owned());
-    }
-
     fn script(&self) -> String {
         let set = |(name, value): &(String, String)| format!("export {name}='{value}'\n");
         let environment: String = self.environment.iter().map(set).collect();
-        let bring = |path: &String| format!("sed 's/^/{BROUGHT}/' {path}\n");
-        let bring = self.brings.as_ref().map(bring).unwrap_or_default();
         format!(
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
              export NETFAST_BIN={} NETFAST_TRAFFIC={}\n\
              {environment}\
              ip link set lo up\n\
              {} --exact --test-threads 1 --nocapture {}\n\
-             code=$?\n\
-             {bring}\
-             echo \"{EXIT}$code\"\n\
+             echo \"{EXIT}$?\"\n\
              busybox poweroff -f\n",
             self.built.netfast.display(),
             self.built.traffic.display(),
@@ -228,7 +215,8 @@ impl Machine {
 
 /// What became of the tests.
 pub struct Done {
-    said: String,
+    /// What is on the console.
+    pub said: String,
     /// Whether all passed.
     pub result: Result<()>,
 }
@@ -239,15 +227,6 @@ impl Done {
         let figures = figures(&self.said).context("--record: no test printed the verifier's figures")?;
         let path = root().join("tests/golden/verifier").join(format!("{series}.txt"));
         fs::write(&path, figures).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// The file that was to be brought ([`Tests::bring`]).
-    pub fn brought(&self) -> String {
-        let lines = self
-            .said
-            .lines()
-            .filter_map(|line| line.trim_end().strip_prefix(BROUGHT));
-        lines.fold(String::new(), |text, line| text + line + "\n")
     }
 }
 
@@ -334,15 +313,6 @@ fn make_initrd(dir: &Path, files: &Path, version: &str, tests: &Tests, to: &Path
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_is_brought_among_what_tests_print() {
-        let done = Done {
-            said: "test a ... ok\r\nVM-BROUGHT {\"path\":1}\r\nVM-BROUGHT {}\r\nVM-EXIT 0\r\n".to_owned(),
-            result: Ok(()),
-        };
-        assert_eq!(done.brought(), "{\"path\":1}\n{}\n");
-    }
 
     #[test]
     fn the_figures_are_found_among_what_tests_print() {
