@@ -4,7 +4,7 @@
 //! through.
 
 use crate::{
-    host::{BridgeInfo, Link, LinkKind, Namespace, Network},
+    host::{Link, LinkKind, Namespace, Network},
     plan::report::Deciders,
 };
 
@@ -101,9 +101,8 @@ fn has_ip_rules(netns: &Namespace, family: Family, at: impl Fn(u32) -> bool) -> 
 /// Whether those rules are asked about packets that stay within a bridge.
 fn bridged(netns: &Namespace, bridge: &Link, family: Family) -> Option<String> {
     let sysctls = &netns.sysctls;
-    let info = match bridge.kind {
-        LinkKind::Bridge(info) => info,
-        _ => BridgeInfo::default(),
+    let LinkKind::Bridge(info) = bridge.kind else {
+        return None;
     };
     let (of_all, of_this) = match family {
         Family::V4 => (sysctls.bridge_nf_call_iptables, info.nf_call_iptables),
@@ -139,7 +138,7 @@ fn layer2(netns: &Namespace, bridge: &Link) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        host::{Host, NetworkId, NftChain},
+        host::{BridgeInfo, Host, NetworkId, NftChain},
         plan::tests::build::{self, BRIDGE, docker_host},
     };
 
@@ -213,7 +212,7 @@ mod tests {
         assert_eq!(with("inet", Family::V6, false, true), [true, true, false]);
         let legacy = |asks| {
             decided_of(asks, |host| {
-                host.served_mut().ruleset.legacy = [("ip6/filter".into(), 1)].into()
+                host.served_mut().ruleset.legacy = [("ip6/filter".into(), 1)].into();
             })
         };
         assert_eq!(legacy(Family::V6), [false, true, true]);

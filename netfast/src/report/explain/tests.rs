@@ -119,7 +119,7 @@ fn on() -> Control {
 }
 
 /// 10/8 is behind a tunnel, 192.0.2/24 behind nothing, 172.17.0.1 the host, 172.30/16 the network; the rest outside. So it is
-/// with fd10::/64, fdff::/64, fd17::1 and fd30::/64.
+/// with the IPv6 networks that begin alike.
 fn route(_: u32, _: IpAddr, to: IpAddr) -> Route {
     let text = to.to_string();
     if text.ends_with(".255") || to.is_multicast() {
