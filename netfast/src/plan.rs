@@ -430,7 +430,8 @@ impl Build<'_> {
                 network.ipv6 = self.judge_ipv6(link);
             }
             let runtime = self.host.networks.get(&NetworkId(network.id.clone()));
-            network.deciders = deciders::of_bridge(self.netns, link, runtime);
+            network.deciders = deciders::of_bridge(self.netns, link, runtime, deciders::Family::V4);
+            network.deciders6 = deciders::of_bridge(self.netns, link, runtime, deciders::Family::V6);
             if !network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()) {
                 continue;
             }

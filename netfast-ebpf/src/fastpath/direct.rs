@@ -178,16 +178,17 @@ fn send<S: Skb>(skb: &S, from: &Port, to: &Port, now: u64) -> Outcome {
     let now = step(now);
     let (age, pause) = (now.wrapping_sub(pace.slow), now.wrapping_sub(pace.used));
     pace.used = now;
+    // Of the packets that take the slow path, too: the pause that is used for one of them is over with the next packet.
+    if skb.gso_size() != 0 {
+        pace.bulk = 1;
+    } else if pause > CALM {
+        pace.bulk = 0;
+    }
     if pace.slow == 0 {
         pace.slow = now;
     } else if age > INTERVAL || (pause > CALM && age > INTERVAL / 2) {
         pace.slow = now;
         return Outcome::slow(Reason::PortDue);
-    }
-    if skb.gso_size() != 0 {
-        pace.bulk = 1;
-    } else if pause > CALM {
-        pace.bulk = 0;
     }
     verdict::count_fast(from.slot, to.slot, skb.length().saturating_sub(ETHERNET));
     let sent = if to.exit == Exit::Peer as u8 && pace.bulk == 0 {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -57,7 +57,7 @@ pub fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
         control: known.control,
         devices: &known.devices,
         route: &route,
-        stand_in: &|bridge| heard.stand_in(bridge),
+        stand_in: &|bridge, like| heard.stand_in(bridge, like),
         is_on_link: &|bridge, ip| heard.is_on_link(bridge, ip),
         behind: &|ip| heard.behind(ip),
         flows: &|ifindex, to| known.flows(ifindex, to),
@@ -94,24 +94,24 @@ impl Heard {
         netlink::snapshot().map(Self).unwrap_or_default()
     }
 
-    /// Another address than the host's own in the network of a bridge.
-    fn stand_in(&self, bridge: u32) -> Option<IpAddr> {
-        let is_own = |ip: Ipv4Addr| {
-            self.0
-                .addresses
-                .iter()
-                .any(|address| address.net.addr == IpAddr::V4(ip))
-        };
-        let mut of_bridge = self.0.addresses.iter().filter(|address| address.ifindex == bridge);
-        of_bridge.find_map(|address| {
-            let IpAddr::V4(own) = address.net.addr else {
-                return None;
+    /// Another address than the host's own in the network of a bridge, of the family of this one.
+    fn stand_in(&self, bridge: u32, like: IpAddr) -> Option<IpAddr> {
+        let is_own = |ip: IpAddr| self.0.addresses.iter().any(|address| address.net.addr == ip);
+        let of_bridge = self.0.addresses.iter().filter(|address| address.ifindex == bridge);
+        of_bridge.map(|address| address.net).find_map(|net| {
+            let (own, bits) = match (net.addr, like) {
+                (IpAddr::V4(own), IpAddr::V4(_)) => (u128::from(u32::from(own)), 32),
+                (IpAddr::V6(own), IpAddr::V6(_)) if !own.is_unicast_link_local() => (u128::from(own), 128),
+                _ => return None,
             };
-            // Not the last one, which is for all.
-            let all = u32::MAX.checked_shr(address.net.prefix.into()).unwrap_or(0);
-            let first = u32::from(own) & !all;
-            let mut others = (first + 1..first | all).map(Ipv4Addr::from);
-            others.find(|ip| !is_own(*ip)).map(IpAddr::V4)
+            // Not the last one, which is for all in IPv4.
+            let all = u128::MAX.checked_shr(128 - (bits - u32::from(net.prefix))).unwrap_or(0);
+            let first = own & !all;
+            let mut others = (first + 1..first | all).map(|ip| match like {
+                IpAddr::V4(_) => u32::try_from(ip).map_or(like, |ip| Ipv4Addr::from(ip).into()),
+                IpAddr::V6(_) => Ipv6Addr::from(ip).into(),
+            });
+            others.find(|ip| !is_own(*ip))
         })
     }
 
@@ -207,7 +207,7 @@ impl Known {
             } else {
                 flow.out_ifindex == ifindex && flow.exit != Exit::Host as u8 && is(flow.source, flow.source_port)
             };
-            if leaves {
+            if leaves && to.is_none_or(|to| to.ip.is_ipv4() == key.source.is_ipv4()) {
                 sum.source = Some(key.source);
             }
             if !is_meant {

@@ -135,8 +135,6 @@ pub struct BridgeInfo {
     pub nf_call_iptables: bool,
     /// The same for IPv6.
     pub nf_call_ip6tables: bool,
-    /// The same for ARP.
-    pub nf_call_arptables: bool,
     /// How long a learned entry lives without traffic, in hundredths of a second.
     pub ageing_time: u32,
 }
@@ -149,7 +147,6 @@ impl Default for BridgeInfo {
             stp: false,
             nf_call_iptables: false,
             nf_call_ip6tables: false,
-            nf_call_arptables: false,
             ageing_time: 30_000,
         }
     }

@@ -166,8 +166,6 @@ pub struct Sysctls {
     pub bridge_nf_call_iptables: Option<bool>,
     /// `net.bridge.bridge-nf-call-ip6tables`.
     pub bridge_nf_call_ip6tables: Option<bool>,
-    /// `net.bridge.bridge-nf-call-arptables`.
-    pub bridge_nf_call_arptables: Option<bool>,
     /// `net.netfilter.nf_conntrack_tcp_be_liberal`.
     pub conntrack_tcp_be_liberal: Option<bool>,
     /// `net.netfilter.nf_conntrack_tcp_ignore_invalid_rst`.

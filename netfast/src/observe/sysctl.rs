@@ -13,7 +13,6 @@ pub fn read() -> Sysctls {
         ipv6_forwarding: flag("ipv6/conf/all/forwarding"),
         bridge_nf_call_iptables: flag("bridge/bridge-nf-call-iptables"),
         bridge_nf_call_ip6tables: flag("bridge/bridge-nf-call-ip6tables"),
-        bridge_nf_call_arptables: flag("bridge/bridge-nf-call-arptables"),
         conntrack_tcp_be_liberal: flag("netfilter/nf_conntrack_tcp_be_liberal"),
         conntrack_tcp_ignore_invalid_rst: flag("netfilter/nf_conntrack_tcp_ignore_invalid_rst"),
         conntrack_acct: flag("netfilter/nf_conntrack_acct"),

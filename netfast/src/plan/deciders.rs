@@ -15,8 +15,35 @@ const FORWARD_HOOK: u32 = 2;
 /// Docker's option for a bridge network whose containers may not talk to each other.
 const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 
-/// Who decides about the packets of a bridge; `network` is the runtime's, if there is one.
-pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) -> Deciders {
+/// A family of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// As nftables and netfast's list of legacy tables call it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+
+    /// Which of netfilter's switches shows it packets within a bridge.
+    const fn switch(self) -> &'static str {
+        match self {
+            Self::V4 => "bridge-nf-call-iptables",
+            Self::V6 => "bridge-nf-call-ip6tables",
+        }
+    }
+}
+
+/// Who decides about the packets of a bridge, of one family; `network` is the runtime's, if there is one.
+pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>, family: Family) -> Deciders {
     let unread = netns
         .ruleset
         .unreadable
@@ -26,7 +53,7 @@ pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) ->
     let within = if is_without_icc(network) {
         Some("the engine's rules for icc=false, which drop what its containers send to each other".into())
     } else {
-        all().or_else(|| bridged(netns, bridge))
+        all().or_else(|| bridged(netns, bridge, family))
     };
     let internal = network.is_some_and(|network| network.internal);
     let routed = if internal {
@@ -35,14 +62,14 @@ pub fn of_bridge(netns: &Namespace, bridge: &Link, network: Option<&Network>) ->
                 .into(),
         )
     } else {
-        all().or_else(|| has_ip_rules(netns, |hook| !HOST_HOOKS.contains(&hook)).then(ip_rules))
+        all().or_else(|| has_ip_rules(netns, family, |hook| !HOST_HOOKS.contains(&hook)).then(ip_rules))
     };
-    let host = all().or_else(|| has_ip_rules(netns, |hook| hook != FORWARD_HOOK).then(ip_rules));
+    let host = all().or_else(|| has_ip_rules(netns, family, |hook| hook != FORWARD_HOOK).then(ip_rules));
     Deciders {
         within,
         routed,
         host,
-        bridged: bridged(netns, bridge).is_some() && !only_ip_translates(netns, bridge),
+        bridged: bridged(netns, bridge, family).is_some() && !only_ip_translates(netns, bridge),
     }
 }
 
@@ -56,29 +83,37 @@ pub fn is_without_icc(network: Option<&Network>) -> bool {
 /// none that could not be read.
 pub fn only_ip_translates(netns: &Namespace, bridge: &Link) -> bool {
     let is_known = netns.ruleset.unreadable.is_none() && layer2(netns, bridge).is_none();
-    is_known && bridged(netns, bridge).is_some()
+    is_known && bridged(netns, bridge, Family::V4).is_some()
 }
 
 fn ip_rules() -> String {
     "the host's packet-filter rules".into()
 }
 
-/// Rules of iptables or nftables that are asked about IPv4 packets at one of these hooks.
-fn has_ip_rules(netns: &Namespace, at: impl Fn(u32) -> bool) -> bool {
+/// Rules of iptables or nftables that are asked about packets of a family at one of these hooks.
+fn has_ip_rules(netns: &Namespace, family: Family, at: impl Fn(u32) -> bool) -> bool {
     let mut chains = netns.ruleset.nft_chains.iter();
-    let is_ip = |family: &str| family == "ip" || family == "inet";
-    netns.ruleset.legacy.keys().any(|table| table.starts_with("ip/"))
-        || chains.any(|chain| is_ip(&chain.family) && at(chain.hook))
+    let is_ip = |of: &str| of == family.name() || of == "inet";
+    let mut legacy = netns.ruleset.legacy.keys().filter_map(|table| table.split_once('/'));
+    legacy.any(|(of, _)| of == family.name()) || chains.any(|chain| is_ip(&chain.family) && at(chain.hook))
 }
 
 /// Whether those rules are asked about packets that stay within a bridge.
-fn bridged(netns: &Namespace, bridge: &Link) -> Option<String> {
-    let asks = matches!(bridge.kind, LinkKind::Bridge(info) if info.nf_call_iptables);
-    let is_asked = asks || netns.sysctls.bridge_nf_call_iptables == Some(true);
-    (is_asked && has_ip_rules(netns, |hook| !HOST_HOOKS.contains(&hook))).then(|| {
+fn bridged(netns: &Namespace, bridge: &Link, family: Family) -> Option<String> {
+    let sysctls = &netns.sysctls;
+    let LinkKind::Bridge(info) = bridge.kind else {
+        return None;
+    };
+    let (of_all, of_this) = match family {
+        Family::V4 => (sysctls.bridge_nf_call_iptables, info.nf_call_iptables),
+        Family::V6 => (sysctls.bridge_nf_call_ip6tables, info.nf_call_ip6tables),
+    };
+    let is_asked = of_this || of_all == Some(true);
+    (is_asked && has_ip_rules(netns, family, |hook| !HOST_HOOKS.contains(&hook))).then(|| {
         format!(
-            "{}, which judge packets within a bridge, too (bridge-nf-call-iptables)",
-            ip_rules()
+            "{}, which judge packets within a bridge, too ({})",
+            ip_rules(),
+            family.switch()
         )
     })
 }
@@ -113,15 +148,20 @@ mod tests {
 
     /// Whether somebody decides within the bridge, on what is routed, and on what the host itself sends and gets.
     fn decided(change: impl FnOnce(&mut Host)) -> [bool; 3] {
+        decided_of(Family::V4, change)
+    }
+
+    fn decided_of(family: Family, change: impl FnOnce(&mut Host)) -> [bool; 3] {
         let mut host = docker_host();
         host.served_mut().ruleset.nft_chains.clear();
         host.served_mut().ruleset.legacy.clear();
         host.served_mut().sysctls.bridge_nf_call_iptables = Some(false);
+        host.served_mut().sysctls.bridge_nf_call_ip6tables = Some(false);
         change(&mut host);
         let network = host.networks.get(&NetworkId("id-of-bridge".into()));
         let Deciders {
             within, routed, host, ..
-        } = of_bridge(host.served(), &host.served().links[&BRIDGE], network);
+        } = of_bridge(host.served(), &host.served().links[&BRIDGE], network, family);
         [within, routed, host].map(|text| text.is_some())
     }
 
@@ -134,7 +174,7 @@ mod tests {
     #[test]
     fn without_rules_nobody_decides() {
         assert_eq!(decided(|_| {}), [false; 3]);
-        // What is said is said of IPv4, which rules for IPv6 alone are not asked about.
+        // Of IPv4, which rules for IPv6 alone are not asked about.
         let ip6 = decided(|host| host.served_mut().ruleset.nft_chains = [chain("ip6", 2)].into());
         assert_eq!(ip6, [false; 3]);
     }
@@ -154,6 +194,38 @@ mod tests {
         assert_eq!(with("bridge", 2, false), [true; 3]);
         let legacy = decided(|host| host.served_mut().ruleset.legacy = [("ip/filter".into(), 1)].into());
         assert_eq!(legacy, [false, true, true]);
+    }
+
+    #[test]
+    fn each_family_has_rules_and_a_switch_of_its_own() {
+        let with = |of: &'static str, asks: Family, iptables, ip6tables| {
+            decided_of(asks, move |host| {
+                host.served_mut().ruleset.nft_chains.insert(chain(of, 2));
+                host.served_mut().sysctls.bridge_nf_call_iptables = Some(iptables);
+                host.served_mut().sysctls.bridge_nf_call_ip6tables = Some(ip6tables);
+            })
+        };
+        assert_eq!(with("ip", Family::V6, true, true), [false; 3]);
+        assert_eq!(with("ip6", Family::V4, true, true), [false; 3]);
+        assert_eq!(with("ip6", Family::V6, true, false), [false, true, false]);
+        assert_eq!(with("ip6", Family::V6, false, true), [true, true, false]);
+        assert_eq!(with("inet", Family::V6, false, true), [true, true, false]);
+        let legacy = |asks| {
+            decided_of(asks, |host| {
+                host.served_mut().ruleset.legacy = [("ip6/filter".into(), 1)].into();
+            })
+        };
+        assert_eq!(legacy(Family::V6), [false, true, true]);
+        assert_eq!(legacy(Family::V4), [false; 3]);
+        let by_itself = decided_of(Family::V6, |host| {
+            host.served_mut().ruleset.nft_chains.insert(chain("ip6", 2));
+            let bridge = host.served_mut().links.get_mut(&BRIDGE).expect("docker0");
+            bridge.kind = LinkKind::Bridge(BridgeInfo {
+                nf_call_ip6tables: true,
+                ..BridgeInfo::default()
+            });
+        });
+        assert_eq!(by_itself, [true, true, false]);
     }
 
     #[test]

@@ -137,14 +137,24 @@ pub struct NetworkReport {
     /// Which path its IPv6 packets take.
     #[serde(default)]
     pub ipv6: Path,
-    /// Who else decides about its packets.
+    /// Who else decides about its packets of IPv4.
     #[serde(default)]
     pub deciders: Deciders,
+    /// Who else decides about those of IPv6.
+    #[serde(default)]
+    pub deciders6: Deciders,
     /// Whether packets between its containers are forwarded directly, since nobody judges them; `None`: it has no bridge.
     #[serde(default)]
     pub direct: Option<Path>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
+}
+
+impl NetworkReport {
+    /// Who else decides about packets to and from an address.
+    pub const fn deciders_of(&self, ip: IpAddr) -> &Deciders {
+        if ip.is_ipv4() { &self.deciders } else { &self.deciders6 }
+    }
 }
 
 /// Who decides about the packets of a network besides what netfast knows, in words; `None`: nobody.

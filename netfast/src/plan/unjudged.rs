@@ -91,12 +91,12 @@ fn of_bridge(build: &Build<'_>, bridge: &Link, network: &NetworkReport) -> Path 
 }
 
 /// Whether `br_netfilter` shows packets within the bridge to iptables, whatever the rules there are: conntrack may see them.
+/// What it shows to arptables is ARP alone (`br_nf_forward_arp`, `net/bridge/br_netfilter_hooks.c`), which stays with the bridge.
 fn shown_to_netfilter(netns: &Namespace, bridge: &Link, info: BridgeInfo) -> Option<Path> {
     let sysctls = &netns.sysctls;
     let switches = [
         ("iptables", sysctls.bridge_nf_call_iptables, info.nf_call_iptables),
         ("ip6tables", sysctls.bridge_nf_call_ip6tables, info.nf_call_ip6tables),
-        ("arptables", sysctls.bridge_nf_call_arptables, info.nf_call_arptables),
     ];
     let (name, of_all, _) = switches
         .into_iter()

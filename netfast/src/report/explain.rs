@@ -140,8 +140,8 @@ pub struct Facts<'a> {
     pub devices: &'a BTreeMap<DeviceKey, Device>,
     /// Asks the kernel where a packet goes that comes in by an interface, from one address to another.
     pub route: &'a dyn Fn(u32, IpAddr, IpAddr) -> Route,
-    /// An address that a container of this bridge could have, where its own is not known.
-    pub stand_in: &'a dyn Fn(u32) -> Option<IpAddr>,
+    /// An address that a container of this bridge could have, where its own is not known: of the family of another address.
+    pub stand_in: &'a dyn Fn(u32, IpAddr) -> Option<IpAddr>,
     /// Whether an address is of a bridge's own subnet.
     pub is_on_link: &'a dyn Fn(u32, IpAddr) -> bool,
     /// The port of a bridge that an address is behind, as far as the host has heard.
@@ -328,7 +328,7 @@ fn way(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Way {
     Way {
         network: network.name.clone(),
         verdict,
-        source: facts.only_source(endpoint),
+        source: way::source_of(from, to, facts),
         steps,
         flows,
     }
@@ -377,7 +377,9 @@ fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Fac
             let is_live = step.is_guess && flows.live > 0;
             let is_left = step.is_guess && step.path.is_slow() && !is_live && flows.usable > 0;
             let verdict = Verdict::of(&step);
+            let direct = way::not_direct_within(from, &step, to, facts);
             steps.push(step);
+            steps.extend(direct);
             if is_live {
                 steps.push(Step::fast(
                     "now",

@@ -1,9 +1,11 @@
 //! What `netfast explain` says of an engine's networks, beside what their packets do.
 
+use std::net::SocketAddr;
+
 use netfast_tests::{
     docker_host::Options,
     require::{Need, needs},
-    site::{HOST_IP, LAN_IP},
+    site::{HOST_IP, LAN_IP, LAN_IP6},
 };
 use serde_json::Value;
 
@@ -80,4 +82,48 @@ fn nothing_is_called_fast_that_the_engine_s_rules_may_drop() {
         let (after, _, text) = said(&bed, &one, &to);
         assert_eq!(after, "fast", "{text}");
     }
+}
+
+/// IPv6 is explained by the same steps, from its own rules, routes and addresses.
+#[test]
+fn ipv6_is_called_what_its_packets_are() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = docker_host(Options::default());
+    host.host()
+        .ip(&format!("-6 route replace default via {LAN_IP6} dev eth0"))
+        .expect("a route");
+    host.create_network("dual", &["--ipv6", "--subnet=fd00:51::/64"])
+        .expect("a network of both families");
+    host.create_network("inside", &["--internal", "--ipv6", "--subnet=fd00:52::/64"])
+        .expect("an internal network");
+    host.create_network("four", &[]).expect("a network of IPv4");
+    for name in ["dual-1", "dual-2", "inside-1", "four-1"] {
+        let network = name.split('-').next().expect("its network");
+        host.run_container(name, network, &[], &[]).expect("a container");
+    }
+    let bed = Bed::start(host, None);
+    for name in ["dual-1", "dual-2", "inside-1", "four-1"] {
+        bed.await_fast(name, name.split('-').next().expect("its network"));
+    }
+    let outside = LAN_IP6.to_string();
+    let (verdict, _, text) = said(&bed, "inside-1", &outside);
+    assert!(
+        verdict == "kernel-decides" && text.contains("internal network"),
+        "{text}"
+    );
+    // It has no address that its packets could come from.
+    let (verdict, causes, text) = said(&bed, "four-1", &outside);
+    assert_eq!((verdict.as_str(), causes), ("slow", vec!["spoofed".into()]), "{text}");
+    let (verdict, _, text) = said(&bed, "dual-1", &outside);
+    assert!(verdict != "slow" && text.contains("way out (eth0)"), "{text}");
+    let attachment = bed.host.attachment("dual-2", "dual").expect("it is there");
+    let to = SocketAddr::new(attachment.ip6.parse().expect("an IPv6 address"), PORT);
+    let asked = format!("{to}/udp");
+    let (before, _, text) = said(&bed, "dual-1", &asked);
+    assert_ne!(before, "slow", "{text}");
+    bed.prove_udp("dual, IPv6", &bed.ns("dual-1"), &bed.ns("dual-2"), to);
+    let (after, _, text) = said(&bed, "dual-1", &asked);
+    assert_eq!(after, "fast", "{text}");
 }

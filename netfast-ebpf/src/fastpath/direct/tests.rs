@@ -105,6 +105,27 @@ fn bulk_keeps_to_the_queue_until_a_pause() {
     assert_eq!(way(0, 30), Some(Sent::ToPeer(PORT_B)));
 }
 
+/// Found: the packet after a long pause is the bridge's, and the queue was kept to for ever.
+#[test]
+fn a_pause_ends_bulk_and_bulk_begins_with_a_packet_of_the_bridges() {
+    world(SECOND, |_| ());
+    let way = |gso_size: u32, at_ms: u64| {
+        fake::set_ns(SECOND + at_ms * 1_000_000);
+        let control = maps::CONTROL.get_ptr_mut(0).expect("an element");
+        // SAFETY: as above.
+        unsafe { (*control).direct_until_ns = u64::MAX };
+        let mut skb = frame();
+        skb.gso_size = gso_size;
+        forward(&skb);
+        skb.sent.get()
+    };
+    assert_eq!(way(1000, 0), Some(Sent::To(PORT_B, 0)));
+    assert_eq!(way(0, 700), None, "it is the bridge's turn");
+    assert_eq!(way(0, 701), Some(Sent::ToPeer(PORT_B)));
+    assert_eq!(way(1000, 1400), None, "it is the bridge's turn");
+    assert_eq!(way(0, 1401), Some(Sent::To(PORT_B, 0)), "it may wait in the queue");
+}
+
 #[test]
 fn a_tag_that_was_taken_off_is_the_kernels() {
     world(SECOND, |_| ());

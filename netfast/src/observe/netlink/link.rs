@@ -284,7 +284,6 @@ fn bridge(attrs: Attrs<'_>) -> Result<BridgeInfo, Malformed> {
             7 => info.vlan_filtering = attr.flag()?,
             36 => info.nf_call_iptables = attr.flag()?,
             37 => info.nf_call_ip6tables = attr.flag()?,
-            38 => info.nf_call_arptables = attr.flag()?,
             _ => {}
         }
     }

@@ -112,18 +112,12 @@ fn br_netfilter() {
     check("ip6tables", both, |host| {
         host.served_mut().sysctls.bridge_nf_call_ip6tables = Some(true);
     });
-    check("arptables", both, |host| {
-        host.served_mut().sysctls.bridge_nf_call_arptables = Some(true);
-    });
     let one = [Some(Why::BridgeNetfilter), None];
     check("iptables of one", one, |host| {
         info(host, |info| info.nf_call_iptables = true);
     });
     check("ip6tables of one", one, |host| {
         info(host, |info| info.nf_call_ip6tables = true);
-    });
-    check("arptables of one", one, |host| {
-        info(host, |info| info.nf_call_arptables = true);
     });
 }
 

@@ -320,7 +320,7 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         Why::TooManyDevices => Some("netfast supports at most 16384 devices at the same time."),
         Why::DirectOff => Some("Take `direct = false` out of netfast.toml and send SIGHUP."),
         Why::BridgeNetfilter => Some(
-            "`sysctl -w net.bridge.bridge-nf-call-iptables=0` (and ip6tables, arptables), if no rule is meant for packets \
+            "`sysctl -w net.bridge.bridge-nf-call-iptables=0` (and ip6tables), if no rule is meant for packets \
              within a bridge; engines since 27.3 leave it so unless icc=false or userland-proxy=false.",
         ),
         Why::BridgeRules => {

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod false_words;
+mod six;
 
 fn endpoint(container: &str, ifindex: u32, address: &str, path: Path) -> EndpointReport {
     EndpointReport {
@@ -118,20 +119,21 @@ fn on() -> Control {
     }
 }
 
-/// 10/8 is behind a tunnel, 192.0.2/24 behind nothing, 172.17.0.1 the host, 172.30/16 the network; the rest outside.
+/// 10/8 is behind a tunnel, 192.0.2/24 behind nothing, 172.17.0.1 the host, 172.30/16 the network; the rest outside. So it is
+/// with the IPv6 networks that begin alike.
 fn route(_: u32, _: IpAddr, to: IpAddr) -> Route {
     let text = to.to_string();
-    if text.ends_with(".255") {
+    if text.ends_with(".255") || to.is_multicast() {
         Route::Many
-    } else if text.starts_with("10.") {
+    } else if text.starts_with("10.") || text.starts_with("fd10:") {
         Route::Out(9, "wg0".into())
-    } else if text.starts_with("192.0.2.") {
+    } else if text.starts_with("192.0.2.") || text.starts_with("fdff:") {
         Route::None("Network is unreachable".into())
-    } else if text == "172.17.0.1" || text == "172.30.0.1" {
+    } else if ["172.17.0.1", "172.30.0.1", "fd17::1", "fd30::1"].contains(&text.as_str()) {
         Route::Host
-    } else if text.starts_with("172.17.") {
+    } else if text.starts_with("172.17.") || text.starts_with("fd17:") {
         Route::Out(5, "docker0".into())
-    } else if text.starts_with("172.30.") {
+    } else if text.starts_with("172.30.") || text.starts_with("fd30:") {
         Route::Out(6, "br-backend".into())
     } else {
         Route::Out(2, "eth0".into())
@@ -145,9 +147,10 @@ fn told(state: &State) -> BTreeMap<DeviceKey, Device> {
         "bridge" => Kind::Bridge,
         _ => Kind::Uplink,
     };
+    let flags = Device::ACCELERATED | Device::IPV6 | Device::ANY_SOURCE;
     let devices = state.devices.iter();
     devices
-        .map(|(key, device)| (*key, Device::new(kind(&device.kind), Device::ACCELERATED, 1)))
+        .map(|(key, device)| (*key, Device::new(kind(&device.kind), flags, 1)))
         .collect()
 }
 
@@ -161,7 +164,7 @@ fn explain_with(state: &State, control: Control, live: u64, container: &str, to:
         devices: &told(state),
         route: &route,
         is_on_link: &|bridge, ip| bridge == 5 && matches!(ip, IpAddr::V4(ip) if ip.octets()[..2] == [172, 17]),
-        stand_in: &|bridge| (bridge == 5).then(|| [172, 17, 255, 254].into()),
+        stand_in: &|bridge, _| (bridge == 5).then(|| [172, 17, 255, 254].into()),
         behind: &|ip| (ip == IpAddr::from([172, 17, 0, 77])).then_some(12),
         flows: &|ifindex, _| Flows {
             usable: u64::from(ifindex % 2) * 4,
@@ -312,7 +315,7 @@ fn names_are_of_containers_and_identifiers() {
         control: on(),
         devices: &devices,
         route: &route,
-        stand_in: &|_| None,
+        stand_in: &|_, _| None,
         is_on_link: &|_, _| false,
         behind: &|_| None,
         flows: &|_, _| Flows::default(),

@@ -3,20 +3,23 @@
 //! What the plan has decided and what the programs were told is certain. Where the kernel routes is asked; whether rules
 //! let packets through is not known to netfast, and said to be so.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netfast_common::{
-    device::{Device, DeviceKey, Kind},
+    device::{Device, DeviceKey},
     reason::Reason,
 };
 
 use super::{Destination, Facts, Flows, Route, Step, addresses, advice};
-use crate::plan::report::{EndpointReport, NetworkReport, Path, Published, Slow, Why};
+use crate::plan::report::{EndpointReport, NetworkReport, Path, Slow, Why};
 
+mod beyond;
+
+/// Any address of each family, where only that matters.
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 const ABOUT: &str = "destination";
 const CUT_OFF: &str = "the container's own side of its veth is down: nothing passes";
-const OUT: &str = "the kernel routes it out of an interface that netfast is attached to";
-const HOST: &str = "the host itself: the way over the bridge is shortened, its own rules see every packet";
 const DIRECT: &str = "direct: nobody judges what the containers of this bridge send to each other, so all of it is fast from the \
                       first packet on, whatever protocol it is of";
 const SAME: &str = "a container on the same network; netfast is attached to its interface, too";
@@ -35,10 +38,19 @@ pub(super) fn own(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -
     let From { network, endpoint } = from;
     let veth = endpoint.veth.as_deref().unwrap_or("no veth");
     let about = format!("{} ({veth})", network.name);
-    let source = facts.only_source(endpoint);
-    let source = source.map_or_else(String::new, |ip| {
-        format!("; packets from {ip} may be fast, packets from other source addresses not")
-    });
+    let known: Vec<String> = match to {
+        None => vec![facts.source(endpoint, V4), facts.source(endpoint, V6)],
+        Some(to) => vec![facts.source(endpoint, to.ip)],
+    }
+    .into_iter()
+    .filter_map(|source| Some(source.only()?.to_string()))
+    .collect();
+    let source = if known.is_empty() {
+        String::new()
+    } else {
+        let known = known.join(" and ");
+        format!("; packets from {known} may be fast, packets from other source addresses not")
+    };
     let text = format!("netfast is attached to the container's interface{source}");
     let mut step = Step::planned(about, &endpoint.path, &text);
     if let Some(owner) = owner_of_namespace(from) {
@@ -52,6 +64,11 @@ pub(super) fn own(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -
         return Step::reason(step.about, Reason::OtherPacket, CUT_OFF);
     }
     step
+}
+
+/// The only source that an endpoint's packets may have to be fast, for a destination.
+pub(super) fn source_of(from: From<'_>, to: Option<&Destination>, facts: &Facts<'_>) -> Option<IpAddr> {
+    facts.source(from.endpoint, to.map_or(V4, |to| to.ip)).only()
 }
 
 /// The container whose namespace an endpoint's container shares, by its name or the beginning of its identifier.
@@ -87,27 +104,29 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
     if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
         return Step::reason(ABOUT, Reason::NotUnicast, "a multicast or broadcast address");
     }
-    if ip.is_ipv6() {
-        return of_ipv6(from, ip, facts);
-    }
-    if let Some(peer) = owner(from, ip, facts)
-        && peer.network.bridge_ifindex == from.network.bridge_ifindex
+    let neighbour = owner(from, ip, facts).filter(|peer| peer.network.bridge_ifindex == from.network.bridge_ifindex);
+    if neighbour.is_none_or(|peer| directly(from, peer, facts).is_none())
+        && let Some(step) = not_sent(from, ip, facts)
     {
+        return step;
+    }
+    if let Some(peer) = neighbour {
         return within(from, peer, Some(ip), facts);
     }
     let Some(bridge) = from.network.bridge_ifindex else {
         return unknown("its network has no bridge device");
     };
-    let own = addresses(from.endpoint).find(IpAddr::is_ipv4).or(flows.source);
+    let is_like = |own: &IpAddr| own.is_ipv4() == ip.is_ipv4() && !is_link_local(*own);
+    let own = addresses(from.endpoint).find(is_like).or(flows.source.filter(is_like));
     // Routes seldom look at the source: any address of the network will do, where the container's is not known.
-    let Some(source) = own.or_else(|| (facts.stand_in)(bridge)) else {
+    let Some(source) = own.or_else(|| (facts.stand_in)(bridge, ip)) else {
         return unknown("the container's address is not known yet, so the kernel cannot be asked for the route");
     };
     match (facts.route)(bridge, source, ip) {
-        Route::Host => to_host(from, to, facts),
+        Route::Host => beyond::to_host(from, to, facts),
         Route::Out(ifindex, device) => match owner(from, ip, facts) {
-            Some(peer) if peer.network.bridge_ifindex == Some(ifindex) => routed(from, peer, ip, facts),
-            _ => out(from, (ifindex, &device), (source, ip), facts),
+            Some(peer) if peer.network.bridge_ifindex == Some(ifindex) => beyond::routed(from, peer, ip, facts),
+            _ => beyond::out(from, (ifindex, &device), (source, ip), facts),
         },
         Route::Many => Step::reason(ABOUT, Reason::NotUnicast, "a broadcast address of the network"),
         // A host that forwards nothing has no route even there, and within the bridge none is needed.
@@ -129,25 +148,27 @@ pub(super) fn step(from: From<'_>, to: &Destination, flows: &Flows, facts: &Fact
     }
 }
 
-/// What IPv6 means for packets that come in from an endpoint. Nothing is promised of what is not forwarded directly: netfast does
-/// not look for who decides.
-fn of_ipv6(from: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
-    let peer = owner(from, ip, facts).filter(|peer| peer.network.bridge_ifindex == from.network.bridge_ifindex);
-    if let Some(step) = peer.and_then(|peer| directly(from, peer, facts)) {
-        return Step {
-            about: ABOUT.into(),
-            ..step
-        };
+/// Why what an endpoint sends to addresses of a family goes by no flow, if it is so.
+fn not_sent(from: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Option<Step> {
+    if let (IpAddr::V6(_), Path::Slow(slow)) = (ip, &from.network.ipv6) {
+        return Some(Step::reason(ABOUT, Reason::Ipv6Off, slow.text.clone()));
     }
-    match &from.network.ipv6 {
-        Path::Slow(slow) => Step::reason(ABOUT, Reason::Ipv6Off, slow.text.clone()),
-        Path::Fast => Step::decided(
-            ABOUT,
-            None,
-            "an IPv6 address: whether packets pass, and by which way, is the kernel's to decide; conversations that are \
-             answered go fast where netfast is attached to both ends and the container sends from the address that it is known by",
-        ),
-    }
+    let is_none = from.endpoint.path.is_fast() && matches!(facts.source(from.endpoint, ip), Source::None);
+    is_none.then(|| {
+        let text = format!(
+            "netfast knows no address of the container of {}: what it sends by it is slow",
+            family(ip)
+        );
+        Step::reason(ABOUT, Reason::Spoofed, text)
+    })
+}
+
+const fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+const fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 fn bridge_of(from: From<'_>) -> &str {
@@ -192,19 +213,38 @@ fn slow(peer: From<'_>, ip: Option<IpAddr>, facts: &Facts<'_>) -> Option<Step> {
     if peer.endpoint.is_cut_off {
         return Some(Step::reason(name(peer), Reason::OtherPacket, CUT_OFF));
     }
-    let known = facts.only_source(peer.endpoint)?;
-    (ip.is_some_and(|ip| ip != known)).then(|| {
-        let text = format!("netfast knows it by the address {known}: what it sends from another one is slow");
-        Step::reason(name(peer), Reason::Spoofed, text)
-    })
+    let ip = ip?;
+    if facts.leaves_to_kernel(peer.endpoint.ifindex, ip) {
+        return Some(Step::reason(
+            name(peer),
+            Reason::Ipv6Off,
+            "IPv6 of its network is left to the kernel",
+        ));
+    }
+    let text = match facts.source(peer.endpoint, ip) {
+        Source::Any => return None,
+        Source::Only(known) if known == ip => return None,
+        Source::Only(known) => {
+            format!("netfast knows it by the address {known}: what it sends from another one is slow")
+        }
+        Source::None => format!(
+            "netfast knows no address of it of {}: what it sends from one is slow",
+            family(ip)
+        ),
+    };
+    Some(Step::reason(name(peer), Reason::Spoofed, text))
 }
 
 /// To a container on the same network.
 pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: &Facts<'_>) -> Step {
+    let about = name(peer);
+    // By MAC addresses alone: those of IP are no matter.
+    if let Some(step) = directly(from, peer, facts) {
+        return Step { about, ..step };
+    }
     if let Some(step) = slow(peer, ip, facts) {
         return step;
     }
-    let about = name(peer);
     if from.endpoint.isolated && peer.endpoint.isolated {
         return Step::reason(
             about,
@@ -212,10 +252,7 @@ pub(super) fn within(from: From<'_>, peer: From<'_>, ip: Option<IpAddr>, facts: 
             "both are on isolated ports: the bridge lets nothing pass between them",
         );
     }
-    if let Some(step) = directly(from, peer, facts) {
-        return Step { about, ..step };
-    }
-    match &from.network.deciders.within {
+    match &from.network.deciders_of(ip.unwrap_or(V4)).within {
         None => Step::fast(about, SAME),
         Some(who) => Step::decided(about, None, format!("{SAME}; whether packets pass is decided by {who}")),
     }
@@ -245,170 +282,59 @@ pub(super) fn not_direct(from: From<'_>) -> Option<Step> {
     })
 }
 
-/// To a container on another network.
-fn routed(from: From<'_>, peer: From<'_>, ip: IpAddr, facts: &Facts<'_>) -> Step {
-    if let Some(step) = slow(peer, Some(ip), facts) {
-        return step;
+/// The same of what it sends to one of them, by the step that says what becomes of it.
+pub(super) fn not_direct_within(from: From<'_>, step: &Step, to: &Destination, facts: &Facts<'_>) -> Option<Step> {
+    if step.is_direct || step.path.is_slow() {
+        return None;
     }
-    let about = name(peer);
-    let deciders = [&from.network.deciders.routed, &peer.network.deciders.routed];
-    let name = &peer.network.name;
-    match deciders.into_iter().flatten().next() {
-        None => Step::fast(
-            about,
-            format!("a container on another network ({name}), and no rule is in the way"),
-        ),
-        Some(who) => Step::decided(
-            about,
-            None,
-            format!(
-                "a container on another network ({name}); whether packets pass is decided by {who} (Docker's usually drop \
-                 them)"
-            ),
-        ),
-    }
+    let peer = owner(from, to.ip, facts).filter(|peer| peer.network.bridge_ifindex == from.network.bridge_ifindex)?;
+    not_direct(from).or_else(|| not_direct(peer))
 }
 
-/// To the host itself, by any of its addresses.
-fn to_host(from: From<'_>, to: &Destination, facts: &Facts<'_>) -> Step {
-    let network = from.network;
-    let about = format!("host ({})", network.bridge.as_deref().unwrap_or("the bridge"));
-    if !network.host.is_fast() {
-        return Step::planned(about, &network.host, "");
-    }
-    if !facts.is_accelerated(network.bridge_ifindex) {
-        return Step::reason(
-            about,
-            Reason::EgressUnknown,
-            "the host itself, and netfast is not attached to the bridge device",
-        );
-    }
-    let Some(who) = &network.deciders.host else {
-        return Step::fast(about, HOST);
-    };
-    if let Some(owner) = publisher(to, facts) {
-        return published(from, owner, facts);
-    }
-    // A packet that was translated back within the bridge is not what its container sent, and if not only IP's rules can
-    // have done it, that is not repeated.
-    let translated = if network.deciders.bridged {
-        "; what the host sends to a published port by DNAT stays slow while bridge-nf-call-iptables is on and there are \
-         rules for bridges or devices, too"
-    } else {
-        ""
-    };
-    Step::decided(
-        about,
-        network.deciders.bridged.then_some(Reason::NoFlow),
-        format!("{HOST}; whether packets pass, and to whom, is decided by {who}{translated}"),
-    )
+/// What an endpoint's packets of a family must have as their source to be fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Any address.
+    Any,
+    /// This address.
+    Only(IpAddr),
+    /// No address of this family is known of it, so none will do.
+    None,
 }
 
-/// The endpoint that has published this port of the host.
-fn publisher<'a>(to: &Destination, facts: &Facts<'a>) -> Option<From<'a>> {
-    let port = to.port?;
-    let is_it = |published: &Published| {
-        published.host_port == port && (published.host_ip.is_unspecified() || published.host_ip == to.ip)
-    };
-    let mut networks = facts.state.networks.iter();
-    networks.find_map(|network| {
-        let mut endpoints = network.endpoints.iter();
-        let endpoint = endpoints.find(|endpoint| endpoint.published.iter().any(is_it))?;
-        Some(From { network, endpoint })
-    })
-}
-
-/// To a published port: rules translate it to the container, or docker-proxy serves it on the host.
-fn published(from: From<'_>, owner: From<'_>, facts: &Facts<'_>) -> Step {
-    let name = &owner.endpoint.container;
-    let about = format!("published port of {name}");
-    if owner.endpoint.container_id == from.endpoint.container_id && owner.endpoint.container == from.endpoint.container
-    {
-        return Step::decided(
-            about,
-            Some(Reason::SameDevice),
-            "its own published port: by DNAT the packets leave by the interface that they came in by, and stay slow; by \
-             docker-proxy both ways over the host are fast",
-        );
+impl Source {
+    /// The address.
+    pub(super) const fn only(self) -> Option<IpAddr> {
+        match self {
+            Self::Only(ip) => Some(ip),
+            Self::Any | Self::None => None,
+        }
     }
-    let Some(step) = slow(owner, None, facts) else {
-        let text =
-            format!("the host's rules send the packets to {name} (DNAT), or docker-proxy does; either way is fast");
-        return Step::decided(about, None, text);
-    };
-    let why = step.path.reason.unwrap_or_default();
-    Step::decided(
-        about,
-        Some(Reason::NoFlow),
-        format!("by DNAT the packets go to {name}, and stay slow ({why}); by docker-proxy they go to the host"),
-    )
-}
-
-/// Out of an interface of the host that no known container is behind.
-fn out(from: From<'_>, (ifindex, device): (u32, &str), (source, ip): (IpAddr, IpAddr), facts: &Facts<'_>) -> Step {
-    let about = format!("way out ({device})");
-    let mut networks = facts.state.networks.iter();
-    if let Some(network) = networks.find(|network| network.bridge_ifindex == Some(ifindex)) {
-        return to_network(about, network, facts);
-    }
-    let is_uplink = facts
-        .state
-        .devices
-        .get(&DeviceKey::served(ifindex))
-        .is_some_and(|device| device.kind == Kind::Uplink.name());
-    if !is_uplink || !facts.is_accelerated(Some(ifindex)) {
-        return Step::reason(
-            about,
-            Reason::EgressUnknown,
-            "the kernel routes it out of an interface that netfast is not attached to",
-        )
-        .guessed();
-    }
-    if let Route::None(why) = (facts.route)(ifindex, ip, source) {
-        let text = format!("the kernel routes it there, and refuses its answers ({why})");
-        return Step::reason(about, Reason::Unreplied, text).guessed();
-    }
-    let text = match &from.network.deciders.routed {
-        None => format!("{OUT}: conversations that are answered go fast"),
-        Some(who) => format!("{OUT}; whether packets pass is decided by {who}"),
-    };
-    Step::decided(about, None, text)
-}
-
-/// To an address of a network that no container of it is known by.
-fn to_network(about: String, network: &NetworkReport, facts: &Facts<'_>) -> Step {
-    let is_told = facts.state.runtime.state != "none";
-    if is_told {
-        let text = "the kernel routes it to a network of containers, and no container there has this address";
-        return Step::reason(about, Reason::OtherPacket, text).guessed();
-    }
-    if let Path::Slow(_) = network.path {
-        return Step::planned(about, &network.path, "");
-    }
-    // Whoever has it is known by another one, unless it has not been heard at all yet.
-    let is_other = |endpoint: &EndpointReport| match &endpoint.path {
-        Path::Fast => facts.only_source(endpoint).is_some(),
-        Path::Slow(slow) => !matches!(slow.why, Why::NoMac | Why::NotAttached),
-    };
-    if !network.endpoints.is_empty() && network.endpoints.iter().all(is_other) {
-        let text = "the kernel routes it to a network of containers, and netfast knows those that are fast by other addresses: \
-                    what they send from this one is slow";
-        return Step::reason(about, Reason::Spoofed, text).guessed();
-    }
-    Step::decided(
-        about,
-        Some(Reason::NoFlow),
-        "the kernel routes it to a network of containers, and it is not known yet which of them has this address: fast, if \
-         that one is",
-    )
 }
 
 impl Facts<'_> {
-    /// The only address that an endpoint's packets may have as their source to be fast, as the programs were told.
-    pub(super) fn only_source(&self, endpoint: &EndpointReport) -> Option<IpAddr> {
-        let device = self.devices.get(&endpoint.device()?)?;
-        let address = Ipv4Addr::from(device.address4.bytes());
-        (!device.has(Device::ANY_SOURCE) && !address.is_unspecified()).then_some(address.into())
+    /// What an endpoint's packets must have as their source to be fast, as the programs were told: of the family of this address.
+    pub(super) fn source(&self, endpoint: &EndpointReport, like: IpAddr) -> Source {
+        let Some(device) = endpoint.device().and_then(|key| self.devices.get(&key)) else {
+            return Source::Any;
+        };
+        let own: IpAddr = match like {
+            IpAddr::V4(_) => Ipv4Addr::from(device.address4.bytes()).into(),
+            IpAddr::V6(_) => Ipv6Addr::from(device.address6.bytes()).into(),
+        };
+        if device.has(Device::ANY_SOURCE) {
+            Source::Any
+        } else if own.is_unspecified() {
+            Source::None
+        } else {
+            Source::Only(own)
+        }
+    }
+
+    /// Whether the programs were told that packets of this address' family are not for them, by an interface that others are.
+    fn leaves_to_kernel(&self, ifindex: Option<u32>, ip: IpAddr) -> bool {
+        let device = ifindex.and_then(|ifindex| self.devices.get(&DeviceKey::served(ifindex)));
+        ip.is_ipv6() && device.is_some_and(|device| !device.has(Device::IPV6))
     }
 
     /// Whether the programs are attached to an interface, and told that its flows may be learned and used.

@@ -262,7 +262,8 @@ pub fn set_sysctls(host: &NetNs, shape: &Shape) -> Result<()> {
         format!("net.bridge.bridge-nf-call-iptables={}", u8::from(shape.br_netfilter)),
         // Where nothing is shown to iptables, packets within a bridge are forwarded directly.
         format!("net.bridge.bridge-nf-call-ip6tables={bridged6}"),
-        "net.bridge.bridge-nf-call-arptables=0".to_owned(),
+        // ARP stays with the bridge, so this is no matter, and on where the module is there.
+        "net.bridge.bridge-nf-call-arptables=1".to_owned(),
         // Whether an ICMP error comes must not depend on when the last one came.
         "net.ipv4.icmp_ratelimit=0".to_owned(),
         "net.ipv4.conf.all.send_redirects=0".to_owned(),

@@ -3,20 +3,20 @@
 use netfast_common::net::Ip4;
 
 use super::*;
-use crate::plan::report::{Deciders, Published};
+use crate::plan::report::{Deciders, Published, Why};
 
-fn with(change: impl FnOnce(&mut State)) -> State {
+pub fn with(change: impl FnOnce(&mut State)) -> State {
     let mut state = state();
     change(&mut state);
     state
 }
 
-fn network_of<'a>(state: &'a mut State, name: &str) -> &'a mut NetworkReport {
+pub fn network_of<'a>(state: &'a mut State, name: &str) -> &'a mut NetworkReport {
     let mut networks = state.networks.iter_mut();
     networks.find(|network| network.name == name).expect("the network")
 }
 
-fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut EndpointReport {
+pub fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut EndpointReport {
     let mut endpoints = network_of(state, network).endpoints.iter_mut();
     endpoints
         .find(|endpoint| endpoint.container == name)
@@ -24,14 +24,14 @@ fn endpoint_of<'a>(state: &'a mut State, network: &str, name: &str) -> &'a mut E
 }
 
 /// Where the host has heard of nobody and no flow has been learned.
-fn facts_of<'a>(state: &'a State, devices: &'a BTreeMap<DeviceKey, Device>) -> Facts<'a> {
+pub fn facts_of<'a>(state: &'a State, devices: &'a BTreeMap<DeviceKey, Device>) -> Facts<'a> {
     Facts {
         state,
         running: true,
         control: on(),
         devices,
         route: &route,
-        stand_in: &|_| None,
+        stand_in: &|_, _| None,
         is_on_link: &|_, _| false,
         behind: &|_| None,
         flows: &|_, _| Flows::default(),
@@ -342,12 +342,33 @@ fn what_is_forwarded_directly_is_said_to_be_in_every_line() {
     }
 }
 
+/// Found: asked about two containers of one bridge, it did not say why packets between them are not forwarded directly.
+#[test]
+fn what_keeps_two_containers_from_direct_forwarding_is_said_of_the_pair() {
+    for judged in ["web", "database"] {
+        let state = with(|state| {
+            for name in ["web", "database"] {
+                endpoint_of(state, "backend", name).direct = Some(Path::Fast);
+            }
+            endpoint_of(state, "backend", judged).direct = Some(Path::slow(Why::BridgeNetfilter));
+        });
+        let devices = told(&state);
+        let facts = facts_of(&state, &devices);
+        let to = Destination::parse("database", "web", &state.networks, &[]).expect("a destination");
+        let said = Explanation::of("web", Some(to), &facts).expect("a container");
+        assert_eq!(said.verdict, Verdict::Fast);
+        let text = said.render(Style::default());
+        assert!(text.contains("no, flows are learned"), "{judged}: {text}");
+    }
+}
+
 #[test]
 fn what_is_sent_from_another_address_is_not_fast() {
     let state = with(|state| state.runtime.state = "none".into());
     let mut devices = told(&state);
     for (ifindex, last) in [(13, 2), (14, 3)] {
         let device = devices.get_mut(&DeviceKey::served(ifindex)).expect("an endpoint");
+        device.flags &= !Device::ANY_SOURCE;
         device.address4 = Ip4::from_bytes([172, 30, 0, last]);
     }
     let explained = |to: &str| {
@@ -357,7 +378,7 @@ fn what_is_sent_from_another_address_is_not_fast() {
             control: on(),
             devices: &devices,
             route: &route,
-            stand_in: &|_| None,
+            stand_in: &|_, _| None,
             is_on_link: &|_, _| false,
             behind: &|ip| (ip == IpAddr::from([172, 30, 0, 99])).then_some(14),
             flows: &|_, _| Flows::default(),
@@ -393,7 +414,7 @@ fn without_a_daemon_new_conversations_are_not_fast() {
             control: on(),
             devices: &devices,
             route: &route,
-            stand_in: &|_| None,
+            stand_in: &|_, _| None,
             is_on_link: &|_, _| false,
             behind: &|_| None,
             flows: &|_, _| Flows {
