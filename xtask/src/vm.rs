@@ -29,6 +29,9 @@ mod machine;
 
 /// Packages beyond those of set-up: what makes an initial file system.
 const PACKAGES: [&str; 3] = ["kmod", "cpio", "zstd"];
+/// What tests of bridges take for granted: it is built into the kernels that they are written on, and a module of others. Without
+/// it no rule judges within a bridge.
+const MODULES: &str = "modprobe br_netfilter";
 /// What the last line of the tests' script says before the exit code.
 const EXIT: &str = "VM-EXIT ";
 
@@ -158,11 +161,14 @@ impl Tests {
             "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
              export NETFAST_BIN={} NETFAST_TRAFFIC={}\n\
              ip link set lo up\n\
+             {MODULES}\n\
+             export {}=8\n\
              {} --exact --test-threads 1 --nocapture {}\n\
              echo \"{EXIT}$?\"\n\
              busybox poweroff -f\n",
             self.built.netfast.display(),
             self.built.traffic.display(),
+            cmd::PATIENCE,
             self.program.display(),
             self.names.join(" ")
         )
