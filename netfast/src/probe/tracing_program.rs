@@ -15,7 +15,7 @@ use crate::bpf;
 pub const WATCH: &str = "tracing of nf_queue";
 
 const PURPOSE: &str = "know the packets that user space holds (NFQUEUE)";
-const FOUND_IN: &str = "Linux 5.5 and later, built with CONFIG_DEBUG_INFO_BTF and CONFIG_FUNCTION_TRACER";
+const FOUND_IN: &str = "Linux 5.5 and later (arm64: 6.4), built with CONFIG_DEBUG_INFO_BTF and CONFIG_FUNCTION_TRACER";
 
 /// Tries it.
 pub(super) fn try_watch(release: Release, types: Option<&Btf>) -> Tried {
