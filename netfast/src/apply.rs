@@ -34,6 +34,7 @@ mod executor;
 mod facts;
 pub mod flows;
 pub mod handoff;
+pub mod lacks;
 mod lease;
 mod mount;
 mod object;
@@ -59,6 +60,7 @@ use crate::{
     diff::{Attachment, Hook, Realized, RealizedDevice, Target},
     plan::Facts,
 };
+use lacks::{Lack, Without};
 use pins::{Pins, PinsError};
 
 /// The loaded programs and maps, and what is attached.
@@ -78,6 +80,7 @@ pub struct Datapath {
     aliases: aliases::AliasMaps,
     vips: vips::VipMaps,
     queue_watch_error: Option<String>,
+    lacks: Vec<Lack>,
     /// Vets flows for as long as this lives.
     _vetter: vet::Vetter,
     table_bytes: u64,
@@ -94,7 +97,7 @@ pub struct Datapath {
 impl Datapath {
     /// Loads the programs, takes over what is pinned, and pins the rest, marked as the instance's with this run
     /// directory. Nothing new is attached to an interface.
-    pub fn open(pin_dir: &Path, run_dir: &Path, flows: u32, mode: Mode) -> Result<Self, ApplyError> {
+    pub fn open(pin_dir: &Path, run_dir: &Path, flows: u32, mode: Mode, without: &Without) -> Result<Self, ApplyError> {
         let pins = Pins::new(pin_dir);
         let fresh = !pins.exist();
         pins.create()?;
@@ -102,7 +105,7 @@ impl Datapath {
             path: pins.root().into(),
             source,
         });
-        let opened = marked.and_then(|()| Self::load(pins.clone(), flows, mode, fresh));
+        let opened = marked.and_then(|()| Self::load(pins.clone(), flows, mode, fresh, without));
         if opened.is_err() && fresh {
             // The error to report is the first one.
             let _ = remove::links(&pins).and_then(|()| pins.remove_maps());
@@ -110,7 +113,7 @@ impl Datapath {
         opened
     }
 
-    fn load(pins: Pins, flows: u32, mode: Mode, fresh: bool) -> Result<Self, ApplyError> {
+    fn load(pins: Pins, flows: u32, mode: Mode, fresh: bool, without: &Without) -> Result<Self, ApplyError> {
         let mut ebpf = object::load(&pins, flows)?;
         let control: Array<MapData, Control> = take(&mut ebpf, map::CONTROL)?;
         let mut datapath = Self {
@@ -125,6 +128,7 @@ impl Datapath {
             realized: Realized::default(),
             facts: Facts::default(),
             queue_watch_error: None,
+            lacks: Vec::new(),
             _vetter: vetter(&mut ebpf)?,
             table_bytes: object::table_bytes(flows, DEFAULT_UNREPLIED),
             added_clsact: BTreeMap::new(),
@@ -135,11 +139,11 @@ impl Datapath {
             mode,
             fresh,
         };
-        datapath.facts.aliases_off = datapath.load_answer();
-        datapath.facts.vip_off = datapath.load_vip();
+        datapath.load_aliases(without);
         datapath.adopt()?;
-        if let Err(error) = datapath.watch_queues() {
-            let text = format!("{:#}", anyhow::Error::new(error));
+        let watched = without.refuse(Program::Queued).and_then(|()| datapath.watch_queues());
+        if let Err(error) = watched {
+            let text = lacks::one_line(&error);
             warn!("{}", without_queue_watch(&text));
             datapath.queue_watch_error = Some(text);
         }
@@ -147,15 +151,35 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Loads the program that sees resolvers' answers; returns why it cannot be used. The fast path does without.
-    fn load_answer(&mut self) -> Option<String> {
-        if self.mode == Mode::Clsact {
-            return Some("the kernel has no tcx (Linux 6.6)".into());
+    /// Loads the programs of aliases and of virtual addresses; the fast path does without those that cannot be used.
+    fn load_aliases(&mut self, without: &Without) {
+        let lacks = match self.mode {
+            Mode::Clsact => {
+                let lack = Lack::no_tcx();
+                let why = Some(lack.why.clone());
+                (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why);
+                vec![lack]
+            }
+            Mode::Tcx => {
+                let answer = self.load_optional(Program::Answer, without);
+                let vips = self.load_vip(without);
+                let why = |lack: &Lack| lack.why.clone();
+                self.facts.aliases_off = answer.as_ref().map(why);
+                self.facts.vip_off = vips.as_ref().map(why);
+                answer.into_iter().chain(vips).collect()
+            }
+        };
+        for lack in &lacks {
+            warn!("{lack}");
         }
-        let error = object::load_program(&mut self.ebpf, Program::Answer).err()?;
-        let text = format!("{:#}", anyhow::Error::new(error));
-        warn!("resolvers' answers stay as they are: {text}");
-        Some(text)
+        self.lacks = lacks;
+    }
+
+    /// Loads a program that netfast can do without; returns why it cannot be used.
+    fn load_optional(&mut self, program: Program, without: &Without) -> Option<Lack> {
+        let loaded = without.refuse(program);
+        let loaded = loaded.and_then(|()| object::load_program(&mut self.ebpf, program));
+        Some(Lack::refused(program, &loaded.err()?))
     }
 
     /// Takes over what another daemon left: its devices, and its links with our programs in them.
@@ -242,6 +266,11 @@ impl Datapath {
     /// Why packets handed to user space cannot be told apart, if they cannot.
     pub fn queue_watch_error(&self) -> Option<&str> {
         self.queue_watch_error.as_deref()
+    }
+
+    /// What this kernel does not do, besides that.
+    pub fn lacks(&self) -> &[Lack] {
+        &self.lacks
     }
 
     /// Kernel memory of the flow tables, in bytes.
@@ -397,9 +426,8 @@ pub enum ApplyError {
     },
 }
 
-/// What it means that the kernel does not let `nf_queue` be watched (fentry). The rest of `text` is the verifier's log.
-fn without_queue_watch(text: &str) -> String {
-    let why = text.lines().next().unwrap_or_default();
+/// What it means that the kernel does not let `nf_queue` be watched (fentry).
+fn without_queue_watch(why: &str) -> String {
     format!(
         "packets that user space holds (NFQUEUE) are not distinguishable from others: no flow is learned while a program \
          listens on a queue ({why})"
@@ -412,9 +440,13 @@ mod tests {
 
     #[test]
     fn a_refused_fentry_is_said_with_its_consequence_and_without_the_verifier_s_log() {
-        let said = without_queue_watch("cannot load the program queued: EINVAL\n0: R1=ctx()\nprocessed 0 insns");
+        let refused = Without {
+            programs: vec![Program::Queued],
+            ..Without::default()
+        };
+        let said = without_queue_watch(&lacks::one_line(&refused.refuse(Program::Queued).unwrap_err()));
         assert!(
-            said.contains("no flow is learned while a program listens on a queue") && said.contains("EINVAL"),
+            said.contains("no flow is learned while a program listens on a queue") && said.contains("netfast_queued"),
             "{said}"
         );
         assert!(!said.contains("processed"), "{said}");

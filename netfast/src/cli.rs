@@ -18,6 +18,7 @@ pub mod explain;
 pub mod flows;
 pub mod generate;
 pub mod instance;
+mod lacking;
 pub mod logging;
 pub mod networks;
 pub mod output;

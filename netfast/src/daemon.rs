@@ -28,7 +28,7 @@ mod words;
 pub use error::DaemonError;
 
 use crate::{
-    apply::{self, Datapath, Mode},
+    apply::{self, Datapath, Mode, lacks::Without},
     config::{AliasMode, Config, ConfigError, RawConfig, VipPool},
     exporter::{Exporter, Source},
     health::Health,
@@ -81,8 +81,8 @@ pub struct Settings {
     pub pin_dir: PathBuf,
     /// Where lock and state are.
     pub run_dir: PathBuf,
-    /// Attach as kernels before 6.6 do, also where tcx exists.
-    pub without_tcx: bool,
+    /// What is to be missed although the kernel has it: as on other kernels.
+    pub without: Without,
     /// Wait for a container runtime that does not answer at the start.
     pub wait: bool,
 }
@@ -137,9 +137,15 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             typed: settings.typed.uplinks.is_some(),
         });
     }
-    let tcx = features.tcx && !settings.without_tcx;
+    let tcx = features.tcx && !settings.without.tcx;
     let mode = if tcx { Mode::Tcx } else { Mode::Clsact };
-    let datapath = Datapath::open(&settings.pin_dir, &settings.run_dir, config.flows, mode)?;
+    let datapath = Datapath::open(
+        &settings.pin_dir,
+        &settings.run_dir,
+        config.flows,
+        mode,
+        &settings.without,
+    )?;
     info!(
         "the flow table has {} places and takes {} MiB of kernel memory; programs are attached by {}",
         config.flows,

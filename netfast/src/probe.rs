@@ -6,14 +6,17 @@
 
 use std::path::Path;
 
+use aya::Btf;
+
 mod attached;
+mod counters;
 mod filesystem;
 mod kernel;
 mod privileges;
 mod tracing_program;
 
 pub use attached::{Attached, Hook, attached, program_name};
-pub use kernel::Release;
+pub use kernel::{Release, TCX, no_tcx};
 pub use tracing_program::WATCH;
 
 /// What this kernel can do beyond what is required.
@@ -139,7 +142,7 @@ pub fn required(pin_dir: &Path, run_dir: &Path) -> Result<Features, ProbeError> 
         match (tried.outcome, tried.without) {
             (Err(error), None) => return Err(error),
             (outcome, _) => match tried.what {
-                kernel::TCX => features.tcx = outcome.is_ok(),
+                TCX => features.tcx = outcome.is_ok(),
                 WATCH => features.watch_nf_queue = outcome.is_ok(),
                 privileges::ENTER => features.enter_namespaces = outcome.is_ok(),
                 _ => {}
@@ -158,8 +161,10 @@ pub fn try_all(pin_dir: &Path, run_dir: &Path) -> Vec<Tried> {
         .iter()
         .all(|tried| tried.outcome.is_ok() || tried.without.is_some())
     {
+        let types = Btf::from_sys_fs().ok();
         tried.extend(kernel::try_all(release));
-        tried.push(tracing_program::try_watch(release));
+        tried.push(counters::try_redirected(release, types.as_ref()));
+        tried.push(tracing_program::try_watch(release, types.as_ref()));
     }
     tried.extend(filesystem::try_all(pin_dir, run_dir));
     tried

@@ -53,6 +53,9 @@ pub struct State {
     /// Why packets handed to user space (NFQUEUE) cannot be told apart, if they cannot: then nothing is learned while
     /// a program listens on a queue.
     pub queue_watch_error: Option<String>,
+    /// What else this kernel does not do, with what is lost by it and what can be done about it: a line each.
+    #[serde(default)]
+    pub lacks: Vec<String>,
     /// Whether flows may be learned, and if not, why.
     pub learning_off: Option<String>,
     /// The container runtime.

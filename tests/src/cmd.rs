@@ -1,12 +1,13 @@
 //! Running other programs: with a time limit, and with errors that show what was run and what it said.
 
 use std::{
+    env,
     ffi::OsStr,
     fmt::Write as _,
     io::{BufRead as _, BufReader, Read},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{OnceLock, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -19,6 +20,19 @@ use nix::{
 
 /// How long [`run`] waits before it ends the program.
 pub const TIME_LIMIT: Duration = Duration::from_mins(1);
+
+/// How many times longer than elsewhere everything may take: a number, set where the processor is emulated.
+pub const PATIENCE: &str = "NETFAST_TEST_PATIENCE";
+
+/// A time limit on this machine.
+pub fn patient(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = FACTOR.get_or_init(|| {
+        let set = env::var(PATIENCE).ok().and_then(|text| text.parse().ok());
+        set.unwrap_or(1).max(1)
+    });
+    limit * *factor
+}
 
 /// What a finished program left behind.
 #[derive(Debug, Clone)]
@@ -54,6 +68,7 @@ pub fn sh(line: &str) -> Result<String> {
 
 /// Runs `command` to its end, whatever its status; after `limit` its process group is killed, and that is an error.
 pub fn finish(command: &mut Command, limit: Duration) -> Result<Finished> {
+    let limit = patient(limit);
     let mut child = spawn(command)?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
@@ -90,6 +105,7 @@ pub struct UntilLine {
 /// Runs `command` until it prints a line that is wanted, and kills its process group then; after `limit` as well, and that is
 /// an error.
 pub fn until_line(command: &mut Command, limit: Duration, is_wanted: impl Fn(&str) -> bool) -> Result<UntilLine> {
+    let limit = patient(limit);
     let line = line_of(command);
     let mut child = spawn(command)?;
     let stderr = drain(child.stderr.take());
@@ -172,6 +188,7 @@ impl Background {
 
     /// Waits for its own end, at most `limit`; an error if it takes longer (it is then killed).
     pub fn wait(mut self, limit: Duration) -> Result<Finished> {
+        let limit = patient(limit);
         let status = wait_until(&mut self.child, Instant::now() + limit)?;
         let finished = self.collect()?;
         match status {
@@ -232,6 +249,7 @@ pub fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<ExitSta
 
 /// Calls `probe` every 50 ms until it gives a value; an error that names `what` after `limit`.
 pub fn poll<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
+    let limit = patient(limit);
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = probe() {

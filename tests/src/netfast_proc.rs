@@ -205,7 +205,7 @@ impl NetfastProc {
 
     /// Ready is said on standard error, by a line with that word.
     fn wait_until_ready(&mut self, line: &str, log_start: u64) -> Result<()> {
-        let deadline = Instant::now() + START_LIMIT;
+        let deadline = Instant::now() + cmd::patient(START_LIMIT);
         loop {
             let said = self.log_from(log_start);
             if said.lines().any(|line| line.contains("ready")) {
@@ -225,7 +225,7 @@ impl NetfastProc {
             if Instant::now() > deadline {
                 bail!(
                     "`{line}` is not ready after {} s:\n{}",
-                    START_LIMIT.as_secs(),
+                    cmd::patient(START_LIMIT).as_secs(),
                     said.trim()
                 );
             }
@@ -295,7 +295,7 @@ impl NetfastProc {
     pub fn stop(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut child = self.child.take().context("netfast does not run")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
-        let status = cmd::wait_until(&mut child, Instant::now() + STOP_LIMIT)?;
+        let status = cmd::wait_until(&mut child, Instant::now() + cmd::patient(STOP_LIMIT))?;
         if status.is_none() {
             child.kill()?;
             child.wait()?;
@@ -303,7 +303,7 @@ impl NetfastProc {
         let late = || {
             format!(
                 "netfast did not end within {} s of {signal}:\n{}",
-                STOP_LIMIT.as_secs(),
+                cmd::patient(STOP_LIMIT).as_secs(),
                 self.log()
             )
         };

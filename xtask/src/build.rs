@@ -1,6 +1,9 @@
 //! `cargo xtask build`: netfast with its BPF programs, and the traffic generator.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use netfast_tests::programs;
@@ -27,6 +30,16 @@ pub struct Built {
     pub traffic: PathBuf,
 }
 
+impl Built {
+    /// Those in a directory.
+    pub fn in_dir(dir: &Path) -> Self {
+        Self {
+            netfast: dir.join("netfast"),
+            traffic: dir.join("netfast-traffic"),
+        }
+    }
+}
+
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(Scope::Build)?;
@@ -38,10 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Builds both programs.
 pub fn build(release: bool) -> Result<Built> {
     let dir = cargo_build(release, &["netfast", "netfast-tests"])?;
-    let built = Built {
-        netfast: dir.join("netfast"),
-        traffic: dir.join("netfast-traffic"),
-    };
+    let built = Built::in_dir(&dir);
     for program in [&built.netfast, &built.traffic] {
         ensure!(
             program.is_file(),

@@ -14,6 +14,7 @@ use netfast_tests::{cmd, programs};
 
 use crate::{
     build,
+    cross::Processor,
     setup::{self, Scope},
     workspace::{root, show, target_dir},
 };
@@ -24,12 +25,24 @@ pub struct Args {
     /// The package's version, where it is not to be that of the sources (a snapshot, a test of upgrades).
     #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
     version: String,
+    /// The processor that it is for, instead of this machine's.
+    #[arg(long, value_enum)]
+    arch: Option<Processor>,
 }
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(Scope::Build)?;
-    let parts = Parts::make(&build::build(true)?.netfast)?;
+    let other = args.arch.filter(|arch| arch.name() != std::env::consts::ARCH);
+    let parts = match other {
+        None => Parts::make(&build::build(true)?.netfast)?,
+        Some(processor) => {
+            let program = processor.cargo()?.build(true, &["netfast"])?.join("netfast");
+            // What it says of itself must come from one that runs here.
+            let generate = build::build(false)?.netfast;
+            Parts::for_processor(&generate, &program, Some(processor))?
+        }
+    };
     for file in [parts.deb(&args.version)?, parts.tarball(&args.version)?] {
         println!("{} ({} KiB)", file.display(), fs::metadata(&file)?.len() >> 10);
     }
@@ -42,6 +55,8 @@ pub struct Parts {
     dir: PathBuf,
     /// The program without what only a debugger reads.
     program: PathBuf,
+    /// `None`: this machine's.
+    processor: Option<Processor>,
 }
 
 /// Where the program goes, below the root directory.
@@ -109,13 +124,23 @@ enum From {
 impl Parts {
     /// Makes man pages, completions and the stripped program.
     pub fn make(program: &Path) -> Result<Self> {
+        // By the program that was built: nothing is compiled for that.
+        Self::for_processor(program, program, None)
+    }
+
+    /// The same around a program for another processor; `generate` is one that runs here.
+    fn for_processor(generate: &Path, program: &Path, processor: Option<Processor>) -> Result<Self> {
         let dir = target_dir()?.join("dist");
         empty(&dir)?;
-        // By the program that was built: nothing is compiled for that.
-        show(Command::new(program).arg("generate").arg(&dir))?;
+        show(Command::new(generate).arg("generate").arg(&dir))?;
         let stripped = dir.join("netfast");
-        cmd::run(Command::new("strip").arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
-        Ok(Self { dir, program: stripped })
+        let strip = processor.map_or_else(|| "strip".to_owned(), |processor| processor.tool("strip"));
+        cmd::run(Command::new(strip).arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
+        Ok(Self {
+            dir,
+            program: stripped,
+            processor,
+        })
     }
 
     /// The same around another program.
@@ -125,6 +150,7 @@ impl Parts {
         Ok(Self {
             dir: self.dir.clone(),
             program: stripped,
+            processor: None,
         })
     }
 
@@ -171,7 +197,10 @@ impl Parts {
             copyright.push('\n');
         }
         write(&stage.join("usr/share/doc/netfast/copyright"), &copyright)?;
-        let architecture = cmd::run(Command::new("dpkg").arg("--print-architecture"))?;
+        let architecture = match self.processor {
+            Some(processor) => processor.debian().to_owned(),
+            None => cmd::run(Command::new("dpkg").arg("--print-architecture"))?,
+        };
         let control = fs::read_to_string(sources.join("control"))?
             .replace("@VERSION@", version)
             .replace("@ARCHITECTURE@", &architecture)
@@ -192,7 +221,8 @@ impl Parts {
 
     /// The same files for other distributions, with the licenses, in one directory.
     pub fn tarball(&self, version: &str) -> Result<PathBuf> {
-        let name = format!("netfast-{version}-{}-linux", std::env::consts::ARCH);
+        let processor = self.processor.map_or(std::env::consts::ARCH, Processor::name);
+        let name = format!("netfast-{version}-{processor}-linux");
         let stage = self.dir.join(&name);
         empty(&stage)?;
         self.lay_out(&stage)?;

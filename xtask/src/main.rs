@@ -7,6 +7,8 @@ mod abi;
 mod balance;
 mod bench;
 mod build;
+mod cross;
+mod debian;
 mod demo;
 mod dist;
 mod engines;

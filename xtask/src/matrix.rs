@@ -53,7 +53,7 @@ pub struct Args {
     /// Kernels other than this machine's, in an emulated one (5.15, 6.1, 6.12, 6.18, 7.2): only the paths, and slowly.
     #[arg(long = "kernel", value_name = "SERIES", value_delimiter = ',', value_parser = vm::kernels::parse)]
     kernels: Vec<String>,
-    /// Mebibytes that a transfer carries in each direction; 1024, or 64 in an emulated machine.
+    /// Mebibytes that a transfer carries in each direction; 1024, or 16 in an emulated machine.
     #[arg(long)]
     mebibytes: Option<u64>,
     /// Minutes that an emulated machine may take for each engine.
@@ -124,7 +124,7 @@ fn play(columns: &[Column], args: &Args) -> Result<Vec<String>> {
         println!("\n{name}");
         let done = match column.kernel {
             None => column.here(&release, &built, args),
-            Some(kernel) => column.emulated(kernel, &release, &built, args),
+            Some(kernel) => column.emulated(kernel, &release, args),
         };
         if let Err(error) = done {
             failed.push(format!("{name}: {error:#}"));
@@ -169,18 +169,20 @@ impl Column<'_> {
     }
 
     /// On another kernel: what the tests have seen comes by the machine's console.
-    fn emulated(&self, kernel: &str, release: &Release, built: &Built, args: &Args) -> Result<()> {
-        let wanted = tests_for(&EMULATED, release)?;
-        let mut tests = vm::Tests::find(built, |name| wanted.contains(&name))?;
-        // On the console: a run that takes too long has told what it has seen until then.
-        tests.set(matrix::FILE, "/proc/self/fd/1");
-        tests.set(matrix::MEBIBYTES, &args.mebibytes.unwrap_or(64).to_string());
-        tests.set(matrix::EMULATED, "1");
-        if let Some(root) = release.root() {
-            tests.set(release::VARIABLE, &root.display().to_string());
-        }
+    fn emulated(&self, kernel: &str, release: &Release, args: &Args) -> Result<()> {
+        let mut environment = vec![
+            // On the console: a run that takes too long has told what it has seen until then.
+            (matrix::FILE, "/proc/self/fd/1".to_owned()),
+            (matrix::MEBIBYTES, args.mebibytes.unwrap_or(16).to_string()),
+            (matrix::EMULATED, "1".to_owned()),
+        ];
+        environment.extend(
+            release
+                .root()
+                .map(|root| (release::VARIABLE, root.display().to_string())),
+        );
         let limit = Duration::from_mins(args.minutes);
-        let done = vm::run_on(kernel, &tests, limit)?;
+        let done = vm::run_on(kernel, &tests_for(&EMULATED, release)?, environment, limit)?;
         fs::write(self.file()?, cells_on(&done.said))?;
         done.result
     }

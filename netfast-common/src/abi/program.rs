@@ -168,6 +168,12 @@ impl Program {
         }
     }
 
+    /// Whether there is no place for it without tcx: classic filters are made on devices that carry flows only, and must be
+    /// removable by whoever finds them.
+    pub const fn needs_tcx(self) -> bool {
+        matches!(self.hook(), HookKind::Tcx(_)) && self.device_kind().is_none()
+    }
+
     /// The one for virtual addresses on a hook of an endpoint.
     pub const fn of_vips(hook: Hook) -> Self {
         match hook {

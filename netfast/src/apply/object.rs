@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapInfo, MapType},
     programs::{FEntry, ProgramError, SchedClassifier},
 };
@@ -21,13 +21,26 @@ use crate::apply::{
 /// What `build.rs` made; empty if it was told to make nothing.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netfast-ebpf"));
 
+/// What the verifier is to say of a program that it refuses: its complaint. With each instruction that it has looked at, the
+/// log outgrows every buffer for the programs that are too complex for it, and they are tried a dozen times.
+pub const COMPLAINTS: VerifierLogLevel = VerifierLogLevel::STATS;
+
 /// Loads maps and programs. Maps come from their pins where those are as this build would make them.
 pub fn load(pins: &Pins, flows: u32) -> Result<Ebpf, ApplyError> {
     if OBJECT.is_empty() {
         return Err(ApplyError::NoObject);
     }
     drop_unfit_maps(pins, flows)?;
+    match load_all(pins, flows, COMPLAINTS) {
+        // netfast ends with this: with all that the verifier can say, for who is to find out why.
+        Err(ApplyError::Program { .. }) => load_all(pins, flows, VerifierLogLevel::default()),
+        done => done,
+    }
+}
+
+fn load_all(pins: &Pins, flows: u32, log: VerifierLogLevel) -> Result<Ebpf, ApplyError> {
     let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(log);
     for name in map::pinned() {
         loader.map_pin_path(name, pins.map(name));
     }

@@ -3,24 +3,21 @@
 use std::collections::BTreeMap;
 
 use netfast_common::abi::Program;
-use tracing::warn;
 
 use crate::{
-    apply::{ApplyError, Datapath, Mode, object, routes},
+    apply::{
+        ApplyError, Datapath,
+        lacks::{Lack, Without},
+        routes,
+    },
     plan::{Client, VipMemory, Way},
 };
 
 impl Datapath {
     /// Loads the programs; returns why they cannot be used. All else does without.
-    pub(super) fn load_vip(&mut self) -> Option<String> {
-        if self.mode == Mode::Clsact {
-            return Some("the kernel has no tcx (Linux 6.6)".into());
-        }
+    pub(super) fn load_vip(&mut self, without: &Without) -> Option<Lack> {
         let mut programs = [Program::VipIngress, Program::VipEgress].into_iter();
-        let loaded = programs.try_for_each(|program| object::load_program(&mut self.ebpf, program));
-        let text = format!("{:#}", anyhow::Error::new(loaded.err()?));
-        warn!("there are no virtual addresses: {text}");
-        Some(text)
+        programs.find_map(|program| self.load_optional(program, without))
     }
 
     /// Takes over the maps, and finds out what the host says of the pool.

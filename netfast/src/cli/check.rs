@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use netfast_common::abi::Program;
 
 use crate::{
-    apply::{self, verify},
-    cli::{CheckArgs, CliError, Exit, Global, config, output, run::typed},
+    apply::{self, Mode, lacks::Without, verify},
+    cli::{CheckArgs, CliError, Exit, Global, config, lacking, output, run::typed},
     config::{Config, Runtime},
     host::Host,
     observe::{ObserveError, Observer, ObserverConfig},
@@ -22,11 +22,13 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
         .map_err(|error| CliError::new(Exit::BadConfig, error).remedy(config::REMEDY))?;
     let dirs = &global.dirs;
     let mut check = Check::default();
+    let without = lacking::pretended();
     for tried in probe::try_all(&dirs.pin_dir, &dirs.run_dir) {
-        check.add_tried(&tried);
+        let is_missed = without.tcx && tried.what == probe::TCX;
+        check.add_tried(&if is_missed { probe::no_tcx() } else { tried });
     }
     if check.fails_with != Some(Exit::Privileges) {
-        try_programs(&mut check);
+        try_programs(&without, &mut check);
     }
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -56,17 +58,16 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
     }
 }
 
-/// Lets the verifier judge the programs themselves.
-fn try_programs(check: &mut Check) {
-    let text = |error| format!("{:#}", anyhow::Error::new(error));
-    match verify::load() {
-        Ok(tried) => {
-            let tried = tried
-                .into_iter()
-                .map(|(program, outcome)| (program, outcome.map_err(text)));
-            check::programs(&tried.collect::<Vec<_>>(), check);
-        }
-        Err(error) => check::fail_programs(&text(error), check),
+/// Lets the verifier judge the programs themselves, those that `netfast run` would load.
+fn try_programs(without: &Without, check: &mut Check) {
+    let mode = if check.has(Level::Ok, probe::TCX) {
+        Mode::Tcx
+    } else {
+        Mode::Clsact
+    };
+    match verify::load(mode, without) {
+        Ok(tried) => check::programs(&tried, check),
+        Err(error) => check::fail_programs(&format!("{:#}", anyhow::Error::new(error)), check),
     }
 }
 

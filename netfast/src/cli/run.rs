@@ -1,22 +1,16 @@
 //! `netfast run`.
 
-use std::{
-    env,
-    path::{self, Path, PathBuf},
-};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::Context as _;
 
 use crate::{
     apply::{ApplyError, pins::PinsError},
-    cli::{CliError, ConfigArgs, Exit, Fail as _, Global, RunArgs, RuntimeArg, config},
+    cli::{CliError, ConfigArgs, Exit, Fail as _, Global, RunArgs, RuntimeArg, config, lacking},
     config::{RawConfig, Runtime},
     daemon::{self, DaemonError, Settings, alone::AloneError, instance::InstanceError, lock::LockError},
     observe::ObserveError,
 };
-
-/// For tests of what happens on kernels before 6.6, on a newer one.
-const WITHOUT_TCX_VARIABLE: &str = "NETFAST_WITHOUT_TCX";
 
 /// Runs the command.
 pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
@@ -27,7 +21,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
         pin_dir: absolute(&global.dirs.pin_dir)?,
         run_dir: absolute(&global.dirs.run_dir)?,
         wait: args.wait,
-        without_tcx: env::var_os(WITHOUT_TCX_VARIABLE).is_some_and(|value| value == "1"),
+        without: lacking::pretended(),
     };
     // One thread: everything is in the namespace that the command was started in, and the daemon mostly waits.
     let runtime = tokio::runtime::Builder::new_current_thread()

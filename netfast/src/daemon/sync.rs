@@ -293,6 +293,7 @@ impl Sync {
             config: config.clone(),
             attached_by: self.datapath.mode().name().into(),
             queue_watch_error: self.datapath.queue_watch_error().map(Into::into),
+            lacks: self.datapath.lacks().iter().map(ToString::to_string).collect(),
             learning_off: desired.learning_off,
             runtime: runtime_report(&host.runtime),
             networks,

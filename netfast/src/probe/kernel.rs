@@ -10,7 +10,13 @@ use aya::{
 use super::{ProbeError, Tried};
 
 /// What [`try_all`] calls tcx.
-pub(super) const TCX: &str = "tcx";
+pub const TCX: &str = "tcx";
+
+const TCX_PURPOSE: &str = "attach beside other software's programs";
+const TCX_FOUND_IN: &str = "Linux 6.6 and later";
+/// What is lost without it.
+const WITHOUT_TCX: &str = "programs are attached as classic tc filters (clsact), Docker's resolver answers for aliases as it does \
+                           without netfast, and aliases get no virtual addresses";
 
 /// A kernel version, as far as comparisons need it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,15 +113,29 @@ pub(super) fn try_all(release: Release) -> Vec<Tried> {
     ));
     tried.push(Tried {
         what: TCX,
-        without: Some("programs are attached as classic tc filters (clsact)"),
+        without: Some(WITHOUT_TCX),
         outcome: tcx(release),
     });
     tried
 }
 
+/// tcx where the kernel does not have it, for who is to do without although it does.
+pub fn no_tcx() -> Tried {
+    Tried {
+        what: TCX,
+        without: Some(WITHOUT_TCX),
+        outcome: Err(ProbeError::Kernel {
+            release: release(),
+            what: TCX,
+            purpose: TCX_PURPOSE,
+            found_in: TCX_FOUND_IN,
+        }),
+    }
+}
+
 /// Asks what is attached to the loopback device: kernels without tcx do not know the question (`EINVAL`).
 fn tcx(release: Release) -> Result<String, ProbeError> {
-    let purpose = "attach beside other software's programs";
+    let purpose = TCX_PURPOSE;
     match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
         Ok(_) => Ok(format!("to {purpose}")),
         Err(error) => match io_error(error) {
@@ -128,7 +148,7 @@ fn tcx(release: Release) -> Result<String, ProbeError> {
                 release,
                 what: TCX,
                 purpose,
-                found_in: "Linux 6.6 and later",
+                found_in: TCX_FOUND_IN,
             }),
         },
     }
@@ -177,7 +197,17 @@ fn io_error(error: ProgramError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use netfast_common::abi::Program;
+
     use super::*;
+
+    #[test]
+    fn what_is_lost_without_tcx_is_what_its_programs_are_for() {
+        let lost = Program::Answer.without().unwrap();
+        assert!(WITHOUT_TCX.ends_with(lost), "{WITHOUT_TCX}");
+        let tried = no_tcx();
+        assert_eq!(tried.outcome.unwrap_err().remedy(), "It is in Linux 6.6 and later.");
+    }
 
     #[test]
     fn releases_are_read_and_compared() {

@@ -5,7 +5,7 @@
 
 use std::{io, os::fd::AsFd as _};
 
-use aya::{Btf, BtfError};
+use aya::Btf;
 use aya_obj::btf::BtfKind;
 
 use super::{ProbeError, Tried, kernel::Release, kernel::refused};
@@ -15,11 +15,11 @@ use crate::bpf;
 pub const WATCH: &str = "tracing of nf_queue";
 
 const PURPOSE: &str = "know the packets that user space holds (NFQUEUE)";
-const FOUND_IN: &str = "Linux 5.5 and later, built with CONFIG_DEBUG_INFO_BTF and CONFIG_FUNCTION_TRACER";
+const FOUND_IN: &str = "Linux 5.5 and later (arm64: 6.4), built with CONFIG_DEBUG_INFO_BTF and CONFIG_FUNCTION_TRACER";
 
 /// Tries it.
-pub(super) fn try_watch(release: Release) -> Tried {
-    let outcome = match watch() {
+pub(super) fn try_watch(release: Release, types: Option<&Btf>) -> Tried {
+    let outcome = match watch(types) {
         Ok(()) => Ok(format!("to {PURPOSE}")),
         Err(source) if refused(&source) => Err(ProbeError::Refused {
             what: "trace a function",
@@ -40,13 +40,10 @@ pub(super) fn try_watch(release: Release) -> Tried {
     }
 }
 
-fn watch() -> io::Result<()> {
-    let function = nf_queue().map_err(io::Error::other)?;
-    let program = bpf::load_idle_fentry(function)?;
+fn watch(types: Option<&Btf>) -> io::Result<()> {
+    let types = types.ok_or(io::ErrorKind::NotFound)?;
+    // The function's number in the kernel's own type information.
+    let function = types.id_by_type_name_kind("nf_queue", BtfKind::Func);
+    let program = bpf::load_idle_fentry(function.map_err(io::Error::other)?)?;
     bpf::attach_tracing(program.as_fd()).map(drop)
-}
-
-/// The function's number in the kernel's own type information.
-fn nf_queue() -> Result<u32, BtfError> {
-    Btf::from_sys_fs()?.id_by_type_name_kind("nf_queue", BtfKind::Func)
 }

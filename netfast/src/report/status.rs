@@ -55,6 +55,8 @@ pub struct Daemon {
     pub using: bool,
     /// Whether flows may be learned.
     pub learning: bool,
+    /// What this kernel does not do, with what is lost by it and what can be done about it.
+    pub lacks: Vec<String>,
     /// Why no flows are learned, if that is so.
     pub learning_off: Option<String>,
     /// Changed whenever the kernel's verdicts may have changed.

@@ -1,6 +1,7 @@
 //! Other software's programs on the same hooks.
 
 use std::{
+    ffi::c_char,
     fs, io,
     os::fd::{FromRawFd as _, OwnedFd},
     path::PathBuf,
@@ -46,7 +47,7 @@ impl Foreign {
         what.insn_cnt = 2;
         what.license = license.as_ptr() as u64;
         for (place, byte) in what.prog_name.iter_mut().zip(name.bytes()) {
-            *place = byte.cast_signed();
+            *place = c_char::from_ne_bytes([byte]);
         }
         let fd = bpf(bpf_cmd::BPF_PROG_LOAD, &mut load).expect("loaded");
         // SAFETY: the kernel has just given it to us alone.

@@ -10,6 +10,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use netfast::{
+    apply::lacks::Without,
     config::{RawConfig, Runtime},
     daemon::{self, Settings},
 };
@@ -217,7 +218,7 @@ fn panic_when_ready(dirs: &std::path::Path) -> ! {
         },
         pin_dir: real("pins"),
         run_dir: real("run"),
-        without_tcx: false,
+        without: Without::default(),
         wait: false,
     };
     let state = settings.run_dir.join("state.json");

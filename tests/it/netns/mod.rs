@@ -10,6 +10,7 @@ mod counting;
 mod echo;
 mod hostile;
 pub mod judges;
+mod kernel;
 pub mod lab;
 mod one_way;
 mod own_rules;

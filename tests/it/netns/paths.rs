@@ -24,8 +24,8 @@ const TOO_BIG_SHARE: f64 = 0.05;
 /// Those of the millisecond or so until the daemon has looked at a flow's conntrack entry.
 const UNVETTED_SHARE: f64 = 0.05;
 /// No data, or not of ours; and those whose part depends on how fast the machine is: the packet per direction and second
-/// that asks the kernel again, and the longer ones and the first ones, which have bounds of their own.
-const NOT_COUNTED: [Reason; 12] = [
+/// that asks the kernel again, or passes the bridge, and the longer ones and the first ones, which have bounds of their own.
+const NOT_COUNTED: [Reason; 13] = [
     Reason::NotIp,
     Reason::IpOptions,
     Reason::LinkLocal,
@@ -36,6 +36,7 @@ const NOT_COUNTED: [Reason; 12] = [
     Reason::TcpFin,
     Reason::TcpRst,
     Reason::Revalidate,
+    Reason::PortDue,
     Reason::TooBig,
     Reason::Unvetted,
 ];

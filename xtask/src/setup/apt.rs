@@ -136,6 +136,37 @@ impl Drop for ServicesForbidden {
     }
 }
 
+/// Debian's archives that this machine's packages come from, with their suites: the release, its updates, those for security.
+pub fn debian_sources() -> Result<Vec<(String, String)>> {
+    let targets = cmd::run(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(COMPONENT) $(REPO_URI) $(RELEASE)",
+        "Created-By: Packages",
+    ]))?;
+    let found = sources(&targets);
+    if found.is_empty() {
+        return Err(
+            Lacking::new("apt has no source of Debian's main archive: run `apt-get update` if it has one").into(),
+        );
+    }
+    Ok(found)
+}
+
+/// Those of Debian's in `apt-get indextargets`: origin, component, address, suite.
+fn sources(targets: &str) -> Vec<(String, String)> {
+    let lines = targets.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut found: Vec<_> = lines
+        .filter_map(|line| match line.as_slice() {
+            ["Debian", "main", uri, suite] => Some(((*uri).to_owned(), (*suite).to_owned())),
+            _ => None,
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
 /// Debian's archive: where the machine's own packages come from.
 pub fn debian_mirror() -> Result<String> {
     if let Some(mirror) = env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty()) {
@@ -169,6 +200,21 @@ fn archive(targets: &str, suite: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sources_are_debian_s_own_once_each() {
+        let targets = "Node main https://deb.example.net/node/ nodistro\n\
+                       Debian main http://mirror.example.net/debian/ bookworm\n\
+                       Debian main http://mirror.example.net/debian/ bookworm\n\
+                       Debian contrib http://mirror.example.net/debian/ bookworm\n\
+                       Debian main http://mirror.example.net/security/ bookworm-security\n";
+        let own = |path: &str, suite: &str| (format!("http://mirror.example.net/{path}/"), suite.to_owned());
+        assert_eq!(
+            sources(targets),
+            [own("debian", "bookworm"), own("security", "bookworm-security")]
+        );
+        assert!(sources("").is_empty());
+    }
 
     #[test]
     fn the_archive_is_the_one_of_the_machine_s_own_release() {

@@ -1,21 +1,15 @@
 //! Kernels of distributions, fetched from their archives and unpacked; nothing is installed.
 //!
-//! Debian's are found by apt with lists and sources of our own, so that a release that this machine does not have is looked
-//! at with its signature checked. A kernel that no Debian release has is named with its files and their checksums: those
+//! Debian's come by [`Archive`]. A kernel that no Debian release has is named with its files and their checksums: those
 //! of a release's first packages stay in its archive.
 
-use std::{
-    env, fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
-use netfast_tests::cmd;
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    setup::apt,
+    cross::Processor,
+    debian::{self, Archive},
     workspace::{show, target_dir},
 };
 
@@ -34,7 +28,7 @@ pub struct Series {
 enum Source {
     /// The newest package of the series in this Debian release.
     Debian { suite: &'static str },
-    /// These files of Ubuntu's archive, with their SHA-256.
+    /// These files of Ubuntu's archive, with their SHA-256; for amd64 only.
     Ubuntu {
         version: &'static str,
         files: &'static [(&'static str, &'static str)],
@@ -91,6 +85,16 @@ pub fn names() -> Vec<String> {
     SERIES.iter().map(|series| series.name.to_owned()).collect()
 }
 
+/// The names of those that can be had for a processor.
+pub fn names_for(processor: Processor) -> Vec<String> {
+    let is_had = |series: &&Series| processor == Processor::X86_64 || matches!(series.source, Source::Debian { .. });
+    SERIES
+        .iter()
+        .filter(is_had)
+        .map(|series| series.name.to_owned())
+        .collect()
+}
+
 /// Understands a name on the command line.
 pub fn parse(name: &str) -> Result<String, String> {
     if SERIES.iter().any(|series| series.name == name) {
@@ -109,15 +113,21 @@ pub struct Kernel {
 
 impl Kernel {
     /// The newest of the series of that name, fetched if it is not there yet.
-    pub fn find(name: &str) -> Result<Self> {
+    pub fn find(name: &str, processor: Processor) -> Result<Self> {
         let series = SERIES.iter().find(|series| series.name == name);
         let source = &series.with_context(|| format!("no kernel {name} is known"))?.source;
         let (version, found) = match source {
-            Source::Ubuntu { version, files } => ((*version).to_owned(), Found::Files(files)),
+            Source::Ubuntu { version, files } => {
+                if processor != Processor::X86_64 {
+                    bail!("Linux {name} is known for x86_64 only");
+                }
+                ((*version).to_owned(), Found::Files(files))
+            }
             Source::Debian { suite } => {
-                let archive = Archive::of_debian(suite)?;
-                let version = newest(&archive.names()?, name)
-                    .with_context(|| format!("Debian's {suite} has no package linux-image-{name}.*-amd64"))?;
+                let architecture = processor.debian();
+                let archive = Archive::of_release(suite, architecture)?;
+                let version = newest(&archive.names("linux-")?, name, architecture)
+                    .with_context(|| format!("Debian's {suite} has no package linux-image-{name}.*-{architecture}"))?;
                 (version, Found::Package(archive))
             }
         };
@@ -155,29 +165,24 @@ impl Kernel {
             Found::Files(files) => {
                 let mirror = env::var(UBUNTU).ok().filter(|mirror| !mirror.is_empty());
                 let mirror = mirror.as_deref().unwrap_or("http://archive.ubuntu.com/ubuntu");
+                let packages = self.dir.join("packages");
+                fs::create_dir_all(&packages)?;
                 for (path, sum) in *files {
-                    let to = self.dir.join(path.rsplit('/').next().unwrap_or(path));
+                    let to = packages.join(path.rsplit('/').next().unwrap_or(path));
                     let mut helper = Command::new("/usr/lib/apt/apt-helper");
                     helper.args(["download-file", &format!("{mirror}/{path}")]).arg(&to);
                     show(helper.arg(format!("SHA256:{sum}")))
                         .with_context(|| format!("nothing from {mirror}: set {UBUNTU} to another archive"))?;
                 }
+                debian::unpack_all(&packages, &self.files())?;
+                fs::remove_dir_all(&packages)?;
             }
             Found::Package(archive) => {
-                let names = archive.names()?;
+                let names = archive.names("linux-")?;
                 // Newer releases have the parts of a kernel in packages of their own.
                 let parts = ["image", "base", "binary", "modules"].map(|part| format!("linux-{part}-{}", self.version));
-                let packages = parts.iter().filter(|part| names.lines().any(|name| name == *part));
-                let mut download = archive.apt("apt-get");
-                download.args(["download", "--quiet"]).args(packages);
-                show(download.current_dir(&self.dir))?;
-            }
-        }
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
-                show(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(self.files()))?;
-                fs::remove_file(path)?;
+                let packages = parts.into_iter().filter(|part| names.lines().any(|name| name == *part));
+                archive.unpack(&packages.collect::<Vec<_>>(), &self.files())?;
             }
         }
         // Since trixie packages know no other place than /usr/lib; depmod and modprobe look in /lib.
@@ -189,56 +194,12 @@ impl Kernel {
     }
 }
 
-/// A Debian release as apt sees it, beside what this machine's apt knows.
-struct Archive {
-    dir: PathBuf,
-}
-
-impl Archive {
-    fn of_debian(suite: &str) -> Result<Self> {
-        let dir = target_dir()?.join("vm").join("apt").join(suite);
-        fs::create_dir_all(dir.join("lists/partial"))?;
-        fs::create_dir_all(dir.join("cache/archives/partial"))?;
-        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        let line = format!("deb [signed-by={keys}] {} {suite} main\n", apt::debian_mirror()?);
-        fs::write(dir.join("sources.list"), line)?;
-        let this = Self { dir };
-        show(this.apt("apt-get").args(["update", "--quiet"]))?;
-        Ok(this)
-    }
-
-    /// One of apt's programs, with this release and no other.
-    fn apt(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (name, path) in [
-            ("Dir::Etc::SourceList", self.dir.join("sources.list")),
-            ("Dir::Etc::SourceParts", PathBuf::from("/dev/null")),
-            ("Dir::State::Lists", self.dir.join("lists")),
-            ("Dir::Cache", self.dir.join("cache")),
-            ("Dir::Etc::Preferences", PathBuf::from("/dev/null")),
-        ] {
-            command.arg("-o").arg(option(name, &path));
-        }
-        // Without root's sandbox user, who may not write here.
-        command.args(["-o", "APT::Sandbox::User=root", "-o", "APT::Architecture=amd64"]);
-        command
-    }
-
-    fn names(&self) -> Result<String> {
-        cmd::run(self.apt("apt-cache").args(["pkgnames", "linux-"]))
-    }
-}
-
-fn option(name: &str, path: &Path) -> String {
-    format!("{name}={}", path.display())
-}
-
 /// The version of the newest kernel of a series among names of packages.
-fn newest(names: &str, series: &str) -> Option<String> {
-    let start = format!("linux-image-{series}.");
+fn newest(names: &str, series: &str, architecture: &str) -> Option<String> {
+    let (start, end) = (format!("linux-image-{series}."), format!("-{architecture}"));
     let names = names
         .lines()
-        .filter(|name| name.starts_with(&start) && name.ends_with("-amd64"));
+        .filter(|name| name.starts_with(&start) && name.ends_with(&end));
     let plain = names.filter(|name| !name.contains("-rt-") && !name.contains("-cloud-"));
     let name = plain.max_by_key(|name| numbers(name))?;
     name.strip_prefix("linux-image-").map(str::to_owned)
@@ -258,10 +219,12 @@ mod tests {
     #[test]
     fn versions_are_compared_by_number() {
         let names = "linux-image-6.1.0-9-amd64\nlinux-image-6.1.0-56-amd64\nlinux-image-6.1.0-60-cloud-amd64\n\
-                     linux-image-6.12.90+deb12-amd64\nlinux-image-6.12.115+deb12-amd64\n";
-        assert_eq!(newest(names, "6.1").as_deref(), Some("6.1.0-56-amd64"));
-        assert_eq!(newest(names, "6.12").as_deref(), Some("6.12.115+deb12-amd64"));
-        assert_eq!(newest(names, "6.6"), None);
+                     linux-image-6.12.90+deb12-amd64\nlinux-image-6.12.115+deb12-amd64\nlinux-image-6.12.90+deb12-arm64\n";
+        let newest = |series, architecture| newest(names, series, architecture);
+        assert_eq!(newest("6.1", "amd64").as_deref(), Some("6.1.0-56-amd64"));
+        assert_eq!(newest("6.12", "amd64").as_deref(), Some("6.12.115+deb12-amd64"));
+        assert_eq!(newest("6.12", "arm64").as_deref(), Some("6.12.90+deb12-arm64"));
+        assert_eq!(newest("6.6", "amd64"), None);
     }
 
     #[test]

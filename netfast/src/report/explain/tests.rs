@@ -66,6 +66,7 @@ fn state() -> State {
         config: Config::default(),
         attached_by: "tcx".into(),
         queue_watch_error: None,
+        lacks: Vec::new(),
         learning_off: None,
         runtime: RuntimeReport {
             state: "connected".into(),

@@ -81,6 +81,7 @@ fn daemon(state: &State, running: bool, now_ms: u64) -> Daemon {
         uptime_ms: running.then(|| now_ms.saturating_sub(state.started_ms)),
         in_sync: running && state.in_sync,
         attached_by: state.attached_by.clone(),
+        lacks: state.lacks.clone(),
         learning_off: state.learning_off.clone(),
         pin_dir: state.pin_dir.display().to_string(),
         ..Daemon::default()
@@ -207,6 +208,7 @@ mod tests {
             config: Config::default(),
             attached_by: "tcx".into(),
             queue_watch_error: None,
+            lacks: vec!["the kernel has no tcx; without it, much is lost. Wait.".into()],
             learning_off: None,
             runtime: RuntimeReport {
                 state: "connected".into(),
@@ -301,6 +303,7 @@ mod tests {
             (Some(3_000), Some(7), true)
         );
         assert!(status.daemon.using && !status.daemon.learning);
+        assert_eq!(status.daemon.lacks, state().lacks);
         assert_eq!(
             (
                 status.totals.fast_packets,

@@ -45,6 +45,7 @@ pub(crate) fn example() -> Status {
             attached_by: "tcx".into(),
             using: true,
             learning: true,
+            lacks: Vec::new(),
             learning_off: None,
             epoch: 12,
             revalidate_ms: 1000,
@@ -291,6 +292,23 @@ fn a_name_that_is_not_known_yet_is_told_from_one_that_does_not_exist() {
     );
     // Nobody reads anything then.
     assert!(said(&|daemon| (daemon.running, daemon.in_sync) = (false, false)).starts_with("there is neither"));
+}
+
+#[test]
+fn what_the_kernel_lacks_is_a_line_each_while_the_daemon_runs() {
+    let mut status = example();
+    status.daemon.lacks = vec!["the kernel has no tcx; without it, much is lost. Wait.".into()];
+    let shown = "\nNot here: the kernel has no tcx; without it, much is lost. Wait.\n";
+    let text = |status: &Status| status.render(Style::default(), false);
+    assert!(text(&status).contains(shown), "{}", text(&status));
+    assert!(status.with_verdict().verdict.ok, "it is nobody's trouble");
+    let mut left = example();
+    left.daemon.running = false;
+    left.daemon.lacks = vec!["a".into()];
+    assert!(
+        !text(&left).contains("Not here"),
+        "another daemon may find another kernel"
+    );
 }
 
 #[test]

@@ -128,6 +128,9 @@ impl Status {
         if let Some(why) = &self.daemon.learning_off {
             lines.push(format!("No flow is learned at the moment: {why}."));
         }
+        if self.daemon.running {
+            lines.extend(self.daemon.lacks.iter().map(|lack| format!("Not here: {lack}")));
+        }
         lines
     }
 

@@ -212,7 +212,24 @@ impl Arena {
         self.sh(&format!("ip link del {}", names::veth(place)))?;
         self.stations.remove(&place);
         self.undo.push(Undo::Container(place));
-        Ok(())
+        match place {
+            Place::Container(bridge, _) => self.await_carrier(bridge),
+            Place::Outside(_) => Ok(()),
+        }
+    }
+
+    /// A bridge without a port has no carrier, and forgets its neighbours once the kernel's link watch has come round to it, a
+    /// second later at most (`net/core/link_watch.c`): a port that is there before keeps them. What happens must not depend on
+    /// that.
+    fn await_carrier(&mut self, bridge: usize) -> Result<(), String> {
+        let is_port = |place: &Place| matches!(place, Place::Container(of, _) if *of == bridge);
+        if self.stations.keys().any(is_port) {
+            return Ok(());
+        }
+        let name = names::bridge(bridge);
+        self.sh(&format!(
+            "for i in $(seq 60); do ip -o link show {name} | grep -q 'state DOWN' && exit 0; sleep 0.05; done; exit 1"
+        ))
     }
 
     /// Another interface for a container, which says so.

@@ -1,6 +1,7 @@
 //! Programs of others: a handful of instructions, loaded and attached by bpf(2), gone when they are dropped.
 
 use std::{
+    ffi::c_char,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::PathBuf,
@@ -98,7 +99,7 @@ impl Program {
         what.insn_cnt = u32::try_from(instructions.len())?;
         what.license = c"GPL".as_ptr() as u64;
         for (place, byte) in what.prog_name.iter_mut().zip(b"foreign_drop") {
-            *place = byte.cast_signed();
+            *place = c_char::from_ne_bytes([*byte]);
         }
         Ok(Self(
             bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes).context("a program of others is refused")?,

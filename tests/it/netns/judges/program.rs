@@ -1,6 +1,7 @@
 //! A program of other software that drops datagrams by what is in them, at any place where BPF programs judge packets.
 
 use std::{
+    ffi::c_char,
     fs::{self, File},
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -226,7 +227,7 @@ fn load_code(kind: bpf_prog_type, attach_type: u32, code: &[bpf_insn]) -> OwnedF
     what.insn_cnt = u32::try_from(code.len()).expect("few");
     what.license = license.as_ptr() as u64;
     for (place, byte) in what.prog_name.iter_mut().zip("judge".bytes()) {
-        *place = byte.cast_signed();
+        *place = c_char::from_ne_bytes([byte]);
     }
     owned(call(bpf_cmd::BPF_PROG_LOAD, &mut attributes).expect("loaded"))
 }
