@@ -86,19 +86,21 @@ fn where_the_peer_cannot_be_reached_it_goes_by_the_device() {
     assert_eq!(skb.sent.get(), Some(Sent::To(PORT_B, 0)));
 }
 
+/// Where a frame is sent, so many milliseconds after a second, while the lease lasts.
+fn way(gso_size: u32, at_ms: u64) -> Option<Sent> {
+    fake::set_ns(SECOND + at_ms * 1_000_000);
+    let control = maps::CONTROL.get_ptr_mut(0).expect("an element");
+    // SAFETY: an element of this thread's, and no program runs.
+    unsafe { (*control).direct_until_ns = u64::MAX };
+    let mut skb = frame();
+    skb.gso_size = gso_size;
+    forward(&skb);
+    skb.sent.get()
+}
+
 #[test]
 fn bulk_keeps_to_the_queue_until_a_pause() {
     world(SECOND, |_| ());
-    let way = |gso_size: u32, at_ms: u64| {
-        fake::set_ns(SECOND + at_ms * 1_000_000);
-        let control = maps::CONTROL.get_ptr_mut(0).expect("an element");
-        // SAFETY: as above.
-        unsafe { (*control).direct_until_ns = u64::MAX };
-        let mut skb = frame();
-        skb.gso_size = gso_size;
-        forward(&skb);
-        skb.sent.get()
-    };
     assert_eq!(way(0, 0), Some(Sent::ToPeer(PORT_B)));
     assert_eq!(way(1000, 1), Some(Sent::To(PORT_B, 0)));
     assert_eq!(way(0, 2), Some(Sent::To(PORT_B, 0)));
@@ -109,16 +111,6 @@ fn bulk_keeps_to_the_queue_until_a_pause() {
 #[test]
 fn a_pause_ends_bulk_and_bulk_begins_with_a_packet_of_the_bridges() {
     world(SECOND, |_| ());
-    let way = |gso_size: u32, at_ms: u64| {
-        fake::set_ns(SECOND + at_ms * 1_000_000);
-        let control = maps::CONTROL.get_ptr_mut(0).expect("an element");
-        // SAFETY: as above.
-        unsafe { (*control).direct_until_ns = u64::MAX };
-        let mut skb = frame();
-        skb.gso_size = gso_size;
-        forward(&skb);
-        skb.sent.get()
-    };
     assert_eq!(way(1000, 0), Some(Sent::To(PORT_B, 0)));
     assert_eq!(way(0, 700), None, "it is the bridge's turn");
     assert_eq!(way(0, 701), Some(Sent::ToPeer(PORT_B)));
