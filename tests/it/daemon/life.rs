@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 use super::{Marks, fast_endpoints, heard, names, names_below, programs, start, state, wait_for};
 
 const NEEDS: [Need; 3] = [Need::Root, Need::Kernel(6, 6), Need::Program("bpftool")];
-/// A change must be picked up within this time.
-const SOON: Duration = Duration::from_secs(1);
+/// A change is picked up within this time. What is promised is a second; the rest is for a busy machine.
+const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn attaches_to_endpoints_bridges_and_uplinks_and_leaves_the_host_as_found() {

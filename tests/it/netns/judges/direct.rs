@@ -396,11 +396,12 @@ fn a_station_that_moves() {
     let (a, b) = ends(&lab);
     let (_echo, socket) = Way::Bridge.open(&lab, 40_201);
     until_answered(&socket, "an answer");
-    // The bridge is told that container 0 is where nobody is.
+    // The bridge is told that container 0 is where nobody is. Sticky: an answer that is on its way, or ARP, would take a
+    // static entry back to where it came from (br_fdb_update), with netfast or without.
     let tell = format!(
         "ip link add elsewhere type dummy 2>/dev/null || ip link add elsewhere type veth peer name behind; \
          ip link set elsewhere master br-0 up; ip link set behind up 2>/dev/null; \
-         bridge fdb replace {} dev elsewhere master static",
+         bridge fdb replace {} dev elsewhere master static sticky",
         a.mac
     );
     lab.topo.host().sh(&tell).expect("an entry");
