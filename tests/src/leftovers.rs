@@ -66,7 +66,12 @@ pub fn sweep_dead() {
 
 /// Removes all that this process has made: for a signal handler's thread, when destructors will not run.
 pub fn sweep_own() {
+    // Traffic in a container's namespace is below neither a daemon nor a namespace with a name.
+    let end_children = || end_processes(|pid| parent_of(pid) == Some(process::id()));
+    end_children();
     sweep(tag());
+    // What another thread has started meanwhile.
+    end_children();
 }
 
 fn sweep(tag: &str) {

@@ -27,9 +27,9 @@ pub struct Args {
     /// Which tests.
     #[arg(value_enum, default_value_t = Ring::All)]
     ring: Ring,
-    /// Only tests of the ring whose name contains this.
-    #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    /// Only tests of the ring whose name contains one of these, separated by commas.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
     /// Docker: the engine of another Debian release (26.1, 28.5, podman-5), which is fetched the first time, instead of the
     /// machine's own.
     #[arg(long, value_name = "NAME", value_parser = engines::parse, default_value = engines::INSTALLED)]
@@ -177,8 +177,7 @@ fn name(ring: Ring) -> &'static str {
 }
 
 fn unit(args: &Args) -> Result<()> {
-    let only: Vec<&str> = args.only.as_deref().into_iter().collect();
-    if let Some(name) = only.first() {
+    for name in &args.only {
         // Else a misspelt name would be a green run that has tested nothing.
         let listed = |packages: &[&str]| {
             let mut list = cargo();
@@ -200,12 +199,12 @@ fn unit(args: &Args) -> Result<()> {
     show(
         cargo()
             .args(["test", "--workspace", "--exclude", "netfast-tests", "--"])
-            .args(&only),
+            .args(&args.only),
     )?;
     show(
         cargo()
             .args(["test", "--package", "netfast-tests", "--lib", "--bins", "--"])
-            .args(&only),
+            .args(&args.only),
     )
 }
 
@@ -249,13 +248,15 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
         }
         tests = about;
     }
-    tests.retain(|test| args.only.as_ref().is_none_or(|only| test.contains(only)));
+    tests.retain(|test| args.only.is_empty() || args.only.iter().any(|only| test.contains(only)));
     // Else a misspelt name would be a green run that has tested nothing.
-    ensure!(
-        !tests.is_empty(),
-        "no test of the ring {} is named like that",
-        name(ring)
-    );
+    for only in &args.only {
+        ensure!(
+            tests.iter().any(|test| test.contains(only)),
+            "no test of the ring {} is named like {only}",
+            name(ring)
+        );
+    }
 
     let threads = match ring {
         Ring::Packet => "4",
