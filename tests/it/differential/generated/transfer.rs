@@ -58,15 +58,18 @@ impl Play<'_> {
             Ok(ends) => ends,
             Err(why) => return self.note(why.to_owned()),
         };
-        if close == Close::ResetByClient {
-            self.note_reset(ends.from.port());
-        }
         let plan = Plan {
             bytes: usize::from(kib) * 1024,
             close,
             limit: self.patience.sockets,
         };
-        for line in converse(&ends, plan) {
+        let said = converse(&ends, plan);
+        // Who gives up resets it as well, see `leave`.
+        let gave_up = said.iter().any(|line| !line.contains(" bytes"));
+        if gave_up || close == Close::ResetByClient {
+            self.note_reset(ends.from.port());
+        }
+        for line in said {
             self.note(line);
         }
         self.arena.drain();
