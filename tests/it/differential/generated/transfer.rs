@@ -200,21 +200,21 @@ fn call(socket: OwnedFd, to: SocketAddr, plan: Plan) -> io::Result<String> {
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
-    let mut stream = TcpStream::from(socket);
-    let result = prepare(&stream, plan.limit).and_then(|()| match plan.close {
+    let stream = TcpStream::from(socket);
+    let result = Limited::new(&stream, plan.patience()).and_then(|mut limited| match plan.close {
         Close::HalfByClient => {
-            stream.write_all(&bytes(plan.bytes))?;
+            limited.write_all(&bytes(plan.bytes))?;
             stream.shutdown(Shutdown::Write)?;
-            read_all(&mut stream)
+            read_all(&mut limited)
         }
         Close::HalfByServer => {
-            let got = read_all(&mut stream)?;
-            stream.write_all(&bytes(plan.bytes))?;
+            let got = read_all(&mut limited)?;
+            limited.write_all(&bytes(plan.bytes))?;
             Ok(got)
         }
         Close::ResetByClient => {
-            stream.write_all(&bytes(plan.bytes))?;
-            let got = read_some(&mut stream, plan.bytes)?;
+            limited.write_all(&bytes(plan.bytes))?;
+            let got = read_some(&mut limited, plan.bytes)?;
             reset(&stream)?;
             Ok(got)
         }
@@ -227,43 +227,82 @@ fn serve(listener: &TcpListener, plan: Plan) -> io::Result<String> {
     if !is_ready(&listener.as_fd(), PollFlags::POLLIN, plan.limit)? {
         return Ok("nobody came".to_owned());
     }
-    let (mut stream, _) = listener.accept()?;
+    let (stream, _) = listener.accept()?;
     stream.set_nonblocking(false)?;
-    let result =
-        prepare(&stream, SERVER_WAITS * plan.limit.max(Duration::from_secs(2))).and_then(|()| match plan.close {
-            Close::HalfByClient => {
-                let got = read_all(&mut stream)?;
-                stream.write_all(&bytes(plan.bytes))?;
-                Ok(got)
-            }
-            Close::HalfByServer => {
-                stream.write_all(&bytes(plan.bytes))?;
-                stream.shutdown(Shutdown::Write)?;
-                read_all(&mut stream)
-            }
-            Close::ResetByClient => {
-                let got = read_some(&mut stream, plan.bytes)?;
-                stream.write_all(&bytes(plan.bytes))?;
-                let end = match stream.read(&mut [0; 16]) {
-                    Ok(0) => "then the end".to_owned(),
-                    Ok(_) => "then more".to_owned(),
-                    Err(error) => format!("then {}", error.kind()),
-                };
-                Ok(format!("{got}, {end}"))
-            }
-        });
+    let result = Limited::new(&stream, SERVER_WAITS * plan.patience()).and_then(|mut limited| match plan.close {
+        Close::HalfByClient => {
+            let got = read_all(&mut limited)?;
+            limited.write_all(&bytes(plan.bytes))?;
+            Ok(got)
+        }
+        Close::HalfByServer => {
+            limited.write_all(&bytes(plan.bytes))?;
+            stream.shutdown(Shutdown::Write)?;
+            read_all(&mut limited)
+        }
+        Close::ResetByClient => {
+            let got = read_some(&mut limited, plan.bytes)?;
+            limited.write_all(&bytes(plan.bytes))?;
+            let end = match limited.read(&mut [0; 16]) {
+                Ok(0) => "then the end".to_owned(),
+                Ok(_) => "then more".to_owned(),
+                Err(error) => format!("then {}", error.kind()),
+            };
+            Ok(format!("{got}, {end}"))
+        }
+    });
     leave(&stream, result)
 }
 
 /// Who gives up first when a connection stands still: the client, so that it is always the same.
 const SERVER_WAITS: u32 = 3;
 
-fn prepare(stream: &TcpStream, limit: Duration) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    // What is sent again takes 200 ms at least.
-    let limit = limit.max(Duration::from_secs(2));
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))
+impl Plan {
+    /// How long the client tries, all in all: what is sent again takes 200 ms at least, and twice as long each time.
+    fn patience(self) -> Duration {
+        2 * self.limit.max(Duration::from_secs(2))
+    }
+}
+
+/// A stream that gives up at a time. One that goes on in small steps would outlast what conntrack remembers of others.
+struct Limited<'a> {
+    stream: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl<'a> Limited<'a> {
+    fn new(stream: &'a TcpStream, limit: Duration) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        let deadline = Instant::now() + limit;
+        Ok(Self { stream, deadline })
+    }
+
+    /// What is left of it.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl io::Read for Limited<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(to)
+    }
+}
+
+impl io::Write for Limited<'_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// What went wrong must not go on by itself after the step.
@@ -282,13 +321,13 @@ fn reset(stream: &TcpStream) -> io::Result<()> {
     Ok(setsockopt(stream, Linger, &linger)?)
 }
 
-fn read_all(stream: &mut TcpStream) -> io::Result<String> {
+fn read_all(stream: &mut Limited<'_>) -> io::Result<String> {
     let mut got = Vec::new();
     stream.read_to_end(&mut got)?;
     Ok(in_words(&got))
 }
 
-fn read_some(stream: &mut TcpStream, length: usize) -> io::Result<String> {
+fn read_some(stream: &mut Limited<'_>, length: usize) -> io::Result<String> {
     let mut got = vec![0; length];
     stream.read_exact(&mut got)?;
     Ok(in_words(&got))
