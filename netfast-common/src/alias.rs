@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::net::Ip4;
+use crate::net::AnyIp;
 
 /// Bytes of a name that a key holds, as on the wire without the root's zero: a label of 63, a network's name, and a bit.
 pub const NAME: u32 = 96;
@@ -60,11 +60,18 @@ pub struct Alias {
     pub members: u32,
     /// Time in seconds that a client may keep the answer.
     pub ttl: u32,
-    /// The virtual address that is given instead of the members (mode `vip`); zero: the members are given in turn. An
-    /// AAAA answer then has no records.
-    pub vip: Ip4,
+    /// The virtual address that is given instead of the members (mode `vip`); none: the members are given in turn. An answer
+    /// of the other family then has no records.
+    pub vip: AnyIp,
+    /// The `flag` constants below.
+    pub flags: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+impl Alias {
+    /// An answer names only the member whose turn it is.
+    pub const ONE: u32 = 1;
 }
 
 /// Key of the count of answers that named a member first.
@@ -89,6 +96,19 @@ pub const fn address6(bytes: [u8; 16]) -> [u64; 2] {
     [
         u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
         u64::from_be_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+    ]
+}
+
+/// An address of either family in that form.
+#[inline(always)]
+pub const fn address(of: &AnyIp) -> [u64; 2] {
+    if of.is_v4() {
+        return address4(of.to_v4().bytes());
+    }
+    let [a, b, c, d] = of.words();
+    [
+        (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64,
+        (u32::from_be(c) as u64) << 32 | u32::from_be(d) as u64,
     ]
 }
 
@@ -134,6 +154,7 @@ crate::verdicts! {
     14 Unwritable "unwritable" "the kernel refused to make the packet writable";
     15 NotMessage "not-message" "from the resolver's address, but not a DNS message over UDP or TCP";
     16 Virtual "virtual" "an alias's members were replaced by its virtual address";
+    17 One "one" "of an alias's members only the one was named whose turn it is";
 }
 
 #[cfg(feature = "aya")]
@@ -149,6 +170,7 @@ mod pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Ip4, Ip6};
 
     #[test]
     fn verdicts_fit_the_map_and_rise() {
@@ -166,6 +188,9 @@ mod tests {
             address6(bytes)
         };
         assert!(last(1) < last(0x80) && last(0xff)[0] == 0xfdfd_fdfd_fdfd_fdfd);
+        let (four, six) = ([10, 0, 0, 2], [0xfd, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(address(&AnyIp::v4(Ip4::from_bytes(four))), address4(four));
+        assert_eq!(address(&AnyIp::v6(Ip6::from_bytes(six))), address6(six));
     }
 
     #[test]

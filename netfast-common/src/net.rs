@@ -1,5 +1,7 @@
 //! Addresses and ports as they are on the wire.
 
+use core::net::IpAddr;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A network-layer address as a flow key holds it.
@@ -106,6 +108,78 @@ impl Address for Ip6 {
     #[inline(always)]
     fn words(&self) -> [u32; 4] {
         self.0
+    }
+}
+
+/// An address of either family, where both are kept in one table: IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2), which no packet
+/// of IPv6 on a wire has. In wire order; all zeros: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct AnyIp([u32; 4]);
+
+/// What IPv4 has before its address.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+impl AnyIp {
+    /// Of IPv4.
+    #[inline(always)]
+    pub const fn v4(address: Ip4) -> Self {
+        Self([0, 0, MAPPED, address.wire()])
+    }
+
+    /// Of IPv6.
+    #[inline(always)]
+    pub const fn v6(address: Ip6) -> Self {
+        Self(address.wire())
+    }
+
+    /// Whether it is of IPv4.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] | self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// Whether there is none.
+    #[inline(always)]
+    pub const fn is_none(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
+    /// It as one of IPv4; of another it is no address.
+    #[inline(always)]
+    pub const fn to_v4(self) -> Ip4 {
+        Ip4::from_wire(self.0[3])
+    }
+
+    /// It as one of IPv6.
+    #[inline(always)]
+    pub const fn to_v6(self) -> Ip6 {
+        Ip6::from_wire(self.0)
+    }
+
+    /// What four 32-bit loads of it give.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        self.0
+    }
+}
+
+impl From<IpAddr> for AnyIp {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::v4(Ip4::from_bytes(address.octets())),
+            IpAddr::V6(address) => Self::v6(Ip6::from_bytes(address.octets())),
+        }
+    }
+}
+
+impl From<AnyIp> for IpAddr {
+    fn from(address: AnyIp) -> Self {
+        if address.is_v4() {
+            Self::from(address.to_v4().bytes())
+        } else {
+            Self::from(address.to_v6().bytes())
+        }
     }
 }
 
@@ -227,6 +301,19 @@ mod tests {
             prop_assert_eq!(address.is_unspecified(), std.is_unspecified());
             prop_assert_eq!(address.is_unicast(), !std.is_multicast() && !is_low);
             prop_assert_eq!(address.is_link_local(), std.is_unicast_link_local());
+        }
+
+        #[test]
+        fn an_address_of_either_family_is_that_of_its_family(bytes in any::<[u8; 16]>()) {
+            let v4 = AnyIp::v4(Ip4::from_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+            let v6 = AnyIp::v6(Ip6::from_bytes(bytes));
+            prop_assert!(v4.is_v4() && !v6.is_v4() && v4 != v6);
+            let four = IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            prop_assert_eq!((AnyIp::from(four), IpAddr::from(v4)), (v4, four));
+            let six = IpAddr::from(bytes);
+            prop_assert_eq!((AnyIp::from(six), IpAddr::from(v6)), (v6, six));
+            prop_assert_eq!(v4.to_v4().bytes(), [bytes[0], bytes[1], bytes[2], bytes[3]]);
+            prop_assert!(AnyIp::default().is_none() && !v4.is_none());
         }
 
         #[test]

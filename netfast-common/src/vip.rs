@@ -7,8 +7,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    alias::{address4, part},
-    net::{Ip4, Port},
+    alias::{address, part},
+    net::{AnyIp, Port},
 };
 
 /// Virtual addresses at once.
@@ -34,7 +34,7 @@ pub const ICMP_IDLE_NS: u64 = 30_000_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Service {
-    /// [`Alias::id`](crate::alias::Alias::id) of its A records: key of its turn, and part of its members' keys.
+    /// [`Alias::id`](crate::alias::Alias::id) of its records: key of its turn, and part of its members' keys.
     pub id: u64,
     /// ifindex of the network's bridge: clients elsewhere get nothing.
     pub bridge: u32,
@@ -68,7 +68,7 @@ pub struct SlotKey {
 #[repr(C)]
 pub struct Backend {
     /// The member's address on the network.
-    pub address: Ip4,
+    pub address: AnyIp,
     /// The MAC address of its interface there.
     pub mac: [u8; 6],
     /// Zero.
@@ -113,17 +113,17 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnKey {
-    /// The client's address, as number in wire order.
-    pub client: Ip4,
+    /// The client's address.
+    pub client: AnyIp,
     /// The virtual address, or the member's.
-    pub remote: Ip4,
+    pub remote: AnyIp,
     /// The client's port; of ICMP echo its identifier.
     pub client_port: Port,
     /// The port that it talks to; of ICMP echo zero.
     pub remote_port: Port,
     /// The host side of the client's veth.
     pub ifindex: u32,
-    /// IANA protocol number: 1 (ICMP), 6 (TCP) or 17 (UDP).
+    /// IANA protocol number: 6 (TCP), 17 (UDP), or 1 (ICMP) and with IPv6 58.
     pub protocol: u8,
     /// [`Direction`] as a number.
     pub direction: u8,
@@ -137,10 +137,14 @@ impl ConnKey {
     #[inline(always)]
     pub fn tag(&self) -> u32 {
         let ports = u64::from(self.client_port.wire()) << 16 | u64::from(self.remote_port.wire());
-        let addresses = u64::from(self.client.wire()) << 32 | u64::from(self.remote.wire());
+        let (client, remote) = (self.client.words(), self.remote.words());
         let mut mix = (u64::from(self.ifindex) << 32 | ports).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mix ^= mix >> 29;
-        mix = (mix ^ addresses).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut i = 0;
+        while i < client.len() {
+            mix ^= mix >> 29;
+            mix = (mix ^ (u64::from(client[i]) << 32 | u64::from(remote[i]))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            i += 1;
+        }
         mix ^= u64::from(self.protocol) << 40 | u64::from(self.direction) << 32;
         // Zero is the tag of an element that was never written.
         #[expect(clippy::cast_possible_truncation, reason = "half of a mixed number")]
@@ -168,7 +172,7 @@ pub struct Conn {
     /// When a packet of this direction took the slow path last, `CLOCK_MONOTONIC` coarse, nanoseconds.
     pub used_ns: u64,
     /// The virtual address.
-    pub vip: Ip4,
+    pub vip: AnyIp,
     /// The member.
     pub backend: Backend,
     /// Zero.
@@ -207,8 +211,8 @@ pub struct Syn {
     /// Members before the present one.
     pub tries: u32,
     /// They, as far as there are; zero: none.
-    pub tried: [Ip4; Syn::MORE as usize],
-    /// Ethernet, IPv4 and TCP header as the client sent them, and zeros. The TCP checksum may be the pseudo header's alone.
+    pub tried: [AnyIp; Syn::MORE as usize],
+    /// Ethernet, network and TCP header as the client sent them, and zeros. The TCP checksum may be the pseudo header's alone.
     pub headers: [u16; Syn::ROOM],
     /// [`ConnKey::tag`] again; written last.
     pub tag_end: u32,
@@ -217,8 +221,8 @@ pub struct Syn {
 impl Syn {
     /// Members that a connection may be given to after the first one.
     pub const MORE: u32 = 2;
-    /// Bytes of the longest headers: those of TCP are 60 at most.
-    pub const LONGEST: u32 = 14 + 20 + 60;
+    /// Bytes of the longest headers, those of IPv6: those of TCP are 60 at most.
+    pub const LONGEST: u32 = 14 + 40 + 60;
     /// Halves of words that there is room for.
     pub const ROOM: usize = 64;
     /// After so long without an answer a SYN seen again goes to another member, in nanoseconds. Clients send it again after a
@@ -228,8 +232,8 @@ impl Syn {
 
 /// The number by which a client's slot is chosen where the same client is to get the same member.
 #[inline(always)]
-pub const fn affinity(client: Ip4) -> u64 {
-    part(address4(client.bytes()))
+pub const fn affinity(client: &AnyIp) -> u64 {
+    part(address(client))
 }
 
 /// Entries of the map of verdicts.
@@ -263,7 +267,7 @@ crate::verdicts! {
 #[cfg(feature = "aya")]
 mod pod {
     // SAFETY: `IntoBytes` and `FromBytes` are derived, so there is no padding and every bit pattern is valid.
-    unsafe impl aya::Pod for crate::net::Ip4 {}
+    unsafe impl aya::Pod for crate::net::AnyIp {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Service {}
     // SAFETY: as above.
@@ -309,10 +313,10 @@ mod tests {
     proptest! {
         /// A change of any one byte of the key changes the tag, or one in some thousand million does not.
         #[test]
-        fn tags_tell_keys_apart(bytes in any::<[u8; 18]>(), place in 0_usize..18, change in 1_u8..) {
+        fn tags_tell_keys_apart(bytes in any::<[u8; 42]>(), place in 0_usize..42, change in 1_u8..) {
             let tag = |bytes: &[u8]| {
-                let mut whole = [0; 20];
-                whole[..18].copy_from_slice(bytes);
+                let mut whole = [0; 44];
+                whole[..42].copy_from_slice(bytes);
                 ConnKey::read_from_bytes(&whole).expect("as long").tag()
             };
             let mut other = bytes;

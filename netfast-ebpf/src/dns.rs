@@ -64,8 +64,8 @@ pub enum Step {
     Record(u32),
     /// [`order::place`], of the address with this index.
     Place(u32),
-    /// [`order::give_virtual`].
-    Virtual,
+    /// [`order::give_single`].
+    Single,
     /// [`order::shorten`].
     Shorten,
     /// [`message::sum`].
@@ -85,7 +85,7 @@ pub fn run(step: Step, scratch: &mut Scratch) -> u32 {
         Step::Question => message::question(scratch),
         Step::Record(index) => message::record(scratch, index),
         Step::Place(index) => order::place(scratch, index),
-        Step::Virtual => order::give_virtual(scratch),
+        Step::Single => order::give_single(scratch),
         Step::Shorten => order::shorten(scratch),
         Step::Sum => message::sum(scratch),
     }
@@ -165,7 +165,6 @@ fn find<S: Skb>(skb: &S) -> Result<Option<Place>, Verdict> {
 
 /// How a packet is to be changed; the new message is in the buffer.
 struct Change {
-    alias: Alias,
     is_virtual: bool,
     old_sum: u32,
     new_sum: u32,
@@ -182,21 +181,20 @@ fn prepare<S: Steps>(skb: &S, place: &Place, buffer: Buffer) -> Result<Change, V
     read(skb, buffer)?;
     // A single record is nothing to choose from; it is looked at for the sake of virtual addresses.
     let is_single = buffer.with(|scratch| scratch.records) == 1;
-    let alias = match buffer.with(alias) {
-        Ok(alias) if !is_single || alias.vip.wire() != 0 => alias,
+    match buffer.with(alias) {
+        Ok(()) if !is_single || buffer.with(|scratch| !scratch.alias.vip.is_none()) => {}
         Err(verdict) if !is_single => return Err(verdict),
         _ => return Err(Verdict::Few),
-    };
+    }
     let may_shorten = place.packet.network.protocol == UDP;
     let old_sum = skb.dns_step(Step::Sum, buffer);
-    let is_virtual = replace(skb, buffer, &alias, may_shorten)?;
+    let is_virtual = replace(skb, buffer, may_shorten)?;
     if !is_virtual {
-        let turn = turn(alias.id).ok_or(Verdict::NotAlias)?;
-        rotate(skb, buffer, &alias, turn, may_shorten)?;
+        let turn = turn(buffer.with(|scratch| scratch.alias.id)).ok_or(Verdict::NotAlias)?;
+        rotate(skb, buffer, turn, may_shorten)?;
     }
     let new_sum = skb.dns_step(Step::Sum, buffer);
     Ok(Change {
-        alias,
         is_virtual,
         old_sum,
         new_sum,
@@ -204,12 +202,13 @@ fn prepare<S: Steps>(skb: &S, place: &Place, buffer: Buffer) -> Result<Change, V
     })
 }
 
-/// The alias whose members are the addresses that were read.
+/// Finds the alias whose members are the addresses that were read.
 #[inline(always)]
-fn alias(scratch: &mut Scratch) -> Result<Alias, Verdict> {
+fn alias(scratch: &mut Scratch) -> Result<(), Verdict> {
     // SAFETY: the element is copied at once; what the daemon may put in its place meanwhile is an alias as well.
     if let Some(alias) = unsafe { maps::ALIASES.get(scratch.key) } {
-        return Ok(*alias);
+        scratch.alias = *alias;
+        return Ok(());
     }
     scratch.key.digest = 0;
     // SAFETY: nothing of it is read.
@@ -234,14 +233,14 @@ pub fn read<S: Steps>(skb: &S, buffer: Buffer) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// Puts the members in their turn's order, in the buffer.
+/// Puts the members in their turn's order, in the buffer, or names the one alone whose turn it is.
 #[inline(always)]
-pub fn rotate<S: Steps>(skb: &S, buffer: Buffer, alias: &Alias, turn: u64, may_shorten: bool) -> Result<(), Verdict> {
+pub fn rotate<S: Steps>(skb: &S, buffer: Buffer, turn: u64, may_shorten: bool) -> Result<(), Verdict> {
     let records = buffer.with(|scratch| scratch.records);
-    if alias.members != records {
+    if buffer.with(|scratch| scratch.alias.members) != records {
         return Err(Verdict::OtherSet);
     }
-    buffer.with(|scratch| order::begin(scratch, alias, turn, may_shorten));
+    buffer.with(|scratch| order::begin(scratch, turn, may_shorten));
     let mut index = 0;
     while index < MEMBERS {
         if index >= records {
@@ -250,25 +249,35 @@ pub fn rotate<S: Steps>(skb: &S, buffer: Buffer, alias: &Alias, turn: u64, may_s
         done(skb.dns_step(Step::Place(index), buffer))?;
         index += 1;
     }
+    if buffer.with(is_one) {
+        buffer.with(|scratch| order::begin_one(scratch, may_shorten));
+        done(skb.dns_step(Step::Single, buffer))?;
+    }
     done(skb.dns_step(Step::Shorten, buffer))
 }
 
 /// Puts the alias's virtual address in its members' place, in the buffer; `false` if it has none, or the answer has no place
 /// for it.
 #[inline(always)]
-pub fn replace<S: Steps>(skb: &S, buffer: Buffer, alias: &Alias, may_shorten: bool) -> Result<bool, Verdict> {
-    if alias.vip.wire() == 0 {
+pub fn replace<S: Steps>(skb: &S, buffer: Buffer, may_shorten: bool) -> Result<bool, Verdict> {
+    if buffer.with(|scratch| scratch.alias.vip.is_none()) {
         return Ok(false);
     }
-    if alias.members != buffer.with(|scratch| scratch.records) {
+    if buffer.with(|scratch| scratch.alias.members != scratch.records) {
         return Err(Verdict::OtherSet);
     }
-    if !buffer.with(|scratch| order::begin_virtual(scratch, alias, may_shorten)) {
+    if !buffer.with(|scratch| order::begin_virtual(scratch, may_shorten)) {
         return Ok(false);
     }
-    done(skb.dns_step(Step::Virtual, buffer))?;
+    done(skb.dns_step(Step::Single, buffer))?;
     done(skb.dns_step(Step::Shorten, buffer))?;
     Ok(true)
+}
+
+/// Whether only the member is named whose turn it is.
+#[inline(always)]
+fn is_one(scratch: &mut Scratch) -> bool {
+    scratch.alias.flags & Alias::ONE != 0
 }
 
 #[inline(always)]
@@ -305,14 +314,16 @@ fn apply<S: Skb>(skb: &S, place: &Place, buffer: Buffer, change: &Change) -> Ver
         return Verdict::Virtual;
     }
     let member = MemberKey {
-        alias: change.alias.id,
+        alias: buffer.with(|scratch| scratch.alias.id),
         address: buffer.with(|scratch| scratch.given),
     };
     if let Some(given) = maps::FIRST_NAMED.get_ptr_mut(member) {
         // SAFETY: as in `turn`.
         unsafe { atomic::increment(given) };
     }
-    if change.new_length < place.length {
+    if buffer.with(is_one) {
+        Verdict::One
+    } else if change.new_length < place.length {
         Verdict::Shortened
     } else {
         Verdict::Rotated

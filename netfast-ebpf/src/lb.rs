@@ -5,21 +5,18 @@
 //! comes before the exit hook. So the flow that is learned is that from the client to the virtual address, and what becomes
 //! of it between the two hooks contains what is done here: the fast path does it without being told.
 
+use core::borrow::Borrow as _;
+
 use netfast_common::{
     device::Device,
-    net::{Ip4, MacPair},
+    net::{Address, MacPair},
     vip::{Conn, Direction, Service, Syn, Verdict},
 };
 
 use crate::{
     ctx::{NEXT, Skb, kernel::coarse_ns},
     fastpath::redirect,
-    packet::{
-        ACK, FIN, Packet, RST, SYN, TCP, UDP,
-        echo::ICMP,
-        ipv4::{Ends, V4},
-        parse, rewrite,
-    },
+    packet::{ACK, FIN, Family as _, Packet, RST, SYN, TCP, UDP, V4, V6, ends::Ends, parse, rewrite},
     state::{lb::Work, maps},
 };
 
@@ -28,28 +25,32 @@ pub mod failover;
 mod global;
 pub mod icmp;
 pub mod outcome;
+pub mod read;
 pub mod select;
 pub mod work;
 
 use outcome::Outcome;
+use read::Read;
 use work::{device, work};
 
 /// What is run out of line: the verifier looks at each once, and the stack is not deep enough for all.
 pub trait Calls: Skb + Sized {
     /// Runs [`member`].
     fn member(opens: u32, flags: u32) -> u32;
+    /// Runs [`read::read6`].
+    fn read6(&self, what: u32) -> u32;
     /// Runs [`select::select`].
     fn select() -> u32;
     /// Runs [`failover::next_backend`].
     fn next_backend() -> u32;
     /// Runs [`translate`].
-    fn translate(&self, way: u32) -> u32;
+    fn translate<F: Read>(&self, way: u32) -> u32;
     /// Runs [`failover::refused`].
-    fn refused(&self) -> u32;
-    /// Runs [`icmp::message`].
-    fn icmp(&self, way: u32) -> u32;
+    fn refused<F: Read>(&self) -> u32;
+    /// Runs [`icmp::echo_message`].
+    fn icmp_echo<F: Read>(&self, way: u32) -> u32;
     /// Runs [`icmp::error_message`].
-    fn icmp_error(&self, way: u32) -> u32;
+    fn icmp_error<F: Read>(&self, way: u32) -> u32;
 }
 
 /// How a packet opens a connection: not, by being the first one, or only if there is none yet.
@@ -70,8 +71,8 @@ pub const DIRECT: u32 = 2;
 pub const STANDS: u32 = 4;
 
 /// A packet of a conversation.
-struct Segment<'a> {
-    packet: &'a Packet<Ip4>,
+struct Segment<'a, A> {
+    packet: &'a Packet<A>,
     /// It may be the first one.
     opens: bool,
     /// See [`Conn::from_client`].
@@ -80,10 +81,10 @@ struct Segment<'a> {
     may_refuse: bool,
 }
 
-impl<'a> Segment<'a> {
+impl<'a, A: Address> Segment<'a, A> {
     /// A TCP or UDP packet.
     #[inline(always)]
-    fn of(packet: &'a Packet<Ip4>, stands: bool) -> Self {
+    fn of(packet: &'a Packet<A>, stands: bool) -> Self {
         let mut segment = Self {
             packet,
             opens: true,
@@ -108,26 +109,50 @@ impl<'a> Segment<'a> {
 /// A packet of a client that the fast path has let go passes here.
 #[inline(always)]
 pub fn from_client<S: Calls>(skb: &S) -> i32 {
-    let Some((destination, protocol)) = parse::glance(skb) else {
+    match skb.ethertype() {
+        V4::ETHERTYPE => clients::<V4, S>(skb),
+        V6::ETHERTYPE => clients::<V6, S>(skb),
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn clients<F: Read, S: Calls>(skb: &S) -> i32 {
+    let Some((destination, protocol)) = parse::glance::<F, S>(skb) else {
         return NEXT;
     };
     // SAFETY: copied at once; what the daemon may put in its place meanwhile is a service as well.
-    let Some(service) = (unsafe { maps::VIPS.get(destination) }) else {
+    let Some(service) = (unsafe { maps::VIPS.get(F::any(destination)) }) else {
         let done = match protocol {
-            TCP | UDP => Outcome::from_number(skb.translate(DIRECT)),
+            TCP | UDP => {
+                F::read(skb, read::SEGMENT);
+                Outcome::from_number(skb.translate::<F>(DIRECT))
+            }
             _ => Outcome::NONE,
         };
         return if done == Outcome::NONE { NEXT } else { finish(skb, done) };
     };
-    finish(skb, to_vip(skb, service, protocol).into())
+    finish(skb, to_vip::<F, S>(skb, service, protocol).into())
 }
 
 /// A packet to a client passes here, before anything is learned of it.
 #[inline(always)]
 pub fn to_client<S: Calls>(skb: &S) -> i32 {
-    let done = match parse::glance(skb) {
-        Some((_, TCP | UDP)) => translate_or_fail_over(skb, FROM_MEMBER),
-        Some((_, ICMP)) => Outcome::from_number(skb.icmp(FROM_MEMBER)),
+    match skb.ethertype() {
+        V4::ETHERTYPE => members::<V4, S>(skb),
+        V6::ETHERTYPE => members::<V6, S>(skb),
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn members<F: Read, S: Calls>(skb: &S) -> i32 {
+    let done = match parse::glance::<F, S>(skb) {
+        Some((_, TCP | UDP)) => translate_or_fail_over::<F, S>(skb, FROM_MEMBER),
+        Some((_, protocol)) if protocol == F::ICMP => {
+            F::read(skb, read::MESSAGE);
+            icmp::message::<F, S>(skb, FROM_MEMBER)
+        }
         _ => Outcome::NONE,
     };
     if done == Outcome::NONE {
@@ -157,28 +182,32 @@ fn finish<S: Calls>(skb: &S, done: Outcome) -> i32 {
 
 /// [`translate`], and if the packet refuses a connection that another member may take, [`failover::refused`].
 #[inline(always)]
-fn translate_or_fail_over<S: Calls>(skb: &S, way: u32) -> Outcome {
-    let done = Outcome::from_number(skb.translate(way));
+fn translate_or_fail_over<F: Read, S: Calls>(skb: &S, way: u32) -> Outcome {
+    F::read(skb, read::SEGMENT);
+    let done = Outcome::from_number(skb.translate::<F>(way));
     if done != Outcome::REFUSAL {
         return done;
     }
-    match Outcome::from_number(skb.refused()) {
-        Outcome::NONE => Outcome::from_number(skb.translate(way | STANDS)),
+    match Outcome::from_number(skb.refused::<F>()) {
+        Outcome::NONE => Outcome::from_number(skb.translate::<F>(way | STANDS)),
         done => done,
     }
 }
 
 /// Carries a packet to a virtual address on.
 #[inline(always)]
-fn to_vip<S: Calls>(skb: &S, service: &Service, protocol: u8) -> Result<Outcome, Verdict> {
+fn to_vip<F: Read, S: Calls>(skb: &S, service: &Service, protocol: u8) -> Result<Outcome, Verdict> {
     let device = device(skb).ok_or(Verdict::OtherBridge)?;
     if !device.is_endpoint() || device.bridge == 0 || device.bridge != service.bridge {
         return Err(Verdict::OtherBridge);
     }
     work()?.service = *service;
     match protocol {
-        TCP | UDP => Ok(translate_or_fail_over(skb, TO_VIP)),
-        ICMP => Ok(Outcome::from_number(skb.icmp(TO_VIP))),
+        TCP | UDP => Ok(translate_or_fail_over::<F, S>(skb, TO_VIP)),
+        protocol if protocol == F::ICMP => {
+            F::read(skb, read::MESSAGE);
+            Ok(icmp::message::<F, S>(skb, TO_VIP))
+        }
         _ => Err(Verdict::OtherProtocol),
     }
 }
@@ -186,28 +215,31 @@ fn to_vip<S: Calls>(skb: &S, service: &Service, protocol: u8) -> Result<Outcome,
 /// A TCP or UDP packet passes: [`DIRECT`], [`FROM_MEMBER`], or [`TO_VIP`] of the service that this CPU works on, perhaps
 /// with [`STANDS`]. Returns an [`Outcome`] as number. Out of line ([`Calls`]), for the stack that it needs.
 #[inline(always)]
-pub fn translate<S: Calls>(skb: &S, way: u32) -> u32 {
-    translated(skb, way).number()
+pub fn translate<F: Read, S: Calls>(skb: &S, way: u32) -> u32 {
+    translated::<F, S>(skb, way).number()
 }
 
 #[inline(always)]
-fn translated<S: Calls>(skb: &S, way: u32) -> Outcome {
+fn translated<F: Read, S: Calls>(skb: &S, way: u32) -> Outcome {
     let (way, stands) = (way & !STANDS, way & STANDS != 0);
-    let Ok(packet) = parse::parse_with_ports::<V4, S>(skb) else {
+    let Some(packet) = F::segment(skb) else {
         return if way == TO_VIP {
             Outcome::of(Verdict::Unreadable)
         } else {
             Outcome::NONE
         };
     };
-    let segment = Segment::of(&packet, stands);
+    let packet = packet.borrow();
+    let segment = Segment::of(packet, stands);
     if way == FROM_MEMBER {
-        return snat(skb, &segment);
+        return snat::<F, S>(skb, &segment);
     }
     let done = if way == DIRECT {
-        direct(skb, &packet)
+        direct::<F, S>(skb, packet)
     } else {
-        check(skb, &packet).and_then(|()| dnat(skb, &segment)).into()
+        check::<F, S>(skb, packet)
+            .and_then(|()| dnat::<F, S>(skb, &segment))
+            .into()
     };
     let refused = match done.verdict() {
         Some(Verdict::Refused) => done.reflected(),
@@ -215,7 +247,8 @@ fn translated<S: Calls>(skb: &S, way: u32) -> Outcome {
         Some(Verdict::Taken) => done.to_peer(),
         _ => return done,
     };
-    if rewrite::reset(skb, &packet) {
+    let is_reset = work().is_ok_and(|work| rewrite::reset::<F, S>(skb, packet, &mut work.headers));
+    if is_reset {
         refused
     } else {
         Outcome::of(Verdict::Unwritable)
@@ -224,12 +257,12 @@ fn translated<S: Calls>(skb: &S, way: u32) -> Outcome {
 
 /// Whether the client sends as itself, to one receiver.
 #[inline(always)]
-fn check<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Result<(), Verdict> {
+fn check<F: Read, S: Calls>(skb: &S, packet: &Packet<F::Address>) -> Result<(), Verdict> {
     if !packet.macs.is_unicast() {
         return Err(Verdict::Unreadable);
     }
     let device = device(skb).ok_or(Verdict::OtherBridge)?;
-    if packet.macs.source() != device.mac || packet.network.source != device.address4 {
+    if packet.macs.source() != device.mac || !F::is_endpoints(packet.network.source, device) {
         return Err(Verdict::Spoofed);
     }
     Ok(())
@@ -237,9 +270,9 @@ fn check<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Result<(), Verdict> {
 
 /// Carries a packet to the member of its connection.
 #[inline(always)]
-fn dnat<S: Calls>(skb: &S, segment: &Segment<'_>) -> Result<Outcome, Verdict> {
+fn dnat<F: Read, S: Calls>(skb: &S, segment: &Segment<'_, F::Address>) -> Result<Outcome, Verdict> {
     let packet = segment.packet;
-    conntrack::key_to(&mut work()?.key, packet, skb.ifindex(), Direction::ToVip);
+    conntrack::key_to::<F>(&mut work()?.key, packet, skb.ifindex(), Direction::ToVip);
     let flags = u32::from(segment.flags) | u32::from(segment.may_refuse) << 8;
     let opens = if segment.opens { opening::FIRST } else { opening::NOT };
     let mut done = Outcome::from_number(S::member(opens, flags));
@@ -268,7 +301,8 @@ fn dnat<S: Calls>(skb: &S, segment: &Segment<'_>) -> Result<Outcome, Verdict> {
     }
     let work = work()?;
     select::count_packet(work, packet.network.length);
-    if !rewrite::ends(skb, packet, &ends_to_member(packet, &work.conn)) {
+    let ends = ends_to_member::<F>(packet, &work.conn);
+    if !rewrite::ends::<F, S>(skb, packet, &ends, &mut work.headers) {
         return Err(Verdict::Unwritable);
     }
     Ok(if work.conn.hairpin != 0 {
@@ -343,25 +377,25 @@ fn begins_anew(work: &mut Work, now: u64) -> bool {
 
 /// Who a packet to the virtual address goes to: a container that was given itself gets it from that address.
 #[inline(always)]
-fn ends_to_member(packet: &Packet<Ip4>, conn: &Conn) -> Ends {
+fn ends_to_member<F: Read>(packet: &Packet<F::Address>, conn: &Conn) -> Ends<F::Address> {
     if conn.hairpin != 0 {
         return Ends::of(packet).swapped();
     }
     Ends {
         macs: MacPair::new(conn.backend.mac, packet.macs.source()),
         source: packet.network.source,
-        destination: conn.backend.address,
+        destination: F::of_any(conn.backend.address),
     }
 }
 
 /// Gives a member's packet the virtual address.
 #[inline(always)]
-fn snat<S: Calls>(skb: &S, segment: &Segment<'_>) -> Outcome {
+fn snat<F: Read, S: Calls>(skb: &S, segment: &Segment<'_, F::Address>) -> Outcome {
     let packet = segment.packet;
     let Ok(work) = work() else {
         return Outcome::NONE;
     };
-    conntrack::key_from(&mut work.key, packet, skb.ifindex());
+    conntrack::key_from::<F>(&mut work.key, packet, skb.ifindex());
     let Some(place) = conntrack::find(work) else {
         return Outcome::NONE;
     };
@@ -376,10 +410,10 @@ fn snat<S: Calls>(skb: &S, segment: &Segment<'_>) -> Outcome {
     conntrack::note(work, place, segment.flags, coarse_ns());
     select::count_packet(work, packet.network.length);
     let ends = Ends {
-        source: work.conn.vip,
+        source: F::of_any(work.conn.vip),
         ..Ends::of(packet)
     };
-    if rewrite::ends(skb, packet, &ends) {
+    if rewrite::ends::<F, S>(skb, packet, &ends, &mut work.headers) {
         Outcome::of(Verdict::Returned)
     } else {
         Outcome::of(Verdict::Unwritable)
@@ -390,7 +424,7 @@ fn snat<S: Calls>(skb: &S, segment: &Segment<'_>) -> Outcome {
 /// that is over, what comes back is not of that one any more. If that one lives, the member tells: by its answer to the SYN,
 /// or by none, and then the client is refused when it sends the SYN again. Returns [`Verdict::Taken`] or nothing.
 #[inline(always)]
-fn direct<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Outcome {
+fn direct<F: Read, S: Calls>(skb: &S, packet: &Packet<F::Address>) -> Outcome {
     let is_tcp = packet.network.protocol == TCP;
     if is_tcp && packet.tcp_flags() & (SYN | ACK) != SYN {
         return Outcome::NONE;
@@ -398,7 +432,7 @@ fn direct<S: Calls>(skb: &S, packet: &Packet<Ip4>) -> Outcome {
     let Ok(work) = work() else {
         return Outcome::NONE;
     };
-    conntrack::key_to(&mut work.key, packet, skb.ifindex(), Direction::FromMember);
+    conntrack::key_to::<F>(&mut work.key, packet, skb.ifindex(), Direction::FromMember);
     if conntrack::find(work).is_none() {
         return Outcome::NONE;
     }

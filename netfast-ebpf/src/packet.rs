@@ -7,6 +7,7 @@ use netfast_common::{
 };
 
 pub mod echo;
+pub mod ends;
 pub mod family;
 pub mod icmp;
 pub mod ipv4;
@@ -34,6 +35,17 @@ pub const ACK: u8 = 0x10;
 pub const TCP: u8 = 6;
 /// As above.
 pub const UDP: u8 = 17;
+
+/// A word as two halves in memory order: the header's fields are aligned to 2 bytes.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+pub const fn halves(word: u32) -> [u16; 2] {
+    if cfg!(target_endian = "little") {
+        [word as u16, (word >> 16) as u16]
+    } else {
+        [(word >> 16) as u16, word as u16]
+    }
+}
 
 /// The directly readable part of a packet.
 pub struct Frame {

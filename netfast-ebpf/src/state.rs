@@ -2,6 +2,7 @@
 
 pub mod candidate;
 pub mod dns;
+pub mod kept;
 pub mod lb;
 pub mod maps;
 pub mod six;

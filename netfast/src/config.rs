@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 mod pool;
 
-pub use pool::VipPool;
+pub use pool::{VipPool, block, block_prefix, plus};
 
 /// Where Docker's API is by default.
 pub const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -100,8 +100,10 @@ pub struct Config {
     pub alias_mode: AliasMode,
     /// Time in seconds that a client may keep an answer for an alias.
     pub alias_ttl: u32,
-    /// Where virtual addresses of aliases are taken from.
+    /// Where IPv4 virtual addresses of aliases are taken from.
     pub vip_pool: VipPool,
+    /// Where their IPv6 virtual addresses are taken from.
+    pub vip_pool6: VipPool,
 }
 
 impl Default for Config {
@@ -120,7 +122,8 @@ impl Default for Config {
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
-            vip_pool: VipPool::default(),
+            vip_pool: VipPool::DEFAULT,
+            vip_pool6: VipPool::DEFAULT6,
         }
     }
 }
@@ -178,6 +181,8 @@ pub struct RawConfig {
     pub alias_ttl: Option<u64>,
     /// See [`Config::vip_pool`].
     pub vip_pool: Option<String>,
+    /// See [`Config::vip_pool6`].
+    pub vip_pool6: Option<String>,
 }
 
 impl RawConfig {
@@ -212,6 +217,7 @@ impl RawConfig {
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
             vip_pool: typed.vip_pool.or(self.vip_pool),
+            vip_pool6: typed.vip_pool6.or(self.vip_pool6),
         }
     }
 
@@ -262,12 +268,14 @@ impl RawConfig {
             .ok()
             .filter(|ttl| *ttl <= MAX_ALIAS_TTL)
             .ok_or_else(|| invalid("alias_ttl", alias_ttl.to_string(), "0 to 3600"))?;
-        let vip_pool = match self.vip_pool.as_deref() {
-            None => default.vip_pool,
-            Some(text) => text
-                .parse()
-                .map_err(|()| invalid("vip_pool", format!("{text:?}"), pool::EXPECTED))?,
+        let pool = |text: Option<&str>, default: VipPool, expected| match text {
+            None => Ok(default),
+            Some(text) => (text.parse().ok())
+                .filter(|pool: &VipPool| pool.key() == default.key())
+                .ok_or_else(|| invalid(default.key(), format!("{text:?}"), expected)),
         };
+        let vip_pool = pool(self.vip_pool.as_deref(), default.vip_pool, pool::EXPECTED)?;
+        let vip_pool6 = pool(self.vip_pool6.as_deref(), default.vip_pool6, pool::EXPECTED6)?;
         let metrics = match self.metrics.as_deref() {
             None => default.metrics,
             Some("") => None,
@@ -294,6 +302,7 @@ impl RawConfig {
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,
             vip_pool,
+            vip_pool6,
         })
     }
 }
@@ -365,7 +374,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 14);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 15);
     }
 
     #[test]
@@ -410,6 +419,15 @@ mod tests {
             error.contains("vip_pool = \"8.8.8.0/24\"") && error.contains("198.18.0.0/15"),
             "{error}"
         );
+        for other in [
+            "vip_pool = \"fd00::/112\"",
+            "vip_pool6 = \"10.0.0.0/8\"",
+            "vip_pool6 = \"2001:db8::/112\"",
+        ] {
+            let error = load(other).expect_err("of the other family, or of others");
+            assert!(error.contains(other), "{error}");
+            assert_eq!(error.contains("fc00::/7"), other.starts_with("vip_pool6"), "{error}");
+        }
         let error = load("metrics = \"localhost\"").expect_err("no port");
         assert!(
             error.contains("\"localhost\"") && error.contains("ADDRESS:PORT"),

@@ -126,9 +126,14 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let host = observer.snapshot().await?;
     let first = plan(&host, &config, &Facts::default());
     // With another pool, or virtual addresses for all, the operator has asked for it.
-    let asked = config.alias_mode == AliasMode::Vip || config.vip_pool != VipPool::default();
-    if let Some(conflict) = first.aliases.vips.conflict.filter(|_| asked) {
-        return Err(DaemonError::PoolInUse(conflict));
+    let is_asked =
+        |pool: VipPool| config.alias_mode == AliasMode::Vip || ![VipPool::DEFAULT, VipPool::DEFAULT6].contains(&pool);
+    let conflicts = first.aliases.vips.conflicts.into_iter();
+    if let Some((pool, conflict)) = conflicts.into_iter().find(|(pool, _)| is_asked(*pool)) {
+        return Err(DaemonError::PoolInUse {
+            conflict,
+            key: pool.key(),
+        });
     }
     let missing = first.missing_uplinks;
     if !missing.is_empty() {

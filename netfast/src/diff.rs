@@ -101,7 +101,8 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::SetAliases { .. }
             | Action::SetVips { .. }
             | Action::SetWay { .. }
-            | Action::SetPool { .. } => {}
+            | Action::AddPool(_)
+            | Action::RemovePool(_) => {}
         }
     }
     let come = desired.direct.iter().filter_map(|(key, port)| {

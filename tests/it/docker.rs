@@ -5,6 +5,7 @@
 mod aliases;
 mod bed;
 mod churn;
+mod dual;
 mod gateways;
 mod instances;
 mod life;

@@ -93,7 +93,7 @@ maps! {
     ANSWERS = "netfast_answers", Pinned;
     /// The DNS message that each CPU is processing.
     SCRATCH = "netfast_scratch", Pinned;
-    /// Virtual address, [`Ip4`](crate::net::Ip4), to [`Service`](crate::vip::Service).
+    /// Virtual address, [`AnyIp`](crate::net::AnyIp), to [`Service`](crate::vip::Service).
     VIPS = "netfast_vips", Pinned;
     /// [`SlotKey`](crate::vip::SlotKey) to [`Backend`](crate::vip::Backend).
     VIP_SLOTS = "netfast_vipslot", Pinned;

@@ -30,7 +30,7 @@ mod bpf {
         netfast_dns_question() Step::Question;
         netfast_dns_record(index: u32) Step::Record(index);
         netfast_dns_place(index: u32) Step::Place(index);
-        netfast_dns_virtual() Step::Virtual;
+        netfast_dns_single() Step::Single;
         netfast_dns_shorten() Step::Shorten;
         netfast_dns_sum() Step::Sum;
     }
@@ -42,7 +42,7 @@ mod bpf {
                 Step::Question => netfast_dns_question(),
                 Step::Record(index) => netfast_dns_record(index),
                 Step::Place(index) => netfast_dns_place(index),
-                Step::Virtual => netfast_dns_virtual(),
+                Step::Single => netfast_dns_single(),
                 Step::Shorten => netfast_dns_shorten(),
                 Step::Sum => netfast_dns_sum(),
             }

@@ -1,6 +1,6 @@
 //! Whose turn it is, and the message that says so. All in the buffer: the packet is not touched.
 
-use netfast_common::alias::{Alias, MEMBERS, MESSAGE, RecordType, Verdict, address4};
+use netfast_common::alias::{MEMBERS, MESSAGE, RecordType, Verdict, address};
 
 use super::message::DONE;
 use crate::state::dns::Scratch;
@@ -13,13 +13,13 @@ const ANSWERS: u32 = 6;
 /// What all records are placed by. If no member is well, all are given: the resolver's word is better than none.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
-pub fn begin(scratch: &mut Scratch, alias: &Alias, turn: u64, may_shorten: bool) {
+pub fn begin(scratch: &mut Scratch, turn: u64, may_shorten: bool) {
     let all = if scratch.records >= MEMBERS {
         u64::MAX
     } else {
         (1 << scratch.records) - 1
     };
-    let eligible = alias.eligible & all;
+    let eligible = scratch.alias.eligible & all;
     scratch.eligible = if eligible == 0 { all } else { eligible };
     let count = scratch.eligible.count_ones();
     scratch.eligible_count = count;
@@ -28,37 +28,48 @@ pub fn begin(scratch: &mut Scratch, alias: &Alias, turn: u64, may_shorten: bool)
     } else {
         (turn % u64::from(count)) as u32
     };
-    scratch.ttl = alias.ttl;
+    scratch.ttl = scratch.alias.ttl;
     let behind = scratch.length.wrapping_sub(scratch.cursor);
     scratch.shorten = (may_shorten && count < scratch.records && behind <= MAX_MOVED).into();
 }
 
 /// What the virtual address is written by; `false` if it cannot be written. It takes the first record's place, and the others
-/// are left out; where they cannot be, it takes the place of each. There is none of IPv6, so an AAAA answer has no
-/// records.
+/// are left out; where they cannot be, it takes the place of each. An answer of the other family has no records.
 #[inline(always)]
-pub fn begin_virtual(scratch: &mut Scratch, alias: &Alias, may_shorten: bool) -> bool {
-    let behind = scratch.length.wrapping_sub(scratch.cursor);
-    let shorten = may_shorten && behind <= MAX_MOVED;
-    scratch.ttl = alias.ttl;
-    scratch.vip = alias.vip;
-    scratch.shorten = shorten.into();
+pub fn begin_virtual(scratch: &mut Scratch, may_shorten: bool) -> bool {
     let is_a = scratch.key.record_type == RecordType::A as u32;
-    scratch.eligible_count = is_a.into();
-    scratch.written = if shorten { is_a.into() } else { scratch.records };
-    shorten || is_a
+    let has_address = is_a == scratch.alias.vip.is_v4();
+    scratch.given = address(&scratch.alias.vip);
+    begin_single(scratch, has_address.into(), may_shorten);
+    scratch.shorten != 0 || has_address
 }
 
-/// Writes the virtual address.
+/// What the address that was put first is written by where it is to be the only one.
 #[inline(always)]
-pub fn give_virtual(scratch: &mut Scratch) -> u32 {
-    let vip = address4(scratch.vip.bytes());
+pub fn begin_one(scratch: &mut Scratch, may_shorten: bool) {
+    begin_single(scratch, 1, may_shorten);
+}
+
+#[inline(always)]
+fn begin_single(scratch: &mut Scratch, count: u32, may_shorten: bool) {
+    let behind = scratch.length.wrapping_sub(scratch.cursor);
+    let shorten = may_shorten && behind <= MAX_MOVED;
+    scratch.ttl = scratch.alias.ttl;
+    scratch.shorten = shorten.into();
+    scratch.eligible_count = count;
+    scratch.written = if shorten { count } else { scratch.records };
+}
+
+/// Writes the address that is to be the only one.
+#[inline(always)]
+pub fn give_single(scratch: &mut Scratch) -> u32 {
+    let given = scratch.given;
     let mut position = 0;
     while position < MEMBERS {
         if position >= scratch.written {
             break;
         }
-        write(scratch, position, vip);
+        write(scratch, position, given);
         position += 1;
     }
     DONE

@@ -120,7 +120,8 @@ fn reading(bytes: &[u8]) -> Result<Box<Scratch>, Verdict> {
 /// The message that becomes of a message.
 fn rotated(bytes: &[u8], alias: &Alias, turn: u64, may_shorten: bool) -> Result<Vec<u8>, Verdict> {
     let mut scratch = reading(bytes)?;
-    rotate(&nobody(), buffer(&mut scratch), alias, turn, may_shorten)?;
+    scratch.alias = *alias;
+    rotate(&nobody(), buffer(&mut scratch), turn, may_shorten)?;
     Ok(scratch.message[..scratch.length as usize].to_vec())
 }
 
@@ -312,7 +313,8 @@ fn passed(skb: &FakeSkb, alias: &Alias, turn: u64) -> Verdict {
         buffer.with(|scratch| scratch.length = place.length);
         read(skb, buffer)?;
         let old_sum = skb.dns_step(Step::Sum, buffer);
-        rotate(skb, buffer, alias, turn, place.packet.network.protocol == UDP)?;
+        buffer.with(|scratch| scratch.alias = *alias);
+        rotate(skb, buffer, turn, place.packet.network.protocol == UDP)?;
         let new_sum = skb.dns_step(Step::Sum, buffer);
         Ok(rewrite::Message {
             offset: place.offset,
@@ -483,4 +485,5 @@ proptest! {
     }
 }
 
+mod one;
 mod virtual_address;

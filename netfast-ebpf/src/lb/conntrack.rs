@@ -5,13 +5,10 @@
 
 use core::ptr;
 
-use netfast_common::{
-    net::Ip4,
-    vip::{Conn, ConnKey, Direction, ICMP_IDLE_NS, UDP_IDLE_NS},
-};
+use netfast_common::vip::{Conn, ConnKey, Direction, ICMP_IDLE_NS, UDP_IDLE_NS};
 
 use crate::{
-    packet::{Packet, TCP, UDP, icmp::Quoted},
+    packet::{Packet, TCP, UDP, ends::Translated, icmp::Quoted},
     state::{self, lb::Work, maps},
 };
 
@@ -22,9 +19,9 @@ pub const ANSWERS: u8 = 2;
 
 /// Sets the key to that of a packet of a client to some address.
 #[inline(always)]
-pub fn key_to(key: &mut ConnKey, packet: &Packet<Ip4>, ifindex: u32, direction: Direction) {
-    key.client = packet.network.source;
-    key.remote = packet.network.destination;
+pub fn key_to<F: Translated>(key: &mut ConnKey, packet: &Packet<F::Address>, ifindex: u32, direction: Direction) {
+    key.client = F::any(packet.network.source);
+    key.remote = F::any(packet.network.destination);
     key.client_port = packet.source_port;
     key.remote_port = packet.destination_port;
     key.ifindex = ifindex;
@@ -35,9 +32,9 @@ pub fn key_to(key: &mut ConnKey, packet: &Packet<Ip4>, ifindex: u32, direction: 
 
 /// Sets the key to that of a packet from some address to a client.
 #[inline(always)]
-pub fn key_from(key: &mut ConnKey, packet: &Packet<Ip4>, ifindex: u32) {
-    key.client = packet.network.destination;
-    key.remote = packet.network.source;
+pub fn key_from<F: Translated>(key: &mut ConnKey, packet: &Packet<F::Address>, ifindex: u32) {
+    key.client = F::any(packet.network.destination);
+    key.remote = F::any(packet.network.source);
     key.client_port = packet.destination_port;
     key.remote_port = packet.source_port;
     key.ifindex = ifindex;
@@ -49,16 +46,16 @@ pub fn key_from(key: &mut ConnKey, packet: &Packet<Ip4>, ifindex: u32) {
 /// Sets the key to that of the direction that an ICMP error is about: the client got the quoted packet from the virtual
 /// address, or the member got it from the client.
 #[inline(always)]
-pub fn key_about(key: &mut ConnKey, quoted: &Quoted, ifindex: u32, direction: Direction) {
+pub fn key_about<F: Translated>(key: &mut ConnKey, quoted: &Quoted<F::Address>, ifindex: u32, direction: Direction) {
     let is_clients = direction as u8 == Direction::FromMember as u8;
     if is_clients {
-        key.client = quoted.source;
-        key.remote = quoted.destination;
+        key.client = F::any(quoted.source);
+        key.remote = F::any(quoted.destination);
         key.client_port = quoted.source_port;
         key.remote_port = quoted.destination_port;
     } else {
-        key.client = quoted.destination;
-        key.remote = quoted.source;
+        key.client = F::any(quoted.destination);
+        key.remote = F::any(quoted.source);
         key.client_port = quoted.destination_port;
         key.remote_port = quoted.source_port;
     }

@@ -8,28 +8,29 @@
     reason = "by value a key is copied to the stack, which is scarce here"
 )]
 
-use core::ptr;
+use core::{borrow::Borrow as _, ptr};
 
 use netfast_common::{
-    net::Ip4,
+    net::{Address, AnyIp},
     vip::{Conn, ConnKey, Syn, Verdict},
 };
 
 use super::{
     Calls, conntrack,
     outcome::Outcome,
+    read::Read,
     select,
     work::{self, work},
 };
 use crate::{
     ctx::{Skb, kernel::coarse_ns},
-    packet::{ACK, FIN, Packet, RST, SYN, TCP, V4, parse, rewrite},
+    packet::{ACK, FIN, Packet, RST, SYN, TCP, rewrite},
     state::{lb::Work, maps},
 };
 
 /// Remembers the SYN of a new connection, unless there is only one member, or the SYN carries data.
 #[inline(always)]
-pub fn remember<S: Skb>(skb: &S, packet: &Packet<Ip4>) {
+pub fn remember<A: Address, S: Skb>(skb: &S, packet: &Packet<A>) {
     let Ok(work) = work() else {
         return;
     };
@@ -42,7 +43,7 @@ pub fn remember<S: Skb>(skb: &S, packet: &Packet<Ip4>) {
     syn.length = length;
     syn.sequence = packet.transport[0];
     syn.tries = 0;
-    syn.tried = [Ip4::default(); Syn::MORE as usize];
+    syn.tried = [AnyIp::default(); Syn::MORE as usize];
     if skb.load_headers(length, &mut syn.headers) {
         put(work);
     }
@@ -63,15 +64,16 @@ pub fn is_unanswered(work: &Work) -> bool {
 /// The packet [may refuse](may_refuse) the connection that this CPU works on: if it does, and there is another member, it is
 /// made the client's SYN again. Returns an [`Outcome`] as number. Out of line ([`Calls`]).
 #[inline(always)]
-pub fn refused<S: Calls>(skb: &S) -> u32 {
-    failed_over(skb).number()
+pub fn refused<F: Read, S: Calls>(skb: &S) -> u32 {
+    failed_over::<F, S>(skb).number()
 }
 
 #[inline(always)]
-fn failed_over<S: Calls>(skb: &S) -> Outcome {
-    let Ok(packet) = parse::parse_with_ports::<V4, S>(skb) else {
+fn failed_over<F: Read, S: Calls>(skb: &S) -> Outcome {
+    let Some(packet) = F::segment(skb) else {
         return Outcome::NONE;
     };
+    let packet = packet.borrow();
     let Ok(work) = work() else {
         return Outcome::NONE;
     };
@@ -83,7 +85,7 @@ fn failed_over<S: Calls>(skb: &S) -> Outcome {
     // RFC 9293, 3.10.7.3: only a reset that acknowledges the SYN is one for who sent it.
     if packet.tcp_flags() & (SYN | ACK | RST | FIN) != RST | ACK
         || !recall(work)
-        || !acknowledges(&packet, &work.syn)
+        || !acknowledges(packet, &work.syn)
         || S::next_backend() != FOUND
     {
         return Outcome::NONE;
@@ -91,7 +93,7 @@ fn failed_over<S: Calls>(skb: &S) -> Outcome {
     let Ok(work) = work::work() else {
         return Outcome::NONE;
     };
-    if rewrite::syn(skb, &packet, &mut work.syn) {
+    if rewrite::syn::<F, S>(skb, packet, &mut work.syn) {
         Outcome::of(Verdict::Retried).reinjected()
     } else {
         Outcome::of(Verdict::Unwritable)
@@ -112,7 +114,7 @@ pub fn remember_direct(work: &mut Work, sequence: u32) -> bool {
 
 /// Whether a packet of a member is its answer to a SYN that the client sent it straight.
 #[inline(always)]
-pub fn answers_direct(work: &mut Work, packet: &Packet<Ip4>) -> bool {
+pub fn answers_direct<A: Address>(work: &mut Work, packet: &Packet<A>) -> bool {
     let flags = packet.tcp_flags();
     packet.network.protocol == TCP
         && flags & ACK != 0
@@ -123,7 +125,7 @@ pub fn answers_direct(work: &mut Work, packet: &Packet<Ip4>) -> bool {
 
 /// Whether a packet acknowledges this SYN and nothing else.
 #[inline(always)]
-const fn acknowledges(packet: &Packet<Ip4>, syn: &Syn) -> bool {
+const fn acknowledges<A>(packet: &Packet<A>, syn: &Syn) -> bool {
     u32::from_be(packet.transport[1]) == u32::from_be(syn.sequence).wrapping_add(1)
 }
 

@@ -1,64 +1,34 @@
 //! ICMP to and from virtual addresses: echo is a conversation, errors go where the packets go that they are about.
 
-use netfast_common::{
-    net::Ip4,
-    vip::{Conn, Direction, Verdict},
-};
+use core::borrow::Borrow as _;
+
+use netfast_common::vip::{Conn, Direction, Verdict};
 
 use super::{
-    Calls, FROM_MEMBER, Segment, TO_VIP, check, conntrack, dnat, ends_to_member, outcome::Outcome, snat, work::work,
+    Calls, FROM_MEMBER, Segment, check, conntrack, dnat, ends_to_member, outcome::Outcome, read::Read, snat, work::work,
 };
 use crate::packet::{
     Packet,
-    icmp::{Kind, Quoted, echo, error, kind},
-    ipv4::Ends,
+    ends::Ends,
+    icmp::{Kind, Quoted},
     rewrite,
 };
 
-/// An ICMP message passes, [`FROM_MEMBER`] or [`TO_VIP`]; returns an [`Outcome`] as number.
-/// Out of line ([`Calls`]).
+/// An ICMP message passes, [`FROM_MEMBER`] or to a virtual address.
 #[inline(always)]
-pub fn message<S: Calls>(skb: &S, way: u32) -> u32 {
-    let done = if way == FROM_MEMBER {
-        from_member(skb)
-    } else {
-        from_client(skb).into()
-    };
-    done.number()
-}
-
-#[inline(always)]
-fn from_client<S: Calls>(skb: &S) -> Result<Outcome, Verdict> {
-    match kind(skb) {
-        Kind::Echo => {
-            let Ok((packet, opens)) = echo(skb) else {
-                return Err(Verdict::Unreadable);
-            };
-            check(skb, &packet)?;
-            dnat(skb, &segment(&packet, opens))
-        }
-        Kind::Error => Ok(Outcome::from_number(skb.icmp_error(TO_VIP))),
-        Kind::Other => Err(Verdict::OtherProtocol),
+pub fn message<F: Read, S: Calls>(skb: &S, way: u32) -> Outcome {
+    match F::kind(skb) {
+        Kind::Echo => Outcome::from_number(skb.icmp_echo::<F>(way)),
+        Kind::Error => Outcome::from_number(skb.icmp_error::<F>(way)),
+        Kind::Other if way == FROM_MEMBER => Outcome::NONE,
+        Kind::Other => Outcome::of(Verdict::OtherProtocol),
     }
 }
 
+/// A message of echo passes, likewise; returns an [`Outcome`] as number. Out of line ([`Calls`]).
 #[inline(always)]
-fn from_member<S: Calls>(skb: &S) -> Outcome {
-    match kind(skb) {
-        Kind::Echo => match echo(skb) {
-            Ok((packet, opens)) => snat(skb, &segment(&packet, opens)),
-            Err(_) => Outcome::NONE,
-        },
-        Kind::Error => Outcome::from_number(skb.icmp_error(FROM_MEMBER)),
-        Kind::Other => Outcome::NONE,
-    }
-}
-
-/// An error passes, likewise. Out of line ([`Calls`]): older kernels round each function's stack up to 32 bytes, and both
-/// kinds of message in one would not fit.
-#[inline(always)]
-pub fn error_message<S: Calls>(skb: &S, way: u32) -> u32 {
-    let Ok((packet, quoted)) = error(skb) else {
+pub fn echo_message<F: Read, S: Calls>(skb: &S, way: u32) -> u32 {
+    let Some((packet, opens)) = F::echo(skb) else {
         return if way == FROM_MEMBER {
             Outcome::NONE
         } else {
@@ -66,18 +36,42 @@ pub fn error_message<S: Calls>(skb: &S, way: u32) -> u32 {
         }
         .number();
     };
+    let segment = segment(packet.borrow(), opens);
     let done = if way == FROM_MEMBER {
-        error_to_client(skb, &packet, &quoted)
+        snat::<F, S>(skb, &segment)
     } else {
-        check(skb, &packet)
-            .and_then(|()| error_to_member(skb, &packet, &quoted))
+        check::<F, S>(skb, segment.packet)
+            .and_then(|()| dnat::<F, S>(skb, &segment))
+            .into()
+    };
+    done.number()
+}
+
+/// An error passes, likewise. Out of line ([`Calls`]): older kernels round each function's stack up to 32 bytes, and both
+/// kinds of message in one would not fit.
+#[inline(always)]
+pub fn error_message<F: Read, S: Calls>(skb: &S, way: u32) -> u32 {
+    let Some((packet, quoted)) = F::error(skb) else {
+        return if way == FROM_MEMBER {
+            Outcome::NONE
+        } else {
+            Outcome::of(Verdict::Unreadable)
+        }
+        .number();
+    };
+    let (packet, quoted) = (packet.borrow(), quoted.borrow());
+    let done = if way == FROM_MEMBER {
+        error_to_client::<F, S>(skb, packet, quoted)
+    } else {
+        check::<F, S>(skb, packet)
+            .and_then(|()| error_to_member::<F, S>(skb, packet, quoted))
             .into()
     };
     done.number()
 }
 
 #[inline(always)]
-const fn segment(packet: &Packet<Ip4>, opens: bool) -> Segment<'_> {
+const fn segment<A>(packet: &Packet<A>, opens: bool) -> Segment<'_, A> {
     Segment {
         packet,
         opens,
@@ -88,22 +82,26 @@ const fn segment(packet: &Packet<Ip4>, opens: bool) -> Segment<'_> {
 
 /// An error of a client about what it got from the virtual address.
 #[inline(always)]
-fn error_to_member<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> Result<Outcome, Verdict> {
+fn error_to_member<F: Read, S: Calls>(
+    skb: &S,
+    packet: &Packet<F::Address>,
+    quoted: &Quoted<F::Address>,
+) -> Result<Outcome, Verdict> {
     if quoted.source != packet.network.destination || quoted.destination != packet.network.source {
         return Err(Verdict::NoConnection);
     }
     let work = work()?;
-    conntrack::key_about(&mut work.key, quoted, skb.ifindex(), Direction::ToVip);
+    conntrack::key_about::<F>(&mut work.key, quoted, skb.ifindex(), Direction::ToVip);
     conntrack::find(work).ok_or(Verdict::NoConnection)?;
     let conn = &work.conn;
     let done = Outcome::of(Verdict::IcmpError);
-    let (source, destination, done) = if conn.hairpin == 0 {
-        (conn.backend.address, quoted.destination, done)
+    let (about, done) = if conn.hairpin == 0 {
+        ((F::of_any(conn.backend.address), quoted.destination), done)
     } else {
-        (quoted.destination, quoted.source, done.reflected())
+        ((quoted.destination, quoted.source), done.reflected())
     };
-    let ends = ends_to_member(packet, conn);
-    if rewrite::quoted_ends(skb, packet, quoted, &ends, source, destination) {
+    let ends = ends_to_member::<F>(packet, conn);
+    if rewrite::quoted_ends::<F, S>(skb, packet, quoted, &ends, about, &mut work.headers) {
         Ok(done)
     } else {
         Err(Verdict::Unwritable)
@@ -112,20 +110,21 @@ fn error_to_member<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> 
 
 /// An error about what a client sent to the virtual address: of the member, or of who stands between.
 #[inline(always)]
-fn error_to_client<S: Calls>(skb: &S, packet: &Packet<Ip4>, quoted: &Quoted) -> Outcome {
+fn error_to_client<F: Read, S: Calls>(skb: &S, packet: &Packet<F::Address>, quoted: &Quoted<F::Address>) -> Outcome {
     let Ok(work) = work() else {
         return Outcome::NONE;
     };
-    conntrack::key_about(&mut work.key, quoted, skb.ifindex(), Direction::FromMember);
+    conntrack::key_about::<F>(&mut work.key, quoted, skb.ifindex(), Direction::FromMember);
     if quoted.source != packet.network.destination || conntrack::find(work).is_none() {
         return Outcome::NONE;
     }
     let conn = &work.conn;
     let mut ends = Ends::of(packet);
-    if ends.source == conn.backend.address {
-        ends.source = conn.vip;
+    let vip = F::of_any(conn.vip);
+    if ends.source == F::of_any(conn.backend.address) {
+        ends.source = vip;
     }
-    if rewrite::quoted_ends(skb, packet, quoted, &ends, quoted.source, conn.vip) {
+    if rewrite::quoted_ends::<F, S>(skb, packet, quoted, &ends, (quoted.source, vip), &mut work.headers) {
         Outcome::of(Verdict::IcmpError)
     } else {
         Outcome::of(Verdict::Unwritable)

@@ -5,7 +5,7 @@
 )]
 
 use netfast_common::{
-    alias::address4,
+    alias::address,
     flow::Origin,
     vip::{Direction, Service, UDP_IDLE_NS, Verdict, affinity},
 };
@@ -13,7 +13,8 @@ use netfast_common::{
 use super::{conntrack, work::work};
 use crate::{
     ctx::{atomic, kernel::coarse_ns},
-    state::{lb::Work, maps},
+    packet::{V4, V6},
+    state::{kept::Kept, lb::Work, maps},
 };
 
 /// No verdict's number.
@@ -37,7 +38,7 @@ fn next(work: &mut Work, now: u64) -> Result<(), Verdict> {
         return Err(Verdict::Nobody);
     }
     let first = if work.service.flags & Service::AFFINITY != 0 {
-        affinity(work.key.client)
+        affinity(&work.key.client)
     } else {
         let turn = maps::CURSORS.get_ptr_mut(&work.service.id).ok_or(Verdict::NoSlot)?;
         // SAFETY: it lives as long as the program runs; the daemon makes it and removes it, and does not change it.
@@ -93,11 +94,7 @@ fn is_tried(work: &Work) -> bool {
 #[inline(always)]
 fn is_in_use(work: &mut Work, now: u64) -> bool {
     let Work {
-        key,
-        tried,
-        straight,
-        backend,
-        ..
+        key, tried, backend, ..
     } = work;
     *tried = *key;
     tried.remote = backend.address;
@@ -105,21 +102,33 @@ fn is_in_use(work: &mut Work, now: u64) -> bool {
     if conntrack::is_live(tried, now) {
         return true;
     }
-    straight.source = key.client;
-    straight.destination = backend.address;
-    straight.source_port = key.client_port;
-    straight.destination_port = key.remote_port;
-    straight.ifindex = key.ifindex;
-    straight.protocol = key.protocol;
-    straight.origin = Origin::Wire as u8;
-    straight.netns = key.netns;
-    // SAFETY: the elements live as long as the program runs; a torn read at worst passes over a member's turn.
-    let flow = unsafe {
-        maps::FLOWS4
-            .get(&*straight)
-            .or_else(|| maps::UNREPLIED4.get(&*straight))
+    let used = if key.client.is_v4() {
+        straight::<V4>(work)
+    } else {
+        straight::<V6>(work)
     };
-    flow.is_some_and(|flow| now.wrapping_sub(flow.used_ns) <= UDP_IDLE_NS)
+    used.is_some_and(|used| now.wrapping_sub(used) <= UDP_IDLE_NS)
+}
+
+/// When the flow was used last that goes straight to the member that was chosen, if there is one.
+#[inline(always)]
+fn straight<F: Kept>(work: &mut Work) -> Option<u64> {
+    let (to, backend, key) = F::straight(work);
+    key.source = F::of_any(to.client);
+    key.destination = F::of_any(backend.address);
+    key.source_port = to.client_port;
+    key.destination_port = to.remote_port;
+    key.ifindex = to.ifindex;
+    key.protocol = to.protocol;
+    key.origin = Origin::Wire as u8;
+    key.netns = to.netns;
+    // SAFETY: the elements live as long as the program runs; a torn read at worst passes over a member's turn.
+    unsafe {
+        F::flows()
+            .get(&*key)
+            .or_else(|| F::unreplied().get(&*key))
+            .map(|flow| flow.used_ns)
+    }
 }
 
 /// Whether the connection's member may be given: `None` if it is no more.
@@ -166,5 +175,5 @@ pub fn count_retried(work: &mut Work) {
 #[inline(always)]
 fn set_member(work: &mut Work) {
     work.member.alias = work.conn.service;
-    work.member.address = address4(work.conn.backend.address.bytes());
+    work.member.address = address(&work.conn.backend.address);
 }

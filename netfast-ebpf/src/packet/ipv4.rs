@@ -5,12 +5,17 @@ use netfast_common::{
     csum,
     device::Device,
     flow::Flow,
-    net::{Ip4, MacPair},
+    net::{AnyIp, Ip4},
     reason::Reason,
 };
 
-use super::{ETHERNET, Frame, Network, Packet, echo, family::Family};
-use crate::ctx::{AF_INET, Header, Skb};
+use super::{
+    ETHERNET, Frame, Network, Packet, echo,
+    ends::{Ends, QuotedNetwork, Translated, write_addresses, write_ethernet, write_word},
+    family::Family,
+    halves,
+};
+use crate::ctx::{AF_INET, Header, Headers, Skb};
 
 /// IPv4.
 pub struct V4;
@@ -37,23 +42,8 @@ impl Header for Header4 {
 
 const _: () = assert!(size_of::<Header4>() == Header4::LENGTH as usize);
 
-/// A word as two halves in memory order: the header's fields are aligned to 2 bytes.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
-pub const fn halves(word: u32) -> [u16; 2] {
-    if cfg!(target_endian = "little") {
-        [word as u16, (word >> 16) as u16]
-    } else {
-        [(word >> 16) as u16, word as u16]
-    }
-}
-
-/// Offset of the protocol from the start of the frame.
-pub const PROTOCOL: u32 = ETHERNET + 9;
 /// Offset of the source address from the start of the frame.
 pub const SOURCE: u32 = ETHERNET + 12;
-/// Offset of the destination address from the start of the frame.
-pub const DESTINATION: u32 = ETHERNET + 16;
 /// `EtherType` of ARP, in wire order, and the offsets of the sender's addresses in an ARP message of Ethernet and IPv4
 /// (RFC 826).
 const ARP: u16 = 0x0806_u16.to_be();
@@ -64,85 +54,12 @@ const ARP_SENDER: u32 = ETHERNET + 14;
 const FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
 /// The bit that RFC 791 keeps at zero.
 const RESERVED_BIT: u32 = u32::from_ne_bytes([0, 0, 0x80, 0]);
-
-/// Ethernet and IPv4, as they are written back where the ports stay.
-#[repr(C)]
-pub struct Link4 {
-    macs: [[u16; 2]; 3],
-    ethertype: u16,
-    version_tos: [u8; 2],
-    length: u16,
-    id_fragment: [u16; 2],
-    ttl_protocol: [u8; 2],
-    checksum: u16,
-    source: [u16; 2],
-    destination: [u16; 2],
-}
-
-impl Header for Link4 {
-    const LENGTH: u32 = 34;
-}
-
-const _: () = assert!(size_of::<Link4>() == Link4::LENGTH as usize);
-
-/// Who sends a packet to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
-    /// MAC addresses.
-    pub macs: MacPair,
-    /// Source address.
-    pub source: Ip4,
-    /// Destination address.
-    pub destination: Ip4,
-}
-
-impl Ends {
-    /// Those of a packet.
-    #[inline(always)]
-    pub const fn of(packet: &Packet<Ip4>) -> Self {
-        Self {
-            macs: packet.macs,
-            source: packet.network.source,
-            destination: packet.network.destination,
-        }
-    }
-
-    /// The same, the other way.
-    #[inline(always)]
-    #[must_use]
-    pub const fn swapped(&self) -> Self {
-        Self {
-            macs: MacPair::new(self.macs.source(), self.macs.destination()),
-            source: self.destination,
-            destination: self.source,
-        }
-    }
-
-    /// Sum over the addresses for a checksum.
-    #[inline(always)]
-    pub fn sum(&self) -> u64 {
-        u64::from(self.source.wire()) + u64::from(self.destination.wire())
-    }
-}
-
-/// The packet's Ethernet and IPv4 headers with other ends.
-#[inline(always)]
-pub fn link_header(packet: &Packet<Ip4>, ends: &Ends) -> Link4 {
-    let network = &packet.network;
-    let macs = ends.macs.wire();
-    let difference = csum::difference(Ends::of(packet).sum(), ends.sum());
-    Link4 {
-        macs: [halves(macs[0]), halves(macs[1]), halves(macs[2])],
-        ethertype: V4::ETHERTYPE,
-        version_tos: [0x45, network.tos],
-        length: network.wire_length,
-        id_fragment: halves(network.identity),
-        ttl_protocol: [network.ttl, network.protocol],
-        checksum: csum::apply(network.checksum, difference),
-        source: halves(ends.source.wire()),
-        destination: halves(ends.destination.wire()),
-    }
-}
+/// The fragment offset, in wire order.
+const FRAGMENT_OFFSET: u32 = u32::from_ne_bytes([0, 0, 0x1f, 0xff]);
+/// "Don't fragment", in the word of identification and fragment.
+const DONT_FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x40, 0]);
+/// TTL of packets that begin here, as Linux has it.
+const TTL: u8 = 64;
 
 /// The packet's headers up to its ports, for another length of the network layer in bytes.
 #[inline(always)]
@@ -287,4 +204,91 @@ impl Family for V4 {
     /// The header's own checksum makes up for what changes in it, and the kernel for the transport's.
     #[inline(always)]
     fn correct_sum<S: Skb>(_: &S, _: bool, _: u32) {}
+}
+
+/// Writes the headers. Places are in halves of words.
+#[inline(always)]
+fn write(ends: &Ends<Ip4>, first: u32, identity: u32, ttl_protocol: [u8; 2], checksum: u16, to: &mut Headers) {
+    write_ethernet::<V4>(ends.macs, to);
+    write_word(to, 7, first);
+    write_word(to, 9, identity);
+    to[11] = u16::from_ne_bytes(ttl_protocol);
+    to[12] = checksum;
+    write_addresses(ends, 13, to);
+}
+
+impl Translated for V4 {
+    const PROTOCOL: u32 = ETHERNET + 9;
+    const SOURCE: u32 = SOURCE;
+    const HEADER_CHECKSUM: u32 = 10;
+    /// Destination unreachable, time exceeded, parameter problem.
+    const ERRORS: [u8; 4] = [3, 11, 12, 12];
+
+    #[inline(always)]
+    fn any(address: Ip4) -> AnyIp {
+        AnyIp::v4(address)
+    }
+
+    #[inline(always)]
+    fn of_any(address: AnyIp) -> Ip4 {
+        address.to_v4()
+    }
+
+    #[inline(always)]
+    fn address_at(frame: &Frame, offset: u32) -> Result<Ip4, Reason> {
+        frame.at(offset).map(Ip4::from_wire)
+    }
+
+    #[inline(always)]
+    fn write_link(packet: &Packet<Ip4>, ends: &Ends<Ip4>, to: &mut Headers) {
+        let network = &packet.network;
+        let difference = csum::difference(Ends::of(packet).sum(), ends.sum());
+        let length = network.wire_length.to_ne_bytes();
+        let first = u32::from_ne_bytes([0x45, network.tos, length[0], length[1]]);
+        let checksum = csum::apply(network.checksum, difference);
+        write(
+            ends,
+            first,
+            network.identity,
+            [network.ttl, network.protocol],
+            checksum,
+            to,
+        );
+    }
+
+    #[inline(always)]
+    fn write_new_link(packet: &Packet<Ip4>, ends: &Ends<Ip4>, payload: u16, to: &mut Headers) {
+        let network = &packet.network;
+        let length = (payload + 20).to_be_bytes();
+        let first = u32::from_ne_bytes([0x45, network.tos, length[0], length[1]]);
+        let ttl_protocol = [TTL, network.protocol];
+        let sum =
+            u64::from(first) + u64::from(DONT_FRAGMENT) + u64::from(u16::from_ne_bytes(ttl_protocol)) + ends.sum();
+        write(
+            ends,
+            first,
+            DONT_FRAGMENT,
+            ttl_protocol,
+            !csum::fold16(csum::fold32(sum)),
+            to,
+        );
+    }
+
+    #[inline(always)]
+    fn quoted(frame: &Frame, offset: u32) -> Result<QuotedNetwork<Ip4>, Reason> {
+        let words: [u32; 5] = frame.at(offset)?;
+        if words[0].to_ne_bytes()[0] != 0x45 {
+            return Err(Reason::IpOptions);
+        }
+        if words[1] & FRAGMENT_OFFSET != 0 {
+            return Err(Reason::Fragment);
+        }
+        let third = words[2].to_ne_bytes();
+        Ok(QuotedNetwork {
+            source: Ip4::from_wire(words[3]),
+            destination: Ip4::from_wire(words[4]),
+            protocol: third[1],
+            checksum: u16::from_ne_bytes([third[2], third[3]]),
+        })
+    }
 }

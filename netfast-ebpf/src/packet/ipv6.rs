@@ -1,10 +1,21 @@
 //! IPv6 (RFC 8200), without extension headers.
 
 use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
-use netfast_common::{csum, device::Device, flow::Flow, net::Ip6, reason::Reason};
+use netfast_common::{
+    csum,
+    device::Device,
+    flow::Flow,
+    net::{AnyIp, Ip6},
+    reason::Reason,
+};
 
-use super::{ETHERNET, Frame, Network, Packet, echo, family::Family, ipv4::halves};
-use crate::ctx::{AF_INET6, Header, Skb};
+use super::{
+    ETHERNET, Frame, Network, Packet, echo,
+    ends::{Ends, QuotedNetwork, Translated, write_addresses, write_ethernet, write_word},
+    family::Family,
+    halves,
+};
+use crate::ctx::{AF_INET6, Header, Headers, Skb};
 
 /// IPv6.
 pub struct V6;
@@ -180,5 +191,83 @@ impl Family for V6 {
         if difference != 0 {
             skb.add_to_sum(difference);
         }
+    }
+}
+
+/// Hop limit of packets that begin here, as Linux has it.
+const HOP_LIMIT: u8 = 64;
+
+/// Writes the headers. Places are in halves of words. `label` is in wire order.
+#[inline(always)]
+fn write(ends: &Ends<Ip6>, class: u8, label: u32, length: u16, protocol_limit: [u8; 2], to: &mut Headers) {
+    write_ethernet::<V6>(ends.macs, to);
+    let label = label.to_ne_bytes();
+    let first = [0x60 | class >> 4, class << 4 | label[1], label[2], label[3]];
+    write_word(to, 7, u32::from_ne_bytes(first));
+    to[9] = length;
+    to[10] = u16::from_ne_bytes(protocol_limit);
+    write_addresses(ends, 11, to);
+}
+
+impl Translated for V6 {
+    const PROTOCOL: u32 = ETHERNET + 6;
+    const SOURCE: u32 = SOURCE;
+    const HEADER_CHECKSUM: u32 = 0;
+    /// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443).
+    const ERRORS: [u8; 4] = [1, 2, 3, 4];
+
+    #[inline(always)]
+    fn any(address: Ip6) -> AnyIp {
+        AnyIp::v6(address)
+    }
+
+    #[inline(always)]
+    fn of_any(address: AnyIp) -> Ip6 {
+        address.to_v6()
+    }
+
+    /// Without this refusal a packet of IPv6 could pass for one of a connection of IPv4.
+    #[inline(always)]
+    fn address_at(frame: &Frame, offset: u32) -> Result<Ip6, Reason> {
+        let address = Ip6::from_wire(frame.at(offset)?);
+        if AnyIp::v6(address).is_v4() {
+            return Err(Reason::Malformed);
+        }
+        Ok(address)
+    }
+
+    #[inline(always)]
+    fn write_link(packet: &Packet<Ip6>, ends: &Ends<Ip6>, to: &mut Headers) {
+        let network = &packet.network;
+        let protocol_limit = [network.protocol, network.ttl];
+        write(
+            ends,
+            network.tos,
+            network.identity,
+            network.wire_length,
+            protocol_limit,
+            to,
+        );
+    }
+
+    #[inline(always)]
+    fn write_new_link(packet: &Packet<Ip6>, ends: &Ends<Ip6>, payload: u16, to: &mut Headers) {
+        let network = &packet.network;
+        write(ends, network.tos, 0, payload.to_be(), [network.protocol, HOP_LIMIT], to);
+    }
+
+    #[inline(always)]
+    fn quoted(frame: &Frame, offset: u32) -> Result<QuotedNetwork<Ip6>, Reason> {
+        let words: [u32; 2] = frame.at(offset)?;
+        if words[0].to_ne_bytes()[0] >> 4 != 6 {
+            return Err(Reason::Malformed);
+        }
+        let addresses: [[u32; 4]; 2] = frame.at(offset + 8)?;
+        Ok(QuotedNetwork {
+            source: Ip6::from_wire(addresses[0]),
+            destination: Ip6::from_wire(addresses[1]),
+            protocol: words[1].to_ne_bytes()[2],
+            checksum: 0,
+        })
     }
 }

@@ -10,8 +10,10 @@ use crate::{
     ctx::Skb,
     packet::{
         ETHERNET, Frame, Network, Packet, TCP, UDP, echo,
+        ends::{Translated, address_length},
         family::Family,
-        ipv4::{DESTINATION, PROTOCOL, SOURCE, V4, halves},
+        halves,
+        ipv4::{SOURCE, V4},
         ipv6::V6,
     },
 };
@@ -143,22 +145,19 @@ pub fn macs_of_ip<S: Skb>(skb: &S) -> Option<MacPair> {
     frame.at(0).ok().map(MacPair::from_wire)
 }
 
-/// The address that an IPv4 packet goes to and its protocol, whatever else is about it.
+/// The address that a packet of this family goes to and its protocol, whatever else is about it.
 #[inline(always)]
-pub fn glance<S: Skb>(skb: &S) -> Option<(Ip4, u8)> {
-    if skb.ethertype() != V4::ETHERTYPE {
-        return None;
-    }
+pub fn glance<F: Translated, S: Skb>(skb: &S) -> Option<(F::Address, u8)> {
     let mut frame = Frame::new(skb.data(), skb.data_end());
-    if frame.start + V4::TRANSPORT as usize > frame.end {
-        if !skb.pull(V4::TRANSPORT) {
+    if frame.start + F::TRANSPORT as usize > frame.end {
+        if !skb.pull(F::TRANSPORT) {
             return None;
         }
         frame = Frame::new(skb.data(), skb.data_end());
     }
-    let destination = frame.at(DESTINATION).ok()?;
-    let protocol = frame.at(PROTOCOL).ok()?;
-    Some((Ip4::from_wire(destination), protocol))
+    let destination = F::address_at(&frame, F::SOURCE + address_length::<F>()).ok()?;
+    let protocol = frame.at(F::PROTOCOL).ok()?;
+    Some((destination, protocol))
 }
 
 /// Whether an IPv4 packet comes from this address, as far as can be read directly.

@@ -1,9 +1,6 @@
 //! The DNS message that a CPU works on: it would not fit the stack.
 
-use netfast_common::{
-    alias::{AliasKey, MEMBERS, MESSAGE},
-    net::Ip4,
-};
+use netfast_common::alias::{Alias, AliasKey, MEMBERS, MESSAGE};
 
 /// The message that a CPU is at, and what has been read of it.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +8,8 @@ use netfast_common::{
 pub struct Scratch {
     /// What the alias is looked up by.
     pub key: AliasKey,
+    /// The alias that was found.
+    pub alias: Alias,
     /// Sum of the digest's parts.
     pub digest_sum: u64,
     /// Members that may be given, one bit each in ascending order of the addresses.
@@ -21,7 +20,7 @@ pub struct Scratch {
     pub turn: u32,
     /// Time to live that the records get, in seconds.
     pub ttl: u32,
-    /// Whether records are left out: those of members that may not be given, or all that a virtual address replaces.
+    /// Whether records are left out: those of members that may not be given, or all that one address replaces.
     pub shorten: u32,
     /// Bytes of the message.
     pub length: u32,
@@ -41,9 +40,9 @@ pub struct Scratch {
     pub(crate) forgotten: u32,
     /// Records that are written.
     pub written: u32,
-    /// The virtual address that they get.
-    pub vip: Ip4,
-    /// The address that was put first.
+    /// Zero.
+    pub(crate) reserved: u32,
+    /// The address that was put first, or that all records get.
     pub given: [u64; 2],
     /// Addresses in the order of the answer.
     pub addresses: [[u64; 2]; MEMBERS as usize],

@@ -4,9 +4,11 @@ use netfast_common::{
     alias::MemberKey,
     device::DeviceKey,
     flow::FlowKey,
-    net::Ip4,
+    net::{Ip4, Ip6},
     vip::{Backend, Conn, ConnKey, Service, SlotKey, Syn},
 };
+
+use crate::ctx::Headers;
 
 /// One packet's.
 #[derive(Clone, Copy)]
@@ -28,14 +30,18 @@ pub struct Work {
     pub other: ConnKey,
     /// Key under which a member would answer.
     pub tried: ConnKey,
-    /// Key of the flow that goes straight to a member.
-    pub straight: FlowKey<Ip4>,
+    /// Key of the flow that goes straight to a member, of IPv4.
+    pub(super) straight4: FlowKey<Ip4>,
+    /// The same of IPv6.
+    pub(super) straight6: FlowKey<Ip6>,
     /// The interface whose hook runs.
     pub device: DeviceKey,
     /// The member that was chosen.
     pub backend: Backend,
     /// The SYN that opened the connection.
     pub syn: Syn,
+    /// Room for headers that are to be written.
+    pub headers: Headers,
 }
 
 netfast_common::assert_no_padding!(
@@ -46,7 +52,9 @@ netfast_common::assert_no_padding!(
     SlotKey,
     [ConnKey; 3],
     FlowKey<Ip4>,
+    FlowKey<Ip6>,
     DeviceKey,
     Backend,
     Syn,
+    Headers,
 );

@@ -11,7 +11,7 @@ use netfast_common::{
     device::{Device, DeviceKey, Traffic},
     direct::{self, Pace, Port, PortKey},
     flow::{Flow, FlowKey},
-    net::{Ip4, Ip6},
+    net::{AnyIp, Ip4, Ip6},
     reason::{self, Count},
     trace::{self, Filter, Tally},
     vet::Answer,
@@ -135,7 +135,7 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Services by virtual address.
 #[map(name = "netfast_vips")]
-pub static VIPS: HashMap<Ip4, Service> = HashMap::with_max_entries(vip::SERVICES, BPF_F_NO_PREALLOC);
+pub static VIPS: HashMap<AnyIp, Service> = HashMap::with_max_entries(vip::SERVICES, BPF_F_NO_PREALLOC);
 
 /// The members of each service in the order in which they are given.
 #[map(name = "netfast_vipslot")]

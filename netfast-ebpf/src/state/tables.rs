@@ -121,6 +121,6 @@ impl Tables for V6 {
 /// no more use for what was there before. Made of integers. There is no such map without this element, but the verifier wants to
 /// hear it.
 #[inline(always)]
-fn work() -> Result<*mut Work6, Reason> {
+pub(super) fn work() -> Result<*mut Work6, Reason> {
     maps::WORK6.get_ptr_mut(0).ok_or(Reason::RewriteFailed)
 }

@@ -230,7 +230,8 @@ impl Datapath {
                     source,
                 })
             }
-            Action::SetPool { from, to } => routes::set_pool(*from, *to).map_err(ApplyError::Pool),
+            Action::AddPool(pool) => routes::add_pool(*pool).map_err(ApplyError::Pool),
+            Action::RemovePool(pool) => routes::remove_pool(*pool).map_err(ApplyError::Pool),
         }
     }
 
@@ -348,7 +349,7 @@ struct Unreachable {
 
 impl Unreachable {
     fn note(&mut self, failed: &Action) {
-        if let Action::SetVips { .. } | Action::SetPool { .. } = failed {
+        if let Action::SetVips { .. } | Action::AddPool(_) | Action::RemovePool(_) = failed {
             self.all = true;
         } else if let Action::SetWay { client, .. } = failed {
             self.netns.insert(client.netns);

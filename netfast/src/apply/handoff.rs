@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, io, net::Ipv4Addr};
 use aya::maps::{HashMap, MapData};
 use netfast_common::{
     abi::map,
+    net::AnyIp,
     vip::{Conn, ConnKey, Direction, ICMP_IDLE_NS, UDP_IDLE_NS},
 };
 use tracing::warn;
@@ -53,7 +54,7 @@ const ICMP: u8 = 1;
 pub struct HandedOver {
     /// They go on.
     pub connections: usize,
-    /// They end: of containers with themselves, or their namespace could not be changed.
+    /// They end: of IPv6, of containers with themselves, or their namespace could not be changed.
     pub lost: usize,
 }
 
@@ -119,8 +120,8 @@ pub fn hand_off(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<
 fn is_live(key: &ConnKey, conn: &Conn, now: u64) -> bool {
     let idle = match key.protocol {
         UDP => UDP_IDLE_NS,
-        ICMP => ICMP_IDLE_NS,
-        _ => u64::MAX,
+        TCP => u64::MAX,
+        _ => ICMP_IDLE_NS,
     };
     key.direction == Direction::ToVip as u8
         && conn.tag == key.tag()
@@ -130,15 +131,19 @@ fn is_live(key: &ConnKey, conn: &Conn, now: u64) -> bool {
         && now.saturating_sub(conn.used_ns) < idle
 }
 
-/// A connection, unless it is one of a container with itself: translated inside, that would take another way back.
+/// A connection, unless it is one of a container with itself: translated inside, that would take another way back; or one of
+/// IPv6: nobody has NAT rules of IPv6 in a container's namespace, so there are no hooks that would translate it.
 fn connection(key: &ConnKey, conn: &Conn) -> Option<Connection> {
-    let ip = |ip: netfast_common::net::Ip4| Ipv4Addr::from(ip.bytes());
-    (conn.hairpin == 0).then(|| Connection {
-        client: ip(key.client),
+    let ip = |ip: AnyIp| ip.is_v4().then(|| Ipv4Addr::from(ip.to_v4().bytes()));
+    if conn.hairpin != 0 {
+        return None;
+    }
+    Some(Connection {
+        client: ip(key.client)?,
         client_port: key.client_port.number(),
-        vip: ip(key.remote),
+        vip: ip(key.remote)?,
         port: key.remote_port.number(),
-        member: ip(conn.backend.address),
+        member: ip(conn.backend.address)?,
         protocol: key.protocol,
     })
 }
@@ -239,17 +244,16 @@ fn tuple(connection: &Connection, back: bool) -> Vec<TuplePart> {
 
 #[cfg(test)]
 mod tests {
-    use netfast_common::{
-        net::{Ip4, Port},
-        vip::Backend,
-    };
+    use std::net::{IpAddr, Ipv6Addr};
+
+    use netfast_common::{net::Port, vip::Backend};
 
     use super::*;
 
     fn entry() -> (ConnKey, Conn) {
         let key = ConnKey {
-            client: Ip4::from_bytes([172, 18, 0, 2]),
-            remote: Ip4::from_bytes([198, 19, 7, 2]),
+            client: IpAddr::from([172, 18, 0, 2]).into(),
+            remote: IpAddr::from([198, 19, 7, 2]).into(),
             client_port: Port::new(40000),
             remote_port: Port::new(80),
             ifindex: 7,
@@ -263,7 +267,7 @@ mod tests {
             from_client: Conn::SEEN,
             from_member: Conn::SEEN,
             backend: Backend {
-                address: Ip4::from_bytes([172, 18, 0, 8]),
+                address: IpAddr::from([172, 18, 0, 8]).into(),
                 ..Backend::default()
             },
             ..Conn::default()
@@ -318,5 +322,18 @@ mod tests {
         let connection = connection(&key, &conn).expect("another's");
         assert_eq!((connection.client_port, connection.member.octets()[3]), (40000, 8));
         assert_eq!(self::connection(&key, &Conn { hairpin: 1, ..conn }), None);
+    }
+
+    #[test]
+    fn a_connection_of_ipv6_is_not() {
+        let (key, mut conn) = entry();
+        let six = |last: u16| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last)).into();
+        conn.backend.address = six(8);
+        let key = ConnKey {
+            client: six(2),
+            remote: six(3),
+            ..key
+        };
+        assert_eq!(connection(&key, &conn), None);
     }
 }

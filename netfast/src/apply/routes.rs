@@ -1,21 +1,18 @@
 //! Ways to virtual addresses: in each client's network namespace a route with its next hop, so that they are reached on
 //! internal networks and from containers on several networks, too; and on the host a route that refuses what no program
 //! has translated. It says "prohibited", since a UDP socket is told of that, and not of "unreachable"
-//! (`icmp_err_convert`, `net/ipv4/icmp.c`).
+//! (`icmp_err_convert`, `net/ipv4/icmp.c`; `icmpv6_err_convert`, `net/ipv6/icmp.c`).
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     apply::{AttachError, attach::in_namespace},
-    config::VipPool,
+    config::{VipPool, block_prefix},
     host::{OUR_PROTOCOL, Route, RouteType},
     observe::{NetlinkError, netlink},
     plan::{Client, Way, next_hop},
-    sys::netlink::write::{Ipv4Route, Writer, write},
+    sys::netlink::write::{IpRoute, Writer, write},
 };
-
-/// Prefix length of a block.
-const BLOCK: u8 = 24;
 
 /// Why a way cannot be made or taken away.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +25,13 @@ pub enum WayError {
     Netlink(#[from] NetlinkError),
     /// Somebody else has a route to the same addresses.
     #[error("there is a route to {0}/{1} already, and it is not netfast's")]
-    Taken(Ipv4Addr, u8),
+    Taken(IpAddr, u8),
 }
 
 /// Makes, changes or takes away a client's way, in its namespace. What is there already as it should be is no error.
 pub fn set(client: Client, from: Option<&Way>, to: Option<&Way>) -> Result<(), WayError> {
     inside(client, || {
-        let wanted = |block: &Ipv4Addr| to.is_some_and(|to| to.blocks.contains(block));
+        let wanted = |block: &IpAddr| to.is_some_and(|to| to.blocks.contains(block));
         let old = from.into_iter().flat_map(|from| &from.blocks);
         write(|writer| {
             for block in old.filter(|block| !wanted(block)) {
@@ -45,9 +42,14 @@ pub fn set(client: Client, from: Option<&Way>, to: Option<&Way>) -> Result<(), W
                 return Ok(());
             };
             for block in &to.blocks {
-                // The neighbour first: without it the next hop would be asked for by ARP.
+                // The neighbour first: without it the next hop would be asked for, by ARP or neighbour discovery.
                 writer.set_neighbour(client.ifindex, next_hop(*block), to.mac.0)?;
-                make(writer, &route(client.ifindex, *block))?;
+                match make(writer, &route(client.ifindex, *block)) {
+                    Err(WayError::Netlink(error)) if block.is_ipv6() && error.refused() == Some(libc::EACCES) => {
+                        // IPv6 is switched off in there, and who has none has no use for the address.
+                    }
+                    done => done?,
+                }
             }
             Ok(())
         })
@@ -62,18 +64,18 @@ pub fn remove(client: Client, way: &Way) -> Result<(), WayError> {
     }
 }
 
-/// Says on the host, the calling thread's namespace, that there is no way to a pool's addresses, or no longer.
-pub fn set_pool(from: Option<VipPool>, to: Option<VipPool>) -> Result<(), WayError> {
-    write(|writer| {
-        if let Some(from) = from.filter(|from| Some(*from) != to) {
-            gone(writer.remove_route(&prohibited(from)))?;
-        }
-        to.map_or(Ok(()), |pool| make(writer, &prohibited(pool)))
-    })
+/// Says on the host, the calling thread's namespace, that there is no way to a pool's addresses.
+pub fn add_pool(pool: VipPool) -> Result<(), WayError> {
+    write(|writer| make(writer, &prohibited(pool)))
+}
+
+/// Says so no longer.
+pub fn remove_pool(pool: VipPool) -> Result<(), WayError> {
+    write(|writer| Ok(gone(writer.remove_route(&prohibited(pool)))?))
 }
 
 /// The pools of which the host says so, in the calling thread's namespace.
-pub fn pools() -> Result<Vec<VipPool>, NetlinkError> {
+pub fn pools() -> Result<BTreeSet<VipPool>, NetlinkError> {
     let routes = netlink::routing()?.routes;
     let ours = |route: &&Route| route.protocol == OUR_PROTOCOL && route.kind == RouteType::Prohibit;
     Ok(routes
@@ -93,7 +95,7 @@ pub(super) fn inside<T: Send>(client: Client, act: impl FnOnce() -> Result<T, Wa
 }
 
 /// Makes a route. One of ours that is in the way is replaced, and nobody else's.
-fn make(writer: &Writer, route: &Ipv4Route) -> Result<(), WayError> {
+fn make(writer: &Writer, route: &IpRoute) -> Result<(), WayError> {
     for _ in 0..2 {
         match writer.add_route(route) {
             Err(error) if error.refused() == Some(libc::EEXIST) => gone(writer.remove_route(route))?,
@@ -112,16 +114,16 @@ fn gone(done: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     }
 }
 
-fn route(ifindex: u32, block: Ipv4Addr) -> Ipv4Route {
-    Ipv4Route {
-        destination: (block, BLOCK),
+fn route(ifindex: u32, block: IpAddr) -> IpRoute {
+    IpRoute {
+        destination: (block, block_prefix(block)),
         protocol: OUR_PROTOCOL,
         via: Some((next_hop(block), ifindex)),
     }
 }
 
-fn prohibited(pool: VipPool) -> Ipv4Route {
-    Ipv4Route {
+fn prohibited(pool: VipPool) -> IpRoute {
+    IpRoute {
         destination: (pool.network(), pool.prefix()),
         protocol: OUR_PROTOCOL,
         via: None,

@@ -20,15 +20,10 @@ impl Datapath {
         programs.find_map(|program| self.load_optional(program, without))
     }
 
-    /// Takes over the maps, and finds out what the host says of the pool.
+    /// Takes over the maps, and finds out of which pools the host says that there is no way there.
     pub(super) fn adopt_vips(&mut self) -> Result<(), ApplyError> {
         self.realized.vips = self.vips.read()?;
-        let pools = routes::pools().map_err(|source| ApplyError::Pool(source.into()))?;
-        let mut pools = pools.into_iter();
-        self.realized.pool = pools.next();
-        for more in pools {
-            routes::set_pool(Some(more), None).map_err(ApplyError::Pool)?;
-        }
+        self.realized.pools = routes::pools().map_err(|source| ApplyError::Pool(source.into()))?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use aya::{
@@ -12,7 +12,7 @@ use aya::{
 use netfast_common::{
     abi::map,
     alias::MemberKey,
-    net::Ip4,
+    net::AnyIp,
     vip::{Backend, BackendStats, Member, Service, SlotKey, Verdict},
 };
 
@@ -30,7 +30,7 @@ use crate::{
 
 /// The maps, for the daemon.
 pub struct VipMaps {
-    services: HashMap<MapData, Ip4, Service>,
+    services: HashMap<MapData, AnyIp, Service>,
     slots: HashMap<MapData, SlotKey, Backend>,
     members: HashMap<MapData, MemberKey, Member>,
     stats: HashMap<MapData, MemberKey, BackendStats>,
@@ -50,7 +50,7 @@ impl VipMaps {
     /// What is in them. Slots of no service are removed: a daemon was killed in the middle of a change.
     pub fn read(&mut self) -> Result<VipTable, ApplyError> {
         let failed = |name| move |source| map_error(name, source);
-        let services: Vec<(Ip4, Service)> = self
+        let services: Vec<(AnyIp, Service)> = self
             .services
             .iter()
             .collect::<Result<_, _>>()
@@ -73,7 +73,7 @@ impl VipMaps {
                 }
                 known.insert(key);
             }
-            table.services.insert(Ipv4Addr::from(vip.bytes()), read);
+            table.services.insert(vip.into(), read);
         }
         let slots: Vec<SlotKey> = self
             .slots
@@ -128,15 +128,15 @@ impl VipMaps {
         written.map_err(|source| map_error(map::VIP_MEMBERS, source))
     }
 
-    fn service(&self, vip: Ipv4Addr) -> Result<Option<Service>, ApplyError> {
-        match self.services.get(&Ip4::from_bytes(vip.octets()), 0) {
+    fn service(&self, vip: IpAddr) -> Result<Option<Service>, ApplyError> {
+        match self.services.get(&AnyIp::from(vip), 0) {
             Ok(service) => Ok(Some(service)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(map_error(map::VIPS, source)),
         }
     }
 
-    fn set_service(&mut self, vip: Ipv4Addr, wanted: &VipService) -> Result<(), ApplyError> {
+    fn set_service(&mut self, vip: IpAddr, wanted: &VipService) -> Result<(), ApplyError> {
         let before = self.service(vip)?;
         let service = Service {
             id: wanted.id,
@@ -149,14 +149,14 @@ impl VipMaps {
             let written = self.slots.insert(key, backend, 0);
             written.map_err(|source| map_error(map::VIP_SLOTS, source))?;
         }
-        let written = self.services.insert(Ip4::from_bytes(vip.octets()), service, 0);
+        let written = self.services.insert(AnyIp::from(vip), service, 0);
         written.map_err(|source| map_error(map::VIPS, source))?;
         before.map_or(Ok(()), |before| self.remove_slots(&before))
     }
 
-    fn remove_service(&mut self, vip: Ipv4Addr) -> Result<(), ApplyError> {
+    fn remove_service(&mut self, vip: IpAddr) -> Result<(), ApplyError> {
         let before = self.service(vip)?;
-        remove(&mut self.services, map::VIPS, &Ip4::from_bytes(vip.octets()))?;
+        remove(&mut self.services, map::VIPS, &vip.into())?;
         before.map_or(Ok(()), |before| self.remove_slots(&before))
     }
 

@@ -41,8 +41,8 @@ fn preview_text(would: &Detached) -> String {
     }
     if would.ways > 0 {
         say(format!(
-            "Remove the routes and neighbour entries for virtual addresses of {} interfaces; their connections continue, \
-             translated in the containers' namespaces.",
+            "Remove the routes and neighbour entries for virtual addresses of {} interfaces; their connections over IPv4 \
+             continue, translated in the containers' namespaces, and those over IPv6, and of containers with themselves, end.",
             would.ways
         ));
     }
@@ -86,7 +86,7 @@ fn text(done: &Detached) -> String {
     }
     if done.ended > 0 {
         say(format!(
-            "{} connections to virtual addresses end: those of containers with themselves cannot go on.",
+            "{} connections to virtual addresses end: those over IPv6, and of containers with themselves, cannot go on.",
             done.ended
         ));
     }
@@ -145,8 +145,8 @@ mod tests {
              Remove 8 links and their pins.\n\
              Remove the clsact qdisc from eth0.\n\
              Restore net.netfilter.nf_conntrack_tcp_be_liberal = 0, if it still is what netfast made it.\n\
-             Remove the routes and neighbour entries for virtual addresses of 2 interfaces; their connections continue, \
-             translated in the containers' namespaces.\n"
+             Remove the routes and neighbour entries for virtual addresses of 2 interfaces; their connections over IPv4 \
+             continue, translated in the containers' namespaces, and those over IPv6, and of containers with themselves, end.\n"
         );
     }
 
@@ -173,7 +173,7 @@ mod tests {
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
              Removed the routes and neighbour entries for virtual addresses of 2 interfaces.\n\
              5 connections to virtual addresses go on in their containers.\n\
-             1 connections to virtual addresses end: those of containers with themselves cannot go on.\n\
+             1 connections to virtual addresses end: those over IPv6, and of containers with themselves, cannot go on.\n\
              3 TCP connections go on in the kernel.\n"
         );
         let killed = Detached {

@@ -90,9 +90,9 @@ fn verdict(error: &DaemonError) -> (Exit, Option<String>) {
             if *typed { Exit::Usage } else { Exit::BadConfig },
             Some("`ip link` lists the interfaces; without --uplink, netfast finds those that lead off the host.".into()),
         ),
-        DaemonError::PoolInUse(_) => (
+        DaemonError::PoolInUse { key, .. } => (
             Exit::BadConfig,
-            Some("Name a range with vip_pool that nothing on this host uses.".into()),
+            Some(format!("Name a range with {key} that nothing on this host uses.")),
         ),
         DaemonError::Apply(ApplyError::Program { .. } | ApplyError::Load { .. } | ApplyError::Btf(_)) => {
             (Exit::Unsupported, Some("`netfast check` says what this kernel lacks.".into()))

@@ -237,7 +237,7 @@ fn remove_ways(state: Option<&State>, done: &mut Detached) -> Result<(), DetachE
         done.ways += 1;
     }
     for pool in routes::pools().map_err(|source| DetachError::Pool(source.into()))? {
-        routes::set_pool(Some(pool), None).map_err(DetachError::Pool)?;
+        routes::remove_pool(pool).map_err(DetachError::Pool)?;
     }
     Ok(())
 }

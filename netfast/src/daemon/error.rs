@@ -41,8 +41,13 @@ pub enum DaemonError {
         typed: bool,
     },
     /// The pool of virtual addresses that was named is in use.
-    #[error("{0}")]
-    PoolInUse(String),
+    #[error("{conflict}")]
+    PoolInUse {
+        /// What of the host it overlaps.
+        conflict: String,
+        /// The key of the configuration that names it.
+        key: &'static str,
+    },
     /// The programs cannot be loaded, or may not be used.
     #[error(transparent)]
     Apply(#[from] ApplyError),

@@ -305,7 +305,7 @@ impl Sync {
             vips: VipState {
                 ways: self.ways(&desired.aliases.vips, in_sync),
                 given: desired.aliases.vips.memory,
-                conflict: desired.aliases.vips.conflict,
+                conflict: desired.aliases.vips.conflicts.into_values().next(),
             },
         }
     }

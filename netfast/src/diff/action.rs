@@ -111,13 +111,10 @@ pub enum Action {
         /// What shall be.
         to: Option<Way>,
     },
-    /// Makes the host say that there is no way to a pool's addresses, or no longer.
-    SetPool {
-        /// Of which it said so.
-        from: Option<VipPool>,
-        /// Of which it shall.
-        to: Option<VipPool>,
-    },
+    /// Makes the host say that there is no way to a pool's addresses.
+    AddPool(VipPool),
+    /// Makes it say so no longer.
+    RemovePool(VipPool),
 }
 
 impl Action {
@@ -176,7 +173,8 @@ impl Action {
                 from: to.clone(),
                 to: from.clone(),
             }),
-            Self::SetPool { from, to } => Some(Self::SetPool { from: *to, to: *from }),
+            Self::AddPool(pool) => Some(Self::RemovePool(*pool)),
+            Self::RemovePool(pool) => Some(Self::AddPool(*pool)),
         }
     }
 
@@ -202,7 +200,11 @@ impl Action {
     /// Whether it is about names, on which no flow depends.
     pub const fn is_about_aliases(&self) -> bool {
         match self {
-            Self::SetAliases { .. } | Self::SetVips { .. } | Self::SetWay { .. } | Self::SetPool { .. } => true,
+            Self::SetAliases { .. }
+            | Self::SetVips { .. }
+            | Self::SetWay { .. }
+            | Self::AddPool(_)
+            | Self::RemovePool(_) => true,
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.loopback().is_some(),
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
@@ -229,7 +231,8 @@ impl Action {
             | Self::SetSwitches { .. }
             | Self::SetVips { .. }
             | Self::SetWay { .. }
-            | Self::SetPool { .. }
+            | Self::AddPool(_)
+            | Self::RemovePool(_)
             | Self::SetAliases { .. } => None,
         }
     }
@@ -281,11 +284,8 @@ impl fmt::Display for Action {
                 Some(_) => write!(f, "make the way of {container} to virtual addresses"),
                 None => write!(f, "take away the way of {container} to virtual addresses"),
             },
-            Self::SetPool { from, to } => match (from, to) {
-                (_, Some(pool)) => write!(f, "answer for {pool} that there is no way there"),
-                (Some(pool), None) => write!(f, "no longer answer for {pool}"),
-                (None, None) => write!(f, "answer for no pool"),
-            },
+            Self::AddPool(pool) => write!(f, "answer for {pool} that there is no way there"),
+            Self::RemovePool(pool) => write!(f, "no longer answer for {pool}"),
         }
     }
 }
@@ -327,6 +327,6 @@ mod tests {
             set(Control::USE, 3).news().as_deref(),
             Some("fast path on, learning off, each flow asks the kernel every 2000 ms")
         );
-        assert_eq!(Action::SetPool { from: None, to: None }.news(), None);
+        assert_eq!(Action::AddPool(VipPool::DEFAULT).news(), None);
     }
 }

@@ -33,7 +33,7 @@ pub struct Realized {
     /// The clients' ways to them.
     pub ways: BTreeMap<Client, Way>,
     /// Of which addresses the host says that there is no way there.
-    pub pool: Option<VipPool>,
+    pub pools: BTreeSet<VipPool>,
 }
 
 /// An entry of the devices map.
@@ -123,7 +123,12 @@ impl Realized {
                     None => self.ways.remove(client),
                 };
             }
-            Action::SetPool { to, .. } => self.pool = *to,
+            Action::AddPool(pool) => {
+                self.pools.insert(*pool);
+            }
+            Action::RemovePool(pool) => {
+                self.pools.remove(pool);
+            }
         }
     }
 }

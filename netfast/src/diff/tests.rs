@@ -1,6 +1,9 @@
 //! The diff against a model of the host: it converges, it disturbs nobody, and its order is safe at every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use netfast_common::{
     alias::MemberKey,
@@ -52,7 +55,8 @@ impl Host {
             | Action::SetAliases { .. }
             | Action::SetVips { .. }
             | Action::SetWay { .. }
-            | Action::SetPool { .. } => {}
+            | Action::AddPool(_)
+            | Action::RemovePool(_) => {}
         }
         self.realized.note(action);
     }
@@ -160,21 +164,21 @@ prop_compose! {
         if services.is_empty() {
             return Vips::default();
         }
-        let way = Way { blocks: BTreeSet::from([[198, 19, 0, 0].into()]), mac: Mac([2, 0, 0, 0, 0, mac]) };
+        let way = Way { blocks: BTreeSet::from([IpAddr::from([198, 19, 0, 0])]), mac: Mac([2, 0, 0, 0, 0, mac]) };
         let member = |service: u8| MemberKey { alias: u64::from(service), address: [1, 0] };
         Vips {
             table: VipTable {
                 members: services.iter().map(|(service, slots)| (member(*service), *slots != 0)).collect(),
                 services: services.into_iter().map(|(service, slots)| {
                     let slots = vec![Backend::default(); slots];
-                    ([198, 19, 0, service].into(), VipService { id: service.into(), slots, ..VipService::default() })
+                    (IpAddr::from([198, 19, 0, service]), VipService { id: service.into(), slots, ..VipService::default() })
                 }).collect(),
             },
             endpoints: clients.iter().map(|client| (DeviceKey::served(*client), format!("veth{client}"))).collect(),
             clients: clients.into_iter().map(|client| {
                 (Client { netns: client.into(), pid: client, ifindex: 2 }, (way.clone(), format!("c{client}")))
             }).collect(),
-            pool: Some(VipPool::default()),
+            pools: BTreeSet::from([VipPool::DEFAULT]),
             ..Vips::default()
         }
     }
@@ -240,7 +244,7 @@ proptest! {
             prop_assert_eq!(&host.realized.vips, &vips.table);
             prop_assert_eq!(host.for_vips().len(), 2 * vips.endpoints.len());
             prop_assert!(host.realized.ways.iter().eq(vips.clients.iter().map(|(client, (way, _))| (client, way))));
-            prop_assert_eq!(host.realized.pool, vips.pool);
+            prop_assert_eq!(&host.realized.pools, &vips.pools);
             prop_assert_eq!(diff(desired, &host.realized), vec![]);
         }
     }
@@ -335,7 +339,7 @@ proptest! {
                 let told = &host.realized.aliases.services;
                 let known: BTreeSet<u64> = host.realized.vips.services.values().map(|service| service.id).collect();
                 prop_assert!(told.is_subset(&known), "after {}", action);
-                prop_assert!(told.is_empty() || host.realized.pool.is_some(), "after {}", action);
+                prop_assert!(told.is_empty() || !host.realized.pools.is_empty(), "after {}", action);
                 if matches!(action, Action::SetAliases { .. }) {
                     let wanted = &desired.aliases.vips;
                     prop_assert!(wanted.clients.keys().all(|client| host.realized.ways.contains_key(client)));
@@ -408,7 +412,7 @@ proptest! {
         prop_assert_eq!(&host.realized.attachments, &before.attachments);
         prop_assert_eq!(host.realized.control.switches, 0);
         prop_assert_eq!(&host.realized.vips, &before.vips);
-        prop_assert!(host.realized.ways.is_empty() && host.realized.pool.is_none());
+        prop_assert!(host.realized.ways.is_empty() && host.realized.pools.is_empty());
     }
 }
 

@@ -14,11 +14,8 @@ pub(super) fn first(desired: &Desired, realized: &Realized, actions: &mut Vec<Ac
 /// Ways to them, before anybody is told of them.
 pub(super) fn come(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
     let wanted = &desired.aliases.vips;
-    if wanted.pool.is_some() && wanted.pool != realized.pool {
-        actions.push(Action::SetPool {
-            from: realized.pool,
-            to: wanted.pool,
-        });
+    for pool in wanted.pools.difference(&realized.pools) {
+        actions.push(Action::AddPool(*pool));
     }
     for (&device, name) in &wanted.endpoints {
         for hook in Hook::BOTH {
@@ -59,11 +56,8 @@ pub(super) fn go(desired: &Desired, realized: &Realized, actions: &mut Vec<Actio
             actions.push(Action::Detach(*found));
         }
     }
-    if wanted.pool.is_none() && realized.pool.is_some() {
-        actions.push(Action::SetPool {
-            from: realized.pool,
-            to: None,
-        });
+    for pool in realized.pools.difference(&wanted.pools) {
+        actions.push(Action::RemovePool(*pool));
     }
 }
 

@@ -10,10 +10,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use netfast_common::alias::{
-    Alias, AliasKey, COUNTED, ENTRIES, MEMBERS, MemberKey, NAME, RecordType, address4, address6, digest, part,
+use netfast_common::{
+    alias::{Alias, AliasKey, MemberKey, RecordType},
+    device::DeviceKey,
 };
-use netfast_common::{device::DeviceKey, net::Ip4};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,9 +22,13 @@ use crate::{
     plan::{
         DeviceSpec, Facts,
         report::NetworkReport,
-        vip::{Builder, Vips, hash},
+        vip::{Builder, Vips},
     },
 };
+
+mod table;
+
+use table::{add, id, ip, refusal};
 
 /// `off` leaves the resolver's answers alone: on a network for its aliases, on a container for what it asks. `vip` gives a
 /// virtual address: on a network to its aliases, on a container to those that it has.
@@ -37,8 +41,6 @@ pub(super) const LABEL_AFFINITY: &str = "netfast.alias.affinity";
 const MAX_WEIGHT: u32 = 1000;
 /// Why answers are as the runtime gives them where its resolver is not in the containers' namespaces.
 const AT_GATEWAY: &str = "the runtime's resolver answers from the network's gateway, which netfast does not change";
-/// The longest label of a name (RFC 1035).
-const MAX_LABEL: usize = 63;
 
 /// What should be done for aliases.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,12 +96,24 @@ pub struct AliasReport {
     pub mode: AliasMode,
     /// Why nothing is done, or not what was asked for.
     pub why: Option<String>,
-    /// Its virtual address.
+    /// Its virtual address of IPv4.
     pub vip: Option<Ipv4Addr>,
+    /// Its virtual address of IPv6.
+    pub vip6: Option<Ipv6Addr>,
+    /// Answers of IPv6 name only the member whose turn it is: clients sort addresses of IPv6, and those of IPv4 name all.
+    pub one6: bool,
     /// Whom a client is given depends on its address.
     pub affinity: bool,
     /// Its members, by the container's name.
     pub members: Vec<MemberReport>,
+}
+
+impl AliasReport {
+    /// Its virtual addresses.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = self.vip.map(IpAddr::from).into_iter();
+        v4.chain(self.vip6.map(IpAddr::from))
+    }
 }
 
 /// A member of an alias.
@@ -133,7 +147,7 @@ pub fn aliases(
     devices: &BTreeMap<DeviceKey, DeviceSpec>,
 ) -> Aliases {
     let mut plan = Aliases::default();
-    let mut vips = Builder::new(host, reports, devices, config.vip_pool, &facts.vips);
+    let mut vips = Builder::new(host, reports, devices, [config.vip_pool, config.vip_pool6], &facts.vips);
     let mut ambiguous = BTreeSet::new();
     let mut answered = BTreeSet::new();
     for network in host.networks.values().filter(|network| has_resolver(network)) {
@@ -223,7 +237,8 @@ fn wish(network: &Network, members: &[(&Container, &Attachment)], config: &Confi
     }
 }
 
-/// Gives an alias its virtual address; if that is not possible, it is rotated, and the report says why.
+/// Gives an alias its virtual addresses, one of each family in which a member has one. Without that of the first family it is
+/// rotated; the report says why.
 fn give_address(
     vips: &mut Builder<'_>,
     network: &Network,
@@ -235,33 +250,43 @@ fn give_address(
         let value = labels.get(LABEL_AFFINITY);
         value.is_some_and(|value| value.eq_ignore_ascii_case("source"))
     };
-    let id = id(&network.id.0, &report.alias, RecordType::A);
-    let candidates: Vec<_> = members
-        .iter()
-        .filter_map(|(container, on)| vips.candidate(container, on, weight(container)))
-        .collect();
     report.affinity = is_source(&network.labels) || members.iter().any(|(container, _)| is_source(&container.labels));
-    let given = match vips.obstacle(network, facts.vip_off.as_deref()) {
-        Some(obstacle) => Err(obstacle),
-        None if candidates.is_empty() && !members.is_empty() => Err("no virtual address: no member has IPv4".into()),
-        None => vips.add(network, &report.alias, id, report.affinity, &candidates),
-    };
-    match given {
-        Ok(vip) => {
-            report.vip = Some(vip);
-            for member in &mut report.members {
-                let mut v4 = member.addresses.iter().filter_map(|ip| match ip {
-                    IpAddr::V4(ip) => Some(*ip),
-                    IpAddr::V6(_) => None,
-                });
-                member.eligible = v4.any(|ip| vips.vips.table.is_eligible(id, ip));
-            }
+    let mut why_not = vips.obstacle(network, facts.vip_off.as_deref());
+    for (pool, record_type) in vips.pools().into_iter().zip(RecordType::ALL) {
+        let candidates: Vec<_> = members
+            .iter()
+            .filter_map(|(container, on)| vips.candidate(pool, container, on, weight(container)))
+            .collect();
+        let is_wanted = !candidates.is_empty() || members.is_empty() && vips.had(pool, network, &report.alias);
+        if why_not.is_some() || !is_wanted {
+            continue;
         }
-        Err(why) => {
-            vips.keep(network, &report.alias);
-            (report.mode, report.why) = (AliasMode::Rr, Some(why));
+        let id = id(&network.id.0, &report.alias, record_type);
+        match vips.add(pool, network, &report.alias, id, report.affinity, &candidates) {
+            Ok(IpAddr::V4(vip)) => report.vip = Some(vip),
+            Ok(IpAddr::V6(vip)) => report.vip6 = Some(vip),
+            Err(why) => why_not = Some(format!("no virtual address{}: {why}", of_family(report))),
         }
     }
+    if report.vips().next().is_none() {
+        vips.keep(network, &report.alias);
+        let why_not = why_not.unwrap_or_else(|| "no virtual address: the members' addresses are not known".into());
+        (report.mode, report.why) = (AliasMode::Rr, Some(why_not));
+        return;
+    }
+    report.why = why_not;
+    for (member, (container, on)) in report.members.iter_mut().zip(members) {
+        debug_assert_eq!(member.container_id, container.id.to_string());
+        member.eligible = RecordType::ALL.into_iter().any(|record_type| {
+            let id = id(&network.id.0, &report.alias, record_type);
+            ip(on, record_type).is_some_and(|ip| vips.vips.table.is_eligible(id, ip))
+        });
+    }
+}
+
+/// Which virtual address there is not, if there is another.
+fn of_family(report: &AliasReport) -> &'static str {
+    if report.vip.is_some() { " of IPv6" } else { "" }
 }
 
 /// How often a container is given: its label, else 1.
@@ -354,130 +379,6 @@ fn member(container: &Container, on: &Attachment) -> MemberReport {
 /// Whether clients are given a container. One whose health is not known yet is: its check may take minutes to begin.
 fn is_eligible(container: &Container) -> bool {
     container.state == ContainerState::Running && container.health != Health::Unhealthy
-}
-
-/// Why an alias is not one that the program could know, if it is not.
-fn refusal(table: &AliasTable, network: &Network, name: &str, members: &Members<'_>) -> Option<String> {
-    let spellings = spellings(network, name);
-    if spellings.is_empty() {
-        return Some(format!(
-            "the name is longer than {NAME} bytes, or has an empty or too long part"
-        ));
-    }
-    if members.len() > MEMBERS as usize {
-        return Some(format!("it has more than {MEMBERS} members"));
-    }
-    let families = RecordType::ALL.len();
-    if table.entries.len() + spellings.len() * 2 * families > ENTRIES as usize
-        || table.members.len() + members.len() * families > COUNTED as usize
-    {
-        return Some("the table of aliases is full".into());
-    }
-    None
-}
-
-/// A name as it is asked for; none if it cannot be.
-fn spellings(network: &Network, name: &str) -> Vec<[u8; NAME as usize]> {
-    let Some(bare) = wire(name) else {
-        return Vec::new();
-    };
-    // With the network's name it may be too long: then only the bare one is known.
-    let spelled = wire(&format!("{name}.{}", network.name.to_ascii_lowercase()));
-    [Some(bare), spelled].into_iter().flatten().collect()
-}
-
-/// Adds an alias to the table.
-fn add(
-    table: &mut AliasTable,
-    ambiguous: &mut BTreeSet<AliasKey>,
-    network: &Network,
-    report: &mut AliasReport,
-    members: &Members<'_>,
-    config: &Config,
-) {
-    let name = &report.alias;
-    let spellings = spellings(network, name);
-    if report.vip.is_some() {
-        table.services.insert(id(&network.id.0, name, RecordType::A));
-    }
-    for record_type in RecordType::ALL {
-        let addresses: BTreeMap<[u64; 2], usize> = members
-            .iter()
-            .enumerate()
-            .filter_map(|(index, (_, on))| Some((address(on, record_type)?, index)))
-            .collect();
-        if addresses.is_empty() || (addresses.len() < 2 && report.vip.is_none()) {
-            continue;
-        }
-        let id = id(&network.id.0, name, record_type);
-        let mut alias = Alias {
-            id,
-            eligible: 0,
-            members: u32::try_from(addresses.len()).unwrap_or(u32::MAX),
-            ttl: config.alias_ttl,
-            vip: report.vip.map_or(Ip4::default(), |vip| Ip4::from_bytes(vip.octets())),
-            reserved: 0,
-        };
-        let mut sum = 0_u64;
-        for (rank, (&address, &index)) in addresses.iter().enumerate() {
-            alias.eligible |= u64::from(report.members[index].eligible) << rank;
-            sum = sum.wrapping_add(part(address));
-            table.members.insert(MemberKey { alias: id, address });
-            report.members[index].counted_by.push((id, address));
-        }
-        for &name in &spellings {
-            let key = |digest| AliasKey {
-                digest,
-                record_type: record_type as u32,
-                reserved: 0,
-                name,
-            };
-            // The entry by which the name is known, whatever the set.
-            table.entries.insert(key(0), Alias::default());
-            let key = key(digest(sum));
-            if table.entries.insert(key, alias).is_some_and(|other| other.id != id) {
-                ambiguous.insert(key);
-            }
-        }
-    }
-}
-
-/// A container's address of a record type.
-fn address(on: &Attachment, record_type: RecordType) -> Option<[u64; 2]> {
-    let v4 = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    };
-    let v6 = |ip: IpAddr| match ip {
-        IpAddr::V6(ip) => Some(ip),
-        IpAddr::V4(_) => None,
-    };
-    match record_type {
-        RecordType::A => Some(address4(v4(on.ipv4?.addr).as_ref().map(Ipv4Addr::octets)?)),
-        RecordType::Aaaa => Some(address6(v6(on.ipv6?.addr).as_ref().map(Ipv6Addr::octets)?)),
-    }
-}
-
-/// A name in lower case as it is on the wire, without the root's zero; `None` if it cannot be, or is too long.
-fn wire(name: &str) -> Option<[u8; NAME as usize]> {
-    let mut bytes = Vec::with_capacity(NAME as usize);
-    for label in name.split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|_| label.len() <= MAX_LABEL)?;
-        bytes.push(Some(length).filter(|length| *length != 0)?);
-        bytes.extend(label.bytes());
-    }
-    // One byte stays zero: the program looks for the name's end within the key.
-    let mut name = [0; NAME as usize];
-    name.get_mut(..bytes.len())
-        .filter(|_| bytes.len() < NAME as usize)?
-        .copy_from_slice(&bytes);
-    Some(name)
-}
-
-/// The number of an alias, the same in every daemon.
-fn id(network: &str, name: &str, record_type: RecordType) -> u64 {
-    let parts = [network.as_bytes(), &[0], name.as_bytes(), &[0, record_type as u8]];
-    hash(&parts.concat())
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! Virtual addresses of aliases (mode `vip`): which there are, who is given how often, and who may ask.
 //!
-//! IPv4 only, as the fast path is, and only on bridges of this host: the programs give a connection to its member by the
-//! MAC address. What cannot be had falls back to rotation, with the reason.
+//! Only on bridges of this host: the programs give a connection to its member by the MAC address. An alias has an address of
+//! each family in which a member has one. What cannot be had falls back to rotation, with the reason.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use netfast_common::{
-    alias::{MemberKey, address4},
+    alias::{MemberKey, address},
     device::DeviceKey,
-    net::Ip4,
+    net::AnyIp,
     vip::{Backend, MEMBERS, SERVICES, SLOTS},
 };
 use serde::{Deserialize, Serialize};
@@ -39,19 +39,19 @@ pub struct Vips {
     pub endpoints: BTreeMap<DeviceKey, String>,
     /// Where the clients' ways there are, with the container that each is of.
     pub clients: BTreeMap<Client, (Way, String)>,
-    /// The pool, while anything of it is in use: the host says of all of it that there is no way there.
-    pub pool: Option<VipPool>,
+    /// The pools of which anything is in use: the host says of all of them that there is no way there.
+    pub pools: BTreeSet<VipPool>,
     /// Who has which address.
     pub memory: VipMemory,
-    /// What of this host the pool overlaps, if it does: then there are no virtual addresses.
-    pub conflict: Option<String>,
+    /// What of this host a pool overlaps, if it does: then there are no virtual addresses of its family.
+    pub conflicts: BTreeMap<VipPool, String>,
 }
 
 /// The entries of the maps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VipTable {
     /// By virtual address.
-    pub services: BTreeMap<Ipv4Addr, VipService>,
+    pub services: BTreeMap<IpAddr, VipService>,
     /// The members, and whether each may be given.
     pub members: BTreeMap<MemberKey, bool>,
 }
@@ -85,9 +85,21 @@ pub struct Client {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
     /// The first addresses of the blocks of 256 that are routed over the interface.
-    pub blocks: BTreeSet<Ipv4Addr>,
+    pub blocks: BTreeSet<IpAddr>,
     /// The MAC address of their next hops: the bridge's.
     pub mac: Mac,
+}
+
+/// Where a client's way begins.
+struct Place {
+    /// The interface inside.
+    client: Client,
+    /// Its veth.
+    device: DeviceKey,
+    /// The bridge's MAC address.
+    mac: Mac,
+    /// The pools of its families.
+    pools: Vec<VipPool>,
 }
 
 /// A member of an alias as a virtual address needs it.
@@ -114,10 +126,11 @@ pub(super) struct Builder<'a> {
     host: &'a Host,
     reports: &'a [NetworkReport],
     devices: &'a BTreeMap<DeviceKey, DeviceSpec>,
-    pool: VipPool,
+    /// Of IPv4, and of IPv6.
+    pools: [VipPool; 2],
     slots: usize,
-    /// Networks with a virtual address.
-    networks: BTreeSet<NetworkId>,
+    /// Networks with a virtual address, and those of their pools that have it.
+    networks: BTreeMap<NetworkId, BTreeSet<VipPool>>,
     /// Aliases that keep their address, by network: those that have it, and those that only cannot have it now.
     kept: BTreeSet<(NetworkId, String)>,
     /// What was planned.
@@ -130,25 +143,28 @@ impl<'a> Builder<'a> {
         host: &'a Host,
         reports: &'a [NetworkReport],
         devices: &'a BTreeMap<DeviceKey, DeviceSpec>,
-        pool: VipPool,
+        pools: [VipPool; 2],
         memory: &VipMemory,
     ) -> Self {
         let mut memory = memory.clone();
-        memory.retain(pool, |network, _| {
+        memory.retain(pools, |network, _| {
             host.networks.contains_key(&NetworkId(network.into()))
         });
         let vips = Vips {
             memory,
-            conflict: conflict(host, pool),
+            conflicts: pools
+                .into_iter()
+                .filter_map(|pool| Some((pool, conflict(host, pool)?)))
+                .collect(),
             ..Vips::default()
         };
         Self {
             host,
             reports,
             devices,
-            pool,
+            pools,
             slots: 0,
-            networks: BTreeSet::new(),
+            networks: BTreeMap::new(),
             kept: BTreeSet::new(),
             vips,
         }
@@ -165,9 +181,6 @@ impl<'a> Builder<'a> {
         if let Some(off) = off {
             return because(off);
         }
-        if let Some(conflict) = &self.vips.conflict {
-            return because(conflict);
-        }
         if network.driver != "bridge" {
             return because(&format!("the network's driver is {}, not bridge", network.driver));
         }
@@ -181,30 +194,34 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Adds an alias; returns its address, or why there is none.
+    /// Adds an alias with an address of a pool; returns it, or why there is none.
     pub fn add(
         &mut self,
+        pool: VipPool,
         network: &Network,
         alias: &str,
         id: u64,
         affinity: bool,
         members: &[Candidate],
-    ) -> Result<Ipv4Addr, String> {
+    ) -> Result<IpAddr, String> {
+        if let Some(conflict) = self.vips.conflicts.get(&pool) {
+            return Err(conflict.clone());
+        }
         let slots = slots_of(affinity, members);
         let too_many = self.slots + slots.len() > SLOTS as usize / 2
             || self.vips.table.services.len() >= SERVICES as usize
             || self.vips.table.members.len() + members.len() > MEMBERS as usize;
         if too_many {
-            return Err("no virtual address: the tables are full".into());
+            return Err("the tables are full".into());
         }
         let bridge = self.report(network).and_then(|report| report.bridge_ifindex);
-        let bridge = bridge.ok_or("no virtual address: the bridge is gone")?;
+        let bridge = bridge.ok_or("the bridge is gone")?;
         self.keep(network, alias);
-        let vip = self.vips.memory.give(self.pool, &network.id, alias);
-        let vip = vip.ok_or_else(|| format!("no virtual address: all of vip_pool = {} is given", self.pool))?;
+        let vip = self.vips.memory.give(pool, &network.id, alias);
+        let vip = vip.ok_or_else(|| format!("all of {} = {pool} is given", pool.key()))?;
         self.slots += slots.len();
         for member in members {
-            let key = key(id, member.backend.address);
+            let key = key(id, &member.backend.address);
             let eligible = slots.contains(&member.backend);
             self.vips.table.members.insert(key, eligible);
         }
@@ -215,15 +232,25 @@ impl<'a> Builder<'a> {
             slots,
         };
         self.vips.table.services.insert(vip, service);
-        self.networks.insert(network.id.clone());
+        self.networks.entry(network.id.clone()).or_default().insert(pool);
         Ok(vip)
     }
 
+    /// The pools of both families.
+    pub const fn pools(&self) -> [VipPool; 2] {
+        self.pools
+    }
+
+    /// Whether an alias had an address of a pool before.
+    pub fn had(&self, pool: VipPool, network: &Network, alias: &str) -> bool {
+        self.vips.memory.get(pool, &network.id, alias).is_some()
+    }
+
     /// Whether a container's packets to the virtual addresses of all of its networks find their way; those of one with
-    /// addresses of the pool do not.
+    /// addresses of the pools do not. Who has no IPv6 does without that of IPv6.
     pub fn reaches_all(&self, container: &Container) -> bool {
         let on = container.attachments.iter();
-        on.filter(|on| self.networks.contains(&on.network))
+        on.filter(|on| self.networks.contains_key(&on.network))
             .all(|on| self.place(container, on).is_some())
     }
 
@@ -233,22 +260,23 @@ impl<'a> Builder<'a> {
             for on in container
                 .attachments
                 .iter()
-                .filter(|on| self.networks.contains(&on.network))
+                .filter(|on| self.networks.contains_key(&on.network))
             {
-                let Some((client, device, mac)) = self.place(container, on) else {
+                let Some(place) = self.place(container, on) else {
                     continue;
                 };
-                let blocks = self.vips.memory.blocks(&on.network);
-                self.vips
-                    .clients
-                    .insert(client, (Way { blocks, mac }, container.name.clone()));
-                self.vips.endpoints.insert(device, self.devices[&device].name.clone());
+                let mut blocks = self.vips.memory.blocks(&on.network);
+                blocks.retain(|block| place.pools.iter().any(|pool| pool.contains(*block)));
+                let way = Way { blocks, mac: place.mac };
+                self.vips.clients.insert(place.client, (way, container.name.clone()));
+                let name = self.devices[&place.device].name.clone();
+                self.vips.endpoints.insert(place.device, name);
             }
         }
-        self.vips.pool = (!self.vips.table.services.is_empty()).then_some(self.pool);
+        self.vips.pools = self.networks.values().flatten().copied().collect();
         let kept = &self.kept;
         let is_kept = |network: &str, alias: &str| kept.contains(&(NetworkId(network.into()), alias.into()));
-        self.vips.memory.retain(self.pool, is_kept);
+        self.vips.memory.retain(self.pools, is_kept);
         self.vips
     }
 
@@ -265,40 +293,50 @@ impl<'a> Builder<'a> {
         ))
     }
 
-    /// Where the way of a container on a network begins: the interface inside, its veth, and the bridge's MAC address.
-    fn place(&self, container: &Container, on: &Attachment) -> Option<(Client, DeviceKey, Mac)> {
+    /// Where the way of a container on a network with virtual addresses begins. It must have an address of the first family
+    /// in which there are any.
+    fn place(&self, container: &Container, on: &Attachment) -> Option<Place> {
         let (report, endpoint) = self.endpoint(container, on)?;
         let veth = endpoint.ifindex?;
         let device = endpoint.device()?;
-        self.devices.get(&device)?.address4?;
+        let spec = self.devices.get(&device)?;
         let interface = container.interfaces.iter().find(|one| one.host_ifindex == Some(veth))?;
-        let own = container.interfaces.iter().flat_map(|one| &one.addresses);
-        if own.copied().any(|net| overlaps(net, self.pool.net())) {
+        let mut own = container.interfaces.iter().flat_map(|one| &one.addresses);
+        if own.any(|net| self.pools.iter().any(|pool| overlaps(*net, pool.net()))) {
             return None;
         }
+        let pools = self.networks.get(&on.network)?;
+        let has = |pool: &VipPool| match pool.network() {
+            IpAddr::V4(_) => spec.address4.is_some(),
+            IpAddr::V6(_) => spec.address6.is_some(),
+        };
+        pools.first().filter(|pool| has(pool))?;
         let client = Client {
             netns: container.netns?.ino,
             pid: Some(container.pid).filter(|pid| *pid != 0)?,
             ifindex: interface.ifindex,
         };
-        Some((
+        Some(Place {
             client,
             device,
-            self.host.served().links.get(&report.bridge_ifindex?)?.mac?,
-        ))
+            mac: self.host.served().links.get(&report.bridge_ifindex?)?.mac?,
+            pools: pools.iter().copied().filter(has).collect(),
+        })
     }
 
-    /// A member, if it has an IPv4 address.
-    pub fn candidate(&self, container: &Container, on: &Attachment, weight: u32) -> Option<Candidate> {
-        let IpAddr::V4(address) = on.ipv4?.addr else {
-            return None;
+    /// A member, if it has an address of a pool's family.
+    pub fn candidate(&self, pool: VipPool, container: &Container, on: &Attachment, weight: u32) -> Option<Candidate> {
+        let net = match pool.network() {
+            IpAddr::V4(_) => on.ipv4,
+            IpAddr::V6(_) => on.ipv6,
         };
+        let address = net?.addr;
         let (_, endpoint) = self.endpoint(container, on)?;
         let mac: Option<Mac> = endpoint.mac.as_deref().and_then(|mac| mac.parse().ok());
         let is_there = endpoint.ifindex.is_some() && mac.is_some_and(|mac| !mac.is_multicast());
         Some(Candidate {
             backend: Backend {
-                address: Ip4::from_bytes(address.octets()),
+                address: address.into(),
                 mac: mac.unwrap_or_default().0,
                 reserved: [0; 2],
             },
@@ -314,17 +352,17 @@ impl<'a> Builder<'a> {
 
 impl VipTable {
     /// Whether a member may be given.
-    pub fn is_eligible(&self, alias: u64, address: Ipv4Addr) -> bool {
-        let key = key(alias, Ip4::from_bytes(address.octets()));
+    pub fn is_eligible(&self, alias: u64, address: IpAddr) -> bool {
+        let key = key(alias, &address.into());
         self.members.get(&key).copied().unwrap_or(false)
     }
 }
 
 /// The key of a member.
-fn key(alias: u64, address: Ip4) -> MemberKey {
+fn key(alias: u64, ip: &AnyIp) -> MemberKey {
     MemberKey {
         alias,
-        address: address4(address.bytes()),
+        address: address(ip),
     }
 }
 
@@ -338,12 +376,20 @@ fn slots_of(affinity: bool, members: &[Candidate]) -> Vec<Backend> {
     let order = if affinity {
         let named = given
             .iter()
-            .map(|member| (hash(&member.backend.address.bytes()), member.weight));
+            .map(|member| (name(&member.backend.address), member.weight));
         slots::maglev(&named.collect::<Vec<_>>())
     } else {
         slots::sequence(&given.iter().map(|member| member.weight).collect::<Vec<_>>())
     };
     order.into_iter().map(|index| given[index].backend).collect()
+}
+
+/// By what a member is known in the table of a service by affinity.
+fn name(ip: &AnyIp) -> u64 {
+    match IpAddr::from(*ip) {
+        IpAddr::V4(ip) => hash(&ip.octets()),
+        IpAddr::V6(ip) => hash(&ip.octets()),
+    }
 }
 
 /// Causes for the slow path that come and go, and that a virtual address is no part of: its connections must outlive them.
@@ -358,7 +404,7 @@ pub(super) fn is_passing(why: Why) -> bool {
 /// default route, or the two halves of one that VPNs make.
 fn conflict(host: &Host, pool: VipPool) -> Option<String> {
     let net = pool.net();
-    let with = |what: String| Some(format!("vip_pool = {pool} overlaps {what}"));
+    let with = |what: String| Some(format!("{} = {pool} overlaps {what}", pool.key()));
     for network in host.networks.values() {
         let mut subnets = network.ipam.iter().filter_map(|pool| pool.subnet);
         if let Some(subnet) = subnets.find(|subnet| overlaps(*subnet, net)) {

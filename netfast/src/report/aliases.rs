@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use netfast_common::{
@@ -45,8 +45,10 @@ pub struct Alias {
     pub mode: AliasMode,
     /// Why nothing is done, or not what was asked for.
     pub reason: Option<String>,
-    /// Its virtual address.
+    /// Its virtual address of IPv4.
     pub vip: Option<Ipv4Addr>,
+    /// Its virtual address of IPv6.
+    pub vip6: Option<Ipv6Addr>,
     /// `source`: whom a client is given for that depends on its address.
     pub affinity: Option<&'static str>,
     /// Answers that were put in order.
@@ -120,7 +122,7 @@ pub struct Counted {
     /// What members were given for virtual addresses, on the slow path.
     pub shared: Shared,
     /// Packets and bytes on the fast path between a virtual address and a member, of flows that there are.
-    pub fast: BTreeMap<(Ipv4Addr, Ipv4Addr), (u64, u64)>,
+    pub fast: BTreeMap<(IpAddr, IpAddr), (u64, u64)>,
 }
 
 impl Counted {
@@ -133,11 +135,6 @@ impl Counted {
         } else {
             return;
         };
-        // There are no virtual addresses of IPv6.
-        let (IpAddr::V4(one), IpAddr::V4(other)) = pair else {
-            return;
-        };
-        let pair = (one, other);
         let (packets, bytes) = self.fast.entry(pair).or_default();
         *packets += flow.packets;
         *bytes += flow.bytes;
@@ -228,13 +225,17 @@ impl Alias {
         let members: Vec<Member> = report
             .members
             .iter()
-            .map(|member| Member::gather(member, report.vip, counted))
+            .map(|member| Member::gather(member, report, counted))
             .collect();
+        let is_virtual = report.vips().next().is_some();
         let shares = || {
             let given = members.iter().filter(|member| member.eligible && member.weight != 0);
-            given.map(|member| match report.vip {
-                Some(_) => member.connections as f64 / f64::from(member.weight),
-                None => member.first as f64,
+            given.map(|member| {
+                if is_virtual {
+                    member.connections as f64 / f64::from(member.weight)
+                } else {
+                    member.first as f64
+                }
             })
         };
         let most = shares().fold(0.0, f64::max);
@@ -245,7 +246,8 @@ impl Alias {
             mode: report.mode,
             reason: report.why.clone(),
             vip: report.vip,
-            affinity: (report.vip.is_some() && report.affinity).then_some("source"),
+            vip6: report.vip6,
+            affinity: (is_virtual && report.affinity).then_some("source"),
             answers: members.iter().map(|member| member.first).sum(),
             connections: members.iter().map(|member| member.connections).sum(),
             evenness,
@@ -261,9 +263,13 @@ impl Alias {
         Cell::painted(self.mode.name(), paint)
     }
 
+    fn is_virtual(&self) -> bool {
+        self.vip.is_some() || self.vip6.is_some()
+    }
+
     /// Connections, or answers where there is no virtual address.
     fn given_text(&self) -> String {
-        if self.vip.is_some() {
+        if self.is_virtual() {
             format!("{} connections", units::count(self.connections))
         } else {
             format!("{} answers", units::count(self.answers))
@@ -271,11 +277,21 @@ impl Alias {
     }
 
     fn address_or_reason(&self) -> String {
-        let address = self.vip.map(|vip| match self.affinity {
-            Some(affinity) => format!("{vip}, by {affinity}"),
-            None => vip.to_string(),
-        });
-        address.or_else(|| self.reason.clone()).unwrap_or_default()
+        let addresses = self.addresses();
+        if addresses.is_empty() {
+            return self.reason.clone().unwrap_or_default();
+        }
+        match self.affinity {
+            Some(affinity) => format!("{addresses}, by {affinity}"),
+            None => addresses,
+        }
+    }
+
+    /// Its virtual addresses; nothing: it has none.
+    fn addresses(&self) -> String {
+        let v4 = self.vip.map(|vip| vip.to_string()).into_iter();
+        let all: Vec<_> = v4.chain(self.vip6.map(|vip| vip.to_string())).collect();
+        all.join(" ")
     }
 
     fn evenness_text(&self) -> String {
@@ -290,7 +306,7 @@ impl Alias {
         if let Some(reason) = &self.reason {
             facts.row(["reason".into(), reason.clone().into()]);
         }
-        if self.vip.is_some() {
+        if self.is_virtual() {
             facts.row(["address".into(), self.address_or_reason().into()]);
             facts.row(["connections".into(), units::count(self.connections).into()]);
         } else {
@@ -300,9 +316,10 @@ impl Alias {
         text.push_str(&facts.render(style));
         text.push('\n');
         let mut headings = vec!["CONTAINER", "ADDRESSES", "STATE", "HEALTH", "ELIGIBLE"];
-        headings.extend(match self.vip {
-            Some(_) => &[">WEIGHT", ">CONNECTIONS", ">RETRIED", ">PACKETS", ">BYTES"][..],
-            None => &[">FIRST"],
+        headings.extend(if self.is_virtual() {
+            &[">WEIGHT", ">CONNECTIONS", ">RETRIED", ">PACKETS", ">BYTES"][..]
+        } else {
+            &[">FIRST"]
         });
         let mut table = Table::new(&headings).indent(2);
         for member in &self.members {
@@ -319,15 +336,16 @@ impl Alias {
                 member.health.clone().into(),
                 given,
             ];
-            row.extend(match self.vip {
-                Some(_) => vec![
+            row.extend(if self.is_virtual() {
+                vec![
                     member.weight.to_string().into(),
                     units::count(member.connections).into(),
                     units::count(member.retried).into(),
                     units::count(member.packets).into(),
                     units::bytes(member.bytes).into(),
-                ],
-                None => vec![units::count(member.first).into()],
+                ]
+            } else {
+                vec![units::count(member.first).into()]
             });
             table.row(row);
         }
@@ -337,7 +355,7 @@ impl Alias {
 }
 
 impl Member {
-    fn gather(report: &MemberReport, vip: Option<Ipv4Addr>, counted: &Counted) -> Self {
+    fn gather(report: &MemberReport, alias: &AliasReport, counted: &Counted) -> Self {
         let MemberReport {
             container_id,
             container,
@@ -352,15 +370,16 @@ impl Member {
         let first = keys().filter_map(|key| counted.answers.first_named.get(&key)).sum();
         let slow = keys().filter_map(|key| counted.shared.stats.get(&key));
         let (mut connections, mut retried, mut packets, mut bytes) = (0, 0, 0, 0);
-        for stats in slow.filter(|_| vip.is_some()) {
+        for stats in slow.filter(|_| alias.vips().next().is_some()) {
             connections += stats.connections.saturating_sub(stats.retried);
             retried += stats.retried;
             packets += stats.packets;
             bytes += stats.bytes;
         }
-        for address in &addresses {
-            if let (Some(vip), IpAddr::V4(address)) = (vip, address)
-                && let Some(fast) = counted.fast.get(&(vip, *address))
+        for vip in alias.vips() {
+            for fast in addresses
+                .iter()
+                .filter_map(|address| counted.fast.get(&(vip, *address)))
             {
                 packets += fast.0;
                 bytes += fast.1;

@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use netfast_common::{
-    alias::{Alias, AliasKey, MemberKey, VERDICTS, Verdict},
-    net::Ip4,
-};
+use netfast_common::alias::{Alias, AliasKey, MemberKey, VERDICTS, Verdict};
 use netfast_ebpf::{
     ctx::fake::{self, FakeSkb},
     dns,
@@ -166,7 +163,7 @@ impl<M: Machine> Player<'_, M> {
         let out = self.machine.run(frame, odds);
         let verdict = counted(&before, &self.machine.verdicts());
         let change = self.expected(frame, &turns);
-        if let Some(Verdict::Rotated | Verdict::Shortened | Verdict::Virtual) = verdict {
+        if let Some(Verdict::Rotated | Verdict::Shortened | Verdict::One | Verdict::Virtual) = verdict {
             let change = change.expect("a message that is changed is an answer for a known alias");
             assert_eq!(verdict, Some(change.verdict));
             judge_frame(frame, &out, &change, odds);
@@ -219,7 +216,7 @@ impl<M: Machine> Player<'_, M> {
         })?;
         let alias = known.alias()?;
         // No more can be told apart, and nobody needs to be chosen of one.
-        let is_virtual = alias.vip != Ip4::default();
+        let is_virtual = !alias.vip.is_none();
         let few = if is_virtual { 1 } else { 2 };
         if !(few..=64).contains(&addresses.len()) || alias.members as usize != addresses.len() {
             return None;
@@ -237,7 +234,11 @@ impl<M: Machine> Player<'_, M> {
         Some(Change {
             offset,
             message,
-            verdict: if is_short { Verdict::Shortened } else { Verdict::Rotated },
+            verdict: match is_short {
+                _ if alias.flags & Alias::ONE != 0 => Verdict::One,
+                true => Verdict::Shortened,
+                false => Verdict::Rotated,
+            },
             first: Some(member(known.which, &first)),
         })
     }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use netfast_common::{
-    alias::{MemberKey, address4},
+    alias::{MemberKey, address},
     device::{Device, DeviceKey},
-    net::Ip4,
+    net::AnyIp,
     vip::{Backend, BackendStats, Member, Service, SlotKey, VERDICTS},
 };
 use netfast_ebpf::{
@@ -22,6 +22,9 @@ use crate::programs::BPF_F_INGRESS;
 
 mod judge;
 pub mod script;
+mod six;
+
+pub use six::Six;
 
 use judge::{Judge, Passed};
 use script::{Event, Hook, MEMBERS, Odds, Script, Step, VIPS, member};
@@ -33,7 +36,7 @@ pub trait Machine {
     /// Sets what the programs know of an interface.
     fn set_device(&mut self, dev: Dev, device: Option<Device>);
     /// Writes a service, or removes it.
-    fn set_service(&mut self, vip: Ip4, service: Option<Service>);
+    fn set_service(&mut self, vip: AnyIp, service: Option<Service>);
     /// Writes a slot, or removes it.
     fn set_slot(&mut self, key: SlotKey, backend: Option<Backend>);
     /// Writes a member, or removes it.
@@ -54,7 +57,9 @@ pub trait Machine {
 
 /// A script on the faked kernel.
 pub fn fuzz(bytes: &[u8]) {
-    play(&mut Host::new(), &Script::of(bytes));
+    let script = Script::of(bytes);
+    play(&mut Host::new(), &script);
+    play(&mut Six(Host::new()), &script.for_kernel());
 }
 
 /// When a script begins, in nanoseconds: no time may be before zero.
@@ -121,7 +126,7 @@ impl Machine for Host {
         set!(DEVICES, DeviceKey::served(self.indexes[dev as usize]), device);
     }
 
-    fn set_service(&mut self, vip: Ip4, service: Option<Service>) {
+    fn set_service(&mut self, vip: AnyIp, service: Option<Service>) {
         set!(VIPS, vip, service);
     }
 
@@ -221,7 +226,7 @@ impl Services {
     fn key(service: usize, number: u8) -> MemberKey {
         MemberKey {
             alias: service as u64 + 1,
-            address: address4(member(number).0.octets()),
+            address: address(&ip(member(number).0)),
         }
     }
 
@@ -256,8 +261,8 @@ struct Player<'a, M> {
     now: u64,
 }
 
-fn ip(address: Ipv4Addr) -> Ip4 {
-    Ip4::from_bytes(address.octets())
+fn ip(address: Ipv4Addr) -> AnyIp {
+    IpAddr::from(address).into()
 }
 
 impl<M: Machine> Player<'_, M> {

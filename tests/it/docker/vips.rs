@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::bed::{Bed, PORT, Reach, TIMEOUT, connects, docker_host, reaches, stat};
 
 mod life;
+mod six;
 
 const WEB: [&str; 3] = ["web-1", "web-2", "web-3"];
 /// A connection or an answer that takes longer is an error.
@@ -101,7 +102,7 @@ impl Bed {
 }
 
 /// One connection with one answer.
-fn talk(to: SocketAddrV4) -> io::Result<()> {
+fn talk(to: impl Into<SocketAddr>) -> io::Result<()> {
     ask(TcpStream::connect_timeout(&to.into(), LIMIT)?)
 }
 
@@ -113,14 +114,21 @@ fn ask(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// So many connections, one after the other; all must be answered.
-fn connections(client: &NsHandle, to: SocketAddrV4, count: usize) {
+fn connections(client: &NsHandle, to: impl Into<SocketAddr>, count: usize) {
+    let to = to.into();
     let done = client.run(|| (0..count).try_for_each(|_| talk(to))).expect("entered");
     done.unwrap_or_else(|error| panic!("to {to}: {error}"));
 }
 
 /// One datagram of a new socket, answered.
-fn datagram(to: SocketAddrV4) -> io::Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn datagram(to: impl Into<SocketAddr>) -> io::Result<()> {
+    let to = to.into();
+    let any: IpAddr = if to.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(LIMIT))?;
     socket.send(b"q")?;

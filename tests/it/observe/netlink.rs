@@ -1,10 +1,10 @@
 //! Netlink with a real kernel: what is changed is there, refusals are told apart, lost notifications are noticed.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netfast::sys::netlink::{
     NetlinkError, Watcher,
-    write::{Ipv4Route, Writer, write},
+    write::{IpRoute, Writer, write},
 };
 use netfast_tests::{
     netns::NetNs,
@@ -14,11 +14,39 @@ use tokio::{runtime::Builder, time::timeout};
 
 use super::QUIET;
 
-const BLOCK: Ipv4Addr = Ipv4Addr::new(198, 19, 7, 0);
-const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(198, 19, 7, 1);
+/// What a client's way to virtual addresses is made of.
+struct Family {
+    /// The option of `ip`.
+    option: &'static str,
+    /// A block.
+    block: (&'static str, u8),
+    /// Its next hop.
+    next_hop: &'static str,
+    /// The pool that it is of.
+    pool: (&'static str, u8),
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        option: "-4",
+        block: ("198.19.7.0", 24),
+        next_hop: "198.19.7.1",
+        pool: ("198.19.0.0", 16),
+    },
+    Family {
+        option: "-6",
+        block: ("fd6e:6574:6661:7374::700", 120),
+        next_hop: "fd6e:6574:6661:7374::701",
+        pool: ("fd6e:6574:6661:7374::", 112),
+    },
+];
 const PROTOCOL: u8 = 110;
 /// Where there is no interface.
 const NOWHERE: u32 = 0x7fff_fff0;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
 
 /// A namespace with an interface, and its index.
 fn namespace() -> (NetNs, u32) {
@@ -48,40 +76,49 @@ fn routes_are_made_and_removed_and_refusals_told_apart() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let (ns, ifindex) = namespace();
-    let route = Ipv4Route {
-        destination: (BLOCK, 24),
-        protocol: PROTOCOL,
-        via: Some((NEXT_HOP, ifindex)),
-    };
-    let prohibited = Ipv4Route {
-        destination: (Ipv4Addr::new(198, 19, 0, 0), 16),
-        via: None,
-        ..route
-    };
-    let nowhere = Ipv4Route {
-        via: Some((NEXT_HOP, NOWHERE)),
-        ..route
-    };
-    assert_eq!(errno(&ns, |writer| writer.add_route(&route)), 0);
-    assert_eq!(errno(&ns, |writer| writer.add_route(&prohibited)), 0);
-    let shown = ns.ip("route show").expect("routes");
-    assert!(
-        shown.contains("198.19.7.0/24 via 198.19.7.1 dev d0 proto 110 onlink"),
-        "{shown}"
-    );
-    assert!(shown.contains("prohibit 198.19.0.0/16 proto 110"), "{shown}");
-    assert_eq!(errno(&ns, |writer| writer.add_route(&route)), libc::EEXIST);
-    assert_eq!(errno(&ns, |writer| writer.add_route(&nowhere)), libc::ENODEV);
-    for made in [route, prohibited] {
-        assert_eq!(errno(&ns, |writer| writer.remove_route(&made)), 0);
-        assert_eq!(errno(&ns, |writer| writer.remove_route(&made)), libc::ESRCH);
+    for Family {
+        option,
+        block: (block, prefix),
+        next_hop,
+        pool,
+    } in FAMILIES
+    {
+        let (ns, ifindex) = namespace();
+        let route = IpRoute {
+            destination: (ip(block), prefix),
+            protocol: PROTOCOL,
+            via: Some((ip(next_hop), ifindex)),
+        };
+        let prohibited = IpRoute {
+            destination: (ip(pool.0), pool.1),
+            via: None,
+            ..route
+        };
+        let nowhere = IpRoute {
+            via: Some((ip(next_hop), NOWHERE)),
+            ..route
+        };
+        assert_eq!(errno(&ns, |writer| writer.add_route(&route)), 0);
+        assert_eq!(errno(&ns, |writer| writer.add_route(&prohibited)), 0);
+        let show = || ns.ip(&format!("{option} route show")).expect("routes");
+        let shown = show();
+        let wanted = format!("{block}/{prefix} via {next_hop} dev d0 proto 110 ");
+        assert!(shown.contains(&wanted) && shown.contains("onlink"), "{shown}");
+        let wanted = format!("prohibit {}/{} ", pool.0, pool.1);
+        assert!(shown.contains(&wanted), "{shown}");
+        assert_eq!(errno(&ns, |writer| writer.add_route(&route)), libc::EEXIST);
+        assert_eq!(errno(&ns, |writer| writer.add_route(&nowhere)), libc::ENODEV);
+        for made in [route, prohibited] {
+            assert_eq!(errno(&ns, |writer| writer.remove_route(&made)), 0);
+            assert_eq!(errno(&ns, |writer| writer.remove_route(&made)), libc::ESRCH);
+        }
+        // Somebody else's to the same addresses stays.
+        ns.ip(&format!("{option} route add {block}/{prefix} dev d0 proto 123"))
+            .expect("a route");
+        assert_eq!(errno(&ns, |writer| writer.add_route(&route)), libc::EEXIST);
+        assert_eq!(errno(&ns, |writer| writer.remove_route(&route)), libc::ESRCH);
+        assert!(show().contains("proto 123"));
     }
-    // Somebody else's to the same addresses stays.
-    ns.ip("route add 198.19.7.0/24 dev d0 proto 123").expect("a route");
-    assert_eq!(errno(&ns, |writer| writer.add_route(&route)), libc::EEXIST);
-    assert_eq!(errno(&ns, |writer| writer.remove_route(&route)), libc::ESRCH);
-    assert!(ns.ip("route show").expect("routes").contains("proto 123"));
 }
 
 #[test]
@@ -89,22 +126,21 @@ fn neighbours_are_made_changed_and_removed() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let (ns, ifindex) = namespace();
-    for last in [1, 2] {
-        let mac = [2, 0, 0, 0, 0, last];
-        assert_eq!(errno(&ns, |writer| writer.set_neighbour(ifindex, NEXT_HOP, mac)), 0);
-        let shown = ns.ip("neigh show").expect("neighbours");
-        assert!(
-            shown.contains(&format!("198.19.7.1 dev d0 lladdr 02:00:00:00:00:0{last} PERMANENT")),
-            "{shown}"
-        );
+    for Family { option, next_hop, .. } in FAMILIES {
+        let (ns, ifindex) = namespace();
+        let show = || ns.ip(&format!("{option} neigh show")).expect("neighbours");
+        let hop = ip(next_hop);
+        for last in [1, 2] {
+            let mac = [2, 0, 0, 0, 0, last];
+            assert_eq!(errno(&ns, |writer| writer.set_neighbour(ifindex, hop, mac)), 0);
+            let shown = show();
+            let wanted = format!("{next_hop} dev d0 lladdr 02:00:00:00:00:0{last} PERMANENT");
+            assert!(shown.contains(&wanted), "{shown}");
+        }
+        assert_eq!(errno(&ns, |writer| writer.remove_neighbour(ifindex, hop)), 0);
+        assert_eq!(errno(&ns, |writer| writer.remove_neighbour(ifindex, hop)), libc::ENOENT);
+        assert_eq!(show().trim(), "");
     }
-    assert_eq!(errno(&ns, |writer| writer.remove_neighbour(ifindex, NEXT_HOP)), 0);
-    assert_eq!(
-        errno(&ns, |writer| writer.remove_neighbour(ifindex, NEXT_HOP)),
-        libc::ENOENT
-    );
-    assert_eq!(ns.ip("neigh show").expect("neighbours").trim(), "");
 }
 
 #[test]
@@ -136,10 +172,10 @@ fn lost_notifications_are_an_overflow_and_the_socket_goes_on() {
         return;
     }
     let (ns, ifindex) = namespace();
-    let route = |last| Ipv4Route {
-        destination: (Ipv4Addr::new(198, 18, 0, last), 32),
+    let route = |last: u8| IpRoute {
+        destination: (IpAddr::from([198, 18, 0, last]), 32),
         protocol: PROTOCOL,
-        via: Some((NEXT_HOP, ifindex)),
+        via: Some((ip("198.19.7.1"), ifindex)),
     };
     let flood = |writer: &Writer| {
         for _ in 0..CHANGES {

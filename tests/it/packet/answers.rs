@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use aya::{
@@ -10,11 +10,9 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray},
     programs::SchedClassifier,
 };
-use netfast::apply::OBJECT;
 use netfast_common::{
     abi::{map, program},
-    alias::{Alias, AliasKey, MESSAGE, MemberKey, NAME, Verdict, address4, digest, part},
-    net::Ip4,
+    alias::{Alias, AliasKey, MESSAGE, MemberKey, NAME, Verdict, address, digest, part},
 };
 use netfast_tests::{
     dns::{self, Answer, Question, RESOLVER},
@@ -22,7 +20,7 @@ use netfast_tests::{
     require::{Need, needs},
 };
 
-use super::harness::clear;
+use super::harness::{clear, object};
 
 const ID: u64 = 7;
 /// On to the next program of the chain (`TCX_NEXT`).
@@ -42,7 +40,7 @@ pub struct Lab {
 
 impl Lab {
     fn load() -> Self {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
+        let mut ebpf = EbpfLoader::new().load(&object()).expect("the object loads");
         let mut lab = Self {
             aliases: take(&mut ebpf, map::ALIASES),
             turns: take(&mut ebpf, map::CURSORS),
@@ -60,10 +58,10 @@ impl Lab {
     }
 
     /// Makes these addresses the members of an alias; bits of `eligible` are in ascending order.
-    fn set(&mut self, name: &str, members: &[Ipv4Addr], eligible: u64) {
+    fn set<I: Into<IpAddr> + Copy>(&mut self, name: &str, members: &[I], eligible: u64) {
         let mut sum = 0_u64;
         for ip in members {
-            let address = address4(ip.octets());
+            let address = number(*ip);
             sum = sum.wrapping_add(part(address));
             self.given
                 .insert(MemberKey { alias: ID, address }, 0, 0)
@@ -77,18 +75,19 @@ impl Lab {
             ttl: 0,
             ..Alias::default()
         };
-        self.aliases
-            .insert(key(name, 0), Alias::default(), 0)
-            .expect("an entry");
-        self.aliases.insert(key(name, digest(sum)), alias, 0).expect("an entry");
+        let is_six = members.iter().any(|ip| (*ip).into().is_ipv6());
+        let key = |digest| key(name, is_six, digest);
+        self.aliases.insert(key(0), Alias::default(), 0).expect("an entry");
+        self.aliases.insert(key(digest(sum)), alias, 0).expect("an entry");
     }
 
-    /// Gives an alias that was set a virtual address.
-    fn give_virtual(&mut self, name: &str, members: &[Ipv4Addr], vip: Ipv4Addr) {
-        let parts = members.iter().map(|ip| part(address4(ip.octets())));
-        let key = key(name, digest(parts.fold(0, u64::wrapping_add)));
+    /// Changes an alias that was set.
+    fn change<I: Into<IpAddr> + Copy>(&mut self, name: &str, members: &[I], change: impl FnOnce(&mut Alias)) {
+        let is_six = members.iter().any(|ip| (*ip).into().is_ipv6());
+        let parts = members.iter().map(|ip| part(number(*ip)));
+        let key = key(name, is_six, digest(parts.fold(0, u64::wrapping_add)));
         let mut alias = self.aliases.get(&key, 0).expect("it was set");
-        alias.vip = Ip4::from_bytes(vip.octets());
+        change(&mut alias);
         self.aliases.insert(key, alias, 0).expect("an entry");
     }
 
@@ -126,10 +125,10 @@ impl Lab {
         Verdict::ALL.iter().map(count).collect()
     }
 
-    fn first(&self, ip: Ipv4Addr) -> u64 {
+    fn first(&self, ip: impl Into<IpAddr>) -> u64 {
         let key = MemberKey {
             alias: ID,
-            address: address4(ip.octets()),
+            address: number(ip),
         };
         self.given.get(&key, 0).expect("a count")
     }
@@ -143,7 +142,12 @@ where
     M::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn key(name: &str, digest: u64) -> AliasKey {
+/// An address in the form in which addresses are compared.
+fn number(ip: impl Into<IpAddr>) -> [u64; 2] {
+    address(&ip.into().into())
+}
+
+fn key(name: &str, is_six: bool, digest: u64) -> AliasKey {
     let wire: Vec<u8> = name
         .split('.')
         .flat_map(|label| std::iter::once(u8::try_from(label.len()).expect("short")).chain(label.bytes()))
@@ -152,7 +156,7 @@ fn key(name: &str, digest: u64) -> AliasKey {
     name[..wire.len()].copy_from_slice(&wire);
     AliasKey {
         digest,
-        record_type: 1,
+        record_type: if is_six { 28 } else { 1 },
         reserved: 0,
         name,
     }
@@ -160,6 +164,13 @@ fn key(name: &str, digest: u64) -> AliasKey {
 
 fn members(count: u8) -> Vec<Ipv4Addr> {
     (1..=count).map(|last| Ipv4Addr::new(172, 18, 0, last)).collect()
+}
+
+/// In either half of the address, and in another order there.
+fn members6(count: u16) -> Vec<Ipv6Addr> {
+    (1..=count)
+        .map(|last| Ipv6Addr::new(0xfd00, 0, 0, last * 37 % 3, 0, 0, 0, last))
+        .collect()
 }
 
 /// A datagram or a segment of the resolver.
@@ -179,8 +190,8 @@ fn message_in(frame: &[u8], tcp: bool) -> Answer {
     Answer::parse(message.to_vec()).expect("a message")
 }
 
-fn answer(question: &Question, addresses: &[Ipv4Addr]) -> Vec<u8> {
-    let addresses: Vec<IpAddr> = addresses.iter().copied().map(Into::into).collect();
+fn answer<I: Into<IpAddr> + Copy>(question: &Question, addresses: &[I]) -> Vec<u8> {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|ip| (*ip).into()).collect();
     dns::answer(question, &addresses, 600)
 }
 
@@ -265,7 +276,7 @@ fn a_virtual_address_takes_its_members_place() {
         for count in [1, 3, 64] {
             let all = members(count);
             lab.set("web", &all, u64::MAX);
-            lab.give_virtual("web", &all, vip);
+            lab.change("web", &all, |alias| alias.vip = IpAddr::from(vip).into());
             for (tcp, edns) in [(false, false), (false, true), (true, false)] {
                 let question = Question {
                     tcp,
@@ -284,6 +295,65 @@ fn a_virtual_address_takes_its_members_place() {
             }
         }
         assert_eq!(lab.turns.get(&ID, 0).expect("a turn"), 0, "nobody took a turn");
+    });
+}
+
+#[test]
+fn a_virtual_address_of_ipv6_takes_its_members_place() {
+    run(|lab| {
+        let (vip, other) = (Ipv6Addr::new(0xfd6e, 1, 2, 3, 4, 5, 6, 7), Ipv4Addr::new(198, 18, 0, 2));
+        for count in [1, 3, 20] {
+            let all = members6(count);
+            lab.set("web", &all, u64::MAX);
+            for (tcp, edns) in [(false, false), (false, true), (true, false)] {
+                let question = Question {
+                    kind: dns::AAAA,
+                    tcp,
+                    edns,
+                    ..Question::of("web")
+                };
+                let before = frame(&answer(&question, &all), tcp);
+                lab.change("web", &all, |alias| alias.vip = IpAddr::from(vip).into());
+                let (packet, verdict) = lab.pass(&before);
+                let given = vec![IpAddr::from(vip); if tcp { count.into() } else { 1 }];
+                assert_eq!(verdict, Some(Verdict::Virtual), "{count} {tcp} {edns}");
+                assert_eq!(packet, frame(&dns::answer(&question, &given, 0), tcp));
+                check_checksums(&packet).unwrap_or_else(|error| panic!("{count} {tcp} {edns}: {error}"));
+                // With that of the other family alone there are no records, and by TCP the members.
+                lab.change("web", &all, |alias| alias.vip = IpAddr::from(other).into());
+                let (packet, verdict) = lab.pass(&before);
+                assert_eq!(verdict, Some(if tcp { Verdict::Rotated } else { Verdict::Virtual }));
+                if !tcp {
+                    assert_eq!(packet, frame(&dns::answer(&question, &[], 0), tcp));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn one_member_is_named_in_turn() {
+    run(|lab| {
+        let all = members6(3);
+        let mut ascending = all.clone();
+        ascending.sort();
+        lab.set("web", &all, u64::MAX);
+        lab.change("web", &all, |alias| alias.flags = Alias::ONE);
+        for turn in 0..12 {
+            let question = Question {
+                kind: dns::AAAA,
+                edns: turn % 4 == 1,
+                tcp: turn % 2 == 0,
+                ..Question::of("web")
+            };
+            let (packet, verdict) = lab.pass(&frame(&answer(&question, &all), question.tcp));
+            assert_eq!(verdict, Some(Verdict::One), "turn {turn}");
+            let given = vec![IpAddr::from(ascending[turn % 3]); if question.tcp { 3 } else { 1 }];
+            let whole = frame(&dns::answer(&question, &given, 0), question.tcp);
+            assert_eq!(packet, whole, "turn {turn}");
+            check_checksums(&packet).unwrap_or_else(|error| panic!("turn {turn}: {error}"));
+        }
+        assert_eq!([lab.first(all[0]), lab.first(all[1]), lab.first(all[2])], [4, 4, 4]);
     });
 }
 
@@ -377,7 +447,7 @@ fn what_is_not_an_alias_s_answer_stays_as_it_is() {
 #[test]
 fn every_verdict_has_a_row() {
     let mut covered: BTreeSet<Verdict> = left_alone().iter().filter_map(|(_, _, verdict)| *verdict).collect();
-    covered.extend([Verdict::Rotated, Verdict::Shortened, Verdict::Virtual]);
+    covered.extend([Verdict::Rotated, Verdict::Shortened, Verdict::One, Verdict::Virtual]);
     // Only when the kernel has no memory; netfast-ebpf/src/dns/tests.rs.
     covered.insert(Verdict::Unwritable);
     let missing: Vec<_> = Verdict::ALL

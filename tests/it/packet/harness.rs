@@ -17,7 +17,7 @@ use netfast_common::{
     device::{Device, DeviceKey, NetnsNumber, Traffic},
     direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
-    net::{Ip4, Ip6},
+    net::{AnyIp, Ip4, Ip6},
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
     vet::Answer,
@@ -166,7 +166,7 @@ pub struct Lab {
     /// Whose turn it is.
     pub turns: HashMap<MapData, u64, u64>,
     /// Services by virtual address.
-    pub vips: HashMap<MapData, Ip4, Service>,
+    pub vips: HashMap<MapData, AnyIp, Service>,
     /// Their members in turn.
     pub vip_slots: HashMap<MapData, SlotKey, Backend>,
     /// Their members.
@@ -424,7 +424,7 @@ impl Lab {
 }
 
 /// The BPF object: netfast's own, or one that was broken on purpose (`cargo xtask mutate`).
-fn object() -> Cow<'static, [u8]> {
+pub fn object() -> Cow<'static, [u8]> {
     match env::var_os("NETFAST_BPF_OBJECT") {
         Some(path) => fs::read(&path).expect("the object that the environment names").into(),
         None => OBJECT.into(),

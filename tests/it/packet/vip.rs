@@ -1,16 +1,19 @@
 //! Virtual addresses: packets of clients and members through the two programs, one at a time.
 
-use std::net::Ipv4Addr;
+use std::{
+    cell::Cell,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use netfast_common::{
-    alias::{MemberKey, address4},
+    alias::{MemberKey, address},
     control::Control,
     device::DeviceKey,
-    net::Ip4,
+    net::AnyIp,
     vip::{Backend, BackendStats, Member, Service, SlotKey, Verdict},
 };
 use netfast_tests::{
-    packet::{Mac, Packet, TCP, UDP, check_checksums, flag},
+    packet::{Mac, Packet, TCP, UDP, check_checksums, flag, six as like},
     scene::{BRIDGE_MAC, Dev},
 };
 
@@ -21,6 +24,7 @@ mod idle;
 mod learning;
 mod retry;
 mod rules;
+mod six;
 mod straight;
 mod verdicts;
 
@@ -38,22 +42,38 @@ fn member(number: u8) -> (Ipv4Addr, Mac) {
     (Ipv4Addr::new(172, 17, 0, last), [0x02, 0x42, 0xac, 0x11, 0, last])
 }
 
-/// A laboratory with a service of these members, each so many times in turn.
-fn run(slots: &[u8], body: impl FnOnce(&mut Lab) + Send) {
+thread_local! {
+    /// Whether what a test says of IPv4 is meant of IPv6, see [`like`].
+    static IS_SIX: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A laboratory with a service of these members, each so many times in turn; once for each family.
+fn run(slots: &[u8], body: impl Fn(&mut Lab) + Send + Sync) {
     Lab::run(|lab| {
-        lab.reset();
-        let bridge = lab.ifindex(Dev::Bridge);
-        for dev in [Dev::A, Dev::B] {
-            let mut device = dev.device().expect("known");
-            device.bridge = bridge;
-            lab.devices
-                .insert(DeviceKey::served(lab.ifindex(dev)), device, 0)
-                .expect("a device");
+        for is_six in [false, true] {
+            IS_SIX.set(is_six);
+            println!("IPv6: {is_six}");
+            begin(lab, slots);
+            body(lab);
         }
-        set_service(lab, slots, 1, 0);
-        lab.turns.insert(ID, 0, 0).expect("a turn");
-        body(lab);
+        IS_SIX.set(false);
     });
+}
+
+fn begin(lab: &mut Lab, slots: &[u8]) {
+    lab.reset();
+    lab.reset_vips();
+    lab.six = IS_SIX.get();
+    let bridge = lab.ifindex(Dev::Bridge);
+    for dev in [Dev::A, Dev::B] {
+        let mut device = dev.device().expect("known");
+        device.bridge = bridge;
+        lab.devices
+            .insert(DeviceKey::served(lab.ifindex(dev)), device, 0)
+            .expect("a device");
+    }
+    set_service(lab, slots, 1, 0);
+    lab.turns.insert(ID, 0, 0).expect("a turn");
 }
 
 /// Writes slots of a version and the service that names them.
@@ -99,7 +119,7 @@ fn set_eligible(lab: &mut Lab, number: u8, eligible: bool) {
 fn member_key(number: u8) -> MemberKey {
     MemberKey {
         alias: ID,
-        address: address4(member(number).0.octets()),
+        address: address(&ip(member(number).0)),
     }
 }
 
@@ -124,8 +144,11 @@ fn wait(lab: &mut Lab, ns: u64) {
     }
 }
 
-fn ip(address: Ipv4Addr) -> Ip4 {
-    Ip4::from_bytes(address.octets())
+fn ip(address: Ipv4Addr) -> AnyIp {
+    if IS_SIX.get() {
+        return IpAddr::from(like::address(address).expect("it has a like")).into();
+    }
+    IpAddr::from(address).into()
 }
 
 /// A packet of A to the virtual address.
@@ -175,6 +198,17 @@ fn at_client(packet: &Packet) -> Packet {
     packet.clone().with(|packet| packet.source.0 = VIP)
 }
 
+/// Runs a frame at a hook; what comes out is told in IPv4.
+fn run_frame(lab: &mut Lab, hook: Hook, context: Context, frame: &[u8]) -> Outcome {
+    if !IS_SIX.get() {
+        return lab.test_run(hook, context, frame);
+    }
+    let frame = like::frame(frame).expect("it has a like");
+    let mut outcome = lab.test_run(hook, context, &frame);
+    outcome.packet = like::four(&outcome.packet).expect("a packet of IPv6");
+    outcome
+}
+
 /// Runs a frame at a hook of a device: what came out, and what it was counted as.
 fn pass(lab: &mut Lab, hook: Hook, dev: Dev, frame: &[u8]) -> (Outcome, Option<Verdict>) {
     let before = counts(lab);
@@ -183,7 +217,7 @@ fn pass(lab: &mut Lab, hook: Hook, dev: Dev, frame: &[u8]) -> (Outcome, Option<V
         ingress_ifindex: lab.ifindex(dev),
         ..Context::default()
     };
-    let outcome = lab.test_run(hook, context, frame);
+    let outcome = run_frame(lab, hook, context, frame);
     let after = counts(lab);
     let counted: Vec<Verdict> = Verdict::ALL
         .iter()

@@ -1,24 +1,35 @@
 //! Answers that get an alias's virtual address.
 
-use netfast_common::alias::AliasKey;
+use netfast_common::{
+    alias::AliasKey,
+    net::{AnyIp, Ip4, Ip6},
+};
 
 use super::*;
 use crate::ctx::fake;
 
 const VIP: [u8; 4] = [198, 18, 0, 2];
+const VIP6: [u8; 16] = [0xfd, 0x6e, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 fn with_vip(alias: Alias) -> Alias {
     Alias {
-        vip: Ip4::from_bytes(VIP),
+        vip: AnyIp::v4(Ip4::from_bytes(VIP)),
+        ..alias
+    }
+}
+
+fn with_vip6(alias: Alias) -> Alias {
+    Alias {
+        vip: AnyIp::v6(Ip6::from_bytes(VIP6)),
         ..alias
     }
 }
 
 /// The message that becomes of a message, if it does.
-fn replaced(answer: &Answer, may_shorten: bool) -> Option<Vec<u8>> {
+fn replaced(answer: &Answer, alias: &Alias, may_shorten: bool) -> Option<Vec<u8>> {
     let mut scratch = reading(&answer.sent()).expect("an answer");
-    let alias = with_vip(answer.alias(0));
-    let done = replace(&nobody(), buffer(&mut scratch), &alias, may_shorten).expect("its set");
+    scratch.alias = *alias;
+    let done = replace(&nobody(), buffer(&mut scratch), may_shorten).expect("its set");
     done.then(|| scratch.message[..scratch.length as usize].to_vec())
 }
 
@@ -40,13 +51,20 @@ proptest! {
             answer.addresses.truncate(1);
         }
         prop_assume!(answer.sent().len() < MESSAGE as usize);
-        let expected = match (answer.record_type, may_shorten) {
-            (RecordType::A, true) => Some(giving(&answer, vec![VIP.to_vec()])),
-            (RecordType::A, false) => Some(giving(&answer, vec![VIP.to_vec(); answer.addresses.len()])),
-            (RecordType::Aaaa, true) => Some(giving(&answer, Vec::new())),
-            (RecordType::Aaaa, false) => None,
-        };
-        prop_assert_eq!(replaced(&answer, may_shorten), expected);
+        let alias = answer.alias(0);
+        for (alias, family, vip) in [
+            (with_vip(alias), RecordType::A, VIP.to_vec()),
+            (with_vip6(alias), RecordType::Aaaa, VIP6.to_vec()),
+        ] {
+            // An answer of the other family has no records.
+            let expected = match (answer.record_type == family, may_shorten) {
+                (true, true) => Some(giving(&answer, vec![vip])),
+                (true, false) => Some(giving(&answer, vec![vip; answer.addresses.len()])),
+                (false, true) => Some(giving(&answer, Vec::new())),
+                (false, false) => None,
+            };
+            prop_assert_eq!(replaced(&answer, &alias, may_shorten), expected);
+        }
     }
 }
 

@@ -2,41 +2,34 @@
 
 use core::ops::Range;
 
-use netfast_common::{net::Ip4, vip::Syn};
+use netfast_common::vip::Syn;
 
 use super::{TCP_CHECKSUM, segment::Segment};
 use crate::{
     ctx::Skb,
-    packet::{
-        Packet,
-        family::Family as _,
-        ipv4::{DESTINATION, SOURCE, V4},
-    },
+    packet::{Packet, ends::Translated},
 };
 
-/// Where the checksum, the addresses and the TCP header are in the headers, in halves of words.
-const ADDRESSES: usize = (SOURCE / 2) as usize;
-const TRANSPORT: usize = (V4::TRANSPORT / 2) as usize;
-const CHECKSUM: usize = TRANSPORT + (TCP_CHECKSUM / 2) as usize;
+/// Where the headers end, in halves of words.
 const END: usize = (Syn::LONGEST / 2) as usize;
-
-const _: () = assert!(DESTINATION == SOURCE + 4 && V4::TRANSPORT == DESTINATION + 4);
 
 /// Makes of a reset this SYN, whose checksum field is spoiled. `false` leaves it as it was, but perhaps for its length.
 #[inline(always)]
-pub fn syn<S: Skb>(skb: &S, packet: &Packet<Ip4>, syn: &mut Syn) -> bool {
+pub fn syn<F: Translated, S: Skb>(skb: &S, packet: &Packet<F::Address>, syn: &mut Syn) -> bool {
     let length = syn.length;
-    let Some(old) = Segment::of(skb, packet).filter(|_| skb.resize(length)) else {
+    let Some(old) = Segment::<F>::of(skb, packet).filter(|_| skb.resize(length)) else {
         return false;
     };
-    syn.headers[CHECKSUM] = old.checksum;
+    let transport = (F::TRANSPORT / 2) as usize;
+    let checksum = transport + (TCP_CHECKSUM / 2) as usize;
+    syn.headers[checksum] = old.checksum;
     // Linear and ours alone, as `resize` leaves it.
     if !skb.store_headers(length, &syn.headers) {
         return false;
     }
-    let addresses = sum(&syn.headers, ADDRESSES..TRANSPORT);
-    old.becomes(skb, addresses, length - V4::TRANSPORT, || {
-        sum(&syn.headers, TRANSPORT..CHECKSUM) + sum(&syn.headers, CHECKSUM + 1..END)
+    let addresses = sum(&syn.headers, (F::SOURCE / 2) as usize..transport);
+    old.becomes(skb, addresses, length - F::TRANSPORT, || {
+        sum(&syn.headers, transport..checksum) + sum(&syn.headers, checksum + 1..END)
     })
 }
 

@@ -33,10 +33,12 @@ pub(super) fn encode(aliases: &Aliases, encoder: &mut DescriptorEncoder<'_>) -> 
         encoder,
         "netfast_alias_virtual",
         "1 if a name that several containers share has a virtual address, else 0.",
-        aliases
-            .aliases
-            .iter()
-            .map(|alias| (labels(&alias.alias, &alias.network), truth(alias.vip.is_some()))),
+        aliases.aliases.iter().map(|alias| {
+            (
+                labels(&alias.alias, &alias.network),
+                truth(alias.mode == AliasMode::Vip),
+            )
+        }),
     )?;
     counters(
         encoder,

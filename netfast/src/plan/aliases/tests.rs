@@ -1,4 +1,6 @@
-use super::*;
+use netfast_common::alias::{address4, digest, part};
+
+use super::{table::wire, *};
 use crate::{
     config::Runtime,
     host::{ContainerId, IpNet, NetworkId},
@@ -220,6 +222,34 @@ fn both_families_take_turns_of_their_own() {
             .iter()
             .all(|member| member.counted_by.len() == 2)
     );
+}
+
+/// Clients sort addresses of IPv6, so an answer with all of them would lead each client to the same member for ever.
+#[test]
+fn answers_of_ipv6_name_one_member_where_those_of_ipv4_name_all() {
+    let with_ipv6 = |keep: &dyn Fn(&mut Attachment)| {
+        let mut host = shop();
+        for (last, container) in host.containers.values_mut().enumerate() {
+            let on = &mut container.attachments[0];
+            on.ipv6 = format!("fd00::{}/64", last + 1).parse().ok();
+            keep(on);
+        }
+        let plan = planned(&host);
+        let flags_of = |record_type| {
+            let mut entries = plan.table.entries.iter();
+            let found = entries.find(|(key, _)| key.record_type == record_type as u32 && key.digest != 0);
+            found.map(|(_, alias)| alias.flags)
+        };
+        assert_eq!(plan.reports[0].one6, flags_of(RecordType::Aaaa) == Some(Alias::ONE));
+        (flags_of(RecordType::A), flags_of(RecordType::Aaaa))
+    };
+    assert_eq!(with_ipv6(&|_| ()), (Some(0), Some(Alias::ONE)));
+    assert_eq!(
+        with_ipv6(&|on| on.ipv4 = None),
+        (None, Some(0)),
+        "nobody else would name the others"
+    );
+    assert_eq!(with_ipv6(&|on| on.ipv6 = None), (Some(0), None));
 }
 
 #[test]

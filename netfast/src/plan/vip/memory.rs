@@ -1,14 +1,17 @@
-//! Which virtual address is whose. Addresses are remembered, so that an alias has the same one for as long as its network
-//! exists: clients may keep it for ever.
+//! Which virtual address is whose. Addresses are remembered, so that an alias has the same ones for as long as its network
+//! exists: clients may keep them for ever.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::VipPool, host::NetworkId};
+use crate::{
+    config::{VipPool, block, plus},
+    host::NetworkId,
+};
 
 /// The place of the clients' next hop within a block.
 const NEXT_HOP: u32 = 1;
@@ -23,73 +26,91 @@ pub struct VipMemory(BTreeMap<String, NetworkVips>);
 
 /// Those of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct NetworkVips {
-    /// The first addresses of its blocks of 256.
-    blocks: BTreeSet<Ipv4Addr>,
-    /// By alias.
-    aliases: BTreeMap<String, Ipv4Addr>,
+    /// The first addresses of its blocks of 256, of both families.
+    blocks: BTreeSet<IpAddr>,
+    /// Of IPv4, by alias.
+    aliases: BTreeMap<String, IpAddr>,
+    /// Of IPv6, by alias.
+    aliases6: BTreeMap<String, IpAddr>,
+}
+
+impl NetworkVips {
+    fn of(&self, pool: VipPool) -> &BTreeMap<String, IpAddr> {
+        if pool.network().is_ipv4() {
+            &self.aliases
+        } else {
+            &self.aliases6
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.aliases.values().chain(self.aliases6.values()).copied()
+    }
 }
 
 impl VipMemory {
     /// The aliases of a network that have one.
     pub fn aliases(&self, network: &NetworkId) -> impl Iterator<Item = &str> {
-        let vips = self.0.get(&network.0);
-        vips.into_iter()
-            .flat_map(|vips| vips.aliases.keys().map(String::as_str))
+        let vips = self.0.get(&network.0).into_iter();
+        vips.flat_map(|vips| vips.aliases.keys().chain(vips.aliases6.keys()).map(String::as_str))
     }
 
-    /// The virtual address of an alias.
-    pub fn get(&self, network: &NetworkId, alias: &str) -> Option<Ipv4Addr> {
-        self.0.get(&network.0)?.aliases.get(alias).copied()
+    /// The virtual address of an alias, of the pool's family.
+    pub fn get(&self, pool: VipPool, network: &NetworkId, alias: &str) -> Option<IpAddr> {
+        self.0.get(&network.0)?.of(pool).get(alias).copied()
     }
 
-    /// The blocks of a network.
-    pub fn blocks(&self, network: &NetworkId) -> BTreeSet<Ipv4Addr> {
+    /// The blocks of a network, of both families.
+    pub fn blocks(&self, network: &NetworkId) -> BTreeSet<IpAddr> {
         self.0
             .get(&network.0)
             .map(|vips| vips.blocks.clone())
             .unwrap_or_default()
     }
 
-    /// Forgets what does not stay: addresses of another pool, aliases that are not kept, and then empty blocks.
-    pub fn retain(&mut self, pool: VipPool, mut kept: impl FnMut(&str, &str) -> bool) {
+    /// Forgets what does not stay: addresses of other pools, aliases that are not kept, and then empty blocks.
+    pub fn retain(&mut self, pools: [VipPool; 2], mut kept: impl FnMut(&str, &str) -> bool) {
+        let in_pools = |vip: &IpAddr| pools.iter().any(|pool| pool.contains(*vip));
         for (network, vips) in &mut self.0 {
-            vips.aliases
-                .retain(|alias, vip| pool.contains(*vip) && kept(network, alias));
-            let used: BTreeSet<Ipv4Addr> = vips.aliases.values().map(|vip| block(*vip)).collect();
+            for aliases in [&mut vips.aliases, &mut vips.aliases6] {
+                aliases.retain(|alias, vip| in_pools(vip) && kept(network, alias));
+            }
+            let used: BTreeSet<IpAddr> = vips.all().map(block).collect();
             vips.blocks.retain(|block| used.contains(block));
         }
-        self.0.retain(|_, vips| !vips.aliases.is_empty());
+        self.0.retain(|_, vips| vips.all().next().is_some());
     }
 
     /// The virtual address of an alias, a new one if it has none; `None` if the pool is full. Where it is depends on
     /// the names, as long as nobody else is there.
-    pub fn give(&mut self, pool: VipPool, network: &NetworkId, alias: &str) -> Option<Ipv4Addr> {
-        if let Some(vip) = self.get(network, alias) {
+    pub fn give(&mut self, pool: VipPool, network: &NetworkId, alias: &str) -> Option<IpAddr> {
+        if let Some(vip) = self.get(pool, network, alias) {
             return Some(vip);
         }
-        let taken: BTreeSet<Ipv4Addr> = self
-            .0
-            .values()
-            .flat_map(|vips| vips.aliases.values().copied())
-            .collect();
+        let taken: BTreeSet<IpAddr> = self.0.values().flat_map(NetworkVips::all).collect();
         let start = below(PLACES, alias);
-        let place = |block: Ipv4Addr| {
+        let place = |block: IpAddr| {
             let places = (0..PLACES).map(|step| FIRST + (start + step) % PLACES);
-            places
-                .map(|place| Ipv4Addr::from(u32::from(block) + place))
-                .find(|vip| !taken.contains(vip))
+            places.map(|place| plus(block, place)).find(|vip| !taken.contains(vip))
         };
-        let known = self.blocks(network).into_iter().find_map(place);
+        let mut blocks = self.blocks(network).into_iter().filter(|block| pool.contains(*block));
+        let known = blocks.find_map(place);
         let vip = known.or_else(|| place(self.free_block(pool, network)?))?;
         let vips = self.0.entry(network.0.clone()).or_default();
         vips.blocks.insert(block(vip));
-        vips.aliases.insert(alias.into(), vip);
+        let aliases = if vip.is_ipv4() {
+            &mut vips.aliases
+        } else {
+            &mut vips.aliases6
+        };
+        aliases.insert(alias.into(), vip);
         Some(vip)
     }
 
-    fn free_block(&self, pool: VipPool, network: &NetworkId) -> Option<Ipv4Addr> {
-        let taken: BTreeSet<Ipv4Addr> = self.0.values().flat_map(|vips| vips.blocks.iter().copied()).collect();
+    fn free_block(&self, pool: VipPool, network: &NetworkId) -> Option<IpAddr> {
+        let taken: BTreeSet<IpAddr> = self.0.values().flat_map(|vips| vips.blocks.iter().copied()).collect();
         let start = below(pool.blocks(), &network.0);
         (0..pool.blocks())
             .map(|step| pool.block((start + step) % pool.blocks()))
@@ -97,14 +118,9 @@ impl VipMemory {
     }
 }
 
-/// The block that an address is in.
-fn block(ip: Ipv4Addr) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(ip) & 0xffff_ff00)
-}
-
 /// The next hop of the clients' route to a block.
-pub fn next_hop(block: Ipv4Addr) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(block) + NEXT_HOP)
+pub fn next_hop(block: IpAddr) -> IpAddr {
+    plus(block, NEXT_HOP)
 }
 
 /// A number less than `end` that depends on a name.
@@ -133,12 +149,31 @@ mod tests {
         text.parse().expect("a pool")
     }
 
+    /// Both pools, this one in its family's place.
+    fn with(pool: VipPool) -> [VipPool; 2] {
+        match pool.network() {
+            IpAddr::V4(_) => [pool, VipPool::DEFAULT6],
+            IpAddr::V6(_) => [VipPool::DEFAULT, pool],
+        }
+    }
+
+    fn last_byte(ip: IpAddr) -> u8 {
+        match ip {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => ip.octets()[15],
+        }
+    }
+
     #[test]
     fn an_alias_keeps_its_address_and_shares_it_with_nobody() {
+        keeps_its_address(VipPool::DEFAULT, "10.0.0.0/8");
+        keeps_its_address(VipPool::DEFAULT6, "fd00::/112");
+    }
+
+    fn keeps_its_address(pool: VipPool, another: &str) {
         let mut memory = VipMemory::default();
-        let pool = VipPool::default();
         let vip = memory.give(pool, &network("a"), "web").expect("room");
-        assert!(pool.contains(vip) && (2..=254).contains(&vip.octets()[3]));
+        assert!(pool.contains(vip) && (2..=254).contains(&last_byte(vip)));
         assert_eq!(memory.give(pool, &network("a"), "web"), Some(vip));
         assert_eq!(
             VipMemory::default().give(pool, &network("a"), "web"),
@@ -147,14 +182,40 @@ mod tests {
         );
         let other = memory.give(pool, &network("b"), "web").expect("room");
         assert_ne!(block(vip), block(other));
-        assert_eq!(next_hop(block(vip)).octets()[3], 1);
-        memory.retain(pool, |network, _| network == "b");
+        assert_eq!(last_byte(next_hop(block(vip))), 1);
+        memory.retain(with(pool), |network, _| network == "b");
         assert_eq!(
-            (memory.get(&network("a"), "web"), memory.get(&network("b"), "web")),
+            (
+                memory.get(pool, &network("a"), "web"),
+                memory.get(pool, &network("b"), "web")
+            ),
             (None, Some(other))
         );
-        memory.retain(self::pool("10.0.0.0/8"), |_, _| true);
+        memory.retain(with(self::pool(another)), |_, _| true);
         assert_eq!(memory, VipMemory::default(), "another pool");
+    }
+
+    #[test]
+    fn an_alias_has_one_of_each_family_and_one_goes_without_the_other() {
+        let mut memory = VipMemory::default();
+        let a = network("a");
+        let v4 = memory.give(VipPool::DEFAULT, &a, "web").expect("room");
+        let v6 = memory.give(VipPool::DEFAULT6, &a, "web").expect("room");
+        assert!(v4.is_ipv4() && v6.is_ipv6());
+        assert_eq!(memory.blocks(&a), BTreeSet::from([block(v4), block(v6)]));
+        memory.retain(with(pool("10.0.0.0/8")), |_, _| true);
+        assert_eq!(memory.get(VipPool::DEFAULT, &a, "web"), None);
+        assert_eq!(memory.get(VipPool::DEFAULT6, &a, "web"), Some(v6));
+        assert_eq!(memory.blocks(&a), BTreeSet::from([block(v6)]));
+        assert_eq!(memory.aliases(&a).collect::<Vec<_>>(), ["web"]);
+    }
+
+    #[test]
+    fn what_a_daemon_without_ipv6_has_written_is_read() {
+        let text = r#"{"a":{"blocks":["198.19.7.0"],"aliases":{"web":"198.19.7.9"}}}"#;
+        let memory: VipMemory = serde_json::from_str(text).expect("it is read");
+        let vip = memory.get(VipPool::DEFAULT, &network("a"), "web");
+        assert_eq!(vip, "198.19.7.9".parse().ok());
     }
 
     #[test]
@@ -170,7 +231,7 @@ mod tests {
         let two = pool("10.1.2.0/23");
         assert!(memory.give(two, &network("a"), "more").is_some());
         assert_eq!(memory.blocks(&network("a")).len(), 2);
-        memory.retain(two, |_, alias| alias == "more");
+        memory.retain(with(two), |_, alias| alias == "more");
         assert_eq!(memory.blocks(&network("a")).len(), 1);
     }
 
@@ -184,9 +245,9 @@ mod tests {
             for (on, alias) in &wanted {
                 prop_assert!(memory.give(pool, &network(&on.to_string()), &alias.to_string()).is_some());
             }
-            let all: Vec<Ipv4Addr> = memory.0.values().flat_map(|vips| vips.aliases.values().copied()).collect();
+            let all: Vec<IpAddr> = memory.0.values().flat_map(NetworkVips::all).collect();
             prop_assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
-            let blocks: Vec<Ipv4Addr> = memory.0.values().flat_map(|vips| vips.blocks.iter().copied()).collect();
+            let blocks: Vec<IpAddr> = memory.0.values().flat_map(|vips| vips.blocks.iter().copied()).collect();
             prop_assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), blocks.len());
             prop_assert!(memory.0.values().all(|vips| vips.aliases.values().all(|vip| vips.blocks.contains(&block(*vip)))));
         }

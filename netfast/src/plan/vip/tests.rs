@@ -54,7 +54,7 @@ fn service(desired: &Desired) -> &VipService {
     let vip = web(desired)
         .vip
         .unwrap_or_else(|| panic!("no address: {:?}", web(desired)));
-    &desired.aliases.vips.table.services[&vip]
+    &desired.aliases.vips.table.services[&IpAddr::from(vip)]
 }
 
 /// The last bytes of the addresses in the slots.
@@ -62,7 +62,7 @@ fn order(desired: &Desired) -> Vec<u8> {
     service(desired)
         .slots
         .iter()
-        .map(|slot| slot.address.bytes()[3])
+        .map(|slot| slot.address.to_v4().bytes()[3])
         .collect()
 }
 
@@ -74,7 +74,7 @@ fn why_not(desired: &Desired) -> &str {
         "it is rotated instead"
     );
     let vips = &desired.aliases.vips;
-    assert!(vips.table.services.is_empty() && vips.clients.is_empty() && vips.pool.is_none());
+    assert!(vips.table.services.is_empty() && vips.clients.is_empty() && vips.pools.is_empty());
     report.why.as_deref().expect("a reason")
 }
 
@@ -84,7 +84,7 @@ fn a_label_on_the_network_gives_its_aliases_an_address() {
     let (vips, report) = (&desired.aliases.vips, web(&desired));
     let vip = report.vip.expect("an address");
     assert_eq!((report.mode, &report.why), (AliasMode::Vip, &None));
-    assert!(VipPool::default().contains(vip));
+    assert!(VipPool::DEFAULT.contains(vip.into()));
     assert_eq!(order(&desired), [2, 3, 4]);
     let service = service(&desired);
     assert_eq!((service.bridge, service.affinity), (APP, false));
@@ -98,14 +98,14 @@ fn a_label_on_the_network_gives_its_aliases_an_address() {
         .entries
         .values()
         .filter(|alias| alias.members == 3);
-    let told: Vec<Ipv4Addr> = told.map(|alias| Ipv4Addr::from(alias.vip.bytes())).collect();
-    assert_eq!(told, [vip; 2]);
+    let told: Vec<IpAddr> = told.map(|alias| alias.vip.into()).collect();
+    assert_eq!(told, [IpAddr::from(vip); 2]);
     // All four may ask, members among them.
     assert_eq!(
         vips.endpoints.keys().map(|device| device.ifindex).collect::<Vec<_>>(),
         [22, 23, 24, 25]
     );
-    assert_eq!(vips.pool, Some(VipPool::default()));
+    assert_eq!(vips.pools, BTreeSet::from([VipPool::DEFAULT]));
     for (client, (way, name)) in &vips.clients {
         assert_eq!(
             (client.ifindex, way.mac),
@@ -252,13 +252,109 @@ fn an_address_stays_while_its_network_does() {
     assert_eq!(again(&host).aliases.vips.memory, VipMemory::default());
 }
 
+/// `app` with IPv6: everybody has `fd00::` with the last byte of the IPv4 address.
+fn dual_stack() -> Host {
+    let mut host = app();
+    for one in host.containers.values_mut() {
+        let IpAddr::V4(v4) = one.attachments[0].ipv4.expect("it has one").addr else {
+            continue;
+        };
+        let net: IpNet = format!("fd00::{}/64", v4.octets()[3]).parse().expect("a network");
+        one.attachments[0].ipv6 = Some(net);
+        one.interfaces[0].addresses.push(net);
+    }
+    host
+}
+
+#[test]
+fn an_alias_of_a_dual_stack_network_has_an_address_of_each_family() {
+    let desired = planned(&dual_stack());
+    let report = web(&desired);
+    let (vip, of_six) = (report.vip.expect("of IPv4"), report.vip6.expect("of IPv6"));
+    assert_eq!((report.mode, &report.why), (AliasMode::Vip, &None));
+    assert!(VipPool::DEFAULT6.contains(of_six.into()));
+    let vips = &desired.aliases.vips;
+    let six = &vips.table.services[&IpAddr::from(of_six)];
+    let members: Vec<IpAddr> = six.slots.iter().map(|slot| slot.address.into()).collect();
+    let wanted = ["fd00::2", "fd00::3", "fd00::4"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    assert_eq!(members, wanted);
+    assert_eq!(six.slots[1].mac, mac(23).0);
+    assert_ne!(six.id, service(&desired).id, "each takes turns of its own");
+    assert_eq!(desired.aliases.table.services.len(), 2);
+    assert_eq!(vips.pools, BTreeSet::from([VipPool::DEFAULT, VipPool::DEFAULT6]));
+    // Each answer is the address of its family.
+    for record_type in netfast_common::alias::RecordType::ALL {
+        let mut entries = desired.aliases.table.entries.iter();
+        let told = entries.find(|(key, alias)| key.record_type == record_type as u32 && alias.members == 3);
+        let told = IpAddr::from(told.expect("it is known").1.vip);
+        assert!(
+            report.vips().any(|vip| vip == told) && told.is_ipv4() == (record_type as u32 == 1),
+            "{told}"
+        );
+    }
+    for (way, name) in vips.clients.values() {
+        let blocks: Vec<bool> = way.blocks.iter().map(IpAddr::is_ipv4).collect();
+        assert_eq!(blocks, [true, false], "{name}");
+    }
+    // Health is the same of both.
+    let mut host = dual_stack();
+    one(&mut host, "a").health = Health::Unhealthy;
+    let desired = planned(&host);
+    let slots = &desired.aliases.vips.table.services[&IpAddr::from(of_six)].slots;
+    assert_eq!((order(&desired).len(), slots.len()), (2, 2));
+    assert_eq!(web(&desired).vip, Some(vip), "the addresses stay");
+}
+
+#[test]
+fn who_has_no_ipv6_is_a_client_of_the_other_address() {
+    let mut host = dual_stack();
+    let asks = one(&mut host, "asks");
+    asks.attachments[0].ipv6 = None;
+    asks.interfaces[0].addresses.retain(|net| net.addr.is_ipv4());
+    let desired = planned(&host);
+    assert_eq!(desired.aliases.loopbacks.len(), 4);
+    let mut ways = desired.aliases.vips.clients.values();
+    let (way, _) = ways.find(|(_, name)| name == "asks").expect("it has a way");
+    assert!(way.blocks.iter().all(IpAddr::is_ipv4));
+}
+
+#[test]
+fn a_pool_of_ipv6_that_is_in_use_leaves_the_address_of_ipv4() {
+    let mut host = dual_stack();
+    host.served_mut().routes.insert(route(2, "fd6e:6574:6661::/48"));
+    let desired = planned(&host);
+    let conflict = "vip_pool6 = fd6e:6574:6661:7374::/112 overlaps the route to fd6e:6574:6661::/48";
+    assert_eq!(desired.aliases.vips.conflicts[&VipPool::DEFAULT6], conflict);
+    let report = web(&desired);
+    assert_eq!((report.mode, report.vip6), (AliasMode::Vip, None));
+    let why = report.why.as_deref();
+    assert_eq!(why, Some(&*format!("no virtual address of IPv6: {conflict}")));
+    // Then answers of IPv6 have no records: that is what an address of the other family is told for.
+    let vip = IpAddr::from(report.vip.expect("of IPv4"));
+    let entries = desired
+        .aliases
+        .table
+        .entries
+        .values()
+        .filter(|alias| alias.members == 3);
+    assert!(entries.map(|alias| IpAddr::from(alias.vip)).all(|told| told == vip));
+    assert!(
+        desired
+            .aliases
+            .vips
+            .clients
+            .values()
+            .all(|(way, _)| way.blocks.len() == 1)
+    );
+}
+
 #[test]
 fn a_pool_that_is_in_use_gives_no_address() {
     let conflict = |change: &dyn Fn(&mut Host)| {
         let mut host = app();
         change(&mut host);
         let desired = planned(&host);
-        let conflict = desired.aliases.vips.conflict.clone().expect("a conflict");
+        let conflict = desired.aliases.vips.conflicts[&VipPool::DEFAULT].clone();
         assert_eq!(why_not(&desired), format!("no virtual address: {conflict}"));
         conflict
     };
@@ -332,7 +428,13 @@ fn what_cannot_be_had_is_rotated_and_the_reason_said() {
         one.attachments[0].ipv4 = None;
         one.attachments[0].ipv6 = "fd00::1/64".parse().ok();
     }
-    assert!(why_not(&planned(&host)).contains("IPv4"));
+    let desired = planned(&host);
+    assert_eq!(web(&desired).vip, None);
+    assert_eq!(
+        web(&desired).vip6.map(|vip| VipPool::DEFAULT6.contains(vip.into())),
+        Some(true),
+        "IPv6 alone"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use alias::Verdict::{Few, NotAlias, Rotated};
 use super::*;
 use crate::report::golden::{assert_golden, assert_golden_json};
 
-/// Three aliases: one that is rotated, one that is off, and one with a virtual address.
+/// Three aliases: one that is rotated, one that is off, and one with virtual addresses of both families.
 pub(crate) fn example() -> Aliases {
     let member = |number: u8, health: &str| MemberReport {
         container_id: "c0ffee".repeat(10),
@@ -44,6 +44,7 @@ pub(crate) fn example() -> Aliases {
             network: "shop".into(),
             mode: AliasMode::Vip,
             vip: Some([198, 19, 7, 2].into()),
+            vip6: "fd6e:6574:6661:7374::702".parse().ok(),
             members: vec![member(7, "healthy"), member(8, "none"), member(9, "unhealthy")],
             ..AliasReport::default()
         },

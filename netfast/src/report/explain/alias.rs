@@ -48,7 +48,7 @@ pub(super) fn find(
         alias: alias.alias.clone(),
         network: alias.network.clone(),
     };
-    Some((name, alias.vip.map(IpAddr::from).or(member.copied())?))
+    Some((name, alias.vips().next().or(member.copied())?))
 }
 
 /// The alias that a virtual address is of, for a container on its network.
@@ -58,7 +58,7 @@ pub(super) fn with_address(
     networks: &[NetworkReport],
     aliases: &[AliasReport],
 ) -> Option<AliasName> {
-    let mut meant = aliases.iter().filter(|alias| alias.vip.map(IpAddr::from) == Some(ip));
+    let mut meant = aliases.iter().filter(|alias| alias.vips().any(|vip| vip == ip));
     let alias = meant.find(|alias| is_on(from, alias, networks))?;
     Some(AliasName {
         alias: alias.alias.clone(),
@@ -79,18 +79,26 @@ pub(super) fn steps(from: From<'_>, name: &AliasName, facts: &Facts<'_>) -> (Vec
     };
     let about = format!("{} ({})", alias.alias, alias.network);
     let given: Vec<_> = alias.members.iter().filter(|member| member.eligible).collect();
-    if given.is_empty() && alias.vip.is_some() {
+    let vips: Vec<_> = alias.vips().map(|vip| vip.to_string()).collect();
+    if given.is_empty() && !vips.is_empty() {
         let text = "no member may be given (none runs, or none is healthy): connections are refused at once";
         return (vec![Step::reason(about, Reason::OtherPacket, text)], Verdict::Slow);
     }
     let count = format!("{} of {} members", given.len(), alias.members.len());
-    let text = match (alias.mode, alias.vip) {
-        (AliasMode::Vip, Some(vip)) if alias.affinity => {
-            format!("virtual address {vip}: a client is given the same one of {count}")
+    let address = match vips.as_slice() {
+        [one] => format!("virtual address {one}"),
+        both => format!("virtual addresses {}", both.join(" and ")),
+    };
+    let text = match alias.mode {
+        AliasMode::Vip if !vips.is_empty() && alias.affinity => {
+            format!("{address}: a client is given the same one of {count}")
         }
-        (AliasMode::Vip, Some(vip)) => format!("virtual address {vip}: each connection goes to the next of {count}"),
-        (AliasMode::Rr, _) => format!("each answer of the resolver begins with the next of {count}"),
-        (AliasMode::Vip | AliasMode::Off, _) => format!("the runtime's resolver names {count}, in its own order"),
+        AliasMode::Vip if !vips.is_empty() => format!("{address}: each connection goes to the next of {count}"),
+        AliasMode::Rr if alias.one6 => {
+            format!("each answer of the resolver begins with the next of {count}, and with IPv6 names no other")
+        }
+        AliasMode::Rr => format!("each answer of the resolver begins with the next of {count}"),
+        AliasMode::Vip | AliasMode::Off => format!("the runtime's resolver names {count}, in its own order"),
     };
     let text = match &alias.why {
         Some(why) => format!("{text} ({why})"),

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -24,34 +24,44 @@ use super::message::HEADER;
 use super::socket::ANSWER_TIMEOUT;
 use super::{NetlinkError, answer};
 
-/// An IPv4 route of the main table.
+/// A route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ipv4Route {
+pub struct IpRoute {
     /// Where it leads, and the length of the prefix.
-    pub destination: (Ipv4Addr, u8),
+    pub destination: (IpAddr, u8),
     /// Who has made it (`rtm_protocol`).
     pub protocol: u8,
-    /// The next hop, which is on the link whatever its addresses are, and the interface; `None` for a route that
-    /// prohibits.
-    pub via: Option<(Ipv4Addr, u32)>,
+    /// The next hop, of the same family, which is on the link whatever its addresses are, and the interface; `None` for a route
+    /// that prohibits.
+    pub via: Option<(IpAddr, u32)>,
 }
 
-impl Ipv4Route {
-    fn builder(&self) -> RouteMessageBuilder<Ipv4Addr> {
+impl IpRoute {
+    fn message(&self, change: impl FnOnce(&mut RouteMessage)) -> Result<RouteMessage, NetlinkError> {
         let (destination, prefix) = self.destination;
-        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .protocol(RouteProtocol::from(self.protocol))
-            .destination_prefix(destination, prefix);
-        match self.via {
-            Some((next_hop, ifindex)) => builder.onlink().gateway(next_hop).output_interface(ifindex),
+        let odd = |source| NetlinkError::io("a route")(io::Error::other(source));
+        let builder = RouteMessageBuilder::<IpAddr>::new().protocol(RouteProtocol::from(self.protocol));
+        let builder = builder.destination_prefix(destination, prefix).map_err(odd)?;
+        let builder = match self.via {
+            Some((next_hop, ifindex)) => builder
+                .onlink()
+                .gateway(next_hop)
+                .map_err(odd)?
+                .output_interface(ifindex),
             None => builder.kind(RouteType::Prohibit),
-        }
+        };
+        let mut message = builder.build();
+        change(&mut message);
+        Ok(message)
     }
 
-    /// Only a route with that protocol is removed (`fib_table_delete`, `net/ipv4/fib_trie.c`), of any scope and kind.
-    fn removal(&self) -> RouteMessage {
-        let builder = self.builder();
-        builder.scope(RouteScope::NoWhere).kind(RouteType::Unspec).build()
+    /// Only a route with that protocol is removed (`fib_table_delete`, `net/ipv4/fib_trie.c`; `ip6_route_del`,
+    /// `net/ipv6/route.c`), of any scope and kind.
+    fn removal(&self) -> Result<RouteMessage, NetlinkError> {
+        self.message(|message| {
+            message.header.scope = RouteScope::NoWhere;
+            message.header.kind = RouteType::Unspec;
+        })
     }
 }
 
@@ -94,31 +104,30 @@ impl Writer {
     }
 
     /// Adds a route. One to the same addresses is an error (`EEXIST`).
-    pub fn add_route(&self, route: &Ipv4Route) -> Result<(), NetlinkError> {
-        let request = self.handle.route().add(route.builder().build());
+    pub fn add_route(&self, route: &IpRoute) -> Result<(), NetlinkError> {
+        let request = self.handle.route().add(route.message(|_| ())?);
         self.wait("a route", request.execute())
     }
 
     /// Removes a route. That there is none is an error (`ESRCH`).
-    pub fn remove_route(&self, route: &Ipv4Route) -> Result<(), NetlinkError> {
-        let request = self.handle.route().del(route.removal());
+    pub fn remove_route(&self, route: &IpRoute) -> Result<(), NetlinkError> {
+        let request = self.handle.route().del(route.removal()?);
         self.wait("a route", request.execute())
     }
 
     /// Makes or changes a neighbour that needs no resolution.
-    pub fn set_neighbour(&self, ifindex: u32, ip: Ipv4Addr, mac: [u8; 6]) -> Result<(), NetlinkError> {
-        let request = self
-            .handle
-            .neighbours()
-            .add(ifindex, ip.into())
-            .link_layer_address(&mac);
+    pub fn set_neighbour(&self, ifindex: u32, ip: IpAddr, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        let request = self.handle.neighbours().add(ifindex, ip).link_layer_address(&mac);
         self.wait("a neighbour", request.replace().execute())
     }
 
     /// Removes a neighbour. That there is none is an error (`ENOENT`).
-    pub fn remove_neighbour(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub fn remove_neighbour(&self, ifindex: u32, ip: IpAddr) -> Result<(), NetlinkError> {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = match ip {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
         message.header.ifindex = ifindex;
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::Destination(ip.into()));
@@ -201,10 +210,10 @@ mod tests {
     #[test]
     fn a_refusal_keeps_its_errno_and_the_kernel_s_words() {
         // Where there is no such interface, and without privileges.
-        let route = Ipv4Route {
-            destination: ([198, 19, 0, 0].into(), 24),
+        let route = IpRoute {
+            destination: (IpAddr::from([198, 19, 0, 0]), 24),
             protocol: 110,
-            via: Some(([198, 19, 0, 1].into(), 0x7fff_fff0)),
+            via: Some((IpAddr::from([198, 19, 0, 1]), 0x7fff_fff0)),
         };
         let error = write(|writer| writer.add_route(&route)).expect_err("no such interface");
         let NetlinkError::Refused { source, words, .. } = error else {

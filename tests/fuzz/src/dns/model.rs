@@ -1,6 +1,8 @@
 //! What must become of a message, told apart from how the program does it: the message is read into parts, and a new one
 //! written from them.
 
+use std::net::IpAddr;
+
 use netfast_common::alias::Alias;
 
 /// Bytes behind the answers that the program moves when it leaves records out.
@@ -107,9 +109,12 @@ impl Message {
 
     /// The answer with the virtual address; `None` if there is no place for it.
     pub fn with_virtual(&self, alias: &Alias, may_shorten: bool) -> Option<Vec<u8>> {
-        let vip = alias.vip.bytes().to_vec();
+        let (vip, is_its) = match IpAddr::from(alias.vip) {
+            IpAddr::V4(vip) => (vip.octets().to_vec(), self.record_type == 1),
+            IpAddr::V6(vip) => (vip.octets().to_vec(), self.record_type == 28),
+        };
         let shorten = may_shorten && self.behind.len() <= MAX_MOVED;
-        let addresses = match (self.record_type == 1, shorten) {
+        let addresses = match (is_its, shorten) {
             (true, true) => vec![vip],
             (true, false) => vec![vip; self.records.len()],
             (false, true) => Vec::new(),
@@ -134,6 +139,11 @@ impl Message {
         let count = u64::try_from(well.len()).expect("few");
         well.rotate_left(usize::try_from(turn % count).expect("less"));
         let first = well[0].clone();
+        if alias.flags & Alias::ONE != 0 {
+            let shorten = may_shorten && self.behind.len() <= MAX_MOVED;
+            let copies = if shorten { 1 } else { self.records.len() };
+            return (self.giving(&vec![first.clone(); copies], alias), first, shorten);
+        }
         if !shorten {
             well.extend(others);
         }

@@ -6,7 +6,7 @@ use std::{iter, net::Ipv4Addr};
 use arbitrary::Arbitrary;
 use netfast_common::{
     alias::{Alias, AliasKey, NAME, RecordType, address4, address6, digest, part},
-    net::Ip4,
+    net::{AnyIp, Ip4, Ip6},
 };
 use netfast_tests::packet::{Packet, flag};
 
@@ -18,8 +18,10 @@ const MAX_STEPS: usize = 12;
 const MAX_MEMBERS: u8 = 70;
 /// Frames that a test run takes (`bpf_prog_test_run_skb`).
 const LONGEST: usize = 3000;
-/// The virtual address.
+/// The virtual addresses.
 pub const VIP: [u8; 4] = [198, 18, 0, 2];
+/// As above, of IPv6.
+pub const VIP6: [u8; 16] = [0xfd, 0, 0x4e, 0x46, 0, 0, 0, 0, 0, 0, 0, 0, 198, 18, 0, 2];
 /// Docker's resolver.
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
 /// Labels of aliases' names: the last but one is as long as a key, and the last longer.
@@ -149,9 +151,18 @@ pub struct Known {
     members: u8,
     eligible: u64,
     ttl: u16,
-    has_vip: bool,
+    gives: Gives,
     /// Not all that belongs to it is there.
     lack: Lack,
+}
+
+/// What an answer gives.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    Members,
+    One,
+    Vip,
+    Vip6,
 }
 
 /// What may be missing while the daemon works, or wrong.
@@ -185,11 +196,12 @@ impl Known {
                 members
             },
             ttl: self.ttl.into(),
-            vip: if self.has_vip {
-                Ip4::from_bytes(VIP)
-            } else {
-                Ip4::default()
+            vip: match self.gives {
+                Gives::Members | Gives::One => AnyIp::default(),
+                Gives::Vip => AnyIp::v4(Ip4::from_bytes(VIP)),
+                Gives::Vip6 => AnyIp::v6(Ip6::from_bytes(VIP6)),
             },
+            flags: if self.gives == Gives::One { Alias::ONE } else { 0 },
             reserved: 0,
         })
     }
@@ -423,5 +435,42 @@ impl Sent {
         }
         frame.truncate(cut.unwrap_or(usize::MAX));
         frame
+    }
+}
+
+/// An alias, and an answer that gives its members.
+#[cfg(test)]
+pub fn known_and_sent(bytes: &[u8]) -> Script {
+    let mut from = arbitrary::Unstructured::new(bytes);
+    let mut make = || -> arbitrary::Result<_> {
+        let known = Known {
+            which: Which::of(0, from.arbitrary()?),
+            members: from.int_in_range(2..=9)?,
+            eligible: from.arbitrary()?,
+            ttl: 0,
+            gives: from.arbitrary()?,
+            lack: Lack::Nothing,
+        };
+        let answer = Answer {
+            id: 7,
+            which: known.which,
+            capitals: from.arbitrary()?,
+            record_capitals: 0,
+            is_compressed: from.arbitrary()?,
+            members: Choice::First(known.members),
+            order: from.arbitrary()?,
+            ttl: 600,
+            behind: Behind::Opt,
+        };
+        let sent = Sent {
+            message: Message::Answer(answer),
+            is_tcp: from.arbitrary()?,
+            edits: None,
+            odds: Odds::default(),
+        };
+        Ok(vec![Step::Known(known), Step::Sent(sent)])
+    };
+    Script {
+        steps: make().expect("enough bytes"),
     }
 }

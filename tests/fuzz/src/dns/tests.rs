@@ -10,17 +10,20 @@ fn bytes(seed: u64, count: usize) -> Vec<u8> {
         .collect()
 }
 
+/// After answers for known aliases, which chance seldom makes, whatever comes of the seeds.
 #[test]
 fn scripts_of_seeds_hold_and_some_answers_are_changed() {
     let mut verdicts = vec![0; VERDICTS as usize];
     for seed in 0..400 {
         let mut host = Host::new();
-        play(&mut host, &Script::of(&bytes(seed, 200)));
+        let mut script = script::known_and_sent(&bytes(!seed, 16));
+        script.steps.extend(Script::of(&bytes(seed, 200)).steps);
+        play(&mut host, &script);
         for (sum, count) in verdicts.iter_mut().zip(host.verdicts()) {
             *sum += count;
         }
     }
-    let changed = [Verdict::Rotated, Verdict::Shortened, Verdict::Virtual];
-    let count: u64 = changed.iter().map(|verdict| verdicts[verdict.number() as usize]).sum();
-    assert!(count > 0, "no answer is changed");
+    for verdict in [Verdict::Rotated, Verdict::Shortened, Verdict::One, Verdict::Virtual] {
+        assert_ne!(verdicts[verdict.number() as usize], 0, "no answer is {verdict:?}");
+    }
 }

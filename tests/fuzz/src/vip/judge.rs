@@ -6,7 +6,7 @@ use netfast_common::{
     net::Ip4,
     vip::{BackendStats, Conn, ICMP_IDLE_NS, UDP_IDLE_NS, Verdict},
 };
-use netfast_ebpf::{ctx::fake::FakeSkb, packet::icmp};
+use netfast_ebpf::{ctx::fake::FakeSkb, packet};
 use netfast_tests::packet::{TCP, UDP, difference};
 
 use super::{
@@ -98,7 +98,7 @@ struct Ends {
 fn ends(frame: &[u8]) -> Option<Ends> {
     let skb = FakeSkb::new(frame);
     let (packet, flags) = if frame.get(23) == Some(&ICMP) {
-        (icmp::echo(&skb).ok()?.0, 0)
+        (packet::icmp::echo::<packet::V4, _>(&skb).ok()?.0, 0)
     } else {
         let packet = skb.parsed().ok()?;
         let flags = match packet.network.protocol {

@@ -3,11 +3,11 @@
 use netfast_common::{
     alias::MemberKey,
     device::{Device, DeviceKey},
-    net::Ip4,
+    net::AnyIp,
     vip::{Backend, BackendStats, Member, Service, SlotKey, VERDICTS},
 };
 use netfast_fuzz::vip::{
-    self, Host, Machine,
+    self, Host, Machine, Six,
     script::{Hook as Place, Odds, Script},
 };
 use netfast_tests::{packet::difference, scene::Dev};
@@ -52,7 +52,7 @@ impl Machine for Twins<'_> {
         set!(self.lab.devices, DeviceKey::served(self.lab.ifindex(which)), device);
     }
 
-    fn set_service(&mut self, vip: Ip4, service: Option<Service>) {
+    fn set_service(&mut self, vip: AnyIp, service: Option<Service>) {
         self.host.set_service(vip, service);
         set!(self.lab.vips, vip, service);
     }
@@ -155,7 +155,7 @@ impl Twins<'_> {
 }
 
 /// What differs, if anything does each time: the clock goes on while a script is played.
-fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
+fn play(lab: &mut Lab, script: &Script, is_six: bool) -> Result<u64, String> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
         lab.reset();
@@ -169,7 +169,13 @@ fn play(lab: &mut Lab, script: &Script) -> Result<u64, String> {
             difference: None,
             begin,
         };
-        vip::play(&mut twins, script);
+        if is_six {
+            let mut six = Six(twins);
+            vip::play(&mut six, script);
+            twins = six.0;
+        } else {
+            vip::play(&mut twins, script);
+        }
         twins.judge_end();
         match twins.difference {
             None => return Ok(twins.runs),
@@ -188,9 +194,11 @@ fn the_kernel_and_the_host_build_translate_alike() {
             // Told if it fails.
             println!("{name}");
             let script = Script::of(&bytes).for_kernel();
-            match play(lab, &script) {
-                Ok(count) => (scripts, runs) = (scripts + 1, runs + count),
-                Err(text) => panic!("{script:?}\n{text}"),
+            for is_six in [false, true] {
+                match play(lab, &script, is_six) {
+                    Ok(count) => (scripts, runs) = (scripts + 1, runs + count),
+                    Err(text) => panic!("IPv6 {is_six}: {script:?}\n{text}"),
+                }
             }
         }
         assert!(runs > 0);

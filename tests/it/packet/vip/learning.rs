@@ -10,13 +10,13 @@ fn through(lab: &mut Lab, from: Dev, to: Dev, packet: &Packet) -> (Outcome, Outc
         ingress_ifindex: index,
         ..Context::default()
     };
-    let entered = lab.test_run(Hook::EndpointIn, at(index), &packet.bytes());
+    let entered = run_frame(lab, Hook::EndpointIn, at(index), &packet.bytes());
     if entered.verdict == REDIRECT {
         return (entered.clone(), entered);
     }
-    let translated = lab.test_run(Hook::VipIn, at(index), &entered.packet);
-    let returned = lab.test_run(Hook::VipOut, at(out_index), &translated.packet);
-    let left = lab.test_run(Hook::EndpointOut, at(out_index), &returned.packet);
+    let translated = run_frame(lab, Hook::VipIn, at(index), &entered.packet);
+    let returned = run_frame(lab, Hook::VipOut, at(out_index), &translated.packet);
+    let left = run_frame(lab, Hook::EndpointOut, at(out_index), &returned.packet);
     (entered, left)
 }
 

@@ -101,6 +101,10 @@ fn every_verdict_has_a_row() {
         };
         run(members, |lab| {
             let (hook, packet) = script(lab);
+            if lab.six && like::frame(&packet.bytes()).is_none() {
+                // A fragment of IPv6 is another protocol to the program.
+                return;
+            }
             let (outcome, counted) = pass(lab, hook, Dev::A, &packet.bytes());
             assert_eq!(counted, Some(*verdict));
             let moved = matches!(
