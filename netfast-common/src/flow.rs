@@ -13,6 +13,8 @@ pub enum Origin {
     Wire = 0,
     /// The host's own stack sent it out through the (bridge) interface.
     Host = 1,
+    /// It was given to the (tunnel's) interface, whoever sent it: see [`tunnel`](crate::tunnel).
+    Tunnel = 2,
 }
 
 /// One direction of one conversation, where it enters.

@@ -20,6 +20,7 @@ pub mod flow;
 pub mod net;
 pub mod reason;
 pub mod trace;
+pub mod tunnel;
 mod verdicts;
 pub mod vet;
 pub mod vip;

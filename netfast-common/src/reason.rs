@@ -86,6 +86,10 @@ crate::verdicts! {
     56 NotWorthIt "not-worth-it" "a TCP packet without payload, and nothing of the other direction: the connection may never send any";
     57 Vetting "vetting" "a known flow was learned again, and waits until the daemon has checked its conntrack entry";
     58 Helped "helped" "a conntrack helper works on the connection: nothing is learned of it";
+    // Of tunnels, counted at the tunnel's device and at the uplink.
+    59 Encapsulated "encapsulated" "sent through a tunnel with the outer header that the kernel wrote for others of its conversation";
+    60 OuterLearned "outer-learned" "the outer header that the kernel wrote was learned";
+    61 OuterOdd "outer-odd" "left through a tunnel in a way that is not repeated: with options, in fragments, encrypted, or changed inside";
 }
 
 impl Reason {

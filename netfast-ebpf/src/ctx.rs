@@ -7,6 +7,7 @@ use netfast_common::{trace::CAPTURE, vip::Syn};
 pub mod atomic;
 #[cfg(not(target_arch = "bpf"))]
 pub mod fake;
+pub mod inner;
 pub mod kernel;
 #[cfg(target_arch = "bpf")]
 mod tc;
@@ -81,6 +82,12 @@ pub trait Skb: Ctx {
     fn store_headers(&self, length: u32, from: &Headers) -> bool;
     /// Cuts the packet to this length in bytes, Ethernet header included, or makes it so long with zeros.
     fn resize(&self, length: u32) -> bool;
+    /// Makes room for the headers of VXLAN over IPv4 between the Ethernet header and the network header, of
+    /// [`GROWTH`](netfast_common::tunnel::GROWTH) bytes, and tells the kernel that the packet is within a tunnel now: its
+    /// segments, if it is a GSO packet, get these headers each. `false` leaves it as it was.
+    fn encapsulate(&self) -> bool;
+    /// Takes that room away again, before anything was written.
+    fn take_room_back(&self) -> bool;
     /// Hands the packet to the other end of a veth, as one that is addressed to it. A frame that was bridged is for
     /// somebody else's MAC to the host (`PACKET_OTHERHOST`), and before kernel 6.15 nobody looks at it again.
     fn redirect_peer(&self, ifindex: u32) -> i32;

@@ -8,7 +8,7 @@
 //! | [`fastpath`] | the way of a packet whose flow is known |
 //! | [`learn`] | what the kernel did to a packet, remembered |
 //! | [`hooks`] | what happens at each hook |
-//! | [`lb`], [`dns`] | virtual addresses; answers of Docker's resolver |
+//! | [`lb`], [`dns`], [`tunnel`] | virtual addresses; answers of Docker's resolver; packets that leave through a tunnel |
 //!
 //! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
 //! [`fastpath::redirect`], and on a miss [`learn::candidate`] → (the kernel's own path) → [`learn`] → [`learn::pairs`];
@@ -24,3 +24,4 @@ pub mod lb;
 pub mod learn;
 pub mod packet;
 pub mod state;
+pub mod tunnel;

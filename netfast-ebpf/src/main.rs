@@ -13,7 +13,7 @@ mod programs {
         macros::{classifier, fentry},
         programs::{FEntryContext, TcContext},
     };
-    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate};
+    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, tunnel};
 
     /// tcx ingress of an endpoint's host-side veth.
     #[classifier]
@@ -67,6 +67,18 @@ mod programs {
     #[classifier]
     pub fn netfast_vip_out(context: TcContext) -> i32 {
         lb::to_client(&context)
+    }
+
+    /// tcx egress of a VXLAN device, behind `netfast_up_out`.
+    #[classifier]
+    pub fn netfast_tun_out(context: TcContext) -> i32 {
+        tunnel::at_device(&context)
+    }
+
+    /// tcx egress of an uplink, before `netfast_up_out`.
+    #[classifier]
+    pub fn netfast_tun_up(context: TcContext) -> i32 {
+        tunnel::at_uplink(&context)
     }
 
     /// The kernel hands a packet to user space (`nf_queue`, net/netfilter/nf_queue.c): what comes back is not in the

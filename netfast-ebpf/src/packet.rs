@@ -12,6 +12,7 @@ pub mod family;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod outer;
 pub mod parse;
 pub mod rewrite;
 

@@ -18,6 +18,7 @@ use netfast_common::{
     control::Control,
     device::{Device, DeviceKey, Traffic},
     direct::{Port, PortKey},
+    tunnel::Tunnel,
 };
 use tracing::{info, warn};
 
@@ -45,6 +46,7 @@ mod remove;
 mod repin;
 pub mod routes;
 pub mod trace;
+mod tunnels;
 pub mod verify;
 pub mod vet;
 mod vip_links;
@@ -72,6 +74,7 @@ pub struct Datapath {
     devices: HashMap<MapData, DeviceKey, Device>,
     generations: Array<MapData, u32>,
     ports: HashMap<MapData, PortKey, Port>,
+    tunnels: HashMap<MapData, DeviceKey, Tunnel>,
     /// Mapped when there is first something to lease: a map that is mapped cannot be frozen, for instance. `None`: that failed.
     lease: OnceCell<Option<lease::Leases>>,
     traffic: PerCpuArray<MapData, Traffic>,
@@ -119,6 +122,7 @@ impl Datapath {
         let mut datapath = Self {
             lease: OnceCell::new(),
             ports: take(&mut ebpf, map::PORTS)?,
+            tunnels: take(&mut ebpf, map::TUNNELS)?,
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
             control,
@@ -151,13 +155,14 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Loads the programs of aliases and of virtual addresses; the fast path does without those that cannot be used.
+    /// Loads the programs of aliases, of virtual addresses and of tunnels; the fast path does without those that cannot be used.
     fn load_aliases(&mut self, without: &Without) {
         let lacks = match self.mode {
             Mode::Clsact => {
                 let lack = Lack::no_tcx();
                 let why = Some(lack.why.clone());
-                (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why);
+                (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why.clone());
+                self.facts.tunnels_off = why;
                 vec![lack]
             }
             Mode::Tcx => {
@@ -166,7 +171,9 @@ impl Datapath {
                 let why = |lack: &Lack| lack.why.clone();
                 self.facts.aliases_off = answer.as_ref().map(why);
                 self.facts.vip_off = vips.as_ref().map(why);
-                answer.into_iter().chain(vips).collect()
+                let tunnels = self.load_tunnels(without);
+                self.facts.tunnels_off = tunnels.as_ref().map(why);
+                answer.into_iter().chain(vips).chain(tunnels).collect()
             }
         };
         for lack in &lacks {
@@ -186,6 +193,7 @@ impl Datapath {
     fn adopt(&mut self) -> Result<(), ApplyError> {
         self.realized.aliases = self.aliases.read()?;
         self.adopt_vips()?;
+        self.adopt_tunnels()?;
         self.realized.control = self
             .control
             .get(&0, 0)

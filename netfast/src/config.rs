@@ -73,6 +73,7 @@ impl AliasMode {
 /// The configuration in force; valid by construction. What an older daemon wrote down lacks keys that are new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "one key each")]
 pub struct Config {
     /// The container runtime that is followed.
     pub runtime: Runtime,
@@ -94,6 +95,8 @@ pub struct Config {
     pub allow_accounting: bool,
     /// Send packets direct from container to container where nobody judges them.
     pub direct: bool,
+    /// Repeat the outer headers of packets that leave through VXLAN devices.
+    pub tunnels: bool,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// What is done with answers for aliases.
@@ -119,6 +122,7 @@ impl Default for Config {
             allow_rate_rules: false,
             allow_accounting: false,
             direct: true,
+            tunnels: false,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
@@ -173,6 +177,8 @@ pub struct RawConfig {
     pub allow_accounting: Option<bool>,
     /// See [`Config::direct`].
     pub direct: Option<bool>,
+    /// See [`Config::tunnels`].
+    pub tunnels: Option<bool>,
     /// See [`Config::metrics`].
     pub metrics: Option<String>,
     /// See [`Config::alias_mode`].
@@ -213,6 +219,7 @@ impl RawConfig {
             allow_rate_rules: typed.allow_rate_rules.or(self.allow_rate_rules),
             allow_accounting: typed.allow_accounting.or(self.allow_accounting),
             direct: typed.direct.or(self.direct),
+            tunnels: typed.tunnels.or(self.tunnels),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
@@ -298,6 +305,7 @@ impl RawConfig {
             allow_rate_rules: self.allow_rate_rules.unwrap_or(default.allow_rate_rules),
             allow_accounting: self.allow_accounting.unwrap_or(default.allow_accounting),
             direct: self.direct.unwrap_or(default.direct),
+            tunnels: self.tunnels.unwrap_or(default.tunnels),
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,

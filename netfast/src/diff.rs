@@ -6,6 +6,8 @@
 //!    longer forwarded directly.
 //! 2. Devices that go away: their entry, then a new generation of their slot (their flows die), then their programs.
 //! 3. Devices that come or change: the entry and a new generation, then the programs.
+//!    So do tunnels whose outer headers are repeated: first the programs at uplinks, then the one at the tunnel, then what is
+//!    said of it.
 //! 4. Switches that go on, and ports: each holds for the generation that its device then has.
 //! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
@@ -23,6 +25,7 @@ use netfast_common::{abi::MAX_DEVICES, device::DeviceKey};
 mod action;
 mod attachment;
 mod realized;
+mod tunnels;
 mod vips;
 
 pub use action::Action;
@@ -47,8 +50,10 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
         });
     }
     ports_that_go(desired, realized, &mut actions);
+    tunnels::go(desired, realized, &mut actions);
     let gone = removals(desired, realized, &mut actions);
     additions(desired, realized, &gone, &mut actions);
+    tunnels::come(desired, realized, &mut actions);
     if wanted.switches != kept {
         actions.push(Action::SetSwitches {
             from: kept,
@@ -98,6 +103,7 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::SetSwitches { .. }
             | Action::NoteIdentity { .. }
             | Action::Attach { .. }
+            | Action::SetTunnel { .. }
             | Action::SetAliases { .. }
             | Action::SetVips { .. }
             | Action::SetWay { .. }

@@ -19,7 +19,9 @@ pub use address::{
     Address, AddressScope, FdbEntry, FdbState, IpNet, Mac, MacParseError, Neighbour, NeighbourKey, NeighbourState,
     OUR_PROTOCOL, PolicyRules, Route, RouteType,
 };
-pub use link::{BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Qdisc, TcFilter, Xdp};
+pub use link::{
+    BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Qdisc, TcFilter, VxlanInfo, Xdp,
+};
 pub use ruleset::{NftChain, RuleFinding, RuleSource, Ruleset, Severity, Sysctls, Verdict, Way};
 pub use runtime::{
     Attachment, Container, ContainerId, ContainerInterface, ContainerState, Health, IpamPool, NetnsId, Network,

@@ -8,6 +8,7 @@ use netfast_common::{
     control::{Control, Pace},
     device::{Device, DeviceKey, Kind},
     net::{Ip4, Ip6},
+    tunnel::Tunnel,
 };
 
 use crate::{
@@ -20,9 +21,11 @@ mod bare;
 mod deciders;
 mod docker;
 mod inputs;
+mod pace;
 pub mod report;
 mod rules;
 mod tc;
+mod tunnels;
 mod unjudged;
 mod uplinks;
 mod vip;
@@ -30,6 +33,7 @@ mod vip;
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use tc::Foreign;
+pub use tunnels::TunnelReport;
 pub use unjudged::DirectPort;
 pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
@@ -53,6 +57,8 @@ pub struct Facts {
     pub aliases_off: Option<String>,
     /// Why packets to virtual addresses cannot be translated, if they cannot.
     pub vip_off: Option<String>,
+    /// Why outer headers of tunnels cannot be repeated, if they cannot.
+    pub tunnels_off: Option<String>,
     /// The virtual addresses that were given.
     pub vips: VipMemory,
 }
@@ -78,6 +84,10 @@ pub struct Desired {
     pub aliases: Aliases,
     /// The endpoints between which packets are forwarded directly, within their bridge.
     pub direct: BTreeMap<DeviceKey, DirectPort>,
+    /// The tunnels whose outer headers are repeated.
+    pub tunnels: BTreeMap<DeviceKey, Tunnel>,
+    /// All tunnels that packets of containers leave by.
+    pub tunnel_reports: Vec<TunnelReport>,
 }
 
 impl Desired {
@@ -182,56 +192,30 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     };
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
+    tunnels::add(&mut build);
     let not_uplinks = uplinks::left_out(&build);
     build.allow_what_rules_leave();
     let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
+    let (tunnels, tunnel_reports) = tunnels::ends(&build);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
         aliases,
         direct,
+        tunnels,
+        tunnel_reports,
         networks,
         inputs,
-        learning_off: learning_off(netns, facts),
+        learning_off: pace::learning_off(netns, facts),
         pace: Pace {
-            revalidate_ns: revalidate_ns(netns, config),
+            revalidate_ns: pace::revalidate_ns(netns, config),
             learn_after: config.learn_after,
         },
         missing_uplinks,
         not_uplinks,
         devices,
     }
-}
-
-/// How long a flow may be used before the kernel is asked: what was configured, but often enough that conntrack does not
-/// forget the conversation between two questions. It counts in seconds (`proc_dointvec_jiffies`), and one of 1 s is over within
-/// a question that came late.
-fn revalidate_ns(netns: &Namespace, config: &Config) -> u64 {
-    let sysctls = &netns.sysctls;
-    let timeouts = [
-        sysctls.conntrack_udp_timeout,
-        sysctls.conntrack_udp_timeout_stream,
-        sysctls.conntrack_icmp_timeout,
-        sysctls.conntrack_icmpv6_timeout,
-    ];
-    let shortest = timeouts.into_iter().flatten().filter(|seconds| *seconds > 0).min();
-    let often = shortest.map_or(u64::MAX, |seconds| u64::from(seconds) * 1_000_000_000 / 3);
-    (config.revalidate_ms * 1_000_000).min(often)
-}
-
-/// A packet that waits in a queue comes out on any CPU at any time, so its candidate could be taken for another
-/// packet's, unless the queueing itself is seen.
-fn learning_off(netns: &Namespace, facts: &Facts) -> Option<String> {
-    let queues = &netns.ruleset.nfqueue_bound;
-    if facts.queue_watch || queues.is_empty() {
-        return None;
-    }
-    let queues: Vec<String> = queues.iter().map(ToString::to_string).collect();
-    Some(format!(
-        "a program listens on NFQUEUE {}, and this kernel does not let netfast see which packets it gets",
-        queues.join(", ")
-    ))
 }
 
 /// The plan while it is made.
@@ -405,12 +389,14 @@ impl Build<'_> {
         let icmp = concerning(&|bridge| self.rules.concerning_icmp(self.netns, bridge).is_some());
         for (key, spec) in &mut self.devices {
             let bridge = match spec.kind {
-                Kind::Endpoint => spec.identity.master,
                 Kind::Bridge => Some(key.ifindex),
-                Kind::Uplink => None,
+                // An uplink as a port of one is a VXLAN device.
+                Kind::Endpoint | Kind::Uplink => spec.identity.master,
             };
             for (flag, judged) in [(Device::ONE_WAY, &unreplied), (Device::ECHO, &icmp)] {
-                if !bridge.is_some_and(|bridge| judged.contains(&bridge)) {
+                // Whom nobody has heard of a bridge looks for everywhere: what it sends to such a port may be for another.
+                let is_flooded = flag == Device::ONE_WAY && spec.kind == Kind::Uplink && bridge.is_some();
+                if !is_flooded && !bridge.is_some_and(|bridge| judged.contains(&bridge)) {
                     spec.flags |= flag;
                 }
             }

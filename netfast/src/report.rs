@@ -17,6 +17,7 @@ pub mod status;
 pub mod table;
 pub mod top;
 pub mod trace;
+pub mod tunnels;
 pub mod units;
 
 pub use table::{Style, Table};

@@ -32,6 +32,7 @@ pub fn status(
         devices,
         interfaces: interfaces(state),
         flows: 0,
+        tunnels: tables.tunnels()?,
     };
     flows
         .for_each(|_, _, _| said.flows += 1)

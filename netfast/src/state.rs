@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     plan::{
-        AliasReport, Client, VipMemory, Way,
+        AliasReport, Client, TunnelReport, VipMemory, Way,
         report::{NetworkReport, Slow},
     },
 };
@@ -65,6 +65,9 @@ pub struct State {
     /// Devices that netfast is attached to, or wants to be.
     #[serde(with = "keyed")]
     pub devices: BTreeMap<DeviceKey, DeviceReport>,
+    /// VXLAN devices that packets of containers leave by.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelReport>,
     /// Sysctls that a version before 0.2 has changed, and that are still to be restored.
     #[serde(default)]
     pub sysctls: Vec<SavedSysctl>,

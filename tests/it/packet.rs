@@ -18,6 +18,7 @@ mod row;
 mod six;
 mod state;
 mod trace;
+mod tunnel;
 mod twin;
 mod using;
 mod verifier;

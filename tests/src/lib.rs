@@ -22,6 +22,7 @@ pub mod cmd;
 pub mod corpus;
 pub mod dns;
 pub mod docker_host;
+pub mod hosts;
 pub mod leftovers;
 pub mod listing;
 pub mod matrix;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::root;
 
 /// The files that say how maps and their values are laid out. The names of maps and programs are read from their tables.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "netfast-common/src/abi.rs",
     "netfast-common/src/alias.rs",
     "netfast-common/src/control.rs",
@@ -24,6 +24,7 @@ const FILES: [&str; 18] = [
     "netfast-common/src/net.rs",
     "netfast-common/src/reason.rs",
     "netfast-common/src/trace.rs",
+    "netfast-common/src/tunnel.rs",
     "netfast-common/src/vet.rs",
     "netfast-common/src/verdicts.rs",
     "netfast-common/src/vip.rs",

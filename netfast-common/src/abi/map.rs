@@ -75,6 +75,13 @@ maps! {
     PORTS = "netfast_ports", Unpinned;
     /// [`Pace`](crate::direct::Pace) of each pair of them.
     PACES = "netfast_paces", Unpinned;
+    /// [`DeviceKey`](crate::device::DeviceKey) of a VXLAN device to [`Tunnel`](crate::tunnel::Tunnel).
+    TUNNELS = "netfast_tunnels", Pinned;
+    /// Outer headers of IPv4 packets that leave through tunnels: [`FlowKey`](crate::flow::FlowKey) to
+    /// [`Encap`](crate::tunnel::Encap).
+    ENCAP4 = "netfast_encap4", Pinned;
+    /// The outer header that each CPU is learning.
+    ENCAP_WORK = "netfast_encwork", Unpinned;
     /// The candidate of each CPU, of either family.
     CANDIDATE = "netfast_cand", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.

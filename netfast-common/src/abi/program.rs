@@ -88,6 +88,9 @@ macro_rules! programs {
     };
 }
 
+/// What is lost without the programs for tunnels.
+const NO_TUNNELS: Option<&str> =
+    Some("packets that leave through a VXLAN device get their outer header from the kernel");
 /// What is lost without the programs for virtual addresses.
 const NO_VIPS: Option<&str> =
     Some("aliases get no virtual addresses: clients get the members' addresses in round robin");
@@ -138,6 +141,16 @@ programs! {
         does: "translates a member's address to the virtual address",
         without: NO_VIPS,
     }
+    TunnelEgress, TUNNEL_EGRESS = "netfast_tun_out", HookKind::Tcx(Hook::Egress), {
+        of: "a VXLAN device, behind `netfast_up_out`",
+        does: "puts the outer header before packets whose outer header is known, and sends them to the uplink; entry of the others",
+        without: NO_TUNNELS,
+    }
+    TunnelUplink, TUNNEL_UPLINK = "netfast_tun_up", HookKind::Tcx(Hook::Egress), {
+        of: "an uplink, before `netfast_up_out`",
+        does: "learns outer headers: exit",
+        without: NO_TUNNELS,
+    }
     Queued, QUEUED = "netfast_queued", HookKind::Fentry("nf_queue"), {
         of: "the kernel's `nf_queue`",
         does: "deletes the candidate: a packet queued to user space leaves in another run of the kernel",
@@ -164,7 +177,12 @@ impl Program {
             Self::EndpointIngress | Self::EndpointEgress => Some(Kind::Endpoint),
             Self::BridgeIngress | Self::BridgeEgress => Some(Kind::Bridge),
             Self::UplinkIngress | Self::UplinkEgress => Some(Kind::Uplink),
-            Self::Answer | Self::VipIngress | Self::VipEgress | Self::Queued => None,
+            Self::Answer
+            | Self::VipIngress
+            | Self::VipEgress
+            | Self::TunnelEgress
+            | Self::TunnelUplink
+            | Self::Queued => None,
         }
     }
 

@@ -13,6 +13,7 @@ use netfast_common::{
     csum,
     net::{Ip4, Ip6},
     trace::CAPTURE,
+    tunnel::GROWTH,
 };
 
 pub use self::maps::{
@@ -68,6 +69,8 @@ pub struct FakeSkb {
     pub complete: Cell<Option<u32>>,
     /// Where its `struct sk_buff` is.
     pub address: u64,
+    /// It is within a tunnel (`skb->encapsulation`).
+    pub encapsulated: Cell<bool>,
     /// The kernel has no memory.
     pub no_memory: bool,
     /// Where it was sent.
@@ -94,6 +97,7 @@ impl FakeSkb {
             partial: false,
             complete: Cell::new(None),
             address: 0,
+            encapsulated: Cell::new(false),
             no_memory: false,
             sent: Cell::new(None),
         }
@@ -315,6 +319,20 @@ impl Skb for FakeSkb {
     }
     fn is_verified(&self) -> bool {
         false
+    }
+    fn encapsulate(&self) -> bool {
+        if self.no_memory || self.encapsulated.replace(true) {
+            return false;
+        }
+        let linear = self.linear.borrow().last().expect("one").len();
+        self.bytes.borrow_mut().splice(14..14, [0; GROWTH as usize]);
+        self.make_linear(linear + GROWTH as usize);
+        true
+    }
+    fn take_room_back(&self) -> bool {
+        self.bytes.borrow_mut().drain(14..14 + GROWTH as usize);
+        self.make_linear(14);
+        true
     }
     fn redirect_peer(&self, ifindex: u32) -> i32 {
         self.send(Sent::ToPeer(ifindex))

@@ -1,17 +1,19 @@
 //! A tc program's packet.
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_CSUM_LEVEL_QUERY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
+        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
     },
     helpers::generated::{
         bpf_check_mtu, bpf_csum_level, bpf_csum_update, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace,
-        bpf_redirect, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
-        bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
 
-use netfast_common::trace::CAPTURE;
+use netfast_common::{trace::CAPTURE, tunnel::GROWTH};
 
 use super::{AF_INET, Ctx, Header, Headers, RouteQuery, Skb};
 
@@ -22,6 +24,15 @@ const PACKET_HOST: u32 = 0;
 pub fn raw(context: &TcContext) -> *mut __sk_buff {
     context.skb.skb
 }
+
+/// Room behind the Ethernet header (`bpf_adj_room_mode`, linux/bpf.h).
+const BPF_ADJ_ROOM_MAC: u32 = 1;
+/// A frame in VXLAN over IPv4. The segments keep their size: the tunnel's device has an MTU of its own.
+const VXLAN: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
+    | 14 << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
 
 /// A length of 1 to `MOST` bytes, a power of two, as it is; others are made such. The compiler would check one copy of the
 /// number and pass another, for which the verifier then knows no bounds.
@@ -239,6 +250,17 @@ impl Skb for TcContext {
     fn resize(&self, length: u32) -> bool {
         // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
         unsafe { bpf_skb_change_tail(raw(self), length, 0) == 0 }
+    }
+    #[inline(always)]
+    fn encapsulate(&self) -> bool {
+        // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
+        unsafe { bpf_skb_adjust_room(raw(self), GROWTH as i32, BPF_ADJ_ROOM_MAC, VXLAN) == 0 }
+    }
+    #[inline(always)]
+    fn take_room_back(&self) -> bool {
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: as above.
+        unsafe { bpf_skb_adjust_room(raw(self), -(GROWTH as i32), BPF_ADJ_ROOM_MAC, flags) == 0 }
     }
     #[inline(always)]
     fn redirect_peer(&self, ifindex: u32) -> i32 {

@@ -62,8 +62,9 @@ pub fn learned<S: Skb>(skb: &S, reason: Reason) -> i32 {
     NEXT
 }
 
+/// Counts a packet under a reason.
 #[inline(always)]
-fn count(number: u32, bytes: u32) {
+pub fn count(number: u32, bytes: u32) {
     if let Some(count) = maps::REASONS.get_ptr_mut(number) {
         // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
         let count = unsafe { &mut *count };

@@ -78,7 +78,8 @@ pub fn leave<F: Tables, S: Skb>(
     let Some(generation) = maps::GENERATIONS.get(u32::from(device.slot)) else {
         return Err(Reason::UnknownDevice);
     };
-    let is_host = key.origin == Origin::Host as u8;
+    // What is given to a tunnel's device has lost what it came in by when it leaves (`skb_scrub_packet`).
+    let is_host = key.origin != Origin::Wire as u8;
     let network = &packet.network;
     slot.sample = [0; SAMPLE];
     if !sample(skb, packet, &mut slot.sample) {
@@ -133,6 +134,12 @@ pub fn forget() {
 const _: () = assert!(size_of::<Candidate<Ip4>>() <= size_of::<Candidate<Ip6>>());
 
 impl<A: netfast_common::net::Address> Candidate<A> {
+    /// Whether it was left where a packet of this family is given to a tunnel's device.
+    #[inline(always)]
+    pub fn is_of_tunnel<F: Family<Address = A>>(&self) -> bool {
+        self.family == F::NUMBER && self.key.origin == Origin::Tunnel as u8
+    }
+
     /// Empties the slot.
     #[inline(always)]
     pub fn consume(&mut self) {

@@ -14,6 +14,7 @@ use netfast_common::{
     net::{AnyIp, Ip4, Ip6},
     reason::{self, Count},
     trace::{self, Filter, Tally},
+    tunnel::{self, Encap, Tunnel},
     vet::Answer,
     vip::{self, Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
 };
@@ -96,6 +97,18 @@ pub static PORTS: HashMap<PortKey, Port> = HashMap::with_max_entries(2 * abi::MA
 /// When they last did.
 #[map(name = "netfast_paces")]
 pub static PACES: Array<Pace> = Array::with_max_entries(direct::PAIRS, 0);
+
+/// The VXLAN devices whose packets may get an outer header that is known.
+#[map(name = "netfast_tunnels")]
+pub static TUNNELS: HashMap<DeviceKey, Tunnel> = HashMap::with_max_entries(tunnel::TUNNELS, BPF_F_NO_PREALLOC);
+
+/// Those headers.
+#[map(name = "netfast_encap4")]
+pub static ENCAP4: LruHashMap<FlowKey<Ip4>, Encap> = LruHashMap::with_max_entries(tunnel::ENCAPSULATED, 0);
+
+/// Room for the one that each CPU is learning: it would fill a third of the stack.
+#[map(name = "netfast_encwork")]
+pub static ENCAP_WORK: PerCpuArray<Encap> = PerCpuArray::with_max_entries(1, 0);
 
 /// The packet that each CPU let go the slow path last, of either family: its place has room for the longer one.
 #[map(name = "netfast_cand")]

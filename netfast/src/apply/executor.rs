@@ -214,6 +214,7 @@ impl Datapath {
             Action::Attach { attachment, to } => self.attach(*attachment, to),
             Action::Detach(attachment) => self.detach(*attachment),
             Action::SetPort { key, from, to } => self.set_port(*key, *from, *to),
+            Action::SetTunnel { key, to, .. } => self.set_tunnel(*key, *to),
             Action::SetAliases { from, to } => self.aliases.change(from, to),
             Action::SetVips { from, to } => {
                 self.aliases

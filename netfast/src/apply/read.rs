@@ -6,15 +6,21 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use netfast_common::{
     abi::{MAX_DEVICES, map},
     control::Control,
-    device::{Device, DeviceKey, Traffic},
+    device::{Device, DeviceKey, NetnsNumber, Traffic},
+    flow::FlowKey,
+    net::Ip4,
     reason::{Count, SLOTS},
+    tunnel::{Encap, Tunnel},
 };
 
-use crate::apply::{
-    aliases::{AnswerMaps, Answers},
-    pinned::{ReadError, open, read_error},
-    pins::Pins,
-    vips::{Shared, SharedMaps},
+use crate::{
+    apply::{
+        aliases::{AnswerMaps, Answers},
+        pinned::{ReadError, open, read_error},
+        pins::Pins,
+        vips::{Shared, SharedMaps},
+    },
+    bpf,
 };
 
 /// The maps of an instance, opened for reading.
@@ -26,6 +32,19 @@ pub struct Tables {
     reasons: PerCpuArray<MapData, Count>,
     answers: AnswerMaps,
     shared: SharedMaps,
+    tunnels: HashMap<MapData, DeviceKey, Tunnel>,
+    encapsulations: HashMap<MapData, FlowKey<Ip4>, Encap>,
+}
+
+/// Outer headers of one tunnel that are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OuterHeaders {
+    /// How many, one for each direction of a conversation that leaves.
+    pub known: u64,
+    /// Packets that got one of them.
+    pub packets: u64,
+    /// Bytes of them as they left, network layer and up.
+    pub bytes: u64,
 }
 
 impl Tables {
@@ -43,6 +62,8 @@ impl Tables {
             reasons: open(&pins, map::REASONS)?,
             answers: AnswerMaps::open(&pins)?,
             shared: SharedMaps::open(&pins)?,
+            tunnels: open(&pins, map::TUNNELS)?,
+            encapsulations: open(&pins, map::ENCAP4)?,
         })
     }
 
@@ -95,6 +116,30 @@ impl Tables {
     /// What members of aliases were given for virtual addresses, on the slow path.
     pub fn shared(&self) -> Result<Shared, ReadError> {
         self.shared.read()
+    }
+
+    /// The tunnels whose outer headers are repeated, with those that are known and not outdated.
+    pub fn tunnels(&self) -> Result<BTreeMap<DeviceKey, OuterHeaders>, ReadError> {
+        let mut tunnels = BTreeMap::new();
+        for key in self.tunnels.keys() {
+            let key = key.map_err(|source| read_error(map::TUNNELS, source))?;
+            tunnels.insert(key, OuterHeaders::default());
+        }
+        if tunnels.is_empty() {
+            return Ok(tunnels);
+        }
+        let epoch = self.control()?.epoch;
+        bpf::for_each(&self.encapsulations, |key, known| {
+            let is_whole = known.tag == key.tag() && known.tag_end == known.tag;
+            let tunnel = tunnels.get_mut(&DeviceKey::new(NetnsNumber(key.netns), key.ifindex));
+            if let Some(tunnel) = tunnel.filter(|_| is_whole && known.epoch == epoch) {
+                tunnel.known += 1;
+                tunnel.packets += known.packets;
+                tunnel.bytes += known.bytes;
+            }
+        })
+        .map_err(|error| read_error(map::ENCAP4, error.into()))?;
+        Ok(tunnels)
     }
 
     /// The counts by reason number; entry 0 is the fast path.

@@ -114,6 +114,7 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
             .iter()
             .map(|(ifindex, on_link)| (host.served().key(*ifindex), apply::foreign(on_link)))
             .collect(),
+        tunnels_off: tunnels_off(check),
         ..Facts::default()
     };
     let desired = plan(host, config, &facts);
@@ -136,6 +137,17 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
         probe::program_name,
     ));
     check.lines.extend(check::rules(&host.served().ruleset));
+}
+
+/// Why outer headers cannot be repeated on this kernel, by what was tried before.
+fn tunnels_off(check: &Check) -> Option<String> {
+    let programs = [Program::TunnelEgress, Program::TunnelUplink];
+    let mut refused = programs.iter().filter(|program| check.has(Level::Note, program.name()));
+    if !check.has(Level::Ok, probe::TCX) {
+        return Some("the kernel has no tcx (Linux 6.6)".into());
+    }
+    let program = refused.next()?.name();
+    Some(format!("the kernel does not take the BPF program {program}"))
 }
 
 /// What netfast would be attached to, and what it would be attached to if nothing stood in the way.

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{CliError, Exit, Global, NetworksArgs, instance::Instance, output},
-    report::networks::Networks,
+    report::{networks::Networks, tunnels},
 };
 
 /// Prints what the daemon knows of the networks, or of one.
@@ -13,7 +13,10 @@ pub fn run(args: &NetworksArgs, global: &Global) -> Result<(), CliError> {
     let instance = Instance::open(dirs)?;
     let state = instance.known_state(dirs)?;
     let control = instance.tables.control().context("cannot read the switches")?;
-    let mut networks = Networks::from(state.networks.as_slice()).under(control, state.learning_off.as_deref());
+    let told = instance.tables.tunnels().context("cannot read the tunnels")?;
+    let mut networks = Networks::from(state.networks.as_slice())
+        .under(control, state.learning_off.as_deref())
+        .with_tunnels(tunnels::gather(&state.tunnels, &told));
     if let Some(name) = &args.name {
         networks = networks.select(name);
         if networks.networks.is_empty() {

@@ -257,6 +257,11 @@ impl Sync {
             }
         }
         let attached = self.datapath.attached();
+        let mut tunnels = desired.tunnel_reports;
+        for tunnel in &mut tunnels {
+            let error = errors.get(&DeviceKey::served(tunnel.ifindex));
+            tunnel.why = tunnel.why.take().or_else(|| error.cloned());
+        }
         let mut networks = desired.networks;
         let mut devices = BTreeMap::new();
         for (key, spec) in desired.devices {
@@ -298,6 +303,7 @@ impl Sync {
             runtime: runtime_report(&host.runtime),
             networks,
             devices,
+            tunnels,
             sysctls: self.older.clone(),
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),

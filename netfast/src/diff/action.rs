@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use netfast_common::{
     control::{Control, Pace},
     device::{Device, DeviceKey},
+    tunnel::Tunnel,
 };
 
 use crate::{
@@ -86,6 +87,15 @@ pub enum Action {
         /// What shall be.
         to: Option<DirectPort>,
     },
+    /// Lets outer headers of a tunnel be repeated, or no longer.
+    SetTunnel {
+        /// Its device.
+        key: DeviceKey,
+        /// What was said of it.
+        from: Option<Tunnel>,
+        /// What shall be.
+        to: Option<Tunnel>,
+    },
     /// Makes the alias maps say this.
     SetAliases {
         /// What they said.
@@ -154,6 +164,11 @@ impl Action {
                 from: *to,
                 to: *from,
             }),
+            Self::SetTunnel { key, from, to } => Some(Self::SetTunnel {
+                key: *key,
+                from: *to,
+                to: *from,
+            }),
             Self::SetAliases { from, to } => Some(Self::SetAliases {
                 from: to.clone(),
                 to: from.clone(),
@@ -213,6 +228,7 @@ impl Action {
             | Self::ChangeDevice { .. }
             | Self::NoteIdentity { .. }
             | Self::SetPort { .. }
+            | Self::SetTunnel { .. }
             | Self::RemoveDevice { .. } => false,
         }
     }
@@ -224,6 +240,7 @@ impl Action {
             | Self::ChangeDevice { key, .. }
             | Self::NoteIdentity { key, .. }
             | Self::SetPort { key, .. }
+            | Self::SetTunnel { key, .. }
             | Self::RemoveDevice { key, .. } => Some(*key),
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.at.device(),
             Self::NewEpoch { .. }
@@ -278,6 +295,8 @@ impl fmt::Display for Action {
             }
             Self::SetPort { key, to: Some(_), .. } => write!(f, "forward directly from and to device {key}"),
             Self::SetPort { key, to: None, .. } => write!(f, "end direct forwarding from and to device {key}"),
+            Self::SetTunnel { key, to: Some(_), .. } => write!(f, "repeat outer headers of device {key}"),
+            Self::SetTunnel { key, to: None, .. } => write!(f, "no longer repeat outer headers of device {key}"),
             Self::SetAliases { to, .. } => write!(f, "set {} entries of aliases", to.entries.len()),
             Self::SetVips { to, .. } => write!(f, "set {} virtual addresses", to.services.len()),
             Self::SetWay { container, to, .. } => match to {
@@ -292,9 +311,12 @@ impl fmt::Display for Action {
 
 /// What is attached, where the place does not say it.
 const fn what(attachment: &Attachment) -> &'static str {
-    match attachment.endpoint_of_vips() {
-        Some(_) => "virtual addresses ",
-        None => "",
+    if attachment.endpoint_of_vips().is_some() {
+        "virtual addresses "
+    } else if attachment.device_of_tunnels().is_some() {
+        "outer headers "
+    } else {
+        ""
     }
 }
 

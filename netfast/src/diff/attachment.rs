@@ -61,6 +61,36 @@ impl Attachment {
         }
     }
 
+    /// The program for outer headers at the egress of a tunnel's device.
+    pub const fn of_tunnel(device: DeviceKey) -> Self {
+        Self {
+            at: Target::Interface {
+                device,
+                hook: Hook::Egress,
+            },
+            program: Program::TunnelEgress,
+        }
+    }
+
+    /// The program that learns outer headers at the egress of an uplink.
+    pub const fn of_tunnels_uplink(device: DeviceKey) -> Self {
+        Self {
+            at: Target::Interface {
+                device,
+                hook: Hook::Egress,
+            },
+            program: Program::TunnelUplink,
+        }
+    }
+
+    /// The device that it is on, if it is about tunnels.
+    pub const fn device_of_tunnels(&self) -> Option<DeviceKey> {
+        match (self.at, self.program) {
+            (Target::Interface { device, .. }, Program::TunnelEgress | Program::TunnelUplink) => Some(device),
+            _ => None,
+        }
+    }
+
     /// The program at the resolver's answers in a container's network namespace.
     pub const fn of_answers(loopback: Loopback) -> Self {
         Self {
@@ -96,13 +126,19 @@ impl Attachment {
     /// The one of ours that it must run before, if that is there: all others come last on their hook, behind what others
     /// attached before. The program for virtual addresses is on ingress behind the endpoint's own, which must see packets
     /// as the container sends them, and on egress before it, for it must see them as the container gets them. In another
-    /// order it would learn half of the translation.
+    /// order it would learn half of the translation. Of those for tunnels the one at an uplink takes its candidate before the
+    /// uplink's own finds it to be of another packet, and the one at a tunnel's device leaves its candidate behind the
+    /// device's own, which takes what it finds.
     pub const fn runs_before(&self) -> Option<Self> {
         match (self.at, self.program) {
             (Target::Interface { device, hook }, Program::EndpointIngress) => Some(Self::of_vips(device, hook)),
             (Target::Interface { device, hook }, Program::VipEgress) => {
                 Some(Self::of_device(device, Kind::Endpoint, hook))
             }
+            (Target::Interface { device, hook }, Program::TunnelUplink) => {
+                Some(Self::of_device(device, Kind::Uplink, hook))
+            }
+            (Target::Interface { device, .. }, Program::UplinkEgress) => Some(Self::of_tunnel(device)),
             _ => None,
         }
     }
@@ -142,11 +178,15 @@ mod tests {
         assert_eq!(vips(Hook::Ingress).runs_before(), None, "last, and so behind it");
         assert_eq!(vips(Hook::Egress).runs_before(), Some(own(Hook::Egress)));
         assert_eq!(own(Hook::Egress).runs_before(), None, "last, and so behind it");
-        for kind in [Kind::Bridge, Kind::Uplink] {
-            for hook in Hook::BOTH {
-                assert_eq!(Attachment::of_device(device, kind, hook).runs_before(), None);
-            }
+        for hook in Hook::BOTH {
+            assert_eq!(Attachment::of_device(device, Kind::Bridge, hook).runs_before(), None);
         }
+        let uplink = |hook| Attachment::of_device(device, Kind::Uplink, hook);
+        assert_eq!(uplink(Hook::Ingress).runs_before(), None);
+        let (tunnel, learns) = (Attachment::of_tunnel(device), Attachment::of_tunnels_uplink(device));
+        assert_eq!(uplink(Hook::Egress).runs_before(), Some(tunnel));
+        assert_eq!(tunnel.runs_before(), None, "last, and so behind it");
+        assert_eq!(learns.runs_before(), Some(uplink(Hook::Egress)));
     }
 
     #[test]

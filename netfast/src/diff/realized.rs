@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netfast_common::{
     control::Control,
     device::{Device, DeviceKey},
+    tunnel::Tunnel,
 };
 
 use crate::{
@@ -26,6 +27,8 @@ pub struct Realized {
     pub attachments: BTreeSet<Attachment>,
     /// Ports between which packets are forwarded directly.
     pub ports: BTreeMap<DeviceKey, RealizedPort>,
+    /// Tunnels whose outer headers are repeated.
+    pub tunnels: BTreeMap<DeviceKey, Tunnel>,
     /// The alias maps.
     pub aliases: AliasTable,
     /// The maps of virtual addresses.
@@ -115,6 +118,12 @@ impl Realized {
                     self.ports.remove(key);
                 }
             },
+            Action::SetTunnel { key, to, .. } => {
+                match to {
+                    Some(tunnel) => self.tunnels.insert(*key, *tunnel),
+                    None => self.tunnels.remove(key),
+                };
+            }
             Action::SetAliases { to, .. } => self.aliases = to.as_ref().clone(),
             Action::SetVips { to, .. } => self.vips = to.as_ref().clone(),
             Action::SetWay { client, to, .. } => {

@@ -52,6 +52,7 @@ impl Host {
             | Action::NoteIdentity { .. }
             | Action::Attach { .. }
             | Action::Detach(_)
+            | Action::SetTunnel { .. }
             | Action::SetAliases { .. }
             | Action::SetVips { .. }
             | Action::SetWay { .. }

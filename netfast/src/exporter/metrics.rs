@@ -23,6 +23,7 @@ use crate::{
 
 mod aliases;
 mod sums;
+mod tunnels;
 
 /// What the text looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,7 @@ impl Collector for Collected {
         self.tables(encoder)?;
         self.endpoints(encoder)?;
         self.devices(encoder)?;
+        tunnels::encode(&self.status, encoder)?;
         aliases::encode(&self.aliases, encoder)
     }
 }
@@ -408,7 +410,10 @@ fn by_reason(
     counts: &[ReasonCount],
     value: impl Fn(&ReasonCount) -> u64,
 ) -> impl Iterator<Item = (Labels<'static>, u64)> {
-    let group = Reason::ALL.iter().filter(move |reason| reason.is_slow() == is_slow);
+    // What got a repeated outer header was no candidate for anything.
+    let group = Reason::ALL
+        .iter()
+        .filter(move |reason| reason.is_slow() == is_slow && **reason != Reason::Encapsulated);
     group.map(move |reason| {
         let count = counts.iter().find(|count| count.number == reason.number());
         (vec![(label, reason.name())], count.map_or(0, &value))

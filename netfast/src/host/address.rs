@@ -239,6 +239,13 @@ pub struct FdbEntry {
     pub state: FdbState,
 }
 
+impl FdbEntry {
+    /// Whether it says where a VXLAN device sends frames to stations that it does not know: to each end that has such an entry.
+    pub fn is_of_unknown(&self) -> bool {
+        self.mac == Mac([0; 6]) && self.bridge.is_none() && self.remote.is_some()
+    }
+}
+
 /// What a route does (`RTN_*`, linux/rtnetlink.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

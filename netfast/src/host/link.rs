@@ -80,10 +80,7 @@ pub enum LinkKind {
     /// A bond or team of links.
     Bond,
     /// A VXLAN tunnel.
-    Vxlan {
-        /// The network identifier.
-        vni: u32,
-    },
+    Vxlan(VxlanInfo),
     /// A macvlan or macvtap.
     Macvlan,
     /// An ipvlan.
@@ -110,7 +107,7 @@ impl LinkKind {
             Self::Bridge(_) => "bridge",
             Self::Vlan { .. } => "vlan",
             Self::Bond => "bond",
-            Self::Vxlan { .. } => "vxlan",
+            Self::Vxlan(_) => "vxlan",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
             Self::Dummy => "dummy",
@@ -150,6 +147,30 @@ impl Default for BridgeInfo {
             ageing_time: 30_000,
         }
     }
+}
+
+/// What only a VXLAN device has (`IFLA_VXLAN_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch of the kernel each")]
+pub struct VxlanInfo {
+    /// The network identifier.
+    pub vni: u32,
+    /// The UDP port that it sends to.
+    pub port: u16,
+    /// Network identifier and ends come with each packet, from whoever sends it (`external`).
+    pub external: bool,
+    /// Its headers have more than a network identifier: group policy, GPE, remote checksums.
+    pub extended: bool,
+    /// Outer packets are IPv6.
+    pub ipv6: bool,
+    /// Outer packets have a UDP checksum.
+    pub checksum: bool,
+    /// The outer TTL is that of the packet inside.
+    pub ttl_inherit: bool,
+    /// "Don't fragment" is that of the packet inside.
+    pub df_inherit: bool,
+    /// Packets are routed, or ARP answered, by the device itself (`rsc`, `proxy`).
+    pub answers: bool,
 }
 
 /// The state of a bridge's port (`BR_STATE_*`).

@@ -131,6 +131,9 @@ pub struct RuleFinding {
     pub oif: Option<String>,
     /// How packets get to it.
     pub ways: BTreeSet<Way>,
+    /// How packets get to it that the host itself sends, as what a tunnel makes of others: where outer headers are repeated it
+    /// would not see each of them. TCP and ICMP are none of them.
+    pub own: BTreeSet<Way>,
     /// What it ends in.
     pub verdict: Verdict,
     /// The rule in short: matches and targets by name, in order.

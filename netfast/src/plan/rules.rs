@@ -19,6 +19,8 @@ pub struct RateRules<'a> {
     unreplied: Vec<Met<'a>>,
     /// Those that only ICMP meets, of either family.
     icmp: Vec<Met<'a>>,
+    /// Those that meet what the host itself sends by UDP.
+    own: Vec<Met<'a>>,
 }
 
 /// A rule, with one way that leads to it.
@@ -36,6 +38,10 @@ impl<'a> RateRules<'a> {
             );
             judges && finding.family != "arp" && !config.allow_rate_rules
         });
+        let own = netns.ruleset.findings.iter().filter(|_| !config.allow_rate_rules);
+        let own = own
+            .flat_map(|finding| finding.own.iter().map(move |way| (finding, way)))
+            .collect();
         let ways = judging.flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)));
         let (unreplied, replied): (Vec<_>, Vec<_>) = ways.partition(|(_, way)| way.unreplied);
         let (icmp, all): (Vec<_>, Vec<_>) = replied.into_iter().partition(|(_, way)| way.icmp);
@@ -45,7 +51,19 @@ impl<'a> RateRules<'a> {
             met6,
             unreplied,
             icmp,
+            own,
         }
+    }
+
+    /// A rule that packets meet which a tunnel sends by one of these interfaces.
+    pub fn concerning_tunnels(&self, uplinks: &[&str]) -> Option<&'a RuleFinding> {
+        let is_one = |name: &str| name.ends_with(['*', '+']) || uplinks.contains(&name);
+        let found = self.own.iter().find(|(finding, way)| {
+            let is_by_one = way.oif.as_deref().is_none_or(is_one);
+            // What comes in by an interface is not the host's own.
+            is_by_one && way.iif.is_none() && finding.family != "ip6"
+        });
+        Some(found?.0)
     }
 
     /// The rules that meet IPv6 alone, in the place of those that meet IPv4.
@@ -56,6 +74,7 @@ impl<'a> RateRules<'a> {
             met6: Vec::new(),
             unreplied: Vec::new(),
             icmp: Vec::new(),
+            own: Vec::new(),
         }
     }
 

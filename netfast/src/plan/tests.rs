@@ -19,6 +19,7 @@ mod flooding;
 mod pace;
 mod reasons;
 mod rules;
+mod tunnels;
 mod unjudged;
 
 use build::*;

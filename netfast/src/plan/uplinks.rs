@@ -101,7 +101,7 @@ fn why_left_out(build: &Build<'_>, link: &Link) -> (String, bool) {
         }
         LinkKind::Vlan { .. }
         | LinkKind::Bond
-        | LinkKind::Vxlan { .. }
+        | LinkKind::Vxlan(_)
         | LinkKind::Tun
         | LinkKind::Wireguard
         | LinkKind::Physical
@@ -123,7 +123,7 @@ fn leads_off(netns: &Namespace, link: &Link) -> bool {
         LinkKind::Veth { .. } => link.peer_in_other_netns(),
         LinkKind::Vlan { .. }
         | LinkKind::Bond
-        | LinkKind::Vxlan { .. }
+        | LinkKind::Vxlan(_)
         | LinkKind::Tun
         | LinkKind::Wireguard
         | LinkKind::Physical

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     plan::report::{EndpointReport, NetworkReport, PoolReport},
-    report::{Style, Table, path::PathState, table::Cell},
+    report::{Style, Table, path::PathState, table::Cell, tunnels::Tunnel},
 };
 
 /// The whole report.
@@ -17,6 +17,8 @@ pub struct Networks {
     pub notes: Vec<String>,
     /// The networks, by name.
     pub networks: Vec<Network>,
+    /// VXLAN devices that packets of containers leave by, of whichever network.
+    pub tunnels: Vec<Tunnel>,
 }
 
 /// A network.
@@ -90,6 +92,7 @@ impl From<&[NetworkReport]> for Networks {
     fn from(reports: &[NetworkReport]) -> Self {
         Self {
             notes: Vec::new(),
+            tunnels: Vec::new(),
             networks: reports.iter().map(Network::from).collect(),
         }
     }
@@ -178,6 +181,20 @@ impl Networks {
         self
     }
 
+    /// Adds the tunnels.
+    #[must_use]
+    pub fn with_tunnels(mut self, tunnels: Vec<Tunnel>) -> Self {
+        self.tunnels = tunnels;
+        self
+    }
+
+    /// What is said of tunnels, below all else.
+    fn tunnels(&self) -> String {
+        let lines = self.tunnels.iter().map(|tunnel| format!("\n{}", tunnel.line()));
+        let text: String = lines.collect();
+        if text.is_empty() { text } else { text + "\n" }
+    }
+
     fn notes(&self) -> String {
         let lines = self.notes.iter().map(|note| format!("{note}\n"));
         lines.collect()
@@ -197,6 +214,7 @@ impl Networks {
         };
         Self {
             notes: self.notes,
+            tunnels: self.tunnels,
             networks: self.networks.into_iter().filter(means).collect(),
         }
     }
@@ -231,13 +249,13 @@ impl Networks {
                 network.reason().into(),
             ]);
         }
-        self.notes() + &table.without_empty().render(style)
+        self.notes() + &table.without_empty().render(style) + &self.tunnels()
     }
 
     /// Everything that is known of each.
     pub fn render_details(&self, style: Style) -> String {
         let texts: Vec<_> = self.networks.iter().map(|network| network.render(style)).collect();
-        self.notes() + &texts.join("\n")
+        self.notes() + &texts.join("\n") + &self.tunnels()
     }
 }
 
@@ -360,139 +378,4 @@ fn short(id: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::golden::{assert_golden, assert_golden_json};
-
-    fn example() -> Networks {
-        let slow = || {
-            PathState::slow(
-                "host-network",
-                "shares the host's own namespace: there is no path to shorten",
-            )
-        };
-        let endpoint = |container: &str, last: u8, path| Endpoint {
-            container_id: "c0ffee".repeat(10),
-            container: container.into(),
-            interface: Some("eth0".into()),
-            addresses: vec![format!("172.18.5.{last}/16")],
-            mac: Some(format!("02:42:ac:12:05:{last:02x}")),
-            veth: Some(format!("veth1a2b3{last:02x}")),
-            ifindex: Some(10 + u32::from(last)),
-            direct: (last == 2).then(|| PathState::slow("not-heard", "br-6f1e5a0b9c8d has no entry of it")),
-            path,
-        };
-        Networks {
-            notes: Vec::new(),
-            networks: vec![
-                Network {
-                    id: "6f1e5a0b9c8d".repeat(5),
-                    name: "backend".into(),
-                    driver: "bridge".into(),
-                    scope: "local".into(),
-                    internal: true,
-                    pools: vec![Pool {
-                        subnet: Some("172.18.0.0/16".into()),
-                        ip_range: Some("172.18.5.0/24".into()),
-                        gateway: Some("172.18.0.1".into()),
-                    }],
-                    bridge: Some("br-6f1e5a0b9c8d".into()),
-                    bridge_ifindex: Some(5),
-                    path: PathState::fast(),
-                    host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
-                    ipv6: PathState::fast(),
-                    direct: Some(PathState::fast()),
-                    endpoints: vec![
-                        endpoint("web", 2, PathState::fast()),
-                        endpoint(
-                            "database",
-                            3,
-                            PathState::slow("no-mac", "its MAC address is not known yet"),
-                        ),
-                    ],
-                },
-                Network {
-                    id: "0a1b2c3d4e5f".repeat(5),
-                    name: "host".into(),
-                    driver: "host".into(),
-                    scope: "local".into(),
-                    path: slow(),
-                    host: slow(),
-                    ipv6: slow(),
-                    endpoints: vec![Endpoint {
-                        container: "monitor".into(),
-                        path: slow(),
-                        ..Endpoint::default()
-                    }],
-                    ..Network::default()
-                },
-            ],
-        }
-    }
-
-    #[test]
-    fn list() {
-        assert_golden("networks.txt", &example().render_list(Style::default()));
-    }
-
-    #[test]
-    fn details() {
-        assert_golden("networks-details.txt", &example().render_details(Style::default()));
-        assert_golden_json("networks.json", &example());
-    }
-
-    #[test]
-    fn what_keeps_all_slow_is_told_first() {
-        let of = |switches| Control {
-            switches,
-            ..Control::default()
-        };
-        let told = |switches| {
-            let networks = example().under(of(switches), Some("a program listens on NFQUEUE 0"));
-            let text = networks.render_list(Style::default());
-            text.lines().next().unwrap_or_default().to_owned()
-        };
-        assert_eq!(
-            told(0),
-            "No flow is used at the moment: every packet takes the slow path."
-        );
-        assert_eq!(
-            told(Control::USE),
-            "No flow is learned at the moment: a program listens on NFQUEUE 0."
-        );
-        assert!(told(Control::USE | Control::LEARN).starts_with("NETWORK ID"));
-    }
-
-    /// Without a runtime networks have neither identifiers nor subnets, and nobody tells a driver's scope.
-    #[test]
-    fn without_a_runtime_no_column_is_blank() {
-        let mut networks = example();
-        for network in &mut networks.networks {
-            (network.id, network.scope) = (String::new(), String::new());
-            network.pools.clear();
-        }
-        let list = networks.render_list(Style::default());
-        assert_eq!(
-            list.lines().next(),
-            Some("NAME     DRIVER  FAST/ALL  PATH  REASON"),
-            "{list}"
-        );
-        assert!(list.contains("\nbackend  bridge       1/2  fast  "), "{list}");
-        let details = networks.render_details(Style::default());
-        assert!(!details.contains("scope"), "{details}");
-        // No network at all has its headings.
-        let none = Networks::default().render_list(Style::default());
-        assert!(none.starts_with("NETWORK ID"), "{none}");
-    }
-
-    #[test]
-    fn a_name_goes_before_an_identifier() {
-        let mut networks = example();
-        networks.networks[1].name = "6f1e".into();
-        let selected = networks.clone().select("6f1e").networks;
-        assert_eq!(selected.len(), 1);
-        assert_eq!(selected[0].driver, "host");
-        assert_eq!(networks.clone().select("6f1e5").networks[0].name, "backend");
-        assert!(networks.select("nobody").networks.is_empty());
-    }
-}
+mod tests;

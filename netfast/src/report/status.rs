@@ -3,7 +3,7 @@
 use netfast_common::reason::{self, Count, Reason};
 use serde::Serialize;
 
-use crate::report::path::PathState;
+use crate::report::{path::PathState, tunnels::Tunnel};
 
 mod gather;
 mod text;
@@ -31,6 +31,8 @@ pub struct Status {
     pub networks: Vec<Network>,
     /// Interfaces that lead off the host, and bridge devices.
     pub devices: Vec<Device>,
+    /// VXLAN devices that packets of containers leave by.
+    pub tunnels: Vec<Tunnel>,
 }
 
 /// The daemon, and what it left in the kernel.
@@ -95,6 +97,10 @@ pub struct Totals {
     pub fast_bytes: u64,
     /// Bytes on the slow path.
     pub slow_bytes: u64,
+    /// Packets that left through a tunnel with a repeated outer header, whichever path they came by to the tunnel.
+    pub tunnel_packets: u64,
+    /// Bytes of them as they left, network layer and up.
+    pub tunnel_bytes: u64,
 }
 
 /// A reason with its count.
@@ -223,7 +229,10 @@ impl Status {
         let fast = at(reason::FAST);
         self.totals.fast_packets = fast.packets;
         self.totals.fast_bytes = fast.bytes;
-        for reason in Reason::ALL {
+        let repeated = at(Reason::Encapsulated.number());
+        self.totals.tunnel_packets = repeated.packets;
+        self.totals.tunnel_bytes = repeated.bytes;
+        for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::Encapsulated) {
             let Count { packets, bytes } = at(reason.number());
             if packets == 0 {
                 continue;

@@ -20,4 +20,5 @@ mod says;
 mod six;
 mod staleness;
 mod trace;
+mod tunnel;
 mod verbs;

@@ -8,6 +8,8 @@ use super::{
     conditions, direct, echo, gated, host, learning, main_paths, one_way, pairing, six, using, vetting, young,
 };
 
+const TUNNELS: &str = "rows have no outer headers; tests/it/packet/tunnel.rs";
+
 /// Reasons that a test run cannot bring about, why, and where they are tested.
 const ELSEWHERE: &[(Reason, &str)] = &[
     (
@@ -15,6 +17,9 @@ const ELSEWHERE: &[(Reason, &str)] = &[
         "a test run's skb carries no hardware tag and its context may not set one (net/bpf/test_run.c); \
          netfast-ebpf/src/packet/parse.rs",
     ),
+    (Reason::Encapsulated, TUNNELS),
+    (Reason::OuterLearned, TUNNELS),
+    (Reason::OuterOdd, TUNNELS),
     (
         Reason::RewriteFailed,
         "only when the kernel has no memory to copy a header; netfast-ebpf/src/fastpath/rewrite.rs",

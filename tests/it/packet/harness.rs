@@ -20,6 +20,7 @@ use netfast_common::{
     net::{AnyIp, Ip4, Ip6},
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
+    tunnel::{Encap, Tunnel},
     vet::Answer,
     vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey},
 };
@@ -67,11 +68,15 @@ pub enum Hook {
     VipIn,
     /// tcx egress of an endpoint's veth, packets from their members.
     VipOut,
+    /// tcx egress of a tunnel's device.
+    TunnelOut,
+    /// tcx egress of an uplink, outer headers.
+    TunnelUp,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::EndpointIn,
         Self::EndpointOut,
         Self::BridgeIn,
@@ -80,6 +85,8 @@ impl Hook {
         Self::UplinkOut,
         Self::VipIn,
         Self::VipOut,
+        Self::TunnelOut,
+        Self::TunnelUp,
     ];
 
     /// Its program.
@@ -93,6 +100,8 @@ impl Hook {
             Self::UplinkOut => program::UPLINK_EGRESS,
             Self::VipIn => program::VIP_INGRESS,
             Self::VipOut => program::VIP_EGRESS,
+            Self::TunnelOut => program::TUNNEL_EGRESS,
+            Self::TunnelUp => program::TUNNEL_UPLINK,
         }
     }
 }
@@ -177,6 +186,10 @@ pub struct Lab {
     pub vip_connections: [HashMap<MapData, ConnKey, Conn>; 2],
     /// Counts by verdict.
     pub vip_verdicts: PerCpuArray<MapData, u64>,
+    /// Tunnels whose outer headers are repeated.
+    pub tunnels: HashMap<MapData, DeviceKey, Tunnel>,
+    /// Outer headers.
+    pub encaps: HashMap<MapData, FlowKey<Ip4>, Encap>,
 }
 
 impl Lab {
@@ -218,6 +231,7 @@ impl Lab {
             map::VIP_CONNECTIONS,
             map::VIP_WAITING,
             map::VIP_SYNS,
+            map::ENCAP4,
         ] {
             loader.map_max_entries(name, TABLE);
         }
@@ -257,6 +271,8 @@ impl Lab {
             vip_stats: take(&mut ebpf, map::VIP_STATS),
             vip_connections: [map::VIP_CONNECTIONS, map::VIP_WAITING].map(|name| take(&mut ebpf, name)),
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
+            tunnels: take(&mut ebpf, map::TUNNELS),
+            encaps: take(&mut ebpf, map::ENCAP4),
             ebpf,
         }
     }

@@ -32,6 +32,7 @@ const STATS: u32 = 4;
 const fn most_instructions(program: Program) -> u32 {
     match program {
         Program::Queued => 100,
+        Program::TunnelEgress | Program::TunnelUplink => 20_000,
         // It loops over each byte of a name, of a message and over each record of DNS messages.
         Program::Answer => 200_000,
         // Six global functions, each of them with a way for every way of a connection.
@@ -65,6 +66,8 @@ const fn most_stack(program: Program) -> u32 {
         Program::Answer
         | Program::VipIngress
         | Program::VipEgress
+        | Program::TunnelEgress
+        | Program::TunnelUplink
         | Program::EndpointIngress
         | Program::EndpointEgress
         | Program::BridgeIngress

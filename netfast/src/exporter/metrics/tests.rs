@@ -13,6 +13,10 @@ use crate::report::{
     golden::assert_golden,
     path::PathState,
     status::tests::example,
+    tunnels::{
+        self,
+        tests::{planned, told},
+    },
 };
 
 fn vitals() -> Vitals {
@@ -103,13 +107,28 @@ fn every_reason_is_there_before_it_occurs() {
         Format::Prometheus,
     ));
     for reason in Reason::ALL {
-        let name = if reason.is_slow() {
+        let name = if *reason == Reason::Encapsulated {
+            "netfast_tunnel_packets_total{}".to_owned()
+        } else if reason.is_slow() {
             format!("netfast_slow_packets_total{{\"reason\": {:?}}}", reason.name())
         } else {
             format!("netfast_candidates_total{{\"outcome\": {:?}}}", reason.name())
         };
         assert_eq!(samples.get(&name), Some(&0.0), "{name}");
     }
+}
+
+#[test]
+fn tunnels_are_named_and_their_packets_counted() {
+    let mut status = example();
+    status.tunnels = tunnels::gather(&planned(), &told());
+    (status.totals.tunnel_packets, status.totals.tunnel_bytes) = (40_000, 100_000_000);
+    let (samples, _) = scraped(&encode(&status, &aliases(), &vitals(), Format::Prometheus));
+    let of = |name: &str, device: &str| samples[&format!("netfast_tunnel_{name}{{\"device\": {device:?}}}")];
+    assert_eq!((of("repeated", "flannel.1"), of("headers", "flannel.1")), (1.0, 12.0));
+    assert_eq!((of("repeated", "vxlan1"), of("headers", "vxlan1")), (0.0, 0.0));
+    assert_eq!(samples["netfast_tunnel_packets_total{}"], 40_000.0);
+    assert_eq!(samples["netfast_tunnel_bytes_total{}"], 100_000_000.0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use libc::{
 
 use super::AF_UNSPEC;
 use crate::bytes::{u16_at, u32_at};
-use crate::host::{BridgeInfo, BridgePort, Link, LinkKind, Mac, Offload, OperState, Peer, PortState, Xdp};
+use crate::host::{BridgeInfo, BridgePort, Link, LinkKind, Mac, Offload, OperState, Peer, PortState, VxlanInfo, Xdp};
 use crate::sys::netlink::message::{after, append, walk};
 use crate::sys::netlink::{Attr, Attrs, DUMP, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
 
@@ -249,8 +249,6 @@ pub fn parse(message: Message<'_>) -> Result<Link, Malformed> {
 fn kind(info: Attrs<'_>, link: Option<u32>, peer_netns: Option<i32>) -> Result<LinkKind, Malformed> {
     // What another kind has there is its own.
     let data = || info.inside(IFLA_INFO_DATA);
-    // IFLA_VLAN_ID and IFLA_VXLAN_ID both have the number 1.
-    let id = || Ok::<_, Malformed>(data()?.find(1));
     Ok(match info.find(IFLA_INFO_KIND).map(Attr::text).as_deref() {
         None | Some("") => LinkKind::Physical,
         Some("veth") => LinkKind::Veth {
@@ -259,12 +257,11 @@ fn kind(info: Attrs<'_>, link: Option<u32>, peer_netns: Option<i32>) -> Result<L
         },
         Some("bridge") => LinkKind::Bridge(bridge(data()?)?),
         Some("vlan") => LinkKind::Vlan {
-            id: id()?.map_or(Ok(0), Attr::u16)?,
+            // IFLA_VLAN_ID
+            id: data()?.find(1).map_or(Ok(0), Attr::u16)?,
         },
         Some("bond" | "team") => LinkKind::Bond,
-        Some("vxlan") => LinkKind::Vxlan {
-            vni: id()?.map_or(Ok(0), Attr::u32)?,
-        },
+        Some("vxlan") => LinkKind::Vxlan(vxlan(data()?)?),
         Some("macvlan" | "macvtap") => LinkKind::Macvlan,
         Some("ipvlan" | "ipvtap") => LinkKind::Ipvlan,
         Some("dummy") => LinkKind::Dummy,
@@ -284,6 +281,34 @@ fn bridge(attrs: Attrs<'_>) -> Result<BridgeInfo, Malformed> {
             7 => info.vlan_filtering = attr.flag()?,
             36 => info.nf_call_iptables = attr.flag()?,
             37 => info.nf_call_ip6tables = attr.flag()?,
+            _ => {}
+        }
+    }
+    Ok(info)
+}
+
+fn vxlan(attrs: Attrs<'_>) -> Result<VxlanInfo, Malformed> {
+    const DF_INHERIT: u8 = 2;
+    let mut info = VxlanInfo::default();
+    for attr in attrs.iter() {
+        // IFLA_VXLAN_*
+        match attr.kind {
+            1 => info.vni = attr.u32()?,
+            // A number in network order.
+            15 => info.port = u16::from_be(attr.u16()?),
+            // GROUP6, LOCAL6
+            16 | 17 => info.ipv6 = true,
+            18 => info.checksum = attr.flag()?,
+            // PROXY, RSC
+            11 | 12 => info.answers |= attr.flag()?,
+            // REMCSUM_TX, REMCSUM_RX
+            21 | 22 => info.extended |= attr.flag()?,
+            // GBP, REMCSUM_NOPARTIAL, GPE: they are there or not.
+            23 | 24 | 27 => info.extended = true,
+            // COLLECT_METADATA
+            25 => info.external = attr.flag()?,
+            28 => info.ttl_inherit = attr.payload.first().is_none_or(|value| *value != 0),
+            29 => info.df_inherit = attr.u8()? == DF_INHERIT,
             _ => {}
         }
     }

@@ -43,7 +43,8 @@ pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<NeighbourKey, Neighbo
 }
 
 /// Lists the forwarding entries of all bridges and vxlan devices.
-/// Of each port as many as are remembered, see [`watch`](super::watch).
+/// Of each port as many as are remembered, see [`watch`](super::watch), and all that says where a VXLAN device sends frames to
+/// stations that it does not know.
 pub fn list_fdb(socket: &mut NetlinkSocket) -> Result<BTreeSet<FdbEntry>, NetlinkError> {
     type Listed = (BTreeSet<FdbEntry>, HashMap<u32, usize>);
     let (fdb, _) = socket.dump(
@@ -52,7 +53,7 @@ pub fn list_fdb(socket: &mut NetlinkSocket) -> Result<BTreeSet<FdbEntry>, Netlin
         |(fdb, crowds): &mut Listed, message| {
             if let Some(Entry::Fdb(entry)) = parse(message)? {
                 let crowd = crowds.entry(entry.ifindex).or_default();
-                if *crowd < MAX_STATIONS && fdb.insert(entry) {
+                if (*crowd < MAX_STATIONS || entry.is_of_unknown()) && fdb.insert(entry) {
                     *crowd += 1;
                 }
             }

@@ -314,6 +314,10 @@ impl Memory {
     }
 
     fn note_fdb_entry(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
+        // There may be several of it, and no packet makes one.
+        if entry.is_of_unknown() {
+            return Some(Change::FdbAdded);
+        }
         let key = station(entry);
         let place = (entry.ifindex, entry.state == FdbState::Local);
         let before = self.stations.get(&key).copied();

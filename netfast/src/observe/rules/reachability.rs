@@ -91,7 +91,9 @@ impl Entrance {
             // PRE_ROUTING, LOCAL_IN, LOCAL_OUT
             0 => &[Aspect::Any, Aspect::Packet, Aspect::Port],
             1 => &[Aspect::Any, Aspect::Port],
-            3 => &[Aspect::Any],
+            3 => &[Aspect::Any, Aspect::Own],
+            // POST_ROUTING
+            4 => &[Aspect::Any, Aspect::Packet, Aspect::Own],
             _ => &[Aspect::Any, Aspect::Packet],
         };
         Self::plain(takes)
@@ -114,7 +116,7 @@ impl Entrance {
             takes: if is_ingress {
                 &[Aspect::Any, Aspect::Packet, Aspect::EarlyMark]
             } else {
-                &[Aspect::Any, Aspect::Packet]
+                &[Aspect::Any, Aspect::Packet, Aspect::Own]
             },
             common: Common {
                 iif,
@@ -154,6 +156,8 @@ pub enum Aspect {
     Port,
     /// To mark packets for the host before the host's own rules see them.
     EarlyMark,
+    /// Every packet of the host's own: those of tunnels skip output and postrouting where their outer header is repeated.
+    Own,
     /// Nothing: the question is only whether it is met.
     Any,
 }
@@ -199,7 +203,10 @@ impl Graph {
             }
             match self.entrances.get(&chain) {
                 Some(entrance) if entrance.takes.contains(&aspect) => {
-                    ways.extend(common.and(&entrance.common).map(|common| Self::way(&common, aspect)));
+                    let common = common.and(&entrance.common);
+                    // What a tunnel sends is UDP.
+                    let common = common.filter(|common| aspect != Aspect::Own || common.protocol.is_none());
+                    ways.extend(common.map(|common| Self::way(&common, aspect)));
                 }
                 None if self.unclear.contains(&(chain.0.clone(), chain.1.clone())) => {
                     ways.insert(Self::way(&common, aspect));
@@ -354,6 +361,35 @@ mod tests {
             },
         ] {
             assert_eq!(packets(&graph, "PING", &other), [].into(), "{other:?}");
+        }
+    }
+
+    /// What a tunnel sends passes output and postrouting, and is UDP.
+    #[test]
+    fn what_the_host_itself_sends() {
+        let mut graph = graph();
+        graph.enter(chain("OUTPUT"), Entrance::of_inet(3, false));
+        graph.enter(chain("POSTROUTING"), Entrance::of_inet(4, false));
+        graph.enter(chain("NAT"), Entrance::of_inet(4, true));
+        let own = |to: &str, rule: &Common| graph.ways(&chain(to), rule, Aspect::Own);
+        let any = Common::default();
+        for to in ["OUTPUT", "POSTROUTING"] {
+            assert_eq!(own(to, &any), [way(true, None)].into(), "{to}");
+        }
+        for to in ["FORWARD", "INPUT", "PREROUTING", "NAT"] {
+            assert_eq!(own(to, &any), [].into(), "{to}");
+        }
+        let new = Common {
+            unreplied: true,
+            ..Common::default()
+        };
+        assert_eq!(own("OUTPUT", &new).len(), 1, "an outer flow is never answered");
+        for protocol in [Protocol::Tcp, Protocol::Icmp] {
+            let of = Common {
+                protocol: Some(protocol),
+                ..Common::default()
+            };
+            assert_eq!(own("OUTPUT", &of), [].into(), "{protocol:?}");
         }
     }
 

@@ -202,6 +202,12 @@ impl Reading {
             let common = &common;
             let mut severity = found.class.severity()?;
             let ways = graph.ways(chain, common, found.aspect);
+            let judges = severity == Severity::SlowPath && (self.acts || found.class == Class::Acts);
+            let own = if judges {
+                graph.ways(chain, common, Aspect::Own)
+            } else {
+                BTreeSet::new()
+            };
             let mut reason = found.reason;
             if ways.is_empty() && found.class == Class::Bridged {
                 return None;
@@ -229,6 +235,7 @@ impl Reading {
                 iif: self.common.iif.clone(),
                 oif: self.common.oif.clone(),
                 ways,
+                own,
                 verdict: self.verdict,
                 text: self.words.join(" "),
             })

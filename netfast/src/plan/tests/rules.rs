@@ -18,6 +18,7 @@ fn finding(chain: &str, severity: Severity) -> RuleFinding {
         iif: None,
         oif: None,
         ways: [Way::default()].into(),
+        own: BTreeSet::new(),
         verdict: Verdict::Accept,
         text: "limit accept".into(),
     }

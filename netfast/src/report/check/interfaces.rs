@@ -10,8 +10,9 @@ use netfast_common::{
 use super::{Area, Level, Line};
 use crate::{
     host::{Link, LinkKind, Namespace},
-    plan::{Desired, NotUplink},
+    plan::{Desired, NotUplink, TunnelReport},
     probe::Attached,
+    report::tunnels,
 };
 
 /// Queueing disciplines that let every packet through as it comes: a redirect that skips them skips nothing.
@@ -61,6 +62,15 @@ pub fn uplinks(desired: &Desired) -> Vec<Line> {
     } else {
         line(Level::Ok, names.join(", "))
     }];
+    lines.extend(desired.tunnel_reports.iter().map(|tunnel| {
+        let TunnelReport {
+            name, vni, port, why, ..
+        } = tunnel;
+        let level = if why.is_none() { Level::Ok } else { Level::Note };
+        let outer = tunnels::outer(why.as_deref(), tunnel.checksums);
+        let detail = format!("VXLAN {vni}, UDP port {port}; {outer}");
+        Line::new(Area::Interfaces, level, name.clone(), detail)
+    }));
     lines.extend(desired.not_uplinks.iter().map(|left_out| {
         let NotUplink {
             name,

@@ -16,7 +16,10 @@ use crate::{
         report::{EndpointReport, NetworkReport, Path, Why},
     },
     probe::{Attached, ProbeError, Release},
-    report::golden::{assert_golden, assert_golden_json},
+    report::{
+        golden::{assert_golden, assert_golden_json},
+        tunnels::tests::planned,
+    },
 };
 
 fn link(ifindex: u32, name: &str, kind: LinkKind) -> Link {
@@ -52,6 +55,7 @@ fn finding(severity: Severity, what: &'static str, reason: &'static str) -> Rule
         iif: Some("eth0".into()),
         oif: None,
         ways: [Way::default()].into(),
+        own: std::collections::BTreeSet::new(),
         verdict: Verdict::Drop,
         text: "meta limit counter drop".into(),
     }
@@ -251,6 +255,26 @@ fn uplinks_are_named_and_an_interface_with_a_default_route_that_is_none_is_expla
         ..Desired::default()
     });
     assert!(two.contains("ok  uplinks  eth0, eth1\n"), "{two}");
+}
+
+#[test]
+fn each_tunnel_is_told_with_why_its_outer_headers_are_not_repeated() {
+    let mut desired = Desired {
+        tunnel_reports: planned(),
+        ..Desired::default()
+    };
+    desired.tunnel_reports.remove(1);
+    let lines = uplinks(&desired);
+    let [_, repeated, written] = &lines[..] else {
+        panic!("{lines:?}");
+    };
+    assert_eq!((repeated.level, repeated.subject.as_str()), (Level::Ok, "flannel.1"));
+    assert_eq!(repeated.detail, "VXLAN 700, UDP port 8472; outer headers are repeated");
+    assert_eq!((written.level, written.subject.as_str()), (Level::Note, "vxlan1"));
+    assert_eq!(
+        written.detail,
+        "VXLAN 900, UDP port 8472; the kernel writes each outer header: its outer packets are IPv6"
+    );
 }
 
 #[test]

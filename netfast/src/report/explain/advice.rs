@@ -76,6 +76,19 @@ pub const fn of_reason(reason: Reason) -> Advice {
             ByNature,
             "Such connections (FTP, SIP, …) stay on the kernel's path until they end.",
         ),
+        Reason::Encapsulated => (
+            Expected,
+            "Packets to containers of other hosts on the fast path, counted a second time where the tunnel begins.",
+        ),
+        Reason::OuterLearned => (
+            Expected,
+            "About one packet per second of each direction that leaves through a tunnel, and its first ones.",
+        ),
+        Reason::OuterOdd => (
+            Changeable,
+            "The kernel writes the outer headers of such packets itself. `netfast check` names the tunnels and what is in \
+             the way; packets that IPsec encrypts stay with the kernel.",
+        ),
         Reason::IpOptions => (
             ByNature,
             "IP options must be processed by every router, so the kernel routes every packet that has them.",

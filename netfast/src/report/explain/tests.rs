@@ -16,6 +16,7 @@ use crate::{
 
 mod false_words;
 mod six;
+mod tunnels;
 
 fn endpoint(container: &str, ifindex: u32, address: &str, path: Path) -> EndpointReport {
     EndpointReport {
@@ -104,6 +105,7 @@ fn state() -> State {
         ]
         .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
         .into(),
+        tunnels: Vec::new(),
         sysctls: Vec::new(),
         clsact: BTreeMap::new(),
         table_bytes: 9,

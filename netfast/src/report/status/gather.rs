@@ -11,7 +11,10 @@ use netfast_common::{
 use super::{Daemon, Device, Endpoint, Interface, Network, Runtime, Status, Totals, Traffic};
 use crate::{
     plan::report::{Path, Why},
-    report::path::PathState,
+    report::{
+        path::PathState,
+        tunnels::{self, Told},
+    },
     state::{DeviceReport, State},
 };
 
@@ -30,6 +33,8 @@ pub struct Tables {
     pub interfaces: BTreeMap<u32, Interface>,
     /// How many flows there are, those that wait for their reverse included.
     pub flows: u64,
+    /// The tunnels whose outer headers are repeated.
+    pub tunnels: Told,
 }
 
 impl Status {
@@ -56,6 +61,7 @@ impl Status {
             },
             networks: networks(state, tables, running),
             devices: devices(state, tables),
+            tunnels: tunnels::gather(&state.tunnels, &tables.tunnels),
             ..Self::default()
         });
         if state.is_none() {
@@ -173,12 +179,13 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
-    use netfast_common::reason::{FAST, SLOTS};
+    use netfast_common::reason::{FAST, Reason, SLOTS};
 
     use super::*;
     use crate::{
         config::Config,
         plan::report::{EndpointReport, NetworkReport, Slow},
+        report::tunnels::tests::{planned, told},
         state::RuntimeReport,
     };
 
@@ -232,6 +239,7 @@ mod tests {
             ]
             .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
             .into(),
+            tunnels: Vec::new(),
             sysctls: Vec::new(),
             clsact: BTreeMap::new(),
             table_bytes: 9,
@@ -292,6 +300,7 @@ mod tests {
             )]
             .into(),
             flows: 4,
+            tunnels: Told::new(),
         }
     }
 
@@ -351,6 +360,33 @@ mod tests {
         let text = status.render(crate::report::Style::default(), false);
         assert!(
             text.contains("attached; slow from and to the host: ufw's limit"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn tunnels_are_shown_with_what_is_known_of_them() {
+        let (mut state, mut tables) = (state(), tables());
+        (state.tunnels, tables.tunnels) = (planned(), told());
+        tables.counts[Reason::Encapsulated.number() as usize] = Count {
+            packets: 40_000,
+            bytes: 100_000_000,
+        };
+        let status = Status::gather(Some(&state), &tables, true, 4_000, |_| None);
+        assert_eq!(status.tunnels, tunnels::gather(&planned(), &told()));
+        assert_eq!(
+            (status.totals.tunnel_packets, status.totals.tunnel_bytes),
+            (40_000, 100_000_000)
+        );
+        assert_eq!((status.totals.fast_packets, status.totals.slow_packets), (90, 10));
+        assert!(status.learning.is_empty(), "none of them was a candidate");
+        let text = status.render(crate::report::Style::default(), true);
+        assert!(
+            text.contains("\nTUNNELS (40,000 packets left with a repeated outer header)\n  DEVICE "),
+            "{text}"
+        );
+        assert!(
+            text.contains("the kernel writes each outer header: its outer packets are IPv6\n"),
             "{text}"
         );
     }

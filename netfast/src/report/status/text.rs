@@ -9,6 +9,7 @@ use crate::report::{
     Style, Table,
     path::PathState,
     table::{Cell, Paint, wrap},
+    tunnels,
     units::{bytes, count, duration, share},
 };
 
@@ -51,6 +52,11 @@ impl Status {
         if !devices.is_empty() {
             text.push_str("\nHOST INTERFACES\n");
             text.push_str(&devices.render(style));
+        }
+        if !self.tunnels.is_empty() {
+            let packets = count(self.totals.tunnel_packets);
+            let _ = writeln!(text, "\nTUNNELS ({packets} packets left with a repeated outer header)");
+            text.push_str(&tunnels::table(&self.tunnels).render(style));
         }
         text.push_str(&self.counted(style, verbose));
         text

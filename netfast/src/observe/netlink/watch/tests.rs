@@ -125,6 +125,21 @@ fn a_station_comes_moves_and_goes() {
     assert!(memory.crowds.is_empty() && memory.stations.is_empty());
 }
 
+/// Where a VXLAN device sends frames to unknown stations: one entry for each end, and none takes the place of another.
+#[test]
+fn each_end_that_unknown_stations_are_looked_for_at_is_news() {
+    let mut memory = Memory::default();
+    let to = |last: u8| FdbEntry {
+        bridge: None,
+        mac: Mac([0; 6]),
+        remote: Some([198, 18, 0, last].into()),
+        ..entry(3, 0)
+    };
+    for (end, deleted) in [(1, false), (2, false), (2, true)] {
+        assert_eq!(memory.note_fdb_entry(&to(end), deleted), Some(Change::FdbAdded));
+    }
+}
+
 fn entry(port: u32, number: usize) -> FdbEntry {
     let [a, b] = u16::try_from(number).expect("small").to_be_bytes();
     FdbEntry {

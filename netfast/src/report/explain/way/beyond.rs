@@ -9,8 +9,14 @@ use netfast_common::{
 
 use super::{From, Source, name, slow};
 use crate::{
-    plan::report::{EndpointReport, NetworkReport, Path, Published, Why},
-    report::explain::{Destination, Facts, Route, Step},
+    plan::{
+        TunnelReport,
+        report::{EndpointReport, NetworkReport, Path, Published, Why},
+    },
+    report::{
+        explain::{Destination, Facts, Route, Step},
+        tunnels,
+    },
 };
 
 const OUT: &str = "the kernel routes it out of an interface that netfast is attached to";
@@ -134,6 +140,14 @@ pub(super) fn out(
     let about = format!("way out ({device})");
     let mut networks = facts.state.networks.iter();
     if let Some(network) = networks.find(|network| network.bridge_ifindex == Some(ifindex)) {
+        let heard = (facts.behind)(ip);
+        let is_meant = |tunnel: &&TunnelReport| match heard {
+            Some(port) => tunnel.ifindex == port,
+            None => tunnel.bridge == Some(ifindex),
+        };
+        if let Some(tunnel) = facts.state.tunnels.iter().find(is_meant) {
+            return through(tunnel, heard.is_some(), network, ip, facts);
+        }
         return to_network(about, network, ip, facts);
     }
     let is_uplink = facts
@@ -156,11 +170,42 @@ pub(super) fn out(
         let text = format!("the kernel routes it there, and refuses its answers ({why})");
         return Step::reason(about, Reason::Unreplied, text).guessed();
     }
+    let mut tunnels = facts.state.tunnels.iter();
+    let outer = tunnels
+        .find(|tunnel| tunnel.ifindex == ifindex)
+        .map_or_else(String::new, outer);
     let text = match &from.network.deciders_of(ip).routed {
-        None => format!("{OUT}: conversations that are answered go fast"),
-        Some(who) => format!("{OUT}; whether packets pass is decided by {who}"),
+        None => format!("{OUT}: conversations that are answered go fast{outer}"),
+        Some(who) => format!("{OUT}; whether packets pass is decided by {who}{outer}"),
     };
     Step::decided(about, None, text)
+}
+
+/// What becomes of the outer header there.
+fn outer(tunnel: &TunnelReport) -> String {
+    let outer = tunnels::outer(tunnel.why.as_deref(), tunnel.checksums);
+    format!("; it is a tunnel (VXLAN {}): {outer}", tunnel.vni)
+}
+
+/// To a station that the host has heard of behind a tunnel that is a port of the bridge, or that is not known on this side of it.
+fn through(tunnel: &TunnelReport, heard: bool, network: &NetworkReport, ip: IpAddr, facts: &Facts<'_>) -> Step {
+    let about = format!("way out ({})", tunnel.name);
+    let outer = outer(tunnel);
+    let place = if heard {
+        "it is behind a port of the bridge"
+    } else {
+        "no container of this host is known by it; if it is another host's, it is behind a port of the bridge"
+    };
+    if !facts.is_accelerated(Some(tunnel.ifindex)) {
+        let text = format!("{place} that netfast is not attached to{outer}");
+        return Step::reason(about, Reason::EgressUnknown, text);
+    }
+    let text = format!("{place} that netfast is attached to{outer}");
+    match &network.deciders_of(ip).within {
+        None if heard => Step::fast(about, text),
+        None => Step::decided(about, None, text),
+        Some(who) => Step::decided(about, None, format!("{text}; whether packets pass is decided by {who}")),
+    }
 }
 
 /// To an address of a network that no container of it is known by.

@@ -1,0 +1,56 @@
+//! Tunnels whose outer headers are repeated: what is said of them, and the programs at their devices and at uplinks.
+
+use std::collections::BTreeSet;
+
+use netfast_common::device::Kind;
+
+use crate::{
+    diff::{Action, Attachment, Realized, attach},
+    plan::Desired,
+};
+
+/// Those that must not be repeated any more, or not as they are, and programs that nobody needs.
+pub fn go(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let gone = realized
+        .tunnels
+        .iter()
+        .filter(|(key, found)| desired.tunnels.get(key) != Some(found));
+    actions.extend(gone.map(|(key, found)| Action::SetTunnel {
+        key: *key,
+        from: Some(*found),
+        to: None,
+    }));
+    let wanted: BTreeSet<Attachment> = wanted(desired).map(|(attachment, _)| attachment).collect();
+    let found = realized.attachments.iter();
+    let unwanted = found.filter(|found| found.device_of_tunnels().is_some() && !wanted.contains(found));
+    actions.extend(unwanted.map(|found| Action::Detach(*found)));
+}
+
+/// Those that are not said yet, with their programs.
+pub fn come(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    for (attachment, name) in wanted(desired) {
+        attach(attachment, name, realized, actions);
+    }
+    let come = desired
+        .tunnels
+        .iter()
+        .filter(|(key, tunnel)| realized.tunnels.get(key) != Some(tunnel));
+    actions.extend(come.map(|(key, tunnel)| Action::SetTunnel {
+        key: *key,
+        from: None,
+        to: Some(*tunnel),
+    }));
+}
+
+/// The programs, each with the name of its interface: none without a tunnel. A tunnel within a tunnel is the kernel's.
+fn wanted(desired: &Desired) -> impl Iterator<Item = (Attachment, &str)> {
+    let of = |key| Some(desired.devices.get(&key)?.name.as_str());
+    let is_tunnel = |name: &str| desired.tunnel_reports.iter().any(|report| report.name == name);
+    let uplinks = desired
+        .devices
+        .iter()
+        .filter(move |(_, spec)| !desired.tunnels.is_empty() && spec.kind == Kind::Uplink && !is_tunnel(&spec.name));
+    let at_uplinks = uplinks.map(|(key, spec)| (Attachment::of_tunnels_uplink(*key), spec.name.as_str()));
+    let at_tunnels = desired.tunnels.keys();
+    at_uplinks.chain(at_tunnels.filter_map(move |key| Some((Attachment::of_tunnel(*key), of(*key)?))))
+}

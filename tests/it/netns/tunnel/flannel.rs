@@ -1,0 +1,110 @@
+//! flannel's backend `vxlan`: its device with all that the kernel has by default (UDP checksums among it), its routes, neighbours and
+//! forwarding entries, and its rules.
+
+use super::*;
+
+/// All pods.
+const CLUSTER: &str = "10.244.0.0/16";
+
+/// What flanneld adds to iptables on a host (`pkg/trafficmngr/iptables` there), and nothing else lets packets through.
+fn rules(host: &Host) {
+    let [a, b, c, _] = host.container_ip.octets();
+    let pods = format!("{a}.{b}.{c}.0/24");
+    for rule in [
+        "-F FORWARD".to_owned(),
+        "-t nat -F POSTROUTING".into(),
+        "-N FLANNEL-FWD".into(),
+        "-A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD".into(),
+        format!("-A FLANNEL-FWD -s {CLUSTER} -j ACCEPT"),
+        format!("-A FLANNEL-FWD -d {CLUSTER} -j ACCEPT"),
+        "-t nat -N FLANNEL-POSTRTG".into(),
+        "-t nat -A POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG".into(),
+        "-t nat -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN".into(),
+        format!("-t nat -A FLANNEL-POSTRTG -s {pods} -d {CLUSTER} -j RETURN"),
+        format!("-t nat -A FLANNEL-POSTRTG -s {CLUSTER} -d {pods} -j RETURN"),
+        format!("-t nat -A FLANNEL-POSTRTG ! -s {CLUSTER} -d {pods} -j RETURN"),
+        format!("-t nat -A FLANNEL-POSTRTG -s {CLUSTER} ! -d 224.0.0.0/4 -j MASQUERADE --random-fully"),
+        format!("-t nat -A FLANNEL-POSTRTG ! -s {CLUSTER} -d {CLUSTER} -j MASQUERADE --random-fully"),
+    ] {
+        host.ns.sh(&format!("iptables -w {rule}")).expect("a rule of flannel's");
+    }
+}
+
+/// Datagrams and requests are exact and get repeated outer headers with right UDP checksums; TCP in bulk is exact.
+fn carries(world: &World) {
+    let _echo = Echo::start(&world.host(1).container, 7002);
+    let socket = udp(&world.host(0).container, 0, at(world.host(1).container_ip, 7002));
+    world.warm(&socket);
+    let far = &world.host(1).ns;
+    far.sh(&format!(
+        "nft add table ip seen && nft add chain ip seen c '{{ type filter hook input priority 0; }}' && \
+         nft add rule ip seen c udp dport {PORT} udp checksum 0 counter"
+    ))
+    .expect("a rule that counts those without a checksum");
+    world.warm(&socket);
+    for length in 1..400 {
+        let question: Vec<u8> = (0..length)
+            .map(|place| u8::try_from(place % 251).expect("a byte"))
+            .collect();
+        let mut answer = [0; 512];
+        socket.send(&question).expect("sent");
+        let got = socket.recv(&mut answer).expect("an answer");
+        assert_eq!(&answer[..got], &question[..]);
+    }
+    let before = world.sent(0);
+    datagrams(world);
+    world.check_share(0, before, 1000);
+    // A device's help is not asked for with these, so the far host has looked at each checksum.
+    let before = world.sent(0);
+    let to = world.host(1).container_ip;
+    world
+        .host(0)
+        .container
+        .sh(&format!("busybox ping -c30 -i0.02 -W5 {to}"))
+        .expect("every request is answered");
+    assert!(world.sent(0).0 >= before.0 + 20, "they are repeated, too");
+    bulk(world);
+    assert_eq!(outer::packets(&far.sh("nft list table ip seen").expect("the rule")), 0);
+    for number in [0, 1] {
+        let counted = world
+            .host(number)
+            .ns
+            .sh("cat /proc/thread-self/net/snmp | grep Udp:")
+            .expect("the counters");
+        let mut lines = counted.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let place = names
+            .iter()
+            .position(|name| *name == "InCsumErrors")
+            .expect("it is counted");
+        assert_eq!(values[place], "0", "wrong checksums at host {number}");
+    }
+}
+
+#[test]
+fn flannel_with_its_devices_and_rules() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let world = World::with(Kind::Routed, "");
+    let host = world.host(0);
+    let device = host.ns.sh(&format!("ip -d link show {TUNNEL}")).expect("the device");
+    assert!(device.contains(" udpcsum "), "{device}");
+    for number in [0, 1] {
+        rules(world.host(number));
+    }
+    carries(&world);
+    let said = world.check();
+    assert!(
+        said.contains("are repeated, but for packets that are still to be segmented"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_tunnel_with_udp_checksums_as_a_port_of_a_bridge() {
+    if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
+        return;
+    }
+    carries(&World::with(Kind::Bridged, "udpcsum"));
+}
