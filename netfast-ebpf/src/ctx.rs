@@ -91,6 +91,9 @@ pub trait Skb: Ctx {
     /// Hands the packet to the other end of a veth, as one that is addressed to it. A frame that was bridged is for
     /// somebody else's MAC to the host (`PACKET_OTHERHOST`), and before kernel 6.15 nobody looks at it again.
     fn redirect_peer(&self, ifindex: u32) -> i32;
+    /// Sends a copy out of an interface, or into it, as [`Ctx::redirect`] does with the packet. Nothing can be read directly
+    /// of the packet afterwards that could before.
+    fn redirect_copy(&self, ifindex: u32, flags: u64);
 }
 
 /// On to the next program of the chain, then the stack: `TCX_NEXT`, and for clsact `TC_ACT_UNSPEC`. Never `TC_ACT_OK`,

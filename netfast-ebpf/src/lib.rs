@@ -9,6 +9,7 @@
 //! | [`learn`] | what the kernel did to a packet, remembered |
 //! | [`hooks`] | what happens at each hook |
 //! | [`lb`], [`dns`], [`tunnel`] | virtual addresses; answers of Docker's resolver; packets that leave through a tunnel |
+//! | [`macvlan`] | frames between the host and its containers on a macvlan network |
 //!
 //! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
 //! [`fastpath::redirect`], and on a miss [`learn::candidate`] → (the kernel's own path) → [`learn`] → [`learn::pairs`];
@@ -22,6 +23,7 @@ pub mod fastpath;
 pub mod hooks;
 pub mod lb;
 pub mod learn;
+pub mod macvlan;
 pub mod packet;
 pub mod state;
 pub mod tunnel;

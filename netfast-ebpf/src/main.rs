@@ -13,7 +13,7 @@ mod programs {
         macros::{classifier, fentry},
         programs::{FEntryContext, TcContext},
     };
-    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, tunnel};
+    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, macvlan, tunnel};
 
     /// tcx ingress of an endpoint's host-side veth.
     #[classifier]
@@ -79,6 +79,12 @@ mod programs {
     #[classifier]
     pub fn netfast_tun_up(context: TcContext) -> i32 {
         tunnel::at_uplink(&context)
+    }
+
+    /// tcx egress of the parent of macvlan networks.
+    #[classifier]
+    pub fn netfast_macvlan(context: TcContext) -> i32 {
+        macvlan::at_parent(&context)
     }
 
     /// The kernel hands a packet to user space (`nf_queue`, net/netfilter/nf_queue.c): what comes back is not in the

@@ -37,6 +37,7 @@ pub mod flows;
 pub mod handoff;
 pub mod lacks;
 mod lease;
+mod macvlan;
 mod mount;
 mod object;
 pub mod pinned;
@@ -82,6 +83,7 @@ pub struct Datapath {
     facts: Facts,
     aliases: aliases::AliasMaps,
     vips: vips::VipMaps,
+    macvlan: macvlan::MacvlanMaps,
     queue_watch_error: Option<String>,
     lacks: Vec<Lack>,
     /// Vets flows for as long as this lives.
@@ -125,6 +127,7 @@ impl Datapath {
             tunnels: take(&mut ebpf, map::TUNNELS)?,
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
+            macvlan: macvlan::MacvlanMaps::take(&mut ebpf)?,
             control,
             devices: take(&mut ebpf, map::DEVICES)?,
             generations: take(&mut ebpf, map::GENERATIONS)?,
@@ -155,14 +158,15 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Loads the programs of aliases, of virtual addresses and of tunnels; the fast path does without those that cannot be used.
+    /// Loads the programs of aliases, of virtual addresses, of tunnels and of macvlan; the fast path does without those that cannot
+    /// be used.
     fn load_aliases(&mut self, without: &Without) {
         let lacks = match self.mode {
             Mode::Clsact => {
                 let lack = Lack::no_tcx();
                 let why = Some(lack.why.clone());
                 (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why.clone());
-                self.facts.tunnels_off = why;
+                (self.facts.tunnels_off, self.facts.macvlan_off) = (why.clone(), why);
                 vec![lack]
             }
             Mode::Tcx => {
@@ -171,9 +175,10 @@ impl Datapath {
                 let why = |lack: &Lack| lack.why.clone();
                 self.facts.aliases_off = answer.as_ref().map(why);
                 self.facts.vip_off = vips.as_ref().map(why);
-                let tunnels = self.load_tunnels(without);
+                let (tunnels, macvlan) = (self.load_tunnels(without), self.load_macvlan(without));
                 self.facts.tunnels_off = tunnels.as_ref().map(why);
-                answer.into_iter().chain(vips).chain(tunnels).collect()
+                self.facts.macvlan_off = macvlan.as_ref().map(why);
+                [answer, vips, tunnels, macvlan].into_iter().flatten().collect()
             }
         };
         for lack in &lacks {
@@ -194,6 +199,7 @@ impl Datapath {
         self.realized.aliases = self.aliases.read()?;
         self.adopt_vips()?;
         self.adopt_tunnels()?;
+        self.realized.macvlans = self.macvlan.read()?;
         self.realized.control = self
             .control
             .get(&0, 0)

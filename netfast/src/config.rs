@@ -382,7 +382,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 15);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 16);
     }
 
     #[test]

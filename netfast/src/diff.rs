@@ -11,6 +11,7 @@
 //! 4. Switches that go on, and ports: each holds for the generation that its device then has.
 //! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
+//! 6. What the host and its containers on macvlan networks know of each other, of which no flow knows.
 //!
 //! Who is given for a virtual address changes before all that takes time, since a member that has ended must not be given.
 //!
@@ -24,6 +25,7 @@ use netfast_common::{abi::MAX_DEVICES, device::DeviceKey};
 
 mod action;
 mod attachment;
+mod macvlan;
 mod realized;
 mod tunnels;
 mod vips;
@@ -63,6 +65,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     }
     aliases(desired, realized, &mut actions);
     ports_that_come(desired, realized, &mut actions);
+    macvlan::macvlan(desired, realized, &mut actions);
     actions
 }
 
@@ -108,7 +111,8 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::SetVips { .. }
             | Action::SetWay { .. }
             | Action::AddPool(_)
-            | Action::RemovePool(_) => {}
+            | Action::RemovePool(_)
+            | Action::SetMacvlans { .. } => {}
         }
     }
     let come = desired.direct.iter().filter_map(|(key, port)| {

@@ -21,6 +21,8 @@ mod bare;
 mod deciders;
 mod docker;
 mod inputs;
+mod labels;
+mod macvlan;
 mod pace;
 pub mod report;
 mod rules;
@@ -32,6 +34,7 @@ mod vip;
 
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
+pub use macvlan::{MacvlanTable, Macvlans};
 pub use tc::Foreign;
 pub use tunnels::TunnelReport;
 pub use unjudged::DirectPort;
@@ -59,6 +62,8 @@ pub struct Facts {
     pub vip_off: Option<String>,
     /// Why outer headers of tunnels cannot be repeated, if they cannot.
     pub tunnels_off: Option<String>,
+    /// Why the host and containers of macvlan networks cannot reach each other, if they cannot.
+    pub macvlan_off: Option<String>,
     /// The virtual addresses that were given.
     pub vips: VipMemory,
 }
@@ -88,6 +93,8 @@ pub struct Desired {
     pub tunnels: BTreeMap<DeviceKey, Tunnel>,
     /// All tunnels that packets of containers leave by.
     pub tunnel_reports: Vec<TunnelReport>,
+    /// The host and its containers on macvlan networks that want it.
+    pub macvlans: Macvlans,
 }
 
 impl Desired {
@@ -198,6 +205,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let (tunnels, tunnel_reports) = tunnels::ends(&build);
+    let macvlans = macvlan::plan(&build);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
@@ -205,6 +213,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         direct,
         tunnels,
         tunnel_reports,
+        macvlans,
         networks,
         inputs,
         learning_off: pace::learning_off(netns, facts),

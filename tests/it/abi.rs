@@ -11,9 +11,11 @@ use netfast_common::{
     device::{Device, DeviceKey, Traffic},
     direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
+    macvlan::{AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::Count,
     trace::{Filter, Tally},
+    tunnel::{Encap, Tunnel},
     vet::Answer,
     vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
 };
@@ -23,7 +25,7 @@ use netfast_ebpf::{
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 36] = [
+const MAPS: [(&str, usize, usize); 41] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -42,6 +44,9 @@ const MAPS: [(&str, usize, usize); 36] = [
     (map::WARMUP, 4, 4),
     (map::PORTS, size_of::<PortKey>(), size_of::<Port>()),
     (map::PACES, 4, size_of::<Pace>()),
+    (map::TUNNELS, size_of::<DeviceKey>(), size_of::<Tunnel>()),
+    (map::ENCAP4, size_of::<FlowKey<Ip4>>(), size_of::<Encap>()),
+    (map::ENCAP_WORK, 4, size_of::<Encap>()),
     (map::CANDIDATE, 4, size_of::<Candidate<Ip6>>()),
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),
@@ -60,6 +65,12 @@ const MAPS: [(&str, usize, usize); 36] = [
     (map::VIP_SYNS, size_of::<ConnKey>(), size_of::<Syn>()),
     (map::VIP_VERDICTS, 4, 8),
     (map::VIP_WORK, 4, size_of::<Work>()),
+    (map::MACVLANS, size_of::<StationKey>(), size_of::<Station>()),
+    (
+        map::MACVLAN_ADDRESSES,
+        size_of::<AddressKey>(),
+        size_of::<AddressOwner>(),
+    ),
 ];
 
 fn object() -> Object {

@@ -9,6 +9,7 @@ mod dual;
 mod gateways;
 mod instances;
 mod life;
+mod macvlan;
 mod networks;
 mod paths;
 mod podman;

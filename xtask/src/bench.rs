@@ -135,6 +135,7 @@ pub fn run(args: &Args) -> Result<()> {
         release: engines::release(&args.engine)?,
         family: args.family,
         published_ports: args.published_ports,
+        macvlan: args.paths.contains(&Path::Macvlan),
         config,
     };
     let lab = Lab::new(setting, |what| eprintln!("bench: {what}"))?;

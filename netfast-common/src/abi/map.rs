@@ -119,6 +119,10 @@ maps! {
     VIP_VERDICTS = "netfast_vipdone", Pinned;
     /// Scratch space of each CPU for virtual addresses.
     VIP_WORK = "netfast_vipwork", Pinned;
+    /// [`StationKey`](crate::macvlan::StationKey) to [`Station`](crate::macvlan::Station): who is behind a parent of macvlan networks.
+    MACVLANS = "netfast_mvmacs", Pinned;
+    /// [`AddressKey`](crate::macvlan::AddressKey) to [`AddressOwner`](crate::macvlan::AddressOwner).
+    MACVLAN_ADDRESSES = "netfast_mvaddrs", Pinned;
 }
 
 /// The maps that are pinned.

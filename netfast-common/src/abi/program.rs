@@ -151,6 +151,11 @@ programs! {
         does: "learns outer headers: exit",
         without: NO_TUNNELS,
     }
+    Macvlan, MACVLAN = "netfast_macvlan", HookKind::Tcx(Hook::Egress), {
+        of: "the parent of a macvlan network with `netfast.macvlan-host`, behind `netfast_up_out`",
+        does: "hands frames between the host and the network's containers to the parent's ingress",
+        without: Some("the host and its containers on macvlan networks do not reach each other"),
+    }
     Queued, QUEUED = "netfast_queued", HookKind::Fentry("nf_queue"), {
         of: "the kernel's `nf_queue`",
         does: "deletes the candidate: a packet queued to user space leaves in another run of the kernel",
@@ -182,6 +187,7 @@ impl Program {
             | Self::VipEgress
             | Self::TunnelEgress
             | Self::TunnelUplink
+            | Self::Macvlan
             | Self::Queued => None,
         }
     }

@@ -75,6 +75,8 @@ pub struct FakeSkb {
     pub no_memory: bool,
     /// Where it was sent.
     pub sent: Cell<Option<Sent>>,
+    /// Where copies of it were sent, with their bytes and marks.
+    pub copies: RefCell<Vec<(Sent, Vec<u8>, u32)>>,
 }
 
 impl FakeSkb {
@@ -100,6 +102,7 @@ impl FakeSkb {
             encapsulated: Cell::new(false),
             no_memory: false,
             sent: Cell::new(None),
+            copies: RefCell::default(),
         }
     }
 
@@ -336,6 +339,10 @@ impl Skb for FakeSkb {
     }
     fn redirect_peer(&self, ifindex: u32) -> i32 {
         self.send(Sent::ToPeer(ifindex))
+    }
+    fn redirect_copy(&self, ifindex: u32, flags: u64) {
+        let copy = (Sent::To(ifindex, flags), self.bytes(), self.mark());
+        self.copies.borrow_mut().push(copy);
     }
 }
 

@@ -144,4 +144,8 @@ impl<S: Skb> Skb for Inner<'_, S> {
     fn redirect_peer(&self, ifindex: u32) -> i32 {
         self.outer.redirect_peer(ifindex)
     }
+    #[inline(always)]
+    fn redirect_copy(&self, ifindex: u32, flags: u64) {
+        self.outer.redirect_copy(ifindex, flags);
+    }
 }

@@ -6,9 +6,9 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
     },
     helpers::generated::{
-        bpf_check_mtu, bpf_csum_level, bpf_csum_update, bpf_fib_lookup as bpf_fib_lookup_helper, bpf_l4_csum_replace,
-        bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_check_mtu, bpf_clone_redirect, bpf_csum_level, bpf_csum_update, bpf_fib_lookup as bpf_fib_lookup_helper,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -271,5 +271,10 @@ impl Skb for TcContext {
             }
             bpf_redirect_peer(ifindex, 0) as i32
         }
+    }
+    #[inline(always)]
+    fn redirect_copy(&self, ifindex: u32, flags: u64) {
+        // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
+        unsafe { bpf_clone_redirect(raw(self), ifindex, flags) };
     }
 }

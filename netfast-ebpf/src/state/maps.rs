@@ -11,6 +11,7 @@ use netfast_common::{
     device::{Device, DeviceKey, Traffic},
     direct::{self, Pace, Port, PortKey},
     flow::{Flow, FlowKey},
+    macvlan::{self, AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::{self, Count},
     trace::{self, Filter, Tally},
@@ -181,3 +182,12 @@ pub static VIP_VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(vip::V
 /// What each CPU works on there.
 #[map(name = "netfast_vipwork")]
 pub static VIP_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// Who is behind the parents of macvlan networks.
+#[map(name = "netfast_mvmacs")]
+pub static MACVLANS: HashMap<StationKey, Station> = HashMap::with_max_entries(macvlan::STATIONS, BPF_F_NO_PREALLOC);
+
+/// Whose addresses ARP and neighbour discovery ask for there.
+#[map(name = "netfast_mvaddrs")]
+pub static MACVLAN_ADDRESSES: HashMap<AddressKey, AddressOwner> =
+    HashMap::with_max_entries(macvlan::ADDRESSES, BPF_F_NO_PREALLOC);

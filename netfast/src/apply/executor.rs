@@ -233,6 +233,7 @@ impl Datapath {
             }
             Action::AddPool(pool) => routes::add_pool(*pool).map_err(ApplyError::Pool),
             Action::RemovePool(pool) => routes::remove_pool(*pool).map_err(ApplyError::Pool),
+            Action::SetMacvlans { from, to } => self.macvlan.change(from, to),
         }
     }
 

@@ -11,7 +11,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Attachment, Target},
-    plan::{AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, VipTable, Way},
+    plan::{AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, MacvlanTable, VipTable, Way},
 };
 
 /// One step. Each is idempotent: doing it twice is doing it once.
@@ -125,6 +125,13 @@ pub enum Action {
     AddPool(VipPool),
     /// Makes it say so no longer.
     RemovePool(VipPool),
+    /// Makes the maps of macvlan networks say this.
+    SetMacvlans {
+        /// What they said.
+        from: Box<MacvlanTable>,
+        /// What they shall say.
+        to: Box<MacvlanTable>,
+    },
 }
 
 impl Action {
@@ -190,6 +197,10 @@ impl Action {
             }),
             Self::AddPool(pool) => Some(Self::RemovePool(*pool)),
             Self::RemovePool(pool) => Some(Self::AddPool(*pool)),
+            Self::SetMacvlans { from, to } => Some(Self::SetMacvlans {
+                from: to.clone(),
+                to: from.clone(),
+            }),
         }
     }
 
@@ -212,14 +223,15 @@ impl Action {
         ))
     }
 
-    /// Whether it is about names, on which no flow depends.
+    /// Whether it is about names, or about macvlan, on which no flow depends.
     pub const fn is_about_aliases(&self) -> bool {
         match self {
             Self::SetAliases { .. }
             | Self::SetVips { .. }
             | Self::SetWay { .. }
             | Self::AddPool(_)
-            | Self::RemovePool(_) => true,
+            | Self::RemovePool(_)
+            | Self::SetMacvlans { .. } => true,
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.loopback().is_some(),
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
@@ -250,6 +262,7 @@ impl Action {
             | Self::SetWay { .. }
             | Self::AddPool(_)
             | Self::RemovePool(_)
+            | Self::SetMacvlans { .. }
             | Self::SetAliases { .. } => None,
         }
     }
@@ -305,6 +318,7 @@ impl fmt::Display for Action {
             },
             Self::AddPool(pool) => write!(f, "answer for {pool} that there is no way there"),
             Self::RemovePool(pool) => write!(f, "no longer answer for {pool}"),
+            Self::SetMacvlans { to, .. } => write!(f, "set {} MAC addresses behind parents", to.stations.len()),
         }
     }
 }
@@ -315,6 +329,8 @@ const fn what(attachment: &Attachment) -> &'static str {
         "virtual addresses "
     } else if attachment.device_of_tunnels().is_some() {
         "outer headers "
+    } else if attachment.macvlan_parent().is_some() {
+        "macvlan "
     } else {
         ""
     }

@@ -91,6 +91,25 @@ impl Attachment {
         }
     }
 
+    /// The program at the egress of a parent of macvlan networks.
+    pub const fn of_macvlan(device: DeviceKey) -> Self {
+        Self {
+            at: Target::Interface {
+                device,
+                hook: Hook::Egress,
+            },
+            program: Program::Macvlan,
+        }
+    }
+
+    /// The parent of macvlan networks that it is on, if it is about them.
+    pub const fn macvlan_parent(&self) -> Option<DeviceKey> {
+        match (self.at, self.program) {
+            (Target::Interface { device, .. }, Program::Macvlan) => Some(device),
+            _ => None,
+        }
+    }
+
     /// The program at the resolver's answers in a container's network namespace.
     pub const fn of_answers(loopback: Loopback) -> Self {
         Self {

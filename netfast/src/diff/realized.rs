@@ -11,7 +11,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Action, Attachment},
-    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, VipTable, Way},
+    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, MacvlanTable, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -37,6 +37,8 @@ pub struct Realized {
     pub ways: BTreeMap<Client, Way>,
     /// Of which addresses the host says that there is no way there.
     pub pools: BTreeSet<VipPool>,
+    /// The maps of macvlan networks.
+    pub macvlans: MacvlanTable,
 }
 
 /// An entry of the devices map.
@@ -138,6 +140,7 @@ impl Realized {
             Action::RemovePool(pool) => {
                 self.pools.remove(pool);
             }
+            Action::SetMacvlans { to, .. } => self.macvlans = to.as_ref().clone(),
         }
     }
 }

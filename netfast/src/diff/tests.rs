@@ -10,6 +10,7 @@ use netfast_common::{
     control::Pace,
     device::{Device, Kind},
     flow::Exit,
+    macvlan::{AddressKey, Station, StationKey},
     vip::Backend,
 };
 use proptest::{
@@ -23,7 +24,10 @@ use super::*;
 use crate::{
     config::VipPool,
     host::{Mac, Namespace, Ruleset},
-    plan::{AliasTable, Aliases, Client, DirectPort, EpochInputs, Identity, Loopback, VipService, VipTable, Vips, Way},
+    plan::{
+        AliasTable, Aliases, Client, DirectPort, EpochInputs, Identity, Loopback, Macvlans, VipService, VipTable, Vips,
+        Way,
+    },
 };
 
 /// The host as the programs see it: what is realized, and the generations.
@@ -57,7 +61,8 @@ impl Host {
             | Action::SetVips { .. }
             | Action::SetWay { .. }
             | Action::AddPool(_)
-            | Action::RemovePool(_) => {}
+            | Action::RemovePool(_)
+            | Action::SetMacvlans { .. } => {}
         }
         self.realized.note(action);
     }
@@ -186,6 +191,22 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn macvlans()(containers in btree_map((20u32..23, 2u8..5), any::<[u8; 16]>(), 0..4)) -> Macvlans {
+        let mut all = Macvlans::default();
+        for ((ifindex, number), address) in containers {
+            let parent = DeviceKey::served(ifindex);
+            let (host, mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, number]);
+            all.parents.insert(parent, format!("eth{ifindex}"));
+            for (mac, who) in [(host, Station::HOST), (mac, Station::CONTAINER)] {
+                all.table.stations.insert(StationKey::new(parent, mac), Station { who, host });
+            }
+            all.table.addresses.insert(AddressKey { parent, address }, mac);
+        }
+        all
+    }
+}
+
+prop_compose! {
     fn desired()(
         devices in btree_map((1u32..12).prop_map(DeviceKey::served), device_spec(), 0..8),
         generation in 0u32..3,
@@ -194,6 +215,7 @@ prop_compose! {
         learn_after in 0u8..3,
         aliases in aliases(),
         direct in proptest::collection::vec((0usize..8, 1400u32..1402), 0..6),
+        macvlans in macvlans(),
     ) -> Desired {
         let netns = Namespace {
             ruleset: Ruleset { nft_generation: Some(generation), ..Ruleset::default() },
@@ -212,6 +234,7 @@ prop_compose! {
             learning_off,
             pace: Pace { revalidate_ns, learn_after },
             aliases,
+            macvlans,
             ..Desired::default()
         }
     }
@@ -246,6 +269,9 @@ proptest! {
             prop_assert_eq!(host.for_vips().len(), 2 * vips.endpoints.len());
             prop_assert!(host.realized.ways.iter().eq(vips.clients.iter().map(|(client, (way, _))| (client, way))));
             prop_assert_eq!(&host.realized.pools, &vips.pools);
+            prop_assert_eq!(&host.realized.macvlans, &desired.macvlans.table);
+            let parents: Vec<_> = host.realized.attachments.iter().filter_map(Attachment::macvlan_parent).collect();
+            prop_assert!(parents.iter().eq(desired.macvlans.parents.keys()));
             prop_assert_eq!(diff(desired, &host.realized), vec![]);
         }
     }
@@ -414,6 +440,7 @@ proptest! {
         prop_assert_eq!(host.realized.control.switches, 0);
         prop_assert_eq!(&host.realized.vips, &before.vips);
         prop_assert!(host.realized.ways.is_empty() && host.realized.pools.is_empty());
+        prop_assert_eq!(&host.realized.macvlans, &before.macvlans);
     }
 }
 

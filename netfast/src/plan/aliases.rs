@@ -20,7 +20,7 @@ use crate::{
     config::{AliasMode, Config},
     host::{Attachment, Container, ContainerState, Health, Host, NetnsId, Network, NetworkId, NetworkMode},
     plan::{
-        DeviceSpec, Facts,
+        DeviceSpec, Facts, labels,
         report::NetworkReport,
         vip::{Builder, Vips},
     },
@@ -315,7 +315,7 @@ fn off(network: &Network, config: &Config, facts: &Facts) -> Option<String> {
 }
 
 fn is_off(labels: &BTreeMap<String, String>) -> bool {
-    labels.get(LABEL).is_some_and(|value| super::docker::is_false(value))
+    labels.get(LABEL).is_some_and(|value| labels::is_false(value))
 }
 
 /// A member, and where it is on the network.

@@ -8,14 +8,12 @@ use std::{
 use crate::{
     host::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
     plan::{
-        Build, Endpoint, is_cut_off,
+        Build, Endpoint, is_cut_off, labels, macvlan,
         report::{EndpointReport, NetworkReport, Path, PoolReport, Published, Why},
         vip,
     },
 };
 
-/// Switches a network or a container off.
-const LABEL_ENABLE: &str = "netfast.enable";
 /// The container forwards for others: its source addresses are not checked.
 const LABEL_ANY_SOURCE: &str = "netfast.any-source";
 
@@ -99,6 +97,7 @@ fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
         internal: network.internal,
         pools: pools.collect(),
         bridge: network.bridge_name.clone(),
+        parent: macvlan::parent(network).map(Into::into),
         bridge_ifindex,
         path,
         endpoints,
@@ -118,7 +117,7 @@ fn judge(build: &Build<'_>, network: &Network) -> (Option<u32>, Path) {
         "bridge" => {}
         "host" => return other(Why::HostNetwork, None),
         "null" => return other(Why::NoNetwork, None),
-        "macvlan" => return other(Why::Macvlan, None),
+        "macvlan" => return other(Why::Macvlan, macvlan_in_words(build, network)),
         "ipvlan" => return other(Why::Ipvlan, None),
         "overlay" => return other(Why::Overlay, None),
         driver => {
@@ -135,12 +134,24 @@ fn judge(build: &Build<'_>, network: &Network) -> (Option<u32>, Path) {
     let disabled = &build.config.disabled_networks;
     let path = if disabled.contains(&network.name) || disabled.contains(&network.id.0) {
         Path::slow(Why::DisabledByConfig)
-    } else if is_off(&network.labels) {
+    } else if labels::is_off(&network.labels) {
         Path::slow(Why::DisabledByLabel)
     } else {
         path
     };
     (bridge, path)
+}
+
+/// What there is to say of a macvlan network, besides that it is one.
+fn macvlan_in_words(build: &Build<'_>, network: &Network) -> Option<String> {
+    let text = Why::Macvlan.text();
+    Some(match macvlan::wish(build, network)? {
+        Ok(parent) => format!(
+            "{text}; its containers and the host reach each other by {}",
+            parent.name
+        ),
+        Err(why) => format!("{text}; the label {} has no effect: {why}", macvlan::LABEL),
+    })
 }
 
 fn endpoint(
@@ -158,7 +169,7 @@ fn endpoint(
     };
     let path = if !is_judged {
         network.clone()
-    } else if is_off(&container.labels) {
+    } else if labels::is_off(&container.labels) {
         Path::slow(Why::DisabledByLabel)
     } else if container.netns.is_none() {
         Path::slow(Why::NoNamespace)
@@ -173,10 +184,7 @@ fn endpoint(
                         mac: mac(build, attachment, interface, veth),
                         address4,
                         address6,
-                        any_source: container
-                            .labels
-                            .get(LABEL_ANY_SOURCE)
-                            .is_some_and(|value| is_true(value)),
+                        any_source: labels::is_set(&container.labels, LABEL_ANY_SOURCE),
                         virtual_addresses: build.vips.contains(&attachment.network),
                     },
                     network,
@@ -300,23 +308,6 @@ fn shared_namespaces(build: &Build<'_>) -> Vec<NetworkReport> {
     reports.into_values().collect()
 }
 
-fn is_off(labels: &BTreeMap<String, String>) -> bool {
-    labels.get(LABEL_ENABLE).is_some_and(|value| is_false(value))
-}
-
-/// Whether a label's value means no.
-pub(super) fn is_false(value: &str) -> bool {
-    ["false", "0", "no", "off"]
-        .iter()
-        .any(|no| value.eq_ignore_ascii_case(no))
-}
-
-fn is_true(value: &str) -> bool {
-    ["true", "1", "yes", "on"]
-        .iter()
-        .any(|yes| value.eq_ignore_ascii_case(yes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +316,15 @@ mod tests {
     #[test]
     fn every_label_is_in_the_readme_s_table() {
         let readme = include_str!("../../../README.md");
-        for label in [LABEL_ENABLE, LABEL_ANY_SOURCE, LABEL, LABEL_WEIGHT, LABEL_AFFINITY] {
+        let labels = [
+            labels::ENABLE,
+            LABEL_ANY_SOURCE,
+            LABEL,
+            LABEL_WEIGHT,
+            LABEL_AFFINITY,
+            macvlan::LABEL,
+        ];
+        for label in labels {
             assert!(readme.contains(&format!("| `{label}` |")), "{label} is not documented");
         }
     }

@@ -127,6 +127,9 @@ pub struct NetworkReport {
     pub pools: Vec<PoolReport>,
     /// The name of its bridge device.
     pub bridge: Option<String>,
+    /// The interface that its containers send by, if it is one of macvlan or ipvlan.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// The index of its bridge device, if that exists.
     pub bridge_ifindex: Option<u32>,
     /// Which path its packets take.

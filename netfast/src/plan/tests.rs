@@ -16,6 +16,7 @@ use crate::{
 
 pub(super) mod build;
 mod flooding;
+mod macvlan;
 mod pace;
 mod reasons;
 mod rules;

@@ -38,6 +38,8 @@ pub struct Network {
     pub pools: Vec<Pool>,
     /// The name of its bridge device.
     pub bridge: Option<String>,
+    /// The interface that its containers send by, if it is one of macvlan or ipvlan.
+    pub parent: Option<String>,
     /// The index of its bridge device, if that exists.
     pub bridge_ifindex: Option<u32>,
     /// Which path its packets take, and why.
@@ -108,6 +110,7 @@ impl From<&NetworkReport> for Network {
             internal: report.internal,
             pools: report.pools.iter().map(Pool::from).collect(),
             bridge: report.bridge.clone(),
+            parent: report.parent.clone(),
             bridge_ifindex: report.bridge_ifindex,
             path: PathState::from(&report.path),
             host: PathState::from(&report.host),
@@ -296,6 +299,9 @@ impl Network {
                 .bridge_ifindex
                 .map_or("does not exist".into(), |ifindex| format!("ifindex {ifindex}"));
             facts.row(["bridge".into(), format!("{bridge} ({found})").into()]);
+        }
+        if let Some(parent) = &self.parent {
+            facts.row(["parent".into(), parent.as_str().into()]);
         }
         facts.row(["path".into(), self.path.cell()]);
         if !self.reason().is_empty() {

@@ -17,6 +17,7 @@ use netfast_common::{
     device::{Device, DeviceKey, NetnsNumber, Traffic},
     direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
+    macvlan::{AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::{Count, SLOTS},
     trace::{Filter, Tally},
@@ -72,11 +73,13 @@ pub enum Hook {
     TunnelOut,
     /// tcx egress of an uplink, outer headers.
     TunnelUp,
+    /// tcx egress of a parent of macvlan networks.
+    Macvlan,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::EndpointIn,
         Self::EndpointOut,
         Self::BridgeIn,
@@ -87,6 +90,7 @@ impl Hook {
         Self::VipOut,
         Self::TunnelOut,
         Self::TunnelUp,
+        Self::Macvlan,
     ];
 
     /// Its program.
@@ -102,6 +106,7 @@ impl Hook {
             Self::VipOut => program::VIP_EGRESS,
             Self::TunnelOut => program::TUNNEL_EGRESS,
             Self::TunnelUp => program::TUNNEL_UPLINK,
+            Self::Macvlan => program::MACVLAN,
         }
     }
 }
@@ -190,6 +195,10 @@ pub struct Lab {
     pub tunnels: HashMap<MapData, DeviceKey, Tunnel>,
     /// Outer headers.
     pub encaps: HashMap<MapData, FlowKey<Ip4>, Encap>,
+    /// Who is behind parents of macvlan networks.
+    pub macvlans: HashMap<MapData, StationKey, Station>,
+    /// Whose addresses are asked for there.
+    pub macvlan_addresses: HashMap<MapData, AddressKey, AddressOwner>,
 }
 
 impl Lab {
@@ -273,6 +282,8 @@ impl Lab {
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
             tunnels: take(&mut ebpf, map::TUNNELS),
             encaps: take(&mut ebpf, map::ENCAP4),
+            macvlans: take(&mut ebpf, map::MACVLANS),
+            macvlan_addresses: take(&mut ebpf, map::MACVLAN_ADDRESSES),
             ebpf,
         }
     }

@@ -33,6 +33,8 @@ const fn most_instructions(program: Program) -> u32 {
     match program {
         Program::Queued => 100,
         Program::TunnelEgress | Program::TunnelUplink => 20_000,
+        // Two lookups, and a copy of what asks for an address.
+        Program::Macvlan => 5_000,
         // It loops over each byte of a name, of a message and over each record of DNS messages.
         Program::Answer => 200_000,
         // Six global functions, each of them with a way for every way of a connection.
@@ -73,7 +75,8 @@ const fn most_stack(program: Program) -> u32 {
         | Program::BridgeIngress
         | Program::BridgeEgress
         | Program::UplinkIngress
-        | Program::UplinkEgress => 480,
+        | Program::UplinkEgress
+        | Program::Macvlan => 480,
     }
 }
 

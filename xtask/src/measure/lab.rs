@@ -43,6 +43,8 @@ pub enum Path {
     Masquerade,
     /// From the host to a container.
     Host,
+    /// Between two containers on a macvlan network of the host's uplink.
+    Macvlan,
 }
 
 impl Path {
@@ -54,6 +56,7 @@ impl Path {
             Self::Published => "outside to published port",
             Self::Masquerade => "container to outside (masquerade)",
             Self::Host => "host to container",
+            Self::Macvlan => "macvlan, container to container",
         }
     }
 
@@ -65,6 +68,7 @@ impl Path {
             Self::Published => "published",
             Self::Masquerade => "masquerade",
             Self::Host => "host",
+            Self::Macvlan => "macvlan",
         }
     }
 }
@@ -101,6 +105,8 @@ pub struct Setting {
     pub family: Family,
     /// Ports of another container that are published besides: each is a rule or two that packets walk past.
     pub published_ports: u16,
+    /// There is a macvlan network: a parent looks at whatever comes in by it, which is the uplink of the other paths.
+    pub macvlan: bool,
     /// netfast's configuration, if it is not to be the default.
     pub config: Option<String>,
 }
@@ -113,6 +119,7 @@ impl Default for Setting {
             release: Release::of_environment(),
             family: Family::Ipv4,
             published_ports: 0,
+            macvlan: false,
             config: None,
         }
     }
@@ -150,8 +157,8 @@ impl Lab {
                 say("starting a Docker host with an outside client, in network namespaces");
                 Host::Docker(Box::new(docker_host(&setting)?))
             }
-            Err(why) if setting.family == Family::Ipv6 || setting.published_ports > 0 => {
-                bail!("{why}; without an engine there are IPv4 and the ports of the measurements only")
+            Err(why) if setting.family == Family::Ipv6 || setting.published_ports > 0 || setting.macvlan => {
+                bail!("{why}; without an engine there are IPv4, bridges and the ports of the measurements only")
             }
             Err(why) => {
                 say(&format!("{why}; plain network namespaces play the containers"));
@@ -202,7 +209,7 @@ impl Lab {
     pub fn ends(&self, path: Path) -> Result<Ends> {
         match &self.host {
             Host::Docker(host) => docker_ends(host, path, self.setting.family),
-            Host::Plain(topo) => Ok(plain_ends(topo, path)),
+            Host::Plain(topo) => plain_ends(topo, path),
         }
     }
 
@@ -278,11 +285,30 @@ fn docker_host(setting: &Setting) -> Result<DockerHost> {
     host.run_container("docker0-client", "bridge", &[], &[])?;
     host.run_container("user-server", "user", &[], &[])?;
     host.run_container("user-client", "user", &[], &[])?;
+    if setting.macvlan {
+        macvlan(&host)?;
+    }
     if let Some(more) = setting.published_ports.checked_sub(1) {
         let ports = format!("{FIRST_PUBLISHED}-{}", FIRST_PUBLISHED.saturating_add(more));
         host.run_container("published", "bridge", &[&format!("--publish={ports}:{ports}/udp")], &[])?;
     }
     Ok(host)
+}
+
+/// Two containers on the uplink's LAN, of both families.
+fn macvlan(host: &DockerHost) -> Result<()> {
+    let network = [
+        "--driver=macvlan",
+        "--ipv6",
+        "--subnet=198.18.0.0/24",
+        "--ip-range=198.18.0.64/28",
+        "--subnet=fd00:198:18::/64",
+        "--ip-range=fd00:198:18::4:0/112",
+        "--opt=parent=eth0",
+    ];
+    host.create_network("lan", &network)?;
+    host.run_container("lan-server", "lan", &[], &[])?;
+    host.run_container("lan-client", "lan", &[], &[])
 }
 
 fn docker_ends(host: &DockerHost, path: Path, family: Family) -> Result<Ends> {
@@ -325,6 +351,11 @@ fn docker_ends(host: &DockerHost, path: Path, family: Family) -> Result<Ends> {
             servers: vec![server()?],
             address: server_ip()?,
         },
+        Path::Macvlan => Ends {
+            client: host.container_netns("lan-client")?,
+            servers: vec![host.container_netns("lan-server")?],
+            address: ip_of("lan-server", "lan")?,
+        },
     })
 }
 
@@ -341,10 +372,10 @@ fn plain_host() -> Result<Topo> {
     })
 }
 
-fn plain_ends(topo: &Topo, path: Path) -> Ends {
+fn plain_ends(topo: &Topo, path: Path) -> Result<Ends> {
     let container = |bridge, index| topo.container(bridge, index).ns.handle();
     let ip = |bridge, index| topo.container(bridge, index).ip.into();
-    match path {
+    Ok(match path {
         Path::Docker0 => Ends {
             client: container(0, 1),
             servers: vec![container(0, 0)],
@@ -370,7 +401,8 @@ fn plain_ends(topo: &Topo, path: Path) -> Ends {
             servers: vec![container(0, 0)],
             address: ip(0, 0),
         },
-    }
+        Path::Macvlan => bail!("without an engine there is no macvlan network"),
+    })
 }
 
 fn direct_pair() -> Result<(NetNs, NetNs)> {

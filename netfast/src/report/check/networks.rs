@@ -21,6 +21,31 @@ pub fn networks(desired: &Desired) -> Vec<Line> {
 }
 
 fn network(network: &NetworkReport) -> Vec<Line> {
+    let mut lines = by_path(network);
+    lines.extend(shared_pools(network));
+    lines
+}
+
+/// Pools whose addresses somebody else may give as well: containers of macvlan and ipvlan are on the parent's LAN.
+fn shared_pools(network: &NetworkReport) -> impl Iterator<Item = Line> {
+    let parent = network.parent.iter().filter(|_| !network.internal);
+    let whole = network.pools.iter().filter(|pool| pool.ip_range.is_none());
+    parent.flat_map(move |parent| {
+        let name = network.name.clone();
+        whole.clone().filter_map(move |pool| {
+            let subnet = pool.subnet.as_ref()?;
+            let detail = format!(
+                "gives its containers any address of {subnet}, which another host's network, or a DHCP server, on the LAN \
+                 of {parent} may give as well"
+            );
+            let line = Line::new(Area::Networks, Level::Note, name.clone(), detail);
+            Some(line.remedy("Make it anew with --ip-range, and with another range on each host."))
+        })
+    })
+}
+
+/// Which path its packets take, and those of its endpoints.
+fn by_path(network: &NetworkReport) -> Vec<Line> {
     if let Path::Slow(slow) = &network.path {
         // Docker makes `host` and `none` on every host: worth a word only if somebody is there.
         if network.endpoints.is_empty() && judge(slow.why).0 == Level::Note {

@@ -13,7 +13,7 @@ use crate::{
     },
     plan::{
         Desired, DeviceSpec, Identity, NotUplink,
-        report::{EndpointReport, NetworkReport, Path, Why},
+        report::{EndpointReport, NetworkReport, Path, PoolReport, Why},
     },
     probe::{Attached, ProbeError, Release},
     report::{
@@ -331,6 +331,17 @@ fn the_plan_is_told_by_network_and_endpoint() {
             NetworkReport {
                 host: Path::slow(Why::RateRules),
                 ..network("walled", Path::Fast, vec![endpoint("h", Path::Fast)])
+            },
+            NetworkReport {
+                parent: Some("eth0".into()),
+                pools: [("192.168.1.0/24", None), ("fd00::/64", Some("fd00::1:0/112"))]
+                    .map(|(subnet, range): (&str, Option<&str>)| PoolReport {
+                        subnet: Some(subnet.into()),
+                        ip_range: range.map(Into::into),
+                        gateway: None,
+                    })
+                    .into(),
+                ..network("lan", Path::slow(Why::Macvlan), vec![])
             },
         ],
         learning_off: Some("a program listens on NFQUEUE 0".into()),

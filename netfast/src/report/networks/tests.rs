@@ -41,6 +41,7 @@ fn example() -> Networks {
                     gateway: Some("172.18.0.1".into()),
                 }],
                 bridge: Some("br-6f1e5a0b9c8d".into()),
+                parent: None,
                 bridge_ifindex: Some(5),
                 path: PathState::fast(),
                 host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
@@ -68,6 +69,20 @@ fn example() -> Networks {
                     path: slow(),
                     ..Endpoint::default()
                 }],
+                ..Network::default()
+            },
+            Network {
+                id: "5c4d3e2f1a0b".repeat(5),
+                name: "lan".into(),
+                driver: "macvlan".into(),
+                scope: "local".into(),
+                pools: vec![Pool {
+                    subnet: Some("192.168.1.0/24".into()),
+                    ip_range: Some("192.168.1.192/27".into()),
+                    gateway: Some("192.168.1.1".into()),
+                }],
+                parent: Some("eth0".into()),
+                path: PathState::slow("macvlan", "macvlan: the packets do not pass the host's stack"),
                 ..Network::default()
             },
         ],
@@ -131,10 +146,10 @@ fn without_a_runtime_no_column_is_blank() {
     let list = networks.render_list(Style::default());
     assert_eq!(
         list.lines().next(),
-        Some("NAME     DRIVER  FAST/ALL  PATH  REASON"),
+        Some("NAME     DRIVER   FAST/ALL  PATH  REASON"),
         "{list}"
     );
-    assert!(list.contains("\nbackend  bridge       1/2  fast  "), "{list}");
+    assert!(list.contains("\nbackend  bridge        1/2  fast  "), "{list}");
     let details = networks.render_details(Style::default());
     assert!(!details.contains("scope"), "{details}");
     // No network at all has its headings.
