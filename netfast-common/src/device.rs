@@ -77,7 +77,7 @@ pub struct Device {
     reserved: [u8; 2],
     /// Endpoints: the container's global IPv6 address; zero if it has none.
     pub address6: Ip6,
-    /// Endpoints: ifindex of the bridge that the veth is a port of; 0: none.
+    /// Ifindex of the bridge that it is a port of; 0: none.
     pub bridge: u32,
 }
 

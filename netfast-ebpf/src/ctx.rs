@@ -45,6 +45,8 @@ pub trait Skb: Ctx {
     fn ethertype(&self) -> u16;
     /// Whether a VLAN tag was taken off the packet (`skb->vlan_present`).
     fn has_vlan(&self) -> bool;
+    /// Whether its frame is for another MAC address than its interface's (`PACKET_OTHERHOST`).
+    fn is_for_another_mac(&self) -> bool;
     /// `skb->mark`.
     fn mark(&self) -> u32;
     /// `skb->priority`.

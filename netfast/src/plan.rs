@@ -132,11 +132,11 @@ impl DeviceSpec {
     /// Its entry in the devices map, in this slot.
     pub fn device(&self, slot: u16) -> Device {
         let mut device = Device::new(self.kind, self.flags, slot);
+        device.bridge = self.identity.master.unwrap_or(0);
         if self.kind == Kind::Endpoint {
             device.mac = self.mac.0;
             device.address4 = self.address4.map_or(Ip4::default(), |ip| Ip4::from_bytes(ip.octets()));
             device.address6 = self.address6.map_or(Ip6::default(), |ip| Ip6::from_bytes(ip.octets()));
-            device.bridge = self.identity.master.unwrap_or(0);
         }
         device
     }

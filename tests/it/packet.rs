@@ -21,6 +21,7 @@ mod state;
 mod trace;
 mod tunnel;
 mod twin;
+mod uplinks;
 mod using;
 mod verifier;
 mod vetting;

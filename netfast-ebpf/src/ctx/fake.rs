@@ -37,6 +37,7 @@ pub enum Sent {
 }
 
 /// A packet.
+#[expect(clippy::struct_excessive_bools, reason = "one bit of the kernel's each")]
 pub struct FakeSkb {
     /// All of it.
     bytes: RefCell<Vec<u8>>,
@@ -47,6 +48,8 @@ pub struct FakeSkb {
     pub ethertype: u16,
     /// Whether a VLAN tag was taken off.
     pub vlan: bool,
+    /// Whether its frame is for another MAC address than its interface's.
+    pub for_another_mac: bool,
     /// `skb->mark`.
     pub mark: Cell<u32>,
     /// `skb->priority`.
@@ -88,6 +91,7 @@ impl FakeSkb {
             linear: RefCell::new(vec![bytes.into()]),
             ethertype,
             vlan: false,
+            for_another_mac: false,
             mark: Cell::new(0),
             priority: Cell::new(0),
             gso_size: 0,
@@ -197,6 +201,9 @@ impl Skb for FakeSkb {
     }
     fn has_vlan(&self) -> bool {
         self.vlan
+    }
+    fn is_for_another_mac(&self) -> bool {
+        self.for_another_mac
     }
     fn mark(&self) -> u32 {
         self.mark.get()

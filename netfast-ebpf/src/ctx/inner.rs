@@ -71,6 +71,10 @@ impl<S: Skb> Skb for Inner<'_, S> {
         self.outer.has_vlan()
     }
     #[inline(always)]
+    fn is_for_another_mac(&self) -> bool {
+        self.outer.is_for_another_mac()
+    }
+    #[inline(always)]
     fn mark(&self) -> u32 {
         self.outer.mark()
     }

@@ -19,6 +19,8 @@ use super::{AF_INET, Ctx, Header, Headers, RouteQuery, Skb};
 
 /// `if_packet.h`: addressed to this host.
 const PACKET_HOST: u32 = 0;
+/// Addressed to another.
+const PACKET_OTHERHOST: u32 = 3;
 
 #[inline(always)]
 pub fn raw(context: &TcContext) -> *mut __sk_buff {
@@ -161,6 +163,10 @@ impl Skb for TcContext {
     #[inline(always)]
     fn has_vlan(&self) -> bool {
         field!(self, vlan_present) != 0
+    }
+    #[inline(always)]
+    fn is_for_another_mac(&self) -> bool {
+        field!(self, pkt_type) == PACKET_OTHERHOST
     }
     #[inline(always)]
     fn mark(&self) -> u32 {

@@ -142,14 +142,15 @@ impl Machine for Host {
         skb.gso_size = odds.gso();
         skb.ifindex = self.ifindex(run.dev);
         skb.received_by = run.from.map_or(0, |dev| self.ifindex(dev));
+        // As `eth_type_trans` has it; the veths of endpoints have addresses of their own, which nobody sends to.
+        let is_own =
+            [Dev::Uplink, Dev::Uplink2, Dev::Stranger].contains(&run.dev) && run.frame.starts_with(&run.dev.mac());
+        skb.for_another_mac = !is_own && run.frame.first().is_some_and(|byte| byte & 1 == 0);
         skb.local = LOCAL.map(Ip4::from_bytes).to_vec();
         // IPv6 has no broadcast addresses, but an anycast one for each network, which its routes call the host's own as well.
-        let local6 = [HOST, BRIDGE, Ipv4Addr::new(192, 0, 2, 0), Ipv4Addr::new(172, 17, 0, 0)].map(six::address);
-        skb.local6 = local6
-            .into_iter()
-            .flatten()
-            .map(|ip| Ip6::from_bytes(ip.octets()))
-            .collect();
+        let local6 = [HOST, BRIDGE, Ipv4Addr::new(192, 0, 2, 0), Ipv4Addr::new(172, 17, 0, 0)];
+        let local6 = local6.into_iter().filter_map(six::address);
+        skb.local6 = local6.map(|ip| Ip6::from_bytes(ip.octets())).collect();
         if let Some(odds) = odds.host() {
             skb = skb.with_linear(odds.linear.into());
             (skb.no_memory, skb.vlan, skb.partial) = (odds.no_memory, odds.vlan, odds.partial);

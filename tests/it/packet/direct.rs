@@ -8,7 +8,7 @@ use netfast_tests::{
 };
 
 use super::{
-    change::{Given, control, in_use, pace, port, port_of},
+    change::{Given, control, device, in_use, pace, port, port_of},
     harness::Hook,
     row::{Row, Step, check, check_as, enters, frame_at, leaves, row},
 };
@@ -262,13 +262,16 @@ fn others() -> Vec<Row> {
     let not_ip = |what: &str, frame: Vec<u8>| row(what, given(), vec![frame_enters(frame).slow(Reason::NotIp)]);
     let packet = there().packet().with(|packet| packet.from_mac = Dev::Uplink.mac());
     let uplink = there().with(|way| way.enters = Dev::Uplink);
+    let mut from_outside = given_and(port(Dev::Uplink, |_| ()));
+    // Of others an uplink takes nothing that is for another's MAC address.
+    from_outside.push(device(Dev::Uplink, |device| device.bridge = 1));
     vec![
         not_ip("an answer by ARP", frame(0x0806, &arp)),
         not_ip("a VLAN tag", frame(0x8100, &[0; 50])),
         not_ip("LLC", frame(0x0026, &[0x42; 50])),
         row(
             "from outside",
-            given_and(port(Dev::Uplink, |_| ())),
+            from_outside,
             vec![enters(&uplink, &packet).slow(Reason::NoFlow)],
         ),
     ]

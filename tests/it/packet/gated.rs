@@ -130,7 +130,13 @@ fn switched() -> Vec<Row> {
         row(
             "an interface that the daemon has not told of",
             Vec::new(),
-            vec![enters(&there.with(|way| way.enters = Dev::Stranger), &packet).slow(Reason::UnknownDevice)],
+            vec![
+                enters(
+                    &there.with(|way| way.enters = Dev::Stranger),
+                    &packet.clone().with(|packet| packet.to_mac = Dev::Stranger.mac()),
+                )
+                .slow(Reason::UnknownDevice),
+            ],
         ),
         row(
             "an interface that is not to be accelerated",

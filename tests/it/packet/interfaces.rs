@@ -20,6 +20,10 @@ pub fn make(ns: &NetNs) {
             ip(format!("link add name {name} type veth peer name p-{name}"));
             ip(format!("link set p-{name} up"));
         }
+        if matches!(dev, Dev::Uplink | Dev::Uplink2 | Dev::Stranger) {
+            // What comes in for another address is none of an uplink's.
+            ip(format!("link set {name} address {}", mac(dev)));
+        }
         ip(format!("link set {name} up"));
     }
     ip(format!("address add {HOST}/24 dev {}", Dev::Uplink.name()));
@@ -39,4 +43,9 @@ pub fn make(ns: &NetNs) {
     ns.set_sysctl("net/ipv6/conf/all/forwarding", "1").expect("forwarding");
     // bpf_fib_lookup answers only for interfaces that forward.
     ns.set_sysctl("net/ipv4/ip_forward", "1").expect("forwarding");
+}
+
+/// The MAC address that packets to a device carry, as `ip` takes it.
+fn mac(dev: Dev) -> String {
+    dev.mac().map(|byte| format!("{byte:02x}")).join(":")
 }
