@@ -36,6 +36,8 @@ const ICMPV6: u32 = ETHERNET + 40;
 const SOLICITED: u32 = ICMPV6 + 8;
 /// Number of `ICMPv6`.
 const IPPROTO_ICMPV6: u8 = 58;
+/// `ICMPv6`'s number of a neighbour advertisement: to a group, it says who has an address now (RFC 4861, 7.2.6).
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// `ICMPv6`'s number of a neighbour solicitation.
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 
@@ -96,7 +98,7 @@ fn ask<S: Skb>(skb: &S, parent: DeviceKey, from: Station, to: [u8; 6]) -> i32 {
     NEXT
 }
 
-/// The address that a packet asks for, of IPv4 as one of IPv6.
+/// The address that a packet asks for, or tells of, of IPv4 as one of IPv6.
 #[inline(always)]
 fn asked<S: Skb>(skb: &S) -> Option<[u8; 16]> {
     let mut part = [0; 16];
@@ -113,7 +115,7 @@ fn asked<S: Skb>(skb: &S) -> Option<[u8; 16]> {
     if skb.ethertype() != IPV6 || !skb.load::<1>(NEXT_HEADER, &mut part) || part[0] != IPPROTO_ICMPV6 {
         return None;
     }
-    if !skb.load::<1>(ICMPV6, &mut part) || part[0] != NEIGHBOUR_SOLICITATION {
+    if !skb.load::<1>(ICMPV6, &mut part) || !matches!(part[0], NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
         return None;
     }
     // Who looks for duplicates of its own address has none to ask from (RFC 4862, 5.4.2). The answer would go to a group.

@@ -164,7 +164,12 @@ fn who_is_asked_for_by_neighbour_discovery_hears_of_it() {
         skb
     };
     assert_eq!(passes(&other(20, 17)), [], "UDP");
-    assert_eq!(passes(&other(54, 136)), [], "an advertisement");
+    assert_eq!(passes(&other(54, 134)), [], "a router's advertisement");
+    let mut bytes = solicitation(CONTAINER, ADDRESS6, ADDRESS6).bytes();
+    bytes[54] = NEIGHBOUR_ADVERTISEMENT;
+    let told = FakeSkb::new(&bytes);
+    told.mark.set(7);
+    is_asked(&told, HOST);
 }
 
 #[test]

@@ -58,6 +58,17 @@ pub struct HandedOver {
     pub lost: usize,
 }
 
+/// The tables of connections.
+type Tables = Vec<HashMap<MapData, ConnKey, Conn>>;
+
+/// A connection that is to go on, and what the programs know it by, the member's direction first: while that is known, answers
+/// still come from the virtual address, and the new entry does not expect them from there.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    connection: Connection,
+    keys: [ConnKey; 2],
+}
+
 /// A connection of a client to a virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Connection {
@@ -72,7 +83,8 @@ struct Connection {
 /// Hands live connections over. `now`: `CLOCK_MONOTONIC` in nanoseconds.
 pub fn hand_off(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<HandedOver> {
     let mut done = HandedOver::default();
-    let mut by_veth: BTreeMap<u32, Vec<Connection>> = BTreeMap::new();
+    let mut by_veth: BTreeMap<u32, Vec<Live>> = BTreeMap::new();
+    let mut tables = Tables::new();
     for name in [map::VIP_CONNECTIONS, map::VIP_WAITING] {
         if !pins.map(name).exists() {
             continue;
@@ -81,11 +93,16 @@ pub fn hand_off(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<
         bpf::for_each(&entries, |key, conn| {
             if is_live(key, conn, now) {
                 match connection(key, conn) {
-                    Some(connection) => by_veth.entry(key.ifindex).or_default().push(connection),
+                    Some(connection) => {
+                        let keys = [from_member(key, conn), *key];
+                        let live = Live { connection, keys };
+                        by_veth.entry(key.ifindex).or_default().push(live);
+                    }
                     None => done.lost += 1,
                 }
             }
         })?;
+        tables.push(entries);
     }
     let places = observe::veths(
         clients
@@ -98,7 +115,7 @@ pub fn hand_off(pins: &Pins, clients: &[(Client, Way)], now: u64) -> io::Result<
             clients.find(|client| client.pid == *pid)
         });
         let handed = match place {
-            Some(client) => routes::inside(client, || replace_all(&connections)),
+            Some(client) => routes::inside(client, || replace_all(&connections, &mut tables)),
             // The client is gone, and its connections with it.
             None => continue,
         };
@@ -148,13 +165,31 @@ fn connection(key: &ConnKey, conn: &Conn) -> Option<Connection> {
     })
 }
 
-/// Replaces the entries of connections in the calling thread's namespace; returns how many.
-fn replace_all(connections: &[Connection]) -> Result<usize, WayError> {
+/// What the programs know the member's direction of a connection by.
+fn from_member(key: &ConnKey, conn: &Conn) -> ConnKey {
+    ConnKey {
+        remote: conn.backend.address,
+        direction: Direction::FromMember as u8,
+        ..*key
+    }
+}
+
+/// Replaces the entries of connections in the calling thread's namespace, and has the programs forget each at once; returns how
+/// many.
+fn replace_all(connections: &[Live], tables: &mut Tables) -> Result<usize, WayError> {
     let mut socket = NetlinkSocket::netfilter()?;
     let mut handed = 0;
-    for connection in connections {
+    for Live { connection, keys } in connections {
         match replace(&mut socket, connection) {
-            Ok(()) => handed += 1,
+            Ok(()) => {
+                handed += 1;
+                for key in keys {
+                    // It is in one of them at most.
+                    for table in &mut *tables {
+                        let _not_there = table.remove(key);
+                    }
+                }
+            }
             Err(error) => warn!(
                 "a connection from {} to {}:{} ends: {:#}",
                 connection.client,

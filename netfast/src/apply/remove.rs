@@ -107,6 +107,11 @@ pub(super) fn links(pins: &Pins) -> io::Result<()> {
     first
 }
 
+/// Lets no flow be used or learned any more, of what builds with this ABI have pinned.
+pub fn switch_flows_off(pin_dir: &Path) -> io::Result<()> {
+    switch_off(&Pins::new(pin_dir))
+}
+
 /// Lets no flow be used or learned any more.
 fn switch_off(pins: &Pins) -> io::Result<()> {
     let mut control: Array<_, Control> = match pinned::open(pins, map::CONTROL) {

@@ -141,7 +141,7 @@ impl VipMaps {
         let service = Service {
             id: wanted.id,
             bridge: wanted.bridge,
-            version: before.map_or(0, |before| before.version.wrapping_add(1)),
+            version: self.next_version(wanted.id)?,
             slots: u32::try_from(wanted.slots.len()).unwrap_or(u32::MAX),
             flags: if wanted.affinity { Service::AFFINITY } else { 0 },
         };
@@ -152,6 +152,19 @@ impl VipMaps {
         let written = self.services.insert(AnyIp::from(vip), service, 0);
         written.map_err(|source| map_error(map::VIPS, source))?;
         before.map_or(Ok(()), |before| self.remove_slots(&before))
+    }
+
+    /// A version that no service of this identifier has: slots are told apart by both, and a name that gets another address
+    /// has two services for a moment.
+    fn next_version(&self, id: u64) -> Result<u32, ApplyError> {
+        let mut next = 0;
+        for entry in &self.services {
+            let (_, service) = entry.map_err(|source| map_error(map::VIPS, source))?;
+            if service.id == id {
+                next = next.max(service.version.wrapping_add(1));
+            }
+        }
+        Ok(next)
     }
 
     fn remove_service(&mut self, vip: IpAddr) -> Result<(), ApplyError> {

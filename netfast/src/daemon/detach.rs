@@ -218,6 +218,8 @@ fn hand_off(pin_dir: &Path, state: &State, done: &mut Detached) -> Result<(), De
         source,
     };
     done.links += apply::answers(pin_dir).map_err(failed)?;
+    // A flow would go on translating.
+    apply::switch_flows_off(pin_dir).map_err(failed)?;
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map(Duration::from)
         .unwrap_or_default();

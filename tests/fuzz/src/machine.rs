@@ -40,6 +40,16 @@ pub struct Run {
     pub other_stack: bool,
 }
 
+impl Run {
+    /// Whether the kernel takes it for somebody else's (`eth_type_trans`): the veths of endpoints have addresses of their own,
+    /// which nobody sends to.
+    pub fn is_for_another_mac(&self) -> bool {
+        let is_known = matches!(self.dev, Dev::Uplink | Dev::Uplink2 | Dev::Stranger);
+        let is_own = is_known && self.frame.starts_with(&self.dev.mac());
+        !is_own && self.frame.first().is_some_and(|byte| byte & 1 == 0)
+    }
+}
+
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -142,10 +142,7 @@ impl Machine for Host {
         skb.gso_size = odds.gso();
         skb.ifindex = self.ifindex(run.dev);
         skb.received_by = run.from.map_or(0, |dev| self.ifindex(dev));
-        // As `eth_type_trans` has it; the veths of endpoints have addresses of their own, which nobody sends to.
-        let is_own =
-            [Dev::Uplink, Dev::Uplink2, Dev::Stranger].contains(&run.dev) && run.frame.starts_with(&run.dev.mac());
-        skb.for_another_mac = !is_own && run.frame.first().is_some_and(|byte| byte & 1 == 0);
+        skb.for_another_mac = run.is_for_another_mac();
         skb.local = LOCAL.map(Ip4::from_bytes).to_vec();
         // IPv6 has no broadcast addresses, but an anycast one for each network, which its routes call the host's own as well.
         let local6 = [HOST, BRIDGE, Ipv4Addr::new(192, 0, 2, 0), Ipv4Addr::new(172, 17, 0, 0)];
@@ -327,7 +324,7 @@ impl Watch<Host> for Judge {
 }
 
 impl Judge {
-    /// What was counted: one packet of one reason, or, of forwarded packets on their way into a bridge, none.
+    /// What was counted: one packet of one reason; of those that are let go at once, none.
     fn counted(&mut self, host: &mut Host, run: &Run, outcome: &Outcome) -> Option<Reason> {
         let before = std::mem::replace(&mut self.counts, host.counts());
         let before = before.into_iter().chain(std::iter::repeat(Count::default()));
@@ -338,6 +335,11 @@ impl Judge {
             .collect();
         if run.hook == Hook::BridgeOut && run.from.is_some() {
             assert!(changed.is_empty() && outcome.verdict == NEXT, "{changed:?}");
+            return None;
+        }
+        // A bridge that it is a port of takes them.
+        if run.hook == Hook::UplinkIn && run.is_for_another_mac() && changed.is_empty() {
+            assert_eq!(outcome.verdict, NEXT);
             return None;
         }
         let [(number, 1, bytes)] = changed[..] else {

@@ -19,7 +19,9 @@ use serde_json::Value;
 use super::bed::{Bed, PORT, Reach, TIMEOUT, connects, docker_host, reaches, stat};
 
 mod life;
+mod pool;
 mod six;
+mod talk;
 
 const WEB: [&str; 3] = ["web-1", "web-2", "web-3"];
 /// A connection or an answer that takes longer is an error.

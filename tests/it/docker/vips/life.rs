@@ -1,8 +1,7 @@
 //! What clients notice of members that come and go, of the daemon's end, and of netfast's.
 
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
+    fs, io,
     net::{IpAddr, SocketAddrV4, TcpStream},
     process::Stdio,
     sync::{
@@ -22,7 +21,7 @@ use netfast_tests::{
 };
 use nix::sys::signal::Signal;
 
-use super::{Bed, LIMIT, WEB, ask, connections, member, shop, stat};
+use super::{Bed, LIMIT, WEB, ask, connections, member, shop, stat, talk::Talk};
 use crate::{docker::bed::TIMEOUT, left::left_on};
 
 /// New connections, so many a second, from threads of a client.
@@ -241,30 +240,6 @@ fn members_come_and_go_under_load() {
     connections(&client, to, 20);
 }
 
-/// A connection that is asked again and again.
-struct Talk(TcpStream);
-
-impl Talk {
-    fn start(client: &NsHandle, to: SocketAddrV4) -> Self {
-        let stream = client
-            .run(|| TcpStream::connect_timeout(&to.into(), LIMIT))
-            .expect("entered");
-        let stream = stream.expect("a connection");
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-        stream.set_nodelay(true).expect("no delay");
-        let mut talk = Self(stream);
-        talk.ask(20);
-        talk
-    }
-
-    fn ask(&mut self, times: usize) {
-        for _ in 0..times {
-            self.0.write_all(b"are you there?").expect("sent");
-            self.0.read_exact(&mut [0; 14]).expect("an answer");
-        }
-    }
-}
-
 #[test]
 fn connections_outlive_the_daemon_and_netfast() {
     if !needs(&[Need::Root, Need::Docker]) {
@@ -310,7 +285,17 @@ fn connections_outlive_the_daemon_and_netfast() {
     thread::sleep(Duration::from_secs(3));
     bed.netfast.stop(Signal::SIGTERM).expect("netfast stops");
     let would = bed.netfast.verb(&["detach", "--dry-run"]).expect("a dry run");
-    let said = bed.netfast.verb(&["detach"]).expect("netfast detaches");
+    let stop = AtomicBool::new(false);
+    let said = thread::scope(|scope| {
+        // Each of them is in use meanwhile.
+        for talk in &mut talks {
+            scope.spawn(|| talk.ask_until(&stop));
+        }
+        let said = bed.netfast.verb(&["detach"]).expect("netfast detaches");
+        thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+        said
+    });
     println!("{said}");
     assert!(said.contains("7 connections to virtual addresses go on"), "{said}");
     let links = |text: &str, verb: &str| {
