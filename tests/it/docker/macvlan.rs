@@ -23,6 +23,8 @@ const BYTES: u64 = 256 << 20;
 /// For more than ten times as long as a neighbour is known without being asked again, with the settings of that test: 12 s at
 /// five a second.
 const QUESTIONS: &str = "60";
+/// So many must be answered.
+const ANSWERS: usize = 57;
 
 /// A host with a macvlan network of both families on its uplink, and two containers there with servers.
 fn host_on_lan(extra: &[&str]) -> DockerHost {
@@ -243,7 +245,9 @@ fn neighbours_stay_known() {
     let asked: Vec<_> = ways.map(ask).collect();
     for ping in asked {
         let said = ping.wait(TIMEOUT * 3).expect("ping ends");
-        assert!(said.stdout.contains(", 0% packet loss"), "{said:?}");
+        let answers = said.stdout.lines().filter(|line| line.contains("bytes from")).count();
+        // Who was forgotten loses all that follow; a few may be late on a busy machine.
+        assert!(answers >= ANSWERS, "{said:?}");
     }
     drop(running);
 }
