@@ -246,6 +246,11 @@ fn connections_outlive_the_daemon_and_netfast() {
         return;
     }
     let host = shop(&[]);
+    // Each has some links, which go one by one.
+    for number in 0..12 {
+        host.run_container(&format!("more-{number}"), "shop", &[], &[])
+            .expect("a container");
+    }
     host.host()
         .set_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "0")
         .expect("conntrack");
