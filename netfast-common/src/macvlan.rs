@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::device::DeviceKey;
+use crate::{device::DeviceKey, net::AnyIp};
 
 /// Ends that may be known: the parents, and the containers behind them.
 pub const STATIONS: u32 = 8 * 1024;
@@ -61,8 +61,8 @@ impl Station {
 pub struct AddressKey {
     /// The parent.
     pub parent: DeviceKey,
-    /// The address, of IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
-    pub address: [u8; 16],
+    /// The address.
+    pub address: AnyIp,
 }
 
 /// Whose address it is.

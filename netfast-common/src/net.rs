@@ -113,7 +113,9 @@ impl Address for Ip6 {
 
 /// An address of either family, where both are kept in one table: IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2), which no packet
 /// of IPv6 on a wire has. In wire order; all zeros: none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(transparent)]
 pub struct AnyIp([u32; 4]);
 

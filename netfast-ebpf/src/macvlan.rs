@@ -9,19 +9,15 @@ use aya_ebpf::bindings::BPF_F_INGRESS;
 use netfast_common::{
     device::{DeviceKey, NetnsNumber},
     macvlan::{AddressKey, Station, StationKey},
+    net::{AnyIp, Ip4, Ip6},
 };
 
 use crate::{
     ctx::{NEXT, Skb},
+    packet::{ETHERNET, Family as _, V6, ipv4::ARP},
     state::{self, maps},
 };
 
-/// Bytes of an Ethernet header.
-const ETHERNET: u32 = 14;
-/// `EtherType` of ARP (RFC 826), in wire order.
-const ARP: u16 = 0x0806_u16.to_be();
-/// `EtherType` of IPv6, in wire order.
-const IPV6: u16 = 0x86dd_u16.to_be();
 /// What an ARP packet about IPv4 on Ethernet begins with: both types, and both lengths.
 const ARP_OF_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 /// Where such a packet has the address that it asks for.
@@ -34,8 +30,6 @@ const SOURCE: u32 = ETHERNET + 8;
 const ICMPV6: u32 = ETHERNET + 40;
 /// Where a neighbour solicitation has the address that it asks for (RFC 4861, 4.3).
 const SOLICITED: u32 = ICMPV6 + 8;
-/// Number of `ICMPv6`.
-const IPPROTO_ICMPV6: u8 = 58;
 /// `ICMPv6`'s number of a neighbour advertisement: to a group, it says who has an address now (RFC 4861, 7.2.6).
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// `ICMPv6`'s number of a neighbour solicitation.
@@ -98,9 +92,9 @@ fn ask<S: Skb>(skb: &S, parent: DeviceKey, from: Station, to: [u8; 6]) -> i32 {
     NEXT
 }
 
-/// The address that a packet asks for, or tells of, of IPv4 as one of IPv6.
+/// The address that a packet asks for, or tells of.
 #[inline(always)]
-fn asked<S: Skb>(skb: &S) -> Option<[u8; 16]> {
+fn asked<S: Skb>(skb: &S) -> Option<AnyIp> {
     let mut part = [0; 16];
     if skb.ethertype() == ARP {
         if !skb.load::<6>(ETHERNET, &mut part) {
@@ -110,9 +104,9 @@ fn asked<S: Skb>(skb: &S) -> Option<[u8; 16]> {
             return None;
         }
         let [a, b, c, d, ..] = part;
-        return Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]);
+        return Some(AnyIp::v4(Ip4::from_bytes([a, b, c, d])));
     }
-    if skb.ethertype() != IPV6 || !skb.load::<1>(NEXT_HEADER, &mut part) || part[0] != IPPROTO_ICMPV6 {
+    if skb.ethertype() != V6::ETHERTYPE || !skb.load::<1>(NEXT_HEADER, &mut part) || part[0] != V6::ICMP {
         return None;
     }
     if !skb.load::<1>(ICMPV6, &mut part) || !matches!(part[0], NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
@@ -122,7 +116,8 @@ fn asked<S: Skb>(skb: &S) -> Option<[u8; 16]> {
     if !skb.load::<16>(SOURCE, &mut part) || part == [0; 16] {
         return None;
     }
-    skb.load::<16>(SOLICITED, &mut part).then_some(part)
+    skb.load::<16>(SOLICITED, &mut part)
+        .then_some(AnyIp::v6(Ip6::from_bytes(part)))
 }
 
 /// Who has this MAC address.

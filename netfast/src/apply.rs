@@ -175,7 +175,10 @@ impl Datapath {
                 let why = |lack: &Lack| lack.why.clone();
                 self.facts.aliases_off = answer.as_ref().map(why);
                 self.facts.vip_off = vips.as_ref().map(why);
-                let (tunnels, macvlan) = (self.load_tunnels(without), self.load_macvlan(without));
+                let (tunnels, macvlan) = (
+                    self.load_tunnels(without),
+                    self.load_optional(Program::Macvlan, without),
+                );
                 self.facts.tunnels_off = tunnels.as_ref().map(why);
                 self.facts.macvlan_off = macvlan.as_ref().map(why);
                 [answer, vips, tunnels, macvlan].into_iter().flatten().collect()

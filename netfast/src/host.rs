@@ -71,6 +71,14 @@ impl Host {
         self.namespaces.entry(NetnsNumber::SERVED).or_default()
     }
 
+    /// The containers on a network, each with its place there.
+    pub fn members<'a>(&'a self, network: &'a NetworkId) -> impl Iterator<Item = (&'a Container, &'a Attachment)> {
+        self.containers.values().flat_map(move |container| {
+            let on = container.attachments.iter().filter(move |on| on.network == *network);
+            on.map(move |on| (container, on))
+        })
+    }
+
     /// The link, if there is one.
     pub fn link(&self, device: DeviceKey) -> Option<&Link> {
         self.namespaces.get(&device.netns)?.links.get(&device.ifindex)

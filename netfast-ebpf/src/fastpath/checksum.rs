@@ -233,17 +233,7 @@ mod tests {
     fn long_packets_are_summed_to_their_end() {
         for length in [511, 512, 513, 1400, 9000, 65_000] {
             reset();
-            let mut packet = crate::ctx::fake::Plain {
-                macs: [[2; 6], [4; 6]],
-                addresses: [[10, 0, 0, 1], [10, 0, 0, 2]],
-                ports: [1, 2],
-                ttl: 64,
-                tos: 0,
-                id: 1,
-                df: true,
-                tcp: None,
-                payload: vec![0x5a; length],
-            };
+            let mut packet = crate::ctx::fake::Plain::udp(vec![0x5a; length]);
             assert!(is_sound_in(&packet.frame()), "{length}");
             packet.tcp = Some((1, 2, 3));
             let mut frame = packet.frame();

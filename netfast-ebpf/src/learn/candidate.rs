@@ -257,17 +257,7 @@ mod tests {
     #[test]
     fn a_packet_in_another_place_is_another_packet() {
         reset();
-        let packet = Plain {
-            macs: [[2; 6], [4; 6]],
-            addresses: [[10, 0, 0, 1], [10, 0, 0, 2]],
-            ports: [1, 2],
-            ttl: 64,
-            tos: 0,
-            id: 1,
-            df: true,
-            tcp: None,
-            payload: vec![7; 20],
-        };
+        let packet = Plain::udp(vec![7; 20]);
         let mut skb = FakeSkb::new(&packet.frame6());
         skb.address = 0x1000;
         let parsed = crate::packet::parse::<V6, _>(&skb).expect("a packet");

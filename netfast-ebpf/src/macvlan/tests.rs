@@ -31,9 +31,8 @@ fn world() {
             .insert(StationKey::new(parent, mac), station, 0)
             .expect("room");
     }
-    let [a, b, c, d] = ADDRESS;
-    let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
-    for address in [mapped, ADDRESS6] {
+    let (v4, v6) = (Ip4::from_bytes(ADDRESS), Ip6::from_bytes(ADDRESS6));
+    for address in [AnyIp::v4(v4), AnyIp::v6(v6)] {
         let owner = AddressOwner {
             mac: CONTAINER,
             reserved: [0; 2],
@@ -66,7 +65,7 @@ fn arp(from: [u8; 6], target: [u8; 4]) -> FakeSkb {
 
 /// A neighbour solicitation.
 fn solicitation(from: [u8; 6], source: [u8; 16], target: [u8; 16]) -> FakeSkb {
-    let header = [0x60, 0, 0, 0, 0, 24, IPPROTO_ICMPV6, 255];
+    let header = [0x60, 0, 0, 0, 0, 24, V6::ICMP, 255];
     let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 2, 0];
     let icmp = [NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     let packet = [header.as_slice(), &source, &group, &icmp, &target].concat();

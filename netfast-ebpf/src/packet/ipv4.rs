@@ -46,7 +46,7 @@ const _: () = assert!(size_of::<Header4>() == Header4::LENGTH as usize);
 pub const SOURCE: u32 = ETHERNET + 12;
 /// `EtherType` of ARP, in wire order, and the offsets of the sender's addresses in an ARP message of Ethernet and IPv4
 /// (RFC 826).
-const ARP: u16 = 0x0806_u16.to_be();
+pub const ARP: u16 = 0x0806_u16.to_be();
 const ARP_SENDER_MAC: u32 = ETHERNET + 8;
 const ARP_SENDER: u32 = ETHERNET + 14;
 

@@ -38,17 +38,7 @@ fn world() {
 }
 
 fn inner() -> Vec<u8> {
-    let packet = Plain {
-        macs: [[2; 6], [4; 6]],
-        addresses: [[10, 0, 0, 1], [10, 0, 0, 2]],
-        ports: [1, 2],
-        ttl: 64,
-        tos: 0,
-        id: 1,
-        df: true,
-        tcp: None,
-        payload: vec![7; 20],
-    };
+    let packet = Plain::udp(vec![7; 20]);
     packet.frame()
 }
 

@@ -1,4 +1,4 @@
-//! macvlan networks: the program, loaded, and what it is told.
+//! macvlan networks: what their program is told.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,12 @@ use aya::{
     maps::{HashMap, MapData},
 };
 use netfast_common::{
-    abi::{Program, map},
+    abi::map,
     macvlan::{AddressKey, AddressOwner, Station, StationKey},
 };
 
 use crate::{
-    apply::{
-        ApplyError, Datapath,
-        aliases::remove,
-        lacks::{Lack, Without},
-        map_error, take,
-    },
+    apply::{ApplyError, aliases::remove, map_error, take},
     plan::MacvlanTable,
 };
 
@@ -81,11 +76,4 @@ fn change<K: Pod + Ord, V: Pod, T: PartialEq>(
         written.map_err(|source| map_error(name, source))?;
     }
     Ok(())
-}
-
-impl Datapath {
-    /// Loads the program; returns why it cannot be used. All else does without.
-    pub(super) fn load_macvlan(&mut self, without: &Without) -> Option<Lack> {
-        self.load_optional(Program::Macvlan, without)
-    }
 }

@@ -191,7 +191,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn macvlans()(containers in btree_map((20u32..23, 2u8..5), any::<[u8; 16]>(), 0..4)) -> Macvlans {
+    fn macvlans()(containers in btree_map((20u32..23, 2u8..5), any::<u128>(), 0..4)) -> Macvlans {
         let mut all = Macvlans::default();
         for ((ifindex, number), address) in containers {
             let parent = DeviceKey::served(ifindex);
@@ -200,6 +200,7 @@ prop_compose! {
             for (mac, who) in [(host, Station::HOST), (mac, Station::CONTAINER)] {
                 all.table.stations.insert(StationKey::new(parent, mac), Station { who, host });
             }
+            let address = IpAddr::from(address.to_be_bytes()).into();
             all.table.addresses.insert(AddressKey { parent, address }, mac);
         }
         all

@@ -210,13 +210,8 @@ pub(super) fn networks_with_vips(host: &Host, config: &Config) -> BTreeSet<Netwo
     }
     let is_rotated = |network: &&Network| has_resolver(network) && !network.resolved_at_gateway;
     let networks = host.networks.values().filter(is_rotated);
-    let wished = networks.filter(|network| {
-        let members = host.containers.values().flat_map(|container| {
-            let on = container.attachments.iter().filter(|on| on.network == network.id);
-            on.map(move |on| (container, on))
-        });
-        wish(network, &members.collect::<Vec<_>>(), config) == AliasMode::Vip
-    });
+    let wished = networks
+        .filter(|network| wish(network, &host.members(&network.id).collect::<Vec<_>>(), config) == AliasMode::Vip);
     wished.map(|network| network.id.clone()).collect()
 }
 

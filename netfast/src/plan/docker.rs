@@ -61,17 +61,8 @@ fn unlisted_networks(build: &Build<'_>) -> Vec<NetworkReport> {
 fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
     let host = build.host;
     let (bridge_ifindex, path) = judge(build, network);
-    let members = host
-        .containers
-        .values()
-        .flat_map(|container| {
-            container
-                .attachments
-                .iter()
-                .map(move |attachment| (container, attachment))
-        })
-        .filter(|(_, attachment)| attachment.network == network.id);
-    let mut endpoints: Vec<EndpointReport> = members
+    let mut endpoints: Vec<EndpointReport> = host
+        .members(&network.id)
         .map(|(container, attachment)| endpoint(build, container, attachment, bridge_ifindex, &path))
         .collect();
     endpoints.sort_by(|a, b| (&a.container, &a.container_id).cmp(&(&b.container, &b.container_id)));
@@ -131,15 +122,7 @@ fn judge(build: &Build<'_>, network: &Network) -> (Option<u32>, Path) {
         Some(name) => build.judge_bridge(name),
         None => (None, Path::slow(Why::NoBridge)),
     };
-    let disabled = &build.config.disabled_networks;
-    let path = if disabled.contains(&network.name) || disabled.contains(&network.id.0) {
-        Path::slow(Why::DisabledByConfig)
-    } else if labels::is_off(&network.labels) {
-        Path::slow(Why::DisabledByLabel)
-    } else {
-        path
-    };
-    (bridge, path)
+    (bridge, labels::why_off(network, build.config).map_or(path, Path::slow))
 }
 
 /// What there is to say of a macvlan network, besides that it is one.

@@ -2,12 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use crate::{config::Config, host::Network, plan::report::Why};
+
 /// Switches a network or a container off.
 pub const ENABLE: &str = "netfast.enable";
 
 /// Whether a network or a container is switched off.
 pub fn is_off(labels: &BTreeMap<String, String>) -> bool {
     labels.get(ENABLE).is_some_and(|value| is_false(value))
+}
+
+/// Who has switched a network off, if it is.
+pub fn why_off(network: &Network, config: &Config) -> Option<Why> {
+    let disabled = &config.disabled_networks;
+    if disabled.contains(&network.name) || disabled.contains(&network.id.0) {
+        Some(Why::DisabledByConfig)
+    } else if is_off(&network.labels) {
+        Some(Why::DisabledByLabel)
+    } else {
+        None
+    }
 }
 
 /// Whether a label's value means no.

@@ -56,8 +56,7 @@ fn usable_parent<'a>(build: &Build<'a>, network: &Network) -> Result<&'a Link, S
     if let Some(why) = &build.facts.macvlan_off {
         return Err(why.clone());
     }
-    let disabled = &build.config.disabled_networks;
-    if labels::is_off(&network.labels) || disabled.contains(&network.name) || disabled.contains(&network.id.0) {
+    if labels::why_off(network, build.config).is_some() {
         return Err("the network is switched off".into());
     }
     if network.internal {
@@ -88,14 +87,8 @@ pub fn plan(build: &Build<'_>) -> Macvlans {
         };
         let Some(Mac(host)) = link.mac else { continue };
         let parent = build.netns.key(link.ifindex);
-        let on = |container: &&Container| !labels::is_off(&container.labels);
-        let members = build.host.containers.values().filter(on).flat_map(|container| {
-            let places = container.attachments.iter();
-            places
-                .filter(|place| place.network == network.id)
-                .map(move |place| (container, place))
-        });
-        for (container, place) in members {
+        let on = |(container, _): &(&Container, &Attachment)| !labels::is_off(&container.labels);
+        for (container, place) in build.host.members(&network.id).filter(on) {
             let Some((mac, addresses)) = ends(container, place) else {
                 continue;
             };
@@ -109,7 +102,7 @@ pub fn plan(build: &Build<'_>) -> Macvlans {
             stations.insert(StationKey::new(parent, host), station(Station::HOST));
             stations.insert(StationKey::new(parent, mac.0), station(Station::CONTAINER));
             for address in addresses {
-                let address = octets(address);
+                let address = address.into();
                 all.table.addresses.insert(AddressKey { parent, address }, mac.0);
             }
         }
@@ -132,12 +125,4 @@ fn ends(container: &Container, place: &Attachment) -> Option<(Mac, Vec<IpAddr>)>
         mac,
         addresses.filter(|ip| !ip.is_loopback() && !ip.is_multicast()).collect(),
     ))
-}
-
-/// An address as the program looks it up.
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    }
 }

@@ -20,5 +20,6 @@ mod says;
 mod six;
 mod staleness;
 mod trace;
+mod transfer;
 mod tunnel;
 mod verbs;

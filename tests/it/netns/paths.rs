@@ -1,6 +1,6 @@
 //! Data over every path: bit-exact, on the fast path, and closed without hanging.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use netfast_common::reason::Reason;
 use netfast_tests::{
@@ -10,13 +10,13 @@ use netfast_tests::{
     require::{Need, needs},
     site::{HOST_IP, LAN_IP},
     topo,
-    traffic::{hash, udp_send, udp_sink},
 };
-use serde::de::DeserializeOwned;
 
-use super::lab::{Lab, at, topology};
+use super::{
+    lab::{Lab, at, topology},
+    transfer,
+};
 
-const BYTES: u64 = 48 << 20;
 /// The part of the data packets that must take the fast path.
 const SHARE: f64 = 0.99;
 /// Those that were longer than what the kernel had let through before: what is on its way while a flow's packets grow.
@@ -68,57 +68,17 @@ fn check_share(lab: &Lab, before: (u64, u64), at_least: u64) {
     assert!(totals.fast_packets >= now.0, "status counts {totals:?}");
 }
 
-fn report<T: DeserializeOwned>(stdout: &str) -> T {
-    serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
-}
-
-/// Starts a server and waits until it listens.
-fn serve(ns: &NsHandle, verb: &str, port: u16, kind: &str) -> cmd::Background {
-    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let server = ns.spawn(&[&traffic, verb, &port.to_string()]).expect("a server");
-    cmd::poll("a server that listens", super::lab::TIMEOUT, || {
-        let sockets = ns
-            .sh(&format!(
-                "cat /proc/thread-self/net/{kind} /proc/thread-self/net/{kind}6"
-            ))
-            .ok()?;
-        sockets.contains(&format!(":{port:04X} ")).then_some(())
-    })
-    .expect("it listens");
-    server
-}
-
-/// TCP both ways at once: bit-exact, closed at once, fast.
+/// TCP both ways at once: fast.
 fn bulk(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
-    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let serving = serve(server, "recv-hash", port, "tcp");
     let before = data(lab);
-    let line = format!("{traffic} send-hash {to} --bytes {BYTES} --back {BYTES}");
-    let sent: hash::Report = report(&client.sh(&line).expect("the data is sent"));
-    let got: hash::ServerReport = report(&serving.wait(Duration::from_secs(20)).expect("its end").stdout);
-    assert!(sent.exact, "the answer was damaged");
-    assert!(
-        got.errors.is_empty() && got.connections[0].exact,
-        "the data was damaged: {got:?}"
-    );
-    assert_eq!(sent.sent_sha256, got.connections[0].received_sha256);
-    assert_eq!(sent.received_sha256, got.connections[0].sent_sha256);
+    transfer::bulk(client, to, server, port);
     check_share(lab, before, 100);
 }
 
-/// Datagrams one after the other: all counted, fast.
+/// Datagrams one after the other: fast.
 fn datagrams(lab: &Lab, client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
-    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let sink = serve(server, "udp-sink", port, "udp");
     let before = data(lab);
-    let line = format!("{traffic} udp-send {to} --seconds 1 --rate 10000 --batch 8");
-    let sent: udp_send::Report = report(&client.sh(&line).expect("datagrams are sent"));
-    let got: udp_sink::Report = report(&sink.stop().expect("the sink's report").stdout);
-    assert_eq!(
-        (got.received + got.dropped, sent.errors),
-        (sent.sent, 0),
-        "{sent:?} {got:?}"
-    );
+    transfer::datagrams(client, to, server, port, 10_000);
     check_share(lab, before, 500);
 }
 
@@ -146,7 +106,7 @@ fn a_live_flow_asks_the_kernel_again() {
     let lab = Lab::start();
     let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
     let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let _echo = serve(&b.ns, "rr-server", 7001, "udp");
+    let _echo = transfer::serve(&b.ns, "rr-server", 7001, "udp");
     let to = at(b.ip, 7001);
     let _load =
         a.ns.spawn(&[&traffic, "rr", "--udp", &to.to_string(), "--seconds", "60"])

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -15,11 +15,8 @@ use netfast_tests::{
     hosts::{Host, Hosts, Kind, PORT, TUNNEL, tunnel_mac},
     netfast_proc::{NetfastProc, Options},
     netns::NsHandle,
-    programs,
     require::{Need, needs},
-    traffic::{hash, udp_send, udp_sink},
 };
-use serde::de::DeserializeOwned;
 
 mod flannel;
 mod header;
@@ -27,9 +24,11 @@ mod outer;
 mod overlay;
 mod says;
 
-use super::lab::{Echo, TIMEOUT, ask, at, connect, udp, until_answered, until_silent};
+use super::{
+    lab::{Echo, TIMEOUT, ask, at, connect, udp, until_answered, until_silent},
+    transfer,
+};
 
-const BYTES: u64 = 48 << 20;
 /// The part of the packets into a tunnel whose outer header must be a repeated one.
 const SHARE: f64 = 0.9;
 /// Within this time of a change the kernel decides again: the promise is a second, and the rest is for the machine.
@@ -110,7 +109,7 @@ impl World {
     }
 
     /// Asks until outer headers are repeated on both hosts.
-    fn warm(&self, socket: &std::net::UdpSocket) {
+    fn warm(&self, socket: &UdpSocket) {
         cmd::poll("outer headers that are repeated", TIMEOUT, || {
             let before = [0, 1].map(|number| self.count(number, Reason::Encapsulated));
             let answered = (0..4).filter(|_| ask(socket)).count();
@@ -121,62 +120,41 @@ impl World {
     }
 }
 
-fn report<T: DeserializeOwned>(stdout: &str) -> T {
-    serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
-}
-
-/// Starts a server in a container and waits until it listens.
-fn serve(container: &NsHandle, verb: &str, port: u16, kind: &str) -> cmd::Background {
-    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let server = container.spawn(&[&traffic, verb, &port.to_string()]).expect("a server");
-    cmd::poll("a server that listens", TIMEOUT, || {
-        let sockets = container
-            .sh(&format!(
-                "cat /proc/thread-self/net/{kind} /proc/thread-self/net/{kind}6"
-            ))
-            .ok()?;
-        sockets.contains(&format!(":{port:04X} ")).then_some(())
-    })
-    .expect("it listens");
-    server
-}
-
 /// TCP both ways at once, exact.
 fn bulk(world: &World) {
     let far = world.host(1);
-    transfer(&world.host(0).container, &far.container, far.container_ip);
-}
-
-/// The same from a namespace to another one, where this is its address.
-fn transfer(from: &NsHandle, to: &NsHandle, ip: Ipv4Addr) {
-    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let serving = serve(to, "recv-hash", 7001, "tcp");
-    let to = at(ip, 7001);
-    let line = format!("{traffic} send-hash {to} --bytes {BYTES} --back {BYTES}");
-    let sent: hash::Report = report(&from.sh(&line).expect("the data is sent"));
-    let got: hash::ServerReport = report(&serving.wait(Duration::from_secs(20)).expect("its end").stdout);
-    assert!(sent.exact, "the answer was damaged");
-    assert!(
-        got.errors.is_empty() && got.connections[0].exact,
-        "the data was damaged: {got:?}"
+    transfer::bulk(
+        &world.host(0).container,
+        at(far.container_ip, 7001),
+        &far.container,
+        7001,
     );
-    assert_eq!(sent.sent_sha256, got.connections[0].received_sha256);
-    assert_eq!(sent.received_sha256, got.connections[0].sent_sha256);
 }
 
 /// Datagrams one after the other: all counted.
 fn datagrams(world: &World) {
-    let traffic = programs::traffic().expect("the traffic tool").display().to_string();
-    let sink = serve(&world.host(1).container, "udp-sink", 7001, "udp");
-    let to = at(world.host(1).container_ip, 7001);
-    let line = format!("{traffic} udp-send {to} --seconds 1 --rate 5000 --batch 8");
-    let sent: udp_send::Report = report(&world.host(0).container.sh(&line).expect("datagrams are sent"));
-    let got: udp_sink::Report = report(&sink.stop().expect("the sink's report").stdout);
-    assert_eq!(
-        (got.received + got.dropped, sent.errors),
-        (sent.sent, 0),
-        "{sent:?} {got:?}"
-    );
+    let far = world.host(1);
+    let to = at(far.container_ip, 7001);
+    transfer::datagrams(&world.host(0).container, to, &far.container, 7001, 5000);
+}
+
+/// Pings one after the other: each is answered, and their outer headers are repeated.
+fn pings(world: &World) {
+    let before = world.sent(0);
+    let far = world.host(1).container_ip;
+    world
+        .host(0)
+        .container
+        .sh(&format!("busybox ping -c30 -i0.02 -W5 {far}"))
+        .expect("every request is answered");
+    assert!(world.sent(0).0 >= before.0 + 20, "echo takes the same way");
+}
+
+/// A change stops what it must within the time that is promised.
+fn silent_soon(socket: &UdpSocket, what: &str) {
+    let begin = Instant::now();
+    until_silent(socket, what);
+    assert!(begin.elapsed() < SOON, "{what}: {:?}", begin.elapsed());
 }
 
 fn both(kind: Kind) {
@@ -192,14 +170,7 @@ fn both(kind: Kind) {
     let before = world.sent(0);
     datagrams(&world);
     world.check_share(0, before, 1000);
-    let before = world.sent(0);
-    let far = world.host(1).container_ip;
-    world
-        .host(0)
-        .container
-        .sh(&format!("busybox ping -c30 -i0.02 -W5 {far}"))
-        .expect("every request is answered");
-    assert!(world.sent(0).0 >= before.0 + 20, "echo takes the same way");
+    pings(&world);
 }
 
 #[test]
@@ -213,7 +184,7 @@ fn data_by_a_bridge_is_exact_and_its_outer_headers_are_repeated() {
 }
 
 /// A conversation that is warm, on both sides.
-fn conversation(kind: Kind) -> Option<(World, Echo, std::net::UdpSocket)> {
+fn conversation(kind: Kind) -> Option<(World, Echo, UdpSocket)> {
     if !needs(&[Need::Root, Need::Kernel(6, 6)]) {
         return None;
     }
@@ -237,9 +208,7 @@ fn a_rule_of_the_hosts_output_stops_outer_packets() {
     ] {
         let rule = format!("-p udp --dport {PORT} -j DROP");
         ns.sh(&format!("iptables -w {add} {rule}")).expect("a rule");
-        let begin = Instant::now();
-        until_silent(&socket, "the rule holds");
-        assert!(begin.elapsed() < SOON, "{add}: {:?}", begin.elapsed());
+        silent_soon(&socket, &format!("{add}: the rule holds"));
         ns.sh(&format!("iptables -w {delete} {rule}")).expect("no rule");
         until_answered(&socket, "the rule is gone");
     }
@@ -421,9 +390,7 @@ fn a_tunnel_that_goes_and_comes_again() {
     };
     let ns = &world.host(0).ns;
     ns.ip(&format!("link set {TUNNEL} down")).expect("down");
-    let begin = Instant::now();
-    until_silent(&socket, "the tunnel is down");
-    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    silent_soon(&socket, "the tunnel is down");
     ns.ip(&format!("link set {TUNNEL} up")).expect("up");
     until_answered(&socket, "the tunnel is up");
     world.warm(&socket);

@@ -3,6 +3,7 @@
 use netfast_common::{
     device::DeviceKey,
     macvlan::{AddressKey, AddressOwner, Station, StationKey},
+    net::{AnyIp, Ip4},
 };
 use netfast_tests::{packet::Mac, scene::Dev};
 
@@ -27,11 +28,8 @@ fn run(body: impl FnOnce(&mut Lab) + Send) {
                 .insert(StationKey::new(parent, mac), station, 0)
                 .expect("a station");
         }
-        let [a, b, c, d] = ADDRESS;
-        let key = AddressKey {
-            parent,
-            address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
-        };
+        let address = AnyIp::v4(Ip4::from_bytes(ADDRESS));
+        let key = AddressKey { parent, address };
         let owner = AddressOwner {
             mac: CONTAINER,
             reserved: [0; 2],

@@ -26,6 +26,21 @@ pub struct Plain {
 }
 
 impl Plain {
+    /// A datagram with this payload.
+    pub fn udp(payload: Vec<u8>) -> Self {
+        Self {
+            macs: [[2; 6], [4; 6]],
+            addresses: [[10, 0, 0, 1], [10, 0, 0, 2]],
+            ports: [1, 2],
+            ttl: 64,
+            tos: 0,
+            id: 1,
+            df: true,
+            tcp: None,
+            payload,
+        }
+    }
+
     /// The frame, as etherparse makes it: an ACK with PSH if it is TCP.
     pub fn frame(&self) -> Vec<u8> {
         self.of(self.four())

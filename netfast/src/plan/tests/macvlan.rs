@@ -41,10 +41,6 @@ fn said(desired: &Desired) -> &str {
     &slow.text
 }
 
-fn mapped(last: u8) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 168, 1, last]
-}
-
 #[test]
 fn without_the_label_nothing_is_done() {
     for value in [None, Some("false"), Some("")] {
@@ -72,11 +68,10 @@ fn with_it_the_host_and_the_container_know_each_other_by_the_parent() {
     let host = mac(2).0;
     let container = mac(20).0;
     let station = |who| Station { who, host };
-    let v6 = |text| match ip(text) {
-        std::net::IpAddr::V6(ip) => ip.octets(),
-        std::net::IpAddr::V4(_) => unreachable!(),
+    let address = |text| {
+        let address = ip(text).into();
+        (AddressKey { parent, address }, container)
     };
-    let address = |address| (AddressKey { parent, address }, container);
     assert_eq!(
         desired.macvlans.table,
         MacvlanTable {
@@ -85,7 +80,7 @@ fn with_it_the_host_and_the_container_know_each_other_by_the_parent() {
                 (StationKey::new(parent, container), station(Station::CONTAINER)),
             ]
             .into(),
-            addresses: [mapped(99), v6("fd00::99"), v6("fe80::99")].map(address).into(),
+            addresses: ["192.168.1.99", "fd00::99", "fe80::99"].map(address).into(),
         }
     );
     assert_eq!(desired.macvlans.parents, [(parent, "eth0".to_owned())].into());

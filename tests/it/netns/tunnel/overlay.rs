@@ -67,9 +67,9 @@ fn a_tunnel_of_another_namespace_is_left_alone() {
     let boxes = [0, 1].map(|number| Sandbox::new(&world, number));
     let attached = |ns: &NsHandle| programs_at(ns, OVERLAY).len() + programs_at(ns, "veth0").len();
     let repeated = || [0, 1].map(|number| world.count(number, Reason::Encapsulated));
-    transfer(&boxes[0].container, &boxes[1].container, boxes[1].ip);
+    transfer::bulk(&boxes[0].container, at(boxes[1].ip, 7001), &boxes[1].container, 7001);
     let before = repeated();
-    transfer(&boxes[0].container, &boxes[1].container, boxes[1].ip);
+    transfer::bulk(&boxes[0].container, at(boxes[1].ip, 7001), &boxes[1].container, 7001);
     assert_eq!(repeated(), before, "these are the kernel's");
     assert_eq!([attached(&boxes[0].ns), attached(&boxes[1].ns)], [0, 0]);
     // The tunnel beside it goes on as before.
