@@ -261,9 +261,8 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
     let threads = match ring {
         Ring::Packet => "4",
         // Their checks have time limits: not more of them than cores of a small machine.
-        Ring::Netns => "2",
-        // A generated case already uses two.
-        Ring::Unit | Ring::Differential | Ring::Docker | Ring::Package | Ring::All => "1",
+        Ring::Netns | Ring::Docker | Ring::Differential => "2",
+        Ring::Unit | Ring::Package | Ring::All => "1",
     };
     let mut run = it(&built);
     run.envs(more).args(["--exact", "--test-threads", threads]).args(&tests);
