@@ -137,6 +137,7 @@ pub fn run(args: &Args) -> Result<()> {
         published_ports: args.published_ports,
         macvlan: args.paths.contains(&Path::Macvlan),
         config,
+        ..Setting::default()
     };
     let lab = Lab::new(setting, |what| eprintln!("bench: {what}"))?;
     let engine = lab.describe()?;

@@ -13,6 +13,7 @@ mod demo;
 mod dist;
 mod engines;
 mod fuzz;
+mod growth;
 mod hostile;
 mod interrupt;
 mod layers;
@@ -64,6 +65,8 @@ enum Verb {
     Bench(bench::Args),
     /// Measure virtual addresses of aliases against members without one, and against proxies, in interleaved rounds.
     Balance(balance::Args),
+    /// Measure packets, connections and the daemon as a host gets more networks, ports, containers and flows.
+    Growth(growth::Args),
     /// Measure what a hostile container does to its neighbours, without and with netfast.
     Hostile(hostile::Args),
     /// Run the tests of paths on each container engine, and print a table of engines and paths.
@@ -99,6 +102,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Survival(args) => survival::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Balance(args) => balance::run(&args),
+        Verb::Growth(args) => growth::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Vm(args) => vm::run(&args),

@@ -105,6 +105,10 @@ pub struct Setting {
     pub family: Family,
     /// Ports of another container that are published besides: each is a rule or two that packets walk past.
     pub published_ports: u16,
+    /// Networks without containers besides: each is rules of isolation that packets walk past.
+    pub networks: u16,
+    /// Containers besides, on the user-defined network.
+    pub containers: u16,
     /// There is a macvlan network: a parent looks at whatever comes in by it, which is the uplink of the other paths.
     pub macvlan: bool,
     /// netfast's configuration, if it is not to be the default.
@@ -119,9 +123,19 @@ impl Default for Setting {
             release: Release::of_environment(),
             family: Family::Ipv4,
             published_ports: 0,
+            networks: 0,
+            containers: 0,
             macvlan: false,
             config: None,
         }
+    }
+}
+
+impl Setting {
+    /// Whether plain namespaces cannot play it.
+    fn needs_docker(&self) -> bool {
+        let more = [self.published_ports, self.networks, self.containers];
+        self.family == Family::Ipv6 || self.macvlan || more.iter().any(|more| *more > 0)
     }
 }
 
@@ -157,7 +171,7 @@ impl Lab {
                 say("starting a Docker host with an outside client, in network namespaces");
                 Host::Docker(Box::new(docker_host(&setting)?))
             }
-            Err(why) if setting.family == Family::Ipv6 || setting.published_ports > 0 || setting.macvlan => {
+            Err(why) if setting.needs_docker() => {
                 bail!("{why}; without an engine there are IPv4, bridges and the ports of the measurements only")
             }
             Err(why) => {
@@ -178,6 +192,14 @@ impl Lab {
             Host::Docker(host) => format!("{}, {}", host.release().name()?, host.setting()),
             Host::Plain(_) => "no engine, plain network namespaces".to_owned(),
         })
+    }
+
+    /// The engine, if a real one runs in it.
+    pub fn docker(&self) -> Option<&DockerHost> {
+        match &self.host {
+            Host::Docker(host) => Some(host),
+            Host::Plain(_) => None,
+        }
     }
 
     /// Whether a real Docker engine runs in it.
@@ -291,6 +313,15 @@ fn docker_host(setting: &Setting) -> Result<DockerHost> {
     if let Some(more) = setting.published_ports.checked_sub(1) {
         let ports = format!("{FIRST_PUBLISHED}-{}", FIRST_PUBLISHED.saturating_add(more));
         host.run_container("published", "bridge", &[&format!("--publish={ports}:{ports}/udp")], &[])?;
+    }
+    for number in 0..setting.networks {
+        // Docker's own pools have 31.
+        let [high, low] = number.to_be_bytes();
+        let subnet = format!("--subnet=10.{}.{low}.0/24", 100 + u16::from(high));
+        host.create_network(&format!("more-{number}"), &[&subnet])?;
+    }
+    for number in 0..setting.containers {
+        host.run_container(&format!("more-{number}"), "user", &[], &[])?;
     }
     Ok(host)
 }

@@ -115,6 +115,8 @@ pub struct Tools {
     pub idle: Idle,
     /// TCP's congestion control of bulk transfers, by the kernel's name for it.
     pub congestion: String,
+    /// Conversations of a UDP flood, each with a source port of its own.
+    pub flows: usize,
     /// How long a client may take beyond its time.
     pub patience: Duration,
 }
@@ -131,6 +133,7 @@ impl Tools {
             one_cpu: false,
             idle: Idle::Poll,
             congestion: congestion::choose(None)?,
+            flows: 1,
             patience: Self::TIMEOUT,
         })
     }
@@ -226,8 +229,8 @@ impl Tools {
         }
         let sinks = Servers::start(ends, SINK, &self.on_cpu(SERVER_CPU, &sink))?;
         let meter = Meter::start(self.idle)?;
-        let (to, seconds) = (ends.to(SINK), self.seconds.to_string());
-        let mut send = vec![&*traffic, "udp-send", &to, "--seconds", &seconds];
+        let (to, seconds, flows) = (ends.to(SINK), self.seconds.to_string(), self.flows.to_string());
+        let mut send = vec![&*traffic, "udp-send", &to, "--seconds", &seconds, "--flows", &flows];
         send.extend(how);
         self.finish(&ends.client, &self.on_cpu(CLIENT_CPU, &send))
             .and_then(|client| parse::<udp_send::Report>(&client.stdout))?;

@@ -89,7 +89,7 @@ pub fn of_path(samples: &Samples, path: Path, variants: &[Variant]) -> String {
 }
 
 /// The median, and the range if there is one.
-fn with_range(spread: Spread, figure: &Figure) -> String {
+pub fn with_range(spread: Spread, figure: &Figure) -> String {
     let median = number(spread.median, figure);
     if spread.min < spread.max {
         format!(
