@@ -3,7 +3,7 @@
 
 mod proxies;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netfast_tests::{
@@ -17,8 +17,10 @@ use serde::Deserialize;
 use crate::{
     build, interrupt,
     measure::{
+        create,
         lab::Ends,
         metric::{Metric, Tools},
+        picture::{self, Panel, Series, Shape},
         sample::Spread,
         table::Table,
     },
@@ -36,6 +38,9 @@ pub struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Draw a picture of it, SVG, into this file.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
 }
 
 /// Who gives the client a member.
@@ -94,6 +99,7 @@ type Figures = BTreeMap<(Way, &'static str), BTreeMap<usize, f64>>;
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
+    let picture = create(args.picture.as_deref())?;
     interrupt::handle()?;
     setup::ensure(Scope::Proxies)?;
     let traffic = build::build_for_laboratory(true)?;
@@ -123,7 +129,28 @@ pub fn run(args: &Args) -> Result<()> {
         args.seconds,
         MEMBERS.len()
     );
+    if let Some(file) = picture {
+        picture::write(file, &METRICS.map(|metric| panel(&figures, metric)))?;
+    }
     Ok(())
+}
+
+/// One figure, a bar for each way.
+fn panel(figures: &Figures, (_, figure, title): (Metric, &'static str, &str)) -> Panel {
+    let series = Way::ALL.iter().map(|way| {
+        let rounds = figures.get(&(*way, figure));
+        Series {
+            title: way.title(),
+            points: vec![rounds.and_then(|rounds| Spread::of(rounds.values().copied().collect()))],
+        }
+    });
+    Panel {
+        title: title.to_owned(),
+        below: "",
+        places: vec![String::new()],
+        shape: Shape::Bars,
+        series: series.collect(),
+    }
 }
 
 fn host() -> Result<DockerHost> {

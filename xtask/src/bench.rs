@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: interleaved rounds of direct veth pair, kernel path and netfast.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::BufWriter,
     path::PathBuf,
     thread,
@@ -18,10 +18,12 @@ use crate::{
     measure::{
         congestion,
         cpu::Idle,
+        create,
         lab::{Family, Lab, Path, Setting},
-        metric::{Metric, Tools},
+        metric::{FIGURES, Metric, Tools},
+        picture::{self, Panel, Series, Shape},
         plan::Plan,
-        sample::{Sample, Variant},
+        sample::{Sample, Samples, Variant},
         table,
     },
     setup::{self, Scope},
@@ -75,7 +77,22 @@ pub struct Args {
     /// Write all samples to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw a picture of it, SVG, into this file.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
 }
+
+/// The figures of the picture.
+const DRAWN: [&str; 8] = [
+    "udp_pps",
+    "one_way_pps",
+    "rr_p50",
+    "crr_rate",
+    "udp_new_rate",
+    "tcp1_gbps",
+    "tcp4_gbps",
+    "paced_cpu",
+];
 
 /// Where packets of one flow are handled. A veth queues a packet on the CPU that sends it, which is now the sender's and
 /// now the one that handles its acknowledgements: so packets overtake each other.
@@ -114,12 +131,7 @@ struct Record<'a> {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
     let congestion = congestion::choose(args.congestion.as_deref())?;
-    // Not after half an hour of measuring.
-    let json = args
-        .json
-        .as_ref()
-        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
-    let json = json.transpose()?;
+    let (json, picture) = (create(args.json.as_deref())?, create(args.picture.as_deref())?);
     let config = args
         .config
         .as_ref()
@@ -183,6 +195,9 @@ pub fn run(args: &Args) -> Result<()> {
         "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios.",
         args.rounds, args.seconds
     );
+    if let Some(file) = picture {
+        picture::write(file, &panels(&samples, &plan))?;
+    }
     if let Some(file) = json {
         let time = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -205,4 +220,32 @@ pub fn run(args: &Args) -> Result<()> {
         serde_json::to_writer_pretty(BufWriter::new(file), &all).context("cannot write the samples")?;
     }
     Ok(())
+}
+
+/// A panel for each figure that was measured, its bars by path.
+fn panels(samples: &Samples, plan: &Plan) -> Vec<Panel> {
+    let panel = |figure: &crate::measure::metric::Figure| {
+        let series = plan.variants.iter().map(|variant| Series {
+            title: variant.title(),
+            points: plan
+                .paths
+                .iter()
+                .map(|path| samples.spread(*path, *variant, figure.name))
+                .collect(),
+        });
+        let series: Vec<Series> = series.collect();
+        let is_measured = series.iter().any(|series| series.points.iter().any(Option::is_some));
+        is_measured.then(|| Panel {
+            title: format!("{}, {}", figure.title.trim(), figure.unit),
+            below: "path",
+            places: plan.paths.iter().map(|path| path.word().to_owned()).collect(),
+            shape: Shape::Bars,
+            series,
+        })
+    };
+    DRAWN
+        .iter()
+        .filter_map(|name| FIGURES.iter().find(|figure| figure.name == *name))
+        .filter_map(panel)
+        .collect()
 }

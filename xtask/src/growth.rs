@@ -2,9 +2,8 @@
 //! ports, containers and flows; the kernel's path and netfast in interleaved rounds at each size.
 
 mod daemon;
-mod picture;
 
-use std::{fs::File, io::BufWriter, path::PathBuf, time::Duration};
+use std::{io::BufWriter, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netfast_tests::{netfast_proc::ensure_bpffs, require::kernel_version};
@@ -14,8 +13,10 @@ use serde::Serialize;
 use crate::{
     build, engines, interrupt,
     measure::{
+        create,
         lab::{Lab, Path, Setting},
         metric::{FIGURES, Figure, Metric, Tools},
+        picture::{self, Panel, Series, Shape},
         plan::Plan,
         sample::{Sample, Samples, Spread, Variant},
         table::{self, Table},
@@ -125,13 +126,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(flows) = args.flows.iter().find(|flows| !(1..=most).contains(*flows)) {
         bail!("--flows {flows}: from 1 to {most}; each is a socket (`ulimit -n`) with a source port of one address");
     }
-    let files = [&args.json, &args.picture].map(|path| {
-        path.as_ref()
-            .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())))
-            .transpose()
-    });
-    let [json, picture] = files;
-    let (json, picture) = (json?, picture?);
+    let (json, picture) = (create(args.json.as_deref())?, create(args.picture.as_deref())?);
     interrupt::handle()?;
     setup::ensure(Scope::All)?;
     let traffic = build::build_for_laboratory(true)?;
@@ -269,7 +264,6 @@ fn packets(steps: &[Step]) -> String {
                 "netfast".to_owned(),
                 "netfast/kernel".to_owned(),
                 "of itself".to_owned(),
-                "fast".to_owned(),
             ]);
             let mut first = None;
             for (size, step) in &steps {
@@ -280,7 +274,7 @@ fn packets(steps: &[Step]) -> String {
     table.render()
 }
 
-fn row(size: usize, step: &Step, path: Path, figure: &Figure, first: &mut Option<f64>) -> [String; 7] {
+fn row(size: usize, step: &Step, path: Path, figure: &Figure, first: &mut Option<f64>) -> [String; 6] {
     let samples = Samples(step.samples.clone());
     let spread = |variant| samples.spread(path, variant, figure.name);
     let text = |spread: Option<Spread>| spread.map_or_else(String::new, |spread| table::with_range(spread, figure));
@@ -288,7 +282,6 @@ fn row(size: usize, step: &Step, path: Path, figure: &Figure, first: &mut Option
     let median = netfast.map_or(0.0, |netfast| netfast.median);
     let least = *first.get_or_insert(median);
     let ratio = samples.ratio(path, Variant::Kernel, figure.name);
-    let share = samples.spread(path, Variant::Netfast, "fast_share");
     [
         format!("  {size}"),
         String::new(),
@@ -300,7 +293,6 @@ fn row(size: usize, step: &Step, path: Path, figure: &Figure, first: &mut Option
         } else {
             String::new()
         },
-        share.map_or_else(String::new, |share| format!("{:.1} %", share.median)),
     ]
 }
 
@@ -341,8 +333,8 @@ fn daemons(steps: &[Step]) -> String {
     table.render()
 }
 
-/// The panels of the picture: one for each path and figure, and dimension.
-fn panels(steps: &[Step]) -> Vec<picture::Panel> {
+/// The panels of the picture: one for each dimension, path and figure.
+fn panels(steps: &[Step]) -> Vec<Panel> {
     let mut panels = Vec::new();
     for dimension in Dimension::ALL {
         let steps = of(steps, dimension);
@@ -351,20 +343,19 @@ fn panels(steps: &[Step]) -> Vec<picture::Panel> {
         }
         for (path, name) in PATHS.into_iter().flat_map(|path| SHOWN.map(|name| (path, name))) {
             let figure = figure(name);
-            let line = |variant: Variant| {
-                let points = steps.iter().filter_map(|(size, step)| {
-                    let spread = Samples(step.samples.clone()).spread(path, variant, name)?;
-                    Some((*size, spread))
-                });
-                picture::Line {
-                    title: variant.title(),
-                    points: points.collect(),
-                }
+            let series = |variant: Variant| Series {
+                title: variant.title(),
+                points: steps
+                    .iter()
+                    .map(|(_, step)| Samples(step.samples.clone()).spread(path, variant, name))
+                    .collect(),
             };
-            panels.push(picture::Panel {
+            panels.push(Panel {
                 title: format!("{}: {}, {}", path.word(), figure.title, figure.unit),
                 below: dimension.title(),
-                lines: vec![line(Variant::Kernel), line(Variant::Netfast)],
+                places: steps.iter().map(|(size, _)| size.to_string()).collect(),
+                shape: Shape::Lines,
+                series: vec![series(Variant::Kernel), series(Variant::Netfast)],
             });
         }
     }
