@@ -46,6 +46,7 @@ pub mod read;
 mod remove;
 mod repin;
 pub mod routes;
+pub mod segments;
 pub mod trace;
 mod tunnels;
 pub mod verify;
@@ -416,6 +417,9 @@ pub enum ApplyError {
         /// Why.
         source: routes::WayError,
     },
+    /// An interface does not take other segments.
+    #[error("the size of segments")]
+    Segments(#[source] routes::WayError),
     /// The host's route for the pool of virtual addresses cannot be made or taken away.
     #[error("the host's route for virtual addresses")]
     Pool(#[source] routes::WayError),

@@ -46,6 +46,32 @@ pub enum Runtime {
     None,
 }
 
+/// Whether containers' TCP may hand over bigger segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Segments {
+    /// As the kernel has it.
+    #[default]
+    Off,
+    /// On networks whose packets stay on the host, and where all uplinks take them.
+    Auto,
+    /// On all networks.
+    On,
+}
+
+impl Segments {
+    /// What a label's value means; `None`: nothing.
+    pub fn of_label(value: &str) -> Option<Self> {
+        let is = |word: &str| value.eq_ignore_ascii_case(word);
+        match value {
+            _ if is("off") || is("false") => Some(Self::Off),
+            _ if is("auto") => Some(Self::Auto),
+            _ if is("on") || is("true") => Some(Self::On),
+            _ => None,
+        }
+    }
+}
+
 /// What is done with the resolver's answers for a name that several containers share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,6 +123,8 @@ pub struct Config {
     pub direct: bool,
     /// Repeat the outer headers of packets that leave through VXLAN devices.
     pub tunnels: bool,
+    /// Which networks' containers may hand over bigger segments of TCP.
+    pub segments: Segments,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// What is done with answers for aliases.
@@ -123,6 +151,7 @@ impl Default for Config {
             allow_accounting: false,
             direct: true,
             tunnels: false,
+            segments: Segments::Off,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
@@ -179,6 +208,8 @@ pub struct RawConfig {
     pub direct: Option<bool>,
     /// See [`Config::tunnels`].
     pub tunnels: Option<bool>,
+    /// See [`Config::segments`].
+    pub segments: Option<Segments>,
     /// See [`Config::metrics`].
     pub metrics: Option<String>,
     /// See [`Config::alias_mode`].
@@ -220,6 +251,7 @@ impl RawConfig {
             allow_accounting: typed.allow_accounting.or(self.allow_accounting),
             direct: typed.direct.or(self.direct),
             tunnels: typed.tunnels.or(self.tunnels),
+            segments: typed.segments.or(self.segments),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
@@ -306,6 +338,7 @@ impl RawConfig {
             allow_accounting: self.allow_accounting.unwrap_or(default.allow_accounting),
             direct: self.direct.unwrap_or(default.direct),
             tunnels: self.tunnels.unwrap_or(default.tunnels),
+            segments: self.segments.unwrap_or(default.segments),
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,
@@ -382,7 +415,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 16);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 17);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! 4. Switches that go on, and ports: each holds for the generation that its device then has.
 //! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
-//! 6. What the host and its containers on macvlan networks know of each other, of which no flow knows.
+//! 6. What the host and its containers on macvlan networks know of each other, and how big segments are, of which no flow knows.
 //!
 //! Who is given for a virtual address changes before all that takes time, since a member that has ended must not be given.
 //!
@@ -66,6 +66,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     aliases(desired, realized, &mut actions);
     ports_that_come(desired, realized, &mut actions);
     macvlan::macvlan(desired, realized, &mut actions);
+    segments(desired, realized, &mut actions);
     actions
 }
 
@@ -112,7 +113,8 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::SetWay { .. }
             | Action::AddPool(_)
             | Action::RemovePool(_)
-            | Action::SetMacvlans { .. } => {}
+            | Action::SetMacvlans { .. }
+            | Action::SetSegments { .. } => {}
         }
     }
     let come = desired.direct.iter().filter_map(|(key, port)| {
@@ -146,6 +148,26 @@ fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
         attach(Attachment::of_answers(*loopback), container, realized, actions);
     }
     vips::go(desired, realized, actions);
+}
+
+/// Who sends stops before those who carry it, and begins after them.
+fn segments(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
+    let unwanted = realized.segments.iter().rev();
+    let unwanted = unwanted.filter(|end| !desired.segments.contains_key(end));
+    actions.extend(unwanted.map(|end| Action::SetSegments {
+        end: *end,
+        name: end.to_string(),
+        bigger: false,
+    }));
+    let come = desired
+        .segments
+        .iter()
+        .filter(|(end, _)| !realized.segments.contains(end));
+    actions.extend(come.map(|(end, name)| Action::SetSegments {
+        end: *end,
+        name: name.clone(),
+        bigger: true,
+    }));
 }
 
 /// Attaches a program, unless it is.

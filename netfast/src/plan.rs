@@ -26,6 +26,7 @@ mod macvlan;
 mod pace;
 pub mod report;
 mod rules;
+mod segments;
 mod tc;
 mod tunnels;
 mod unjudged;
@@ -35,6 +36,7 @@ mod vip;
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use macvlan::{MacvlanTable, Macvlans};
+pub use segments::{BIGGER, SegmentEnd, USUAL};
 pub use tc::Foreign;
 pub use tunnels::TunnelReport;
 pub use unjudged::DirectPort;
@@ -95,6 +97,8 @@ pub struct Desired {
     pub tunnel_reports: Vec<TunnelReport>,
     /// The host and its containers on macvlan networks that want it.
     pub macvlans: Macvlans,
+    /// Interfaces that take bigger segments, with a name for each.
+    pub segments: BTreeMap<SegmentEnd, String>,
 }
 
 impl Desired {
@@ -206,6 +210,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let (tunnels, tunnel_reports) = tunnels::ends(&build);
     let macvlans = macvlan::plan(&build);
+    let segments = segments::add(&build, &mut networks);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
@@ -214,6 +219,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         tunnels,
         tunnel_reports,
         macvlans,
+        segments,
         networks,
         inputs,
         learning_off: pace::learning_off(netns, facts),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     plan::{
-        AliasReport, Client, TunnelReport, VipMemory, Way,
+        AliasReport, Client, SegmentEnd, TunnelReport, VipMemory, Way,
         report::{NetworkReport, Slow},
     },
 };
@@ -82,6 +82,9 @@ pub struct State {
     /// Virtual addresses.
     #[serde(default)]
     pub vips: VipState,
+    /// Interfaces that take bigger segments, those included that are just being told to.
+    #[serde(default)]
+    pub segments: Vec<SegmentEnd>,
 }
 
 /// What was done for virtual addresses.

@@ -16,6 +16,7 @@ mod podman;
 mod policy;
 mod ports;
 mod says;
+mod segments;
 mod six;
 mod switches;
 mod vips;

@@ -22,6 +22,7 @@ use crate::{
         attach::{self, Place},
         clsact, map_error, object,
         routes::{self, WayError},
+        segments,
     },
     diff::{Action, Attachment, RealizedDevice, Target},
     host::Mac,
@@ -58,7 +59,7 @@ impl Failure {
             } | ApplyError::Way {
                 source: WayError::Enter(AttachError::Gone),
                 ..
-            }
+            } | ApplyError::Segments(WayError::Enter(AttachError::Gone))
         )
     }
 
@@ -234,6 +235,8 @@ impl Datapath {
             Action::AddPool(pool) => routes::add_pool(*pool).map_err(ApplyError::Pool),
             Action::RemovePool(pool) => routes::remove_pool(*pool).map_err(ApplyError::Pool),
             Action::SetMacvlans { from, to } => self.macvlan.change(from, to),
+            Action::SetSegments { end, bigger: true, .. } => segments::set(*end, true).map_err(ApplyError::Segments),
+            Action::SetSegments { end, .. } => segments::restore(*end).map_err(ApplyError::Segments),
         }
     }
 

@@ -39,6 +39,12 @@ fn preview_text(would: &Detached) -> String {
             "Restore {name} = {value}, if it still is what netfast made it."
         ));
     }
+    if would.segments > 0 {
+        say(format!(
+            "Set the usual size of segments on {} interfaces.",
+            would.segments
+        ));
+    }
     if would.ways > 0 {
         say(format!(
             "Remove the routes and neighbour entries for virtual addresses of {} interfaces; their connections over IPv4 \
@@ -71,6 +77,12 @@ fn text(done: &Detached) -> String {
     }
     for (name, value) in &done.sysctls {
         say(format!("Restored {name} = {value}."));
+    }
+    if done.segments > 0 {
+        say(format!(
+            "Set the usual size of segments on {} interfaces.",
+            done.segments
+        ));
     }
     if done.ways > 0 {
         say(format!(
@@ -113,6 +125,7 @@ impl From<DetachError> for CliError {
             | DetachError::Pins { .. }
             | DetachError::Filters { .. }
             | DetachError::Clsact { .. }
+            | DetachError::Segments { .. }
             | DetachError::Way { .. }
             | DetachError::Pool(_)
             | DetachError::Older(_)
@@ -135,6 +148,7 @@ mod tests {
             links: 8,
             clsact: vec!["eth0".into()],
             sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
+            segments: 3,
             ways: 2,
             ..Detached::default()
         };
@@ -145,6 +159,7 @@ mod tests {
              Remove 8 links and their pins.\n\
              Remove the clsact qdisc from eth0.\n\
              Restore net.netfilter.nf_conntrack_tcp_be_liberal = 0, if it still is what netfast made it.\n\
+             Set the usual size of segments on 3 interfaces.\n\
              Remove the routes and neighbour entries for virtual addresses of 2 interfaces; their connections over IPv4 \
              continue, translated in the containers' namespaces, and those over IPv6, and of containers with themselves, end.\n"
         );
@@ -161,6 +176,7 @@ mod tests {
             clsact: vec!["eth0".into()],
             sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
             connections: 3,
+            segments: 3,
             ways: 2,
             handed_over: 5,
             ended: 1,
@@ -171,6 +187,7 @@ mod tests {
              Removed 8 links and their pins.\n\
              Removed the clsact qdisc from eth0.\n\
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
+             Set the usual size of segments on 3 interfaces.\n\
              Removed the routes and neighbour entries for virtual addresses of 2 interfaces.\n\
              5 connections to virtual addresses go on in their containers.\n\
              1 connections to virtual addresses end: those over IPv6, and of containers with themselves, cannot go on.\n\

@@ -1,6 +1,7 @@
 //! Leaves the host as it was found. Needs no daemon: what to undo is in the pins and in the state file.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     thread::sleep,
@@ -21,6 +22,7 @@ use crate::{
         self, AttachError, Remains, handoff,
         pins::Pins,
         routes::{self, WayError},
+        segments,
     },
     daemon::{
         instance::{self, InstanceError},
@@ -55,6 +57,8 @@ pub struct Detached {
     pub sysctls: Vec<(String, u32)>,
     /// Connections that conntrack was told to go on with.
     pub connections: usize,
+    /// Interfaces that take the usual segments again.
+    pub segments: usize,
     /// Containers whose ways to virtual addresses were removed.
     pub ways: usize,
     /// Connections to virtual addresses that the clients' own conntrack goes on with.
@@ -118,6 +122,7 @@ pub fn preview(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> 
         would.sysctls = sysctls
             .filter_map(|saved| Some((saved.name, saved.found.parse().ok()?)))
             .collect();
+        would.segments = state.segments.len();
         would.ways = state.vips.ways.len();
     }
     Ok(would)
@@ -145,6 +150,7 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     done.links += links;
     done.pin_directories = directories;
     remove_ways(state.as_ref(), &mut done)?;
+    restore_segments(state.as_ref(), &mut done)?;
     if let Some(state) = &state {
         done.clsact = remove_clsact(state)?;
         let restored = older::restore(&state.sysctls)?;
@@ -244,6 +250,19 @@ fn remove_ways(state: Option<&State>, done: &mut Detached) -> Result<(), DetachE
     Ok(())
 }
 
+/// Who sends stops before those who carry it.
+fn restore_segments(state: Option<&State>, done: &mut Detached) -> Result<(), DetachError> {
+    let ends: BTreeSet<_> = state.into_iter().flat_map(|state| &state.segments).collect();
+    for end in ends.into_iter().rev() {
+        segments::restore(*end).map_err(|source| DetachError::Segments {
+            end: end.to_string(),
+            source,
+        })?;
+        done.segments += 1;
+    }
+    Ok(())
+}
+
 fn remove_filters(state: &State) -> Result<(), DetachError> {
     if state.attached_by != apply::Mode::Clsact.name() {
         return Ok(());
@@ -329,6 +348,14 @@ pub enum DetachError {
         /// Why.
         source: WayError,
     },
+    /// An interface does not take the usual segments again.
+    #[error("cannot let {end} take the usual segments again")]
+    Segments {
+        /// Which.
+        end: String,
+        /// Why.
+        source: WayError,
+    },
     /// The host's route for virtual addresses cannot be removed.
     #[error("cannot remove the route for virtual addresses")]
     Pool(#[source] WayError),
@@ -357,6 +384,7 @@ impl DetachError {
             | Self::Filters { .. }
             | Self::Clsact { .. }
             | Self::Way { .. }
+            | Self::Segments { .. }
             | Self::Pool(_)
             | Self::Older(OlderError::Connections(_))
             | Self::State(StateError::Malformed { .. }) => false,

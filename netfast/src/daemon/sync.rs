@@ -19,7 +19,7 @@ use crate::{
     diff::{Action, diff},
     host::{Host, RuntimeState},
     plan::{
-        Client, Desired, Vips, Way, plan,
+        Client, Desired, SegmentEnd, Vips, Way, plan,
         report::{Slow, Why},
         report_failure, report_waiting,
     },
@@ -78,6 +78,7 @@ impl Sync {
         if let Some(before) = before {
             older = before.sysctls;
             clsact = before.clsact;
+            datapath.remember_segments(before.segments);
             datapath.remember_vips(before.vips.given, &before.vips.ways.into_iter().collect());
         }
         Self {
@@ -204,12 +205,15 @@ impl Sync {
         Some(text)
     }
 
-    /// Ways to virtual addresses, which only the state tells of, must be on disk before they are made: a daemon that is
+    /// Ways to virtual addresses and sizes of segments, which only the state tells of, must be on disk before they are made: a daemon that is
     /// killed in between could not remove them. The same with the addresses themselves.
     fn save(&mut self, actions: &[Action], desired: &Desired, host: &Host, config: &Config) -> Result<(), StateError> {
-        let new = actions
-            .iter()
-            .any(|action| matches!(action, Action::SetWay { to: Some(_), .. }));
+        let new = actions.iter().any(|action| {
+            matches!(
+                action,
+                Action::SetWay { to: Some(_), .. } | Action::SetSegments { bigger: true, .. }
+            )
+        });
         if new {
             let state = self.state(desired.clone(), host, config, &[], false);
             self.write(state)?;
@@ -307,6 +311,7 @@ impl Sync {
             sysctls: self.older.clone(),
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),
+            segments: self.segments(&desired.segments, in_sync),
             aliases: desired.aliases.reports,
             vips: VipState {
                 ways: self.ways(&desired.aliases.vips, in_sync),
@@ -318,6 +323,15 @@ impl Sync {
 }
 
 impl Sync {
+    /// The interfaces that take bigger segments, and those that may.
+    fn segments(&self, wanted: &BTreeMap<SegmentEnd, String>, in_sync: bool) -> Vec<SegmentEnd> {
+        let mut ends: BTreeSet<SegmentEnd> = self.datapath.segments().collect();
+        if !in_sync {
+            ends.extend(wanted.keys());
+        }
+        ends.into_iter().collect()
+    }
+
     /// The ways that there are, and those that there may be.
     fn ways(&self, wanted: &Vips, in_sync: bool) -> Vec<(Client, Way)> {
         let mut ways = self.datapath.ways().clone();

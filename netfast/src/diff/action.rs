@@ -11,7 +11,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Attachment, Target},
-    plan::{AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, MacvlanTable, VipTable, Way},
+    plan::{AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, MacvlanTable, SegmentEnd, VipTable, Way},
 };
 
 /// One step. Each is idempotent: doing it twice is doing it once.
@@ -132,6 +132,15 @@ pub enum Action {
         /// What they shall say.
         to: Box<MacvlanTable>,
     },
+    /// Lets an interface take bigger segments, or the usual ones again.
+    SetSegments {
+        /// Which.
+        end: SegmentEnd,
+        /// Its name, or the container whose it is.
+        name: String,
+        /// Whether they may be bigger.
+        bigger: bool,
+    },
 }
 
 impl Action {
@@ -201,6 +210,11 @@ impl Action {
                 from: to.clone(),
                 to: from.clone(),
             }),
+            Self::SetSegments { end, name, bigger } => Some(Self::SetSegments {
+                end: *end,
+                name: name.clone(),
+                bigger: !bigger,
+            }),
         }
     }
 
@@ -223,7 +237,7 @@ impl Action {
         ))
     }
 
-    /// Whether it is about names, or about macvlan, on which no flow depends.
+    /// Whether it is about names, about macvlan or about segments, on which no flow depends.
     pub const fn is_about_aliases(&self) -> bool {
         match self {
             Self::SetAliases { .. }
@@ -231,7 +245,8 @@ impl Action {
             | Self::SetWay { .. }
             | Self::AddPool(_)
             | Self::RemovePool(_)
-            | Self::SetMacvlans { .. } => true,
+            | Self::SetMacvlans { .. }
+            | Self::SetSegments { .. } => true,
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.loopback().is_some(),
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
@@ -263,6 +278,7 @@ impl Action {
             | Self::AddPool(_)
             | Self::RemovePool(_)
             | Self::SetMacvlans { .. }
+            | Self::SetSegments { .. }
             | Self::SetAliases { .. } => None,
         }
     }
@@ -318,6 +334,8 @@ impl fmt::Display for Action {
             },
             Self::AddPool(pool) => write!(f, "answer for {pool} that there is no way there"),
             Self::RemovePool(pool) => write!(f, "no longer answer for {pool}"),
+            Self::SetSegments { name, bigger: true, .. } => write!(f, "let {name} take bigger segments"),
+            Self::SetSegments { name, .. } => write!(f, "let {name} take the usual segments again"),
             Self::SetMacvlans { to, .. } => write!(f, "set {} MAC addresses behind parents", to.stations.len()),
         }
     }

@@ -11,7 +11,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Action, Attachment},
-    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, MacvlanTable, VipTable, Way},
+    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, MacvlanTable, SegmentEnd, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -39,6 +39,8 @@ pub struct Realized {
     pub pools: BTreeSet<VipPool>,
     /// The maps of macvlan networks.
     pub macvlans: MacvlanTable,
+    /// Interfaces that take bigger segments.
+    pub segments: BTreeSet<SegmentEnd>,
 }
 
 /// An entry of the devices map.
@@ -141,6 +143,13 @@ impl Realized {
                 self.pools.remove(pool);
             }
             Action::SetMacvlans { to, .. } => self.macvlans = to.as_ref().clone(),
+            Action::SetSegments { end, bigger, .. } => {
+                if *bigger {
+                    self.segments.insert(*end);
+                } else {
+                    self.segments.remove(end);
+                }
+            }
         }
     }
 }

@@ -25,8 +25,8 @@ use crate::{
     config::VipPool,
     host::{Mac, Namespace, Ruleset},
     plan::{
-        AliasTable, Aliases, Client, DirectPort, EpochInputs, Identity, Loopback, Macvlans, VipService, VipTable, Vips,
-        Way,
+        AliasTable, Aliases, Client, DirectPort, EpochInputs, Identity, Loopback, Macvlans, SegmentEnd, VipService,
+        VipTable, Vips, Way,
     },
 };
 
@@ -62,7 +62,8 @@ impl Host {
             | Action::SetWay { .. }
             | Action::AddPool(_)
             | Action::RemovePool(_)
-            | Action::SetMacvlans { .. } => {}
+            | Action::SetMacvlans { .. }
+            | Action::SetSegments { .. } => {}
         }
         self.realized.note(action);
     }
@@ -207,6 +208,20 @@ prop_compose! {
     }
 }
 
+fn segment_end(number: u32) -> (SegmentEnd, String) {
+    let client = Client {
+        netns: number.into(),
+        pid: number,
+        ifindex: 2,
+    };
+    let end = if number.is_multiple_of(2) {
+        SegmentEnd::Host(number)
+    } else {
+        SegmentEnd::Container(client)
+    };
+    (end, format!("end{number}"))
+}
+
 prop_compose! {
     fn desired()(
         devices in btree_map((1u32..12).prop_map(DeviceKey::served), device_spec(), 0..8),
@@ -217,6 +232,7 @@ prop_compose! {
         aliases in aliases(),
         direct in proptest::collection::vec((0usize..8, 1400u32..1402), 0..6),
         macvlans in macvlans(),
+        segments in btree_set(0u32..6, 0..5),
     ) -> Desired {
         let netns = Namespace {
             ruleset: Ruleset { nft_generation: Some(generation), ..Ruleset::default() },
@@ -236,6 +252,7 @@ prop_compose! {
             pace: Pace { revalidate_ns, learn_after },
             aliases,
             macvlans,
+            segments: segments.into_iter().map(segment_end).collect(),
             ..Desired::default()
         }
     }
@@ -271,6 +288,7 @@ proptest! {
             prop_assert!(host.realized.ways.iter().eq(vips.clients.iter().map(|(client, (way, _))| (client, way))));
             prop_assert_eq!(&host.realized.pools, &vips.pools);
             prop_assert_eq!(&host.realized.macvlans, &desired.macvlans.table);
+            prop_assert!(host.realized.segments.iter().eq(desired.segments.keys()));
             let parents: Vec<_> = host.realized.attachments.iter().filter_map(Attachment::macvlan_parent).collect();
             prop_assert!(parents.iter().eq(desired.macvlans.parents.keys()));
             prop_assert_eq!(diff(desired, &host.realized), vec![]);

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::host::{Address, FdbEntry, Link, Neighbour, NeighbourKey, Peer, PolicyRules, Qdisc, Route, TcFilter};
+use crate::host::{
+    Address, FdbEntry, Link, Neighbour, NeighbourKey, Offload, Peer, PolicyRules, Qdisc, Route, TcFilter,
+};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 
 pub(crate) mod address;
@@ -74,6 +76,15 @@ pub fn snapshot() -> Result<Snapshot, NetlinkError> {
 pub fn peers(links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
     let ends: Vec<link::End> = links.values().filter_map(link::end).collect();
     link::peers(&mut NetlinkSocket::route()?, &ends)
+}
+
+/// Asks how big the segments are that an interface of the calling thread's namespace takes; `None`: there is no such interface.
+pub fn offload(ifindex: u32) -> Result<Option<Offload>, NetlinkError> {
+    match link::ask(&mut NetlinkSocket::route()?, ifindex) {
+        Ok(link) => Ok(Some(link.offload)),
+        Err(error) if error.refused() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lists routes and policy routing rules anew, likewise.

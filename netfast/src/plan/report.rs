@@ -149,6 +149,9 @@ pub struct NetworkReport {
     /// Whether packets between its containers are forwarded directly, since nobody judges them; `None`: it has no bridge.
     #[serde(default)]
     pub direct: Option<Path>,
+    /// How big its containers' segments of TCP may be, in words, and why not bigger; `None`: nobody asked for bigger ones.
+    #[serde(default)]
+    pub segments: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
 }

@@ -51,6 +51,8 @@ pub struct Network {
     pub ipv6: PathState,
     /// Whether packets between its containers are forwarded directly, or what keeps them from it; `None`: it has no bridge.
     pub direct: Option<PathState>,
+    /// How big its containers' segments of TCP may be, in words; `None`: as the kernel has it.
+    pub segments: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -116,6 +118,7 @@ impl From<&NetworkReport> for Network {
             host: PathState::from(&report.host),
             ipv6: PathState::from(&report.ipv6),
             direct: report.direct.as_ref().map(PathState::from),
+            segments: report.segments.clone(),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
     }
@@ -310,6 +313,9 @@ impl Network {
         // Where its packets are slow there is no more to say.
         if let Some(direct) = self.direct.as_ref().filter(|_| self.path.is_fast()) {
             facts.row(["direct".into(), direct_cell(direct)]);
+        }
+        if let Some(segments) = &self.segments {
+            facts.row(["segments".into(), segments.as_str().into()]);
         }
         text.push_str(&facts.render(style));
         text.push('\n');

@@ -44,6 +44,15 @@ pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Link>, NetlinkEr
     })
 }
 
+/// Asks about one link. That there is none is an error (`ENODEV`).
+pub fn ask(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Link, NetlinkError> {
+    let mut header = [0; IFINFOMSG];
+    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    let request = Request::new(RTM_GETLINK, NLM_F_REQUEST, &header);
+    let request = request.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    socket.ask("a link", &request, parse)
+}
+
 fn dump_request() -> Request {
     let mut header = [0; IFINFOMSG];
     header[0] = AF_UNSPEC;

@@ -111,6 +111,7 @@ fn state() -> State {
         table_bytes: 9,
         aliases: Vec::new(),
         vips: crate::state::VipState::default(),
+        segments: Vec::new(),
     }
 }
 

@@ -47,6 +47,7 @@ fn example() -> Networks {
                 host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
                 ipv6: PathState::fast(),
                 direct: Some(PathState::fast()),
+                segments: Some("up to 128 KiB".into()),
                 endpoints: vec![
                     endpoint("web", 2, PathState::fast()),
                     endpoint(

@@ -245,6 +245,7 @@ mod tests {
             table_bytes: 9,
             aliases: Vec::new(),
             vips: crate::state::VipState::default(),
+            segments: Vec::new(),
         }
     }
 

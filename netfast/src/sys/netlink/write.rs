@@ -12,6 +12,7 @@ use std::time::Duration;
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
@@ -132,6 +133,14 @@ impl Writer {
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::Destination(ip.into()));
         self.wait("a neighbour", self.handle.neighbours().del(message).execute())
+    }
+
+    /// Sets how big the segments of TCP over IPv4 are that an interface takes, bytes (`IFLA_GSO_IPV4_MAX_SIZE`, Linux 6.3).
+    pub fn set_gso_ipv4_max_size(&self, ifindex: u32, size: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.attributes.push(LinkAttribute::GsoIpv4MaxSize(size));
+        self.wait("the size of segments", self.handle.link().set(message).execute())
     }
 
     /// Adds the clsact discipline to an interface. That there is one, or an `ingress`, is an error (`EEXIST`).
