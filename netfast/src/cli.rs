@@ -22,6 +22,7 @@ mod lacking;
 pub mod logging;
 pub mod networks;
 pub mod output;
+pub mod report;
 pub mod run;
 pub mod status;
 pub mod top;
@@ -129,6 +130,10 @@ pub enum Command {
     ///
     /// A flow is one direction of one connection: addresses and ports as its packets enter and as they leave, the way
     /// out, packets and bytes on the fast path, its age, and for how long it has been idle. Busiest first.
+    ///
+    /// With --follow, one JSON object a line: "event" is "found" (it was there at the start), "open", "bytes" (it has
+    /// carried packets since) or "close"; the rest is as with --json. The tables are walked every two seconds, so flows that
+    /// come and go in between are not seen.
     Flows(FlowsArgs),
     /// Show packets as they enter, with what became of each: fast, or slow and why
     ///
@@ -161,6 +166,17 @@ pub enum Command {
     /// would not start), with the remedy. Exits with 0 if `netfast run` would start, else with the code that it would
     /// exit with.
     Check(CheckArgs),
+    /// Write one archive that tells others about this host, with names and addresses replaced
+    ///
+    /// For reports of faults: what `check`, `status` and `networks` say, how many rules the packet filter has in each chain,
+    /// facts about the kernel, the configuration, and the daemon's last log lines, as texts in a .tar.gz, with one that says
+    /// what the others are. Names of containers, networks and hosts, public addresses, MAC addresses, identifiers and every
+    /// word that netfast's own messages do not use are replaced, each by the same pseudonym in all texts; private addresses
+    /// of IPv4 (RFC 1918, RFC 6598), ports and counters stay. Nothing is sent anywhere.
+    ///
+    /// Works with and without a running daemon. Of what cannot be had, the archive and the list that is printed say why.
+    /// Exits with 0 if the archive was written, whatever it says, and with 1 if it could not be.
+    Report(ReportFileArgs),
     /// Work with the configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -188,6 +204,7 @@ impl Command {
             | Self::Trace(TraceArgs { report, .. })
             | Self::Explain(ExplainArgs { report, .. })
             | Self::Check(CheckArgs { report, .. })
+            | Self::Report(ReportFileArgs { report, .. })
             | Self::Config(ConfigCommand::Check(ConfigCheckArgs { report, .. }))
             | Self::Detach(DetachArgs { report, .. })
             | Self::Version(report) => Some(report.json),
@@ -226,6 +243,7 @@ pub fn run(command: &Command, global: &Global) -> Result<(), CliError> {
         Command::Trace(args) => trace::run(args, global),
         Command::Explain(args) => explain::run(args, global),
         Command::Check(args) => check::run(args, global),
+        Command::Report(args) => report::run(args, global),
         Command::Config(ConfigCommand::Check(args)) => config::check(args, global),
         Command::Detach(args) => detach::run(args, global),
         Command::Version(_) => version(global),

@@ -5,6 +5,7 @@
 //! I/O, so the golden tests see exactly what users see.
 
 pub mod aliases;
+pub mod bundle;
 pub mod check;
 pub mod explain;
 pub mod flows;
@@ -13,6 +14,7 @@ pub(crate) mod golden;
 pub mod networks;
 pub mod path;
 pub mod pcapng;
+pub mod redact;
 pub mod status;
 pub mod table;
 pub mod top;

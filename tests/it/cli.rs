@@ -33,7 +33,9 @@ fn help_goes_to_stdout_and_says_what_the_exit_codes_mean() {
     let done = finish(&mut netfast(&["--help"]));
     assert_eq!((code(&done), done.stderr.as_str()), (0, ""));
     assert!(done.stdout.contains("Exit codes:"), "{}", done.stdout);
-    for verb in ["run", "status", "networks", "aliases", "flows", "check", "detach"] {
+    for verb in [
+        "run", "status", "networks", "aliases", "flows", "check", "report", "detach",
+    ] {
         assert!(
             done.stdout.contains(&format!("\n  {verb} ")),
             "{verb} is not in the help"

@@ -23,6 +23,25 @@ use crate::left::left_on;
 const UNIT: &str = "netfast.service";
 const CONFIG: &str = "/etc/netfast/netfast.toml";
 const OWN_CONFIG: &str = "# The administrator's.\nruntime = \"none\"\n";
+/// Files besides the program, the unit and the configuration.
+const INSTALLED: [&str; 16] = [
+    "/usr/share/man/man5/netfast.toml.5.gz",
+    "/usr/share/man/man8/netfast.8.gz",
+    "/usr/share/man/man8/netfast-run.8.gz",
+    "/usr/share/man/man8/netfast-config-check.8.gz",
+    "/usr/share/bash-completion/completions/netfast",
+    "/usr/share/zsh/vendor-completions/_netfast",
+    "/usr/share/fish/vendor_completions.d/netfast.fish",
+    "/usr/share/netfast/prometheus/netfast.rules.yml",
+    "/usr/share/netfast/grafana/netfast.json",
+    "/usr/share/doc/netfast/copyright",
+    "/usr/share/doc/netfast/changelog.gz",
+    "/usr/share/doc/netfast/NOTICES.gz",
+    "/usr/share/doc/netfast/docs/aliases.md",
+    "/usr/share/doc/netfast/docs/at-3-am.md",
+    "/usr/share/doc/netfast/examples/override.conf",
+    "/usr/share/netfast/prometheus/scrape.yml",
+];
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 fn named(variable: &str) -> PathBuf {
@@ -89,21 +108,11 @@ fn installs_upgrades_under_load_and_leaves_nothing() {
     machine
         .run(&["netfast", "config", "check", CONFIG])
         .expect("the shipped file is right");
-    for file in [
-        "/usr/share/man/man8/netfast.8.gz",
-        "/usr/share/man/man8/netfast-run.8.gz",
-        "/usr/share/man/man8/netfast-config-check.8.gz",
-        "/usr/share/bash-completion/completions/netfast",
-        "/usr/share/zsh/vendor-completions/_netfast",
-        "/usr/share/fish/vendor_completions.d/netfast.fish",
-        "/usr/share/netfast/prometheus/netfast.rules.yml",
-        "/usr/share/netfast/grafana/netfast.json",
-        "/usr/share/doc/netfast/copyright",
-        "/usr/share/doc/netfast/changelog.gz",
-        "/usr/share/doc/netfast/docs/aliases.md",
-    ] {
+    for file in INSTALLED {
         assert!(machine.path(file).is_file(), "{file} is not there");
     }
+    let unchanged = machine.run(&["dpkg", "--verify", "netfast"]).expect("dpkg has sums");
+    assert_eq!(unchanged, "");
     machine.write(CONFIG, OWN_CONFIG).expect("a configuration");
     machine.run(&["systemctl", "enable", "--now", UNIT]).expect("it starts");
 

@@ -1,6 +1,8 @@
 //! `cargo xtask dist`: a Debian package and a tarball, in `target/dist`.
 
+mod changelog;
 mod documents;
+mod notices;
 
 use std::{
     fs,
@@ -28,6 +30,9 @@ pub struct Args {
     /// The processor that it is for, instead of this machine's.
     #[arg(long, value_enum)]
     arch: Option<Processor>,
+    /// Make an RPM, too; needs cargo-generate-rpm (`cargo install cargo-generate-rpm`).
+    #[arg(long)]
+    rpm: bool,
 }
 
 /// The verb.
@@ -43,7 +48,20 @@ pub fn run(args: &Args) -> Result<()> {
             Parts::for_processor(&generate, &program, Some(processor))?
         }
     };
-    for file in [parts.deb(&args.version)?, parts.tarball(&args.version)?] {
+    let version = &args.version;
+    let deb = parts.deb(version)?;
+    if programs::find("lintian").is_some() {
+        show(
+            Command::new("lintian")
+                .args(["--allow-root", "--fail-on", "error,warning"])
+                .arg(&deb),
+        )?;
+    }
+    let mut files = vec![deb, parts.tarball(version)?, parts.bill(version)?];
+    if args.rpm {
+        files.push(parts.rpm(version)?);
+    }
+    for file in files {
         println!("{} ({} KiB)", file.display(), fs::metadata(&file)?.len() >> 10);
     }
     Ok(())
@@ -63,7 +81,7 @@ pub struct Parts {
 const PROGRAM: &str = "usr/bin/netfast";
 
 /// What goes where: below `target/dist` or the sources, then below the root directory.
-const FILES: [(From, &str, &str); 11] = [
+const FILES: [(From, &str, &str); 15] = [
     (
         From::Sources,
         "netfast/dist/netfast.service",
@@ -85,7 +103,27 @@ const FILES: [(From, &str, &str); 11] = [
         "netfast/dist/grafana/netfast.json",
         "usr/share/netfast/grafana/netfast.json",
     ),
+    (
+        From::Sources,
+        "netfast/dist/prometheus/scrape.yml",
+        "usr/share/netfast/prometheus/scrape.yml",
+    ),
+    (
+        From::Sources,
+        "netfast/dist/override.conf",
+        "usr/share/doc/netfast/examples/override.conf",
+    ),
     (From::Documents, "README.md", "usr/share/doc/netfast/README.md"),
+    (
+        From::Documents,
+        "docs/before-you-switch-it-on.md",
+        "usr/share/doc/netfast/docs/before-you-switch-it-on.md",
+    ),
+    (
+        From::Documents,
+        "docs/at-3-am.md",
+        "usr/share/doc/netfast/docs/at-3-am.md",
+    ),
     (
         From::Documents,
         "docs/aliases.md",
@@ -134,8 +172,8 @@ impl Parts {
         empty(&dir)?;
         show(Command::new(generate).arg("generate").arg(&dir))?;
         let stripped = dir.join("netfast");
-        let strip = processor.map_or_else(|| "strip".to_owned(), |processor| processor.tool("strip"));
-        cmd::run(Command::new(strip).arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
+        let tool = processor.map_or_else(|| "strip".to_owned(), |processor| processor.tool("strip"));
+        strip(&tool, program, &stripped)?;
         Ok(Self {
             dir,
             program: stripped,
@@ -146,7 +184,7 @@ impl Parts {
     /// The same around another program.
     pub fn with_program(&self, program: &Path) -> Result<Self> {
         let stripped = self.dir.join("netfast-other");
-        cmd::run(Command::new("strip").arg("-o").arg(&stripped).arg(program)).context("strip comes with binutils")?;
+        strip("strip", program, &stripped)?;
         Ok(Self {
             dir: self.dir.clone(),
             program: stripped,
@@ -171,13 +209,31 @@ impl Parts {
         let pages = self.dir.join("man");
         for page in fs::read_dir(&pages)? {
             let page = page?;
-            let target = to.join("usr/share/man/man8").join(page.file_name());
+            let name = page.file_name();
+            let section = Path::new(&name)
+                .extension()
+                .context("a page without a section")?
+                .to_string_lossy()
+                .into_owned();
+            let target = to.join(format!("usr/share/man/man{section}")).join(name);
             place(&page.path(), &target, 0o644)?;
             compress(&target)?;
         }
-        let changes = to.join("usr/share/doc/netfast/changelog");
-        place(&root().join("CHANGELOG.md"), &changes, 0o644)?;
-        compress(&changes)
+        let notices = to.join("usr/share/doc/netfast/NOTICES");
+        write(&notices, &notices::text(&self.linked()?)?)?;
+        compress(&notices)
+    }
+
+    /// Other authors' crates in the program.
+    fn linked(&self) -> Result<Vec<notices::Package>> {
+        notices::linked(self.processor.map(Processor::triple))
+    }
+
+    /// What is in the program, for who keeps lists of that.
+    fn bill(&self, version: &str) -> Result<PathBuf> {
+        let file = self.dir.join(format!("netfast-{version}.cdx.json"));
+        write(&file, &notices::bill(&self.linked()?, version)?)?;
+        Ok(file)
     }
 
     /// The Debian package.
@@ -197,16 +253,25 @@ impl Parts {
             copyright.push('\n');
         }
         write(&stage.join("usr/share/doc/netfast/copyright"), &copyright)?;
+        let control = fs::read_to_string(sources.join("control"))?;
+        let maintainer = control.lines().find_map(|line| line.strip_prefix("Maintainer: "));
+        let changes = fs::read_to_string(root().join("CHANGELOG.md"))?;
+        let changes = changelog::debian(&changes, version, maintainer.context("control has no maintainer")?)?;
+        let file = stage.join("usr/share/doc/netfast/changelog");
+        write(&file, &changes)?;
+        compress(&file)?;
         let architecture = match self.processor {
             Some(processor) => processor.debian().to_owned(),
             None => cmd::run(Command::new("dpkg").arg("--print-architecture"))?,
         };
-        let control = fs::read_to_string(sources.join("control"))?
+        let control = control
             .replace("@VERSION@", version)
             .replace("@ARCHITECTURE@", &architecture)
             .replace("@GLIBC@", &glibc(&fs::read(&self.program)?))
             .replace("@SIZE@", &(size(&stage)? / 1024).to_string());
+        let sums = sums(&stage)?;
         write(&stage.join("DEBIAN/control"), &control)?;
+        write(&stage.join("DEBIAN/md5sums"), &sums)?;
         write(&stage.join("DEBIAN/conffiles"), "/etc/netfast/netfast.toml\n")?;
         for script in ["postinst", "prerm", "postrm"] {
             place(&sources.join(script), &stage.join("DEBIAN").join(script), 0o755)?;
@@ -219,6 +284,30 @@ impl Parts {
         Ok(file)
     }
 
+    /// The package for distributions with RPM, of the same files; what goes where is in netfast/Cargo.toml.
+    fn rpm(&self, version: &str) -> Result<PathBuf> {
+        ensure!(
+            programs::find("cargo-generate-rpm").is_some(),
+            "no cargo-generate-rpm: `cargo install cargo-generate-rpm`"
+        );
+        let stage = self.dir.join("root");
+        empty(&stage)?;
+        self.lay_out(&stage)?;
+        let architecture = self.processor.map_or(std::env::consts::ARCH, Processor::name);
+        let file = self.dir.join(format!("netfast-{version}-1.{architecture}.rpm"));
+        let mut pack = Command::new("cargo-generate-rpm");
+        // As cargo runs it: the first word is the verb.
+        pack.args(["generate-rpm", "--package", "netfast", "--arch", architecture])
+            .arg(format!("--set-metadata=version = \"{version}\""))
+            .arg(format!("--source-date={}", changelog::last_change()?))
+            .arg("--output")
+            .arg(&file)
+            .current_dir(root());
+        cmd::run(&mut pack)?;
+        fs::remove_dir_all(&stage)?;
+        Ok(file)
+    }
+
     /// The same files for other distributions, with the licenses, in one directory.
     pub fn tarball(&self, version: &str) -> Result<PathBuf> {
         let processor = self.processor.map_or(std::env::consts::ARCH, Processor::name);
@@ -226,6 +315,8 @@ impl Parts {
         let stage = self.dir.join(&name);
         empty(&stage)?;
         self.lay_out(&stage)?;
+        let changes = stage.join("usr/share/doc/netfast/CHANGELOG.md");
+        place(&root().join("CHANGELOG.md"), &changes, 0o644)?;
         for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
             place(&root().join(license), &stage.join(license), 0o644)?;
         }
@@ -241,6 +332,23 @@ impl Parts {
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
+}
+
+/// Removes what only a debugger reads, and what compilers say of themselves.
+fn strip(tool: &str, program: &Path, to: &Path) -> Result<()> {
+    let mut strip = Command::new(tool);
+    strip.args(["--remove-section=.comment", "--remove-section=.note"]);
+    cmd::run(strip.arg("-o").arg(to).arg(program)).context("strip comes with binutils")?;
+    Ok(())
+}
+
+/// What dpkg compares files with later (deb-md5sums(5)).
+fn sums(stage: &Path) -> Result<String> {
+    let files = cmd::run(Command::new("find").args([".", "-type", "f"]).current_dir(stage))?;
+    let mut files: Vec<&str> = files.lines().filter_map(|file| file.strip_prefix("./")).collect();
+    files.sort_unstable();
+    let sums = cmd::run(Command::new("md5sum").args(files).current_dir(stage))?;
+    Ok(sums + "\n")
 }
 
 /// The oldest C library that has all that the program asks of it: its symbols' versions stand in the file as text.
@@ -314,10 +422,10 @@ mod tests {
     #[test]
     fn a_failing_detach_does_not_block_the_removal() {
         let script = fs::read_to_string(root().join("netfast/dist/deb/prerm")).expect("the script");
-        assert!(script.contains("/usr/bin/netfast detach"));
+        assert!(script.contains("\n    netfast detach"));
         let script = script
-            .replace("/usr/bin/netfast", "sh -c 'echo broken >&2; exit 1' netfast")
-            .replace("systemctl", "true");
+            .replace("\n    netfast detach", "\n    sh -c 'echo broken >&2; exit 1' detach")
+            .replace("deb-systemd-invoke", "true");
         let run = |action| {
             let mut command = Command::new("sh");
             command.args(["-c", &script, "prerm", action]);

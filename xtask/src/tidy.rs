@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::workspace::root;
 
+mod named;
+
 /// A file has one subject.
 const MAX_LINES: usize = 500;
 /// Where the kernel cuts names of programs and maps (`BPF_OBJ_NAME_LEN`, less the final zero).
@@ -62,6 +64,7 @@ pub fn check() -> Result<()> {
             _ => {}
         }
     }
+    findings.extend(named::check(&root).err().map(|error| format!("{error:#}")));
     if findings.is_empty() {
         return Ok(());
     }

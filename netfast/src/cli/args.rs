@@ -149,6 +149,17 @@ pub struct FlowsArgs {
     /// Show at most this many flows; 0 for all
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
+    /// Print flows that open, carry packets and close, as lines of JSON, every SECONDS (default 2) until interrupted
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        conflicts_with = "limit",
+        value_parser = interval
+    )]
+    pub follow: Option<f64>,
     /// How it is printed.
     #[command(flatten)]
     pub report: ReportArgs,
@@ -253,6 +264,23 @@ pub struct ExplainArgs {
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// What `run` would be given.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How it is printed.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportFileArgs {
+    /// Where it is written; it must not exist yet; "-" is standard output
+    #[arg(long, short = 'o', value_name = "FILE", default_value = "netfast-report.tar.gz")]
+    pub output: PathBuf,
+    /// Take the daemon's last words from this file, instead of the journal
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// What `run` is given; without --config, /etc/netfast/netfast.toml if it is there.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// How it is printed.

@@ -7,7 +7,7 @@ use netfast_common::abi::Program;
 
 use crate::{
     apply::{self, Mode, lacks::Without, verify},
-    cli::{CheckArgs, CliError, Exit, Global, config, lacking, output, run::typed},
+    cli::{CheckArgs, CliError, ConfigArgs, Dirs, Exit, Global, config, lacking, output, run::typed},
     config::{Config, Runtime},
     host::Host,
     observe::{ObserveError, Observer, ObserverConfig},
@@ -18,9 +18,18 @@ use crate::{
 
 /// Looks at everything, prints it, and exits with what `netfast run` would exit with.
 pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
-    let config = Config::load(args.config.config.as_deref(), typed(&args.config))
+    let check = gather(&args.config, &global.dirs)?;
+    output::print_report(global.json, &check, |style| check.render(style))?;
+    match check.fails_with {
+        None => Ok(()),
+        Some(exit) => Err(CliError::silent(exit)),
+    }
+}
+
+/// Looks at everything.
+pub fn gather(args: &ConfigArgs, dirs: &Dirs) -> Result<Check, CliError> {
+    let config = Config::load(args.config.as_deref(), typed(args))
         .map_err(|error| CliError::new(Exit::BadConfig, error).remedy(config::REMEDY))?;
-    let dirs = &global.dirs;
     let mut check = Check::default();
     let without = lacking::pretended();
     for tried in probe::try_all(&dirs.pin_dir, &dirs.run_dir) {
@@ -36,7 +45,7 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
         .context("cannot start the asynchronous runtime")?
         .block_on(observe(&config, &mut check));
     match observed {
-        Ok(host) => look(&host, &config, !args.config.uplinks.is_empty(), &mut check),
+        Ok(host) => look(&host, &config, !args.uplinks.is_empty(), &mut check),
         // It would only say again which privileges are missing.
         Err(_) if check.fails_with == Some(Exit::Privileges) => check.lines.push(Line::new(
             Area::Host,
@@ -51,11 +60,7 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<(), CliError> {
                 .push(Line::new(Area::Host, Level::Fail, "netlink", error.to_string()));
         }
     }
-    output::print_report(global.json, &check, |style| check.render(style))?;
-    match check.fails_with {
-        None => Ok(()),
-        Some(exit) => Err(CliError::silent(exit)),
-    }
+    Ok(check)
 }
 
 /// Lets the verifier judge the programs themselves, those that `netfast run` would load.
@@ -72,7 +77,7 @@ fn try_programs(without: &Without, check: &mut Check) {
 }
 
 /// Observes once; without the runtime if that does not answer.
-async fn observe(config: &Config, check: &mut Check) -> Result<Host, ObserveError> {
+pub async fn observe(config: &Config, check: &mut Check) -> Result<Host, ObserveError> {
     let docker_host = (config.runtime == Runtime::Docker).then(|| config.docker_host.clone());
     let start = |docker_host| {
         Observer::start(ObserverConfig {

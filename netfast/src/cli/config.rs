@@ -24,7 +24,7 @@ pub fn check(args: &ConfigCheckArgs, global: &Global) -> Result<(), CliError> {
 }
 
 /// One line per key, as the file would have it; the default of those that differ.
-fn render(config: &Config) -> serde_json::Result<String> {
+pub fn render(config: &Config) -> serde_json::Result<String> {
     let keys = |config: &Config| -> serde_json::Result<Map<String, Value>> {
         serde_json::from_value(serde_json::to_value(config)?)
     };

@@ -10,6 +10,8 @@ use clap::Command;
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use clap_mangen::Man;
 
+mod page;
+
 use crate::cli::{self, CliError, Exit, Fail as _, GenerateArgs};
 
 /// What the shell knows it by, and finds in its search path.
@@ -45,6 +47,7 @@ fn generate(dir: &Path) -> io::Result<()> {
         }
         fs::write(completions.join(file), script)?;
     }
+    fs::write(man.join("netfast.toml.5"), page::page())?;
     let mut command = cli::command();
     command.build();
     pages(&command, &man)
@@ -78,6 +81,7 @@ mod tests {
         for page in ["netfast", "netfast-run", "netfast-config-check", "netfast-detach"] {
             assert!(has(&format!("man/{page}.8")), "{page}");
         }
+        assert!(has("man/netfast.toml.5"));
         assert!(!has("man/netfast-generate.8"), "it is not for users");
         for script in ["netfast.bash", "_netfast", "netfast.fish"] {
             assert!(has(&format!("completions/{script}")), "{script}");

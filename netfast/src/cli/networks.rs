@@ -3,20 +3,13 @@
 use anyhow::Context as _;
 
 use crate::{
-    cli::{CliError, Exit, Global, NetworksArgs, instance::Instance, output},
+    cli::{CliError, Dirs, Exit, Global, NetworksArgs, instance::Instance, output},
     report::{networks::Networks, tunnels},
 };
 
 /// Prints what the daemon knows of the networks, or of one.
 pub fn run(args: &NetworksArgs, global: &Global) -> Result<(), CliError> {
-    let dirs = &global.dirs;
-    let instance = Instance::open(dirs)?;
-    let state = instance.known_state(dirs)?;
-    let control = instance.tables.control().context("cannot read the switches")?;
-    let told = instance.tables.tunnels().context("cannot read the tunnels")?;
-    let mut networks = Networks::from(state.networks.as_slice())
-        .under(control, state.learning_off.as_deref())
-        .with_tunnels(tunnels::gather(&state.tunnels, &told));
+    let mut networks = gather(&global.dirs)?;
     if let Some(name) = &args.name {
         networks = networks.select(name);
         if networks.networks.is_empty() {
@@ -28,4 +21,15 @@ pub fn run(args: &NetworksArgs, global: &Global) -> Result<(), CliError> {
         Some(_) => networks.render_details(style),
         None => networks.render_list(style),
     })
+}
+
+/// What the daemon knows of all networks.
+pub fn gather(dirs: &Dirs) -> Result<Networks, CliError> {
+    let instance = Instance::open(dirs)?;
+    let state = instance.known_state(dirs)?;
+    let control = instance.tables.control().context("cannot read the switches")?;
+    let told = instance.tables.tunnels().context("cannot read the tunnels")?;
+    Ok(Networks::from(state.networks.as_slice())
+        .under(control, state.learning_off.as_deref())
+        .with_tunnels(tunnels::gather(&state.tunnels, &told)))
 }

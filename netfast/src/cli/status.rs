@@ -3,8 +3,8 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use crate::{
-    cli::{CliError, Exit, Fail as _, Global, StatusArgs, instance::Instance, output},
-    report::status::NoSuchName,
+    cli::{CliError, Dirs, Exit, Fail as _, Global, StatusArgs, instance::Instance, output},
+    report::status::{NoSuchName, Status},
     snapshot,
 };
 
@@ -25,14 +25,7 @@ pub fn run(args: &StatusArgs, global: &Global) -> Result<(), CliError> {
 
 /// Prints it once; false if the reader is gone.
 fn show(args: &StatusArgs, global: &Global, before: &str) -> Result<bool, CliError> {
-    let instance = Instance::open(&global.dirs)?;
-    let mut status = snapshot::status(
-        instance.state.as_ref(),
-        instance.running,
-        &instance.tables,
-        &instance.flows,
-    )
-    .or_exit(Exit::Failed)?;
+    let mut status = gather(&global.dirs)?;
     if let Some(name) = &args.name {
         status = status.select(name).map_err(|error| {
             let remedy = match &error {
@@ -47,4 +40,11 @@ fn show(args: &StatusArgs, global: &Global, before: &str) -> Result<bool, CliErr
         None => status.render(style, args.verbose),
     })?;
     output::print(&format!("{before}{text}"))
+}
+
+/// Reads state and counters.
+pub fn gather(dirs: &Dirs) -> Result<Status, CliError> {
+    let instance = Instance::open(dirs)?;
+    let (state, running) = (instance.state.as_ref(), instance.running);
+    snapshot::status(state, running, &instance.tables, &instance.flows).or_exit(Exit::Failed)
 }

@@ -9,6 +9,7 @@ use std::io;
 use crate::host::{RuleFinding, Ruleset, Severity};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 
+mod counts;
 #[cfg(test)]
 mod document;
 pub(crate) mod ebtables;
@@ -19,6 +20,8 @@ mod reachability;
 mod reading;
 mod table;
 mod xt;
+
+pub use counts::{Counts, counts};
 
 /// What keeps the rules from being read.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,8 @@ use netfast_common::{
 };
 use serde::Serialize;
 
+pub mod follow;
+
 use crate::report::{
     Style, Table,
     units::{bytes, count, duration},

@@ -1,6 +1,6 @@
 //! Pins that somebody else removes: the programs go with them, and come back.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use netfast_tests::{
     cmd,
@@ -95,4 +95,24 @@ fn a_link_that_is_unpinned_by_hand_is_attached_again() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", netfast.log()));
     assert_eq!(names_below(netfast.pin_dir()), pins);
     assert_eq!(state(&netfast)["in_sync"], true);
+}
+
+/// Whoever reads the tables knows who talks to whom.
+#[test]
+fn pins_are_root_s_alone() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let topo = heard(&topo::Options::default());
+    let netfast = start(topo.host());
+    let mode = |path: &Path| fs::metadata(path).expect("a pin").permissions().mode() & 0o777;
+    for dir in [netfast.pin_dir().to_owned(), netfast.abi_dir()] {
+        assert_eq!(mode(&dir) & 0o077, 0, "{}: {:o}", dir.display(), mode(&dir));
+    }
+    let pins = names_below(&netfast.abi_dir());
+    assert!(pins.len() > 8, "{pins:?}");
+    // A symbolic link has no mode of its own.
+    for pin in pins.iter().map(Path::new).filter(|pin| !pin.is_symlink()) {
+        assert_eq!(mode(pin) & 0o077, 0, "{}", pin.display());
+    }
 }

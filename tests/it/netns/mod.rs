@@ -8,6 +8,7 @@ mod changes;
 mod closing;
 mod counting;
 mod echo;
+mod handed_on;
 mod hostile;
 pub mod judges;
 mod kernel;

@@ -237,3 +237,39 @@ fn a_shell_completes_containers_networks_and_reasons() {
     let elsewhere = offered(&lab, &["explain", "--run-dir", "/nonexistent", ""]);
     assert!(!elsewhere.contains(veth), "{elsewhere:?}");
 }
+
+#[test]
+fn flows_are_followed_as_lines() {
+    if !needs(&NEEDS) {
+        return;
+    }
+    let lab = Lab::start();
+    let follow = Background::start(&mut lab.netfast.command(&["flows", "--follow=0.2"])).expect("it starts");
+    std::thread::sleep(Duration::from_secs(1));
+    let conversation = talk(&lab, 7777);
+    std::thread::sleep(Duration::from_secs(1));
+    drop(conversation);
+    let done = follow.stop().expect("it ends");
+    let lines = done
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"));
+    let of_it: Vec<Value> = lines
+        .filter(|line: &Value| line.to_string().contains(":7777\""))
+        .collect();
+    let events: Vec<&str> = of_it.iter().filter_map(|line| line["event"].as_str()).collect();
+    assert!(events.contains(&"open"), "{}", done.stdout);
+    assert!(!events.contains(&"found"), "it began later: {}", done.stdout);
+    assert!(
+        of_it
+            .iter()
+            .all(|line| line["time_ms"].as_u64() > Some(1_600_000_000_000)),
+        "{}",
+        done.stdout
+    );
+    let both = lab
+        .netfast
+        .try_verb(&["flows", "--follow", "--limit", "3"])
+        .expect("it ends");
+    assert_eq!(both.status.code(), Some(2), "{}", both.stderr);
+}
