@@ -58,7 +58,9 @@ pub use attach::{AttachError, Mode};
 pub use executor::{Failure, Outcome};
 pub use facts::foreign;
 pub use object::OBJECT;
-pub use remove::{Remains, answers, find, other_abis, remove, remove_own, switch_flows_off};
+pub use remove::{
+    Remains, answers, find, find_elsewhere, other_abis, remove, remove_elsewhere, remove_own, switch_flows_off,
+};
 
 use crate::{
     diff::{Attachment, Hook, Realized, RealizedDevice, Target},

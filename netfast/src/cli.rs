@@ -233,6 +233,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Command, Globa
 /// Runs a command to its end.
 pub fn run(command: &Command, global: &Global) -> Result<(), CliError> {
     logging::init(matches!(command, Command::Run(_)))?;
+    let global = &Global {
+        dirs: instance::resolve(&global.dirs)?,
+        ..global.clone()
+    };
     match command {
         Command::Run(args) => run::run(args, global),
         Command::Status(args) => status::run(args, global),

@@ -14,13 +14,17 @@ use netfast_common::abi;
 use serde::{Deserialize, Serialize};
 
 mod pool;
+mod segments;
 
 pub use pool::{VipPool, block, block_prefix, plus};
+pub use segments::Segments;
 
 /// Where Docker's API is by default.
 pub const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 /// Fewer flows than this would be evicted by the handshakes of one busy web server.
 const MIN_FLOWS: u32 = 1024;
+/// The flow table of an overlay network has this part of the entries.
+const SANDBOX_SHARE: u32 = 8;
 /// More would take gigabytes: a flow and its place in the table are about 200 bytes.
 const MAX_FLOWS: u32 = 16 * 1024 * 1024;
 /// Below this most packets would go the slow path just to ask.
@@ -44,32 +48,6 @@ pub enum Runtime {
     Docker,
     /// None: every bridge port with a veth is taken for a container.
     None,
-}
-
-/// Whether containers' TCP may hand over bigger segments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Segments {
-    /// As the kernel has it.
-    #[default]
-    Off,
-    /// On networks whose packets stay on the host, and where all uplinks take them.
-    Auto,
-    /// On all networks.
-    On,
-}
-
-impl Segments {
-    /// What a label's value means; `None`: nothing.
-    pub fn of_label(value: &str) -> Option<Self> {
-        let is = |word: &str| value.eq_ignore_ascii_case(word);
-        match value {
-            _ if is("off") || is("false") => Some(Self::Off),
-            _ if is("auto") => Some(Self::Auto),
-            _ if is("on") || is("true") => Some(Self::On),
-            _ => None,
-        }
-    }
 }
 
 /// What is done with the resolver's answers for a name that several containers share.
@@ -125,6 +103,9 @@ pub struct Config {
     pub tunnels: bool,
     /// Which networks' containers may hand over bigger segments of TCP.
     pub segments: Segments,
+    /// The namespace is that of an overlay network, served for the daemon of the host's. No key of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// What is done with answers for aliases.
@@ -152,6 +133,7 @@ impl Default for Config {
             direct: true,
             tunnels: false,
             segments: Segments::Off,
+            sandbox: None,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
             alias_ttl: 0,
@@ -161,7 +143,33 @@ impl Default for Config {
     }
 }
 
+/// What the daemon of the host's namespace tells one that serves an overlay network's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// The network's name.
+    pub network: String,
+    /// MAC addresses of containers that are switched off.
+    pub off: BTreeSet<String>,
+}
+
 impl Config {
+    /// The configuration of who serves an overlay network's namespace: no runtime lists what is in there, each bridge port is a
+    /// container or leads off the host. The flow table is smaller, since there may be many of them.
+    #[must_use]
+    pub fn in_sandbox(&self, sandbox: Sandbox) -> Self {
+        Self {
+            runtime: Runtime::None,
+            uplinks: BTreeSet::new(),
+            flows: (self.flows / SANDBOX_SHARE).max(MIN_FLOWS),
+            disabled_networks: BTreeSet::new(),
+            tunnels: false,
+            sandbox: Some(sandbox),
+            metrics: None,
+            alias_mode: AliasMode::Off,
+            ..self.clone()
+        }
+    }
+
     /// Time that a flow may be used before one packet must ask the kernel again.
     pub fn revalidate(&self) -> Duration {
         Duration::from_millis(self.revalidate_ms)
@@ -339,6 +347,7 @@ impl RawConfig {
             direct: self.direct.unwrap_or(default.direct),
             tunnels: self.tunnels.unwrap_or(default.tunnels),
             segments: self.segments.unwrap_or(default.segments),
+            sandbox: None,
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
             alias_ttl,

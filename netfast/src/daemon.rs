@@ -12,13 +12,16 @@ use tokio::{
 use tracing::{error, info, warn};
 
 pub mod alone;
+mod configure;
 pub mod detach;
 mod error;
 pub mod instance;
 pub mod lock;
 pub mod older;
 mod on_hint;
+pub mod parent;
 mod retry;
+mod sandboxes;
 mod service;
 mod signals;
 mod sync;
@@ -40,7 +43,9 @@ use crate::{
 };
 use alone::Alone;
 use lock::Lock;
+use parent::Parent;
 use retry::Backoff;
+use sandboxes::Sandboxes;
 use service::Service;
 use signals::{Order, Signals};
 use sync::{Pass, Sync};
@@ -85,16 +90,22 @@ pub struct Settings {
     pub without: Without,
     /// Wait for a container runtime that does not answer at the start.
     pub wait: bool,
+    /// The configuration that the daemon of the host's namespace has given, for one that serves an overlay network's. It counts
+    /// alone.
+    pub given: Option<Config>,
 }
 
 impl Settings {
     fn config(&self) -> Result<Config, ConfigError> {
+        if let Some(given) = &self.given {
+            return Ok(given.clone());
+        }
         Config::load(self.file.as_deref(), self.typed.clone())
     }
 }
 
 /// Runs until SIGINT or SIGTERM. On an error at the start, nothing stays attached that was not before.
-pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+pub async fn run(settings: Settings, parent: Option<Parent>) -> Result<(), DaemonError> {
     let mut config = settings.config()?;
     let version = env!("CARGO_PKG_VERSION");
     info!(
@@ -112,7 +123,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
              {pins} --run-dir {run}` removes it"
         );
     }
-    let mut signals = Signals::new().map_err(DaemonError::Signals)?;
+    let mut signals = Signals::new(parent).map_err(DaemonError::Signals)?;
     let before = State::read(&settings.run_dir).unwrap_or_else(|error| {
         warn!("{:#}; it is written anew", anyhow::Error::new(error));
         None
@@ -159,16 +170,18 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     );
     let mut daemon = Daemon {
         sync: Sync::new(datapath, &settings.run_dir, before),
-        settings,
         config,
         observer,
         hints,
         host,
         backoff: Backoff::default(),
+        sandboxes: Sandboxes::new(&settings.pin_dir, &settings.run_dir, mode),
+        deserted: None,
         health: Health::default(),
         exporter: None,
         service,
         has_looked: false,
+        settings,
         phase: Phase::Starting(Instant::now() + READY_TIMEOUT),
     };
     #[cfg(feature = "bpf-log")]
@@ -189,6 +202,9 @@ struct Daemon {
     host: Host,
     sync: Sync,
     backoff: Backoff,
+    sandboxes: Sandboxes,
+    /// Since when the namespace of an overlay network has no VXLAN device.
+    deserted: Option<Instant>,
     health: Health,
     exporter: Option<Exporter>,
     service: Service,
@@ -300,6 +316,10 @@ impl Daemon {
                         }
                         due = Some(Instant::now());
                     }
+                    Order::Configure(new) => {
+                        self.configure(*new);
+                        due = Some(Instant::now());
+                    }
                 },
                 hint = self.hints.recv() => {
                     let Some(hint) = hint else {
@@ -340,6 +360,11 @@ impl Daemon {
                     if due.is_none() && !self.sync.datapath().has_pins() {
                         due = Some(Instant::now());
                     }
+                    if self.is_deserted() {
+                        info!("the network has left this namespace");
+                        return Ok(());
+                    }
+                    self.sandboxes.keep(&self.host, &self.config);
                 }
                 () = self.observer.ended() => return Err(DaemonError::NoObservers),
                 () = self.service.beat_due() => {}
@@ -428,31 +453,9 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration anew; a wrong one changes nothing.
-    fn reload(&mut self) {
-        let new = match self.settings.config() {
-            Ok(new) => new,
-            Err(error) => {
-                error!("the configuration stays as it was: {:#}", anyhow::Error::new(error));
-                return;
-            }
-        };
-        let old = &self.config;
-        if (new.runtime, &new.docker_host, new.flows) != (old.runtime, &old.docker_host, old.flows) {
-            warn!("runtime, docker_host and flows take effect at the next start");
-        }
-        let new = Config {
-            runtime: old.runtime,
-            docker_host: old.docker_host.clone(),
-            flows: old.flows,
-            ..new
-        };
-        info!("configuration reloaded: {}", words::changes(old, &new));
-        self.config = new;
-    }
-
     fn stop(&mut self) {
         service::stopping();
+        self.sandboxes.stop();
         self.sync.datapath().end_direct();
         if let Err(error) = self.sync.stopped() {
             warn!("{:#}", anyhow::Error::new(error));

@@ -59,11 +59,13 @@ impl Source {
     }
 
     fn look(&self) -> Result<(Status, Aliases), ExporterError> {
-        let state = State::read(&self.run_dir)?;
+        let state = State::read_whole(&self.run_dir)?;
         let tables = Tables::open(&self.pin_dir)?;
         let flows = FlowTables::open(&self.pin_dir)?;
         let aliases = snapshot::aliases(state.as_ref(), &tables, &flows)?;
-        Ok((snapshot::status(state.as_ref(), true, &tables, &flows)?, aliases))
+        let sandboxes = snapshot::sandboxes(&self.pin_dir);
+        let status = snapshot::status(state.as_ref(), true, &tables, &flows, &sandboxes)?;
+        Ok((status, aliases))
     }
 }
 

@@ -27,6 +27,7 @@ mod nfqueue;
 pub(crate) mod nftables;
 mod poll;
 pub mod rules;
+pub mod sandbox;
 pub mod sysctl;
 
 use change::Hints;

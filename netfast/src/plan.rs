@@ -35,6 +35,7 @@ mod vip;
 
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
+pub use labels::{is_off, is_switched_off};
 pub use macvlan::{MacvlanTable, Macvlans};
 pub use segments::{BIGGER, SegmentEnd, USUAL};
 pub use tc::Foreign;

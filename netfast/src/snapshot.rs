@@ -1,6 +1,8 @@
 //! One look at an instance: what its daemon left in the state file, and what the pinned tables say.
 
-use std::{collections::BTreeMap, io, time::SystemTime};
+use std::{collections::BTreeMap, io, path::Path, time::SystemTime};
+
+use netfast_common::reason::Count;
 
 use crate::{
     apply::{flows::FlowTables, pinned::ReadError, read::Tables},
@@ -9,7 +11,7 @@ use crate::{
         aliases::{Aliases, Counted},
         status::{self, Status},
     },
-    state::{State, unix_ms},
+    state::{State, sandboxes::directories, unix_ms},
 };
 
 /// Puts the report of `netfast status` together, at this moment. `running`: the daemon that wrote the state lives.
@@ -20,25 +22,78 @@ pub fn status(
     running: bool,
     tables: &Tables,
     flows: &FlowTables,
+    sandboxes: &[InSandbox],
 ) -> Result<Status, SnapshotError> {
+    let ports = ports(tables)?;
+    let mut said = status::Tables {
+        control: tables.control()?,
+        counts: tables.reasons()?,
+        traffic: ports.traffic,
+        devices: ports.devices,
+        interfaces: interfaces(state),
+        flows: count(flows).map_err(SnapshotError::Flows)?,
+        tunnels: tables.tunnels()?,
+        sandboxes: BTreeMap::new(),
+    };
+    for sandbox in sandboxes {
+        // It may be going away.
+        let Ok((ports, counts, flows)) = sandbox.read() else {
+            continue;
+        };
+        for (sum, count) in said.counts.iter_mut().zip(counts) {
+            sum.packets += count.packets;
+            sum.bytes += count.bytes;
+        }
+        said.flows += flows;
+        said.sandboxes.insert(sandbox.directory.clone(), ports);
+    }
+    let now = unix_ms(SystemTime::now());
+    Ok(Status::gather(state, &said, running, now, interface_name))
+}
+
+/// The tables of who serves an overlay network's namespace.
+pub struct InSandbox {
+    directory: String,
+    tables: Tables,
+    flows: FlowTables,
+}
+
+/// Opens those that are pinned below this pin directory.
+pub fn sandboxes(pin_dir: &Path) -> Vec<InSandbox> {
+    let directories = directories(pin_dir).into_iter();
+    // One that comes or goes has not all of them.
+    let opened = directories.filter_map(|(directory, pins)| {
+        Some(InSandbox {
+            directory,
+            tables: Tables::open(&pins).ok()?,
+            flows: FlowTables::open(&pins).ok()?,
+        })
+    });
+    opened.collect()
+}
+
+impl InSandbox {
+    fn read(&self) -> Result<(status::Ports, Vec<Count>, u64), SnapshotError> {
+        let flows = count(&self.flows).map_err(SnapshotError::Flows)?;
+        Ok((ports(&self.tables)?, self.tables.reasons()?, flows))
+    }
+}
+
+fn ports(tables: &Tables) -> Result<status::Ports, ReadError> {
     let devices = tables.devices()?;
     let traffic = devices
         .values()
         .map(|device| Ok((device.slot, tables.traffic(device.slot)?.into())));
-    let mut said = status::Tables {
-        control: tables.control()?,
-        counts: tables.reasons()?,
+    Ok(status::Ports {
         traffic: traffic.collect::<Result<_, ReadError>>()?,
         devices,
-        interfaces: interfaces(state),
-        flows: 0,
-        tunnels: tables.tunnels()?,
-    };
-    flows
-        .for_each(|_, _, _| said.flows += 1)
-        .map_err(SnapshotError::Flows)?;
-    let now = unix_ms(SystemTime::now());
-    Ok(Status::gather(state, &said, running, now, interface_name))
+    })
+}
+
+fn count(flows: &FlowTables) -> io::Result<u64> {
+    let mut sum = 0;
+    flows.for_each(|_, _, _| sum += 1)?;
+    Ok(sum)
 }
 
 /// What the kernel counts in the containers; nothing where it does not tell, which is no reason to tell nothing else.

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod keyed;
+pub mod sandboxes;
 
 /// The name of the file in the run directory.
 const FILE: &str = "state.json";

@@ -18,5 +18,6 @@ mod ports;
 mod says;
 mod segments;
 mod six;
+mod swarm;
 mod switches;
 mod vips;

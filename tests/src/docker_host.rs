@@ -244,6 +244,12 @@ impl DockerHost {
         NsHandle::of_pid(self.container_pid(container)?)
     }
 
+    /// The namespace that the engine has made for an overlay network; it lives while it is open.
+    pub fn sandbox(&self, network: &str) -> Result<NsHandle> {
+        let id = self.docker(&["network", "inspect", "--format", "{{.Id}}", network])?;
+        self.engine.sandbox(id.trim())
+    }
+
     /// Runs a shell line with the machine's programs in the container's network namespace only.
     pub fn in_container_netns(&self, container: &str, line: &str) -> Result<String> {
         self.container_netns(container)?.sh(line)

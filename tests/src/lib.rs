@@ -4,6 +4,7 @@
 //! - [`topo`]: the same shape from plain namespaces, for machines that cannot run dockerd and for exact topologies;
 //! - [`site`]: what both have in common, a host with an uplink and an outside client;
 //! - [`netfast_proc`]: the netfast binary, run in such a host;
+//! - [`swarm`]: a swarm of two Docker hosts;
 //! - [`systemd`]: a machine under a real systemd, in such a host;
 //! - [`listing`]: what software may leave on a host;
 //! - [`netns`], [`cmd`], [`leftovers`]: namespaces, programs, and their end;
@@ -35,6 +36,7 @@ pub mod scene;
 pub mod seccomp;
 pub mod seeds;
 pub mod site;
+pub mod swarm;
 pub mod systemd;
 pub mod topo;
 pub mod traffic;

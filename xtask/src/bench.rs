@@ -148,6 +148,7 @@ pub fn run(args: &Args) -> Result<()> {
         family: args.family,
         published_ports: args.published_ports,
         macvlan: args.paths.contains(&Path::Macvlan),
+        overlay: args.paths.contains(&Path::Overlay),
         config,
         ..Setting::default()
     };

@@ -8,6 +8,7 @@ pub mod congestion;
 pub mod cpu;
 pub mod lab;
 pub mod metric;
+mod overlay;
 pub mod picture;
 pub mod plan;
 pub mod sample;

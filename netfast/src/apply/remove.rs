@@ -1,6 +1,6 @@
 //! Takes everything that is netfast's from the host, from nothing but the pins: no daemon, no loaded program.
 
-use std::{io, path::Path};
+use std::{io, ops::Add, path::Path};
 
 use aya::maps::Array;
 use netfast_common::{abi::map, control::Control};
@@ -20,14 +20,46 @@ pub struct Remains {
     pub directories: usize,
 }
 
+impl Add for Remains {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            links: self.links + other.links,
+            directories: self.directories + other.directories,
+        }
+    }
+}
+
 /// Removes the pins of all ABIs in this pin directory; the programs are detached by that. Flows stop being used
 /// first. Goes on after an error and returns the first.
 pub fn remove(pin_dir: &Path) -> io::Result<Remains> {
     let own = remove_own(pin_dir);
     let others = other_abis(pin_dir)?;
-    own.map(|own| Remains {
-        links: own.links + others.links,
-        directories: own.directories + others.directories,
+    own.map(|own| own + others)
+}
+
+/// The same for pins of whichever network namespace: of one that may be gone, or that nobody is in.
+pub fn remove_elsewhere(pin_dir: &Path) -> io::Result<Remains> {
+    let own = remove_own(pin_dir);
+    let mut others = Remains::default();
+    for pins in Pins::of_other_abis(pin_dir)? {
+        others = others + remove_other(&pins)?;
+    }
+    own.map(|own| own + others)
+}
+
+/// What [`remove_elsewhere`] would remove.
+pub fn find_elsewhere(pin_dir: &Path) -> io::Result<Remains> {
+    let ours = Pins::new(pin_dir);
+    let ours = ours.exist().then_some(ours).into_iter();
+    let mut all = ours.chain(Pins::of_other_abis(pin_dir)?);
+    all.try_fold(Remains::default(), |found, pins| {
+        Ok(found
+            + Remains {
+                links: pins.links()?.len(),
+                directories: 1,
+            })
     })
 }
 
@@ -90,11 +122,18 @@ pub fn other_abis(pin_dir: &Path) -> io::Result<Remains> {
             continue;
         }
         info!("removing what another version left in {}", pins.root().display());
-        remains.links += pins.links()?.len();
-        remains.directories += 1;
-        links(&pins)?;
-        pins.remove_maps()?;
+        remains = remains + remove_other(&pins)?;
     }
+    Ok(remains)
+}
+
+fn remove_other(pins: &Pins) -> io::Result<Remains> {
+    let remains = Remains {
+        links: pins.links()?.len(),
+        directories: 1,
+    };
+    links(pins)?;
+    pins.remove_maps()?;
     Ok(remains)
 }
 
@@ -163,5 +202,28 @@ mod tests {
         let then = remove(dir.path()).expect("removable");
         assert_eq!((first, then.links, then.directories), (1, 2, 1));
         assert_eq!(find(dir.path()).expect("readable"), Remains::default());
+    }
+
+    /// As in the namespace of an overlay network, which nobody enters for it, or which is gone.
+    #[test]
+    fn pins_of_another_namespace_go_when_they_are_meant() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (ours, other) = (Pins::new(dir.path()), dir.path().join("v0"));
+        for (root, link) in [(ours.root(), "netfast_ep_in-0-7"), (other.as_path(), "7-out")] {
+            for name in ["maps/netfast_flows4", &format!("links/{link}")] {
+                let path = root.join(name);
+                fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+                fs::write(path, []).expect("a pin");
+            }
+            std::os::unix::fs::symlink("1:2", root.join("netns")).expect("a mark");
+        }
+        let both = Remains {
+            links: 2,
+            directories: 2,
+        };
+        assert_eq!(find(dir.path()).expect("readable"), Remains::default());
+        assert_eq!(find_elsewhere(dir.path()).expect("readable"), both);
+        assert_eq!(remove_elsewhere(dir.path()).expect("removable"), both);
+        assert!(!ours.exist() && !other.exists());
     }
 }

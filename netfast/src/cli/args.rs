@@ -39,6 +39,9 @@ pub struct Dirs {
     /// Directory for the daemon's lock and state
     #[arg(long, global = true, value_name = "DIR", env = "NETFAST_RUN_DIR", hide_env_values = true, default_value = DEFAULT_RUN_DIR)]
     pub run_dir: PathBuf,
+    /// What serves this overlay network in its own namespace, instead of the host's
+    #[arg(long, global = true, value_name = "NETWORK")]
+    pub overlay: Option<String>,
 }
 
 /// The container runtime to follow.
@@ -77,6 +80,9 @@ pub struct RunArgs {
     /// Wait for the container runtime at the start instead of exiting with 6
     #[arg(long)]
     pub wait: bool,
+    /// Serve the namespace of an overlay network for the daemon at the other end of standard input
+    #[arg(long, hide = true)]
+    pub sandbox: bool,
     /// What overrides the configuration file.
     #[command(flatten)]
     pub config: ConfigArgs,

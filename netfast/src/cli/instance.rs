@@ -9,8 +9,8 @@ use crate::{
     cli::{CliError, Dirs, Exit},
     daemon::{self, lock},
     report::flows::DeviceName,
-    snapshot,
-    state::State,
+    snapshot::{self, InSandbox},
+    state::{State, sandboxes},
 };
 
 /// An instance of which at least the programs are attached.
@@ -23,13 +23,15 @@ pub struct Instance {
     pub tables: Tables,
     /// Its flow tables.
     pub flows: FlowTables,
+    /// Those of who serves overlay networks' namespaces.
+    pub sandboxes: Vec<InSandbox>,
 }
 
 impl Instance {
     /// Finds it by its directories; fails, with what to do, if nothing of netfast is attached with these.
     pub fn open(dirs: &Dirs) -> Result<Self, CliError> {
         require_pins(dirs)?;
-        let state = State::read(&dirs.run_dir).map_err(anyhow::Error::new)?;
+        let state = State::read_whole(&dirs.run_dir).map_err(anyhow::Error::new)?;
         daemon::instance::check(&dirs.pin_dir, &dirs.run_dir, state.as_ref())
             .map_err(|error| CliError::new(Exit::Failed, error).remedy("Name the directories of one instance."))?;
         let tables = Tables::open(&dirs.pin_dir).map_err(|error| unreadable(error, dirs))?;
@@ -40,6 +42,7 @@ impl Instance {
             running,
             tables,
             flows,
+            sandboxes: snapshot::sandboxes(&dirs.pin_dir),
         })
     }
 
@@ -92,6 +95,24 @@ pub fn stranger(ifindex: u32) -> Option<DeviceName> {
     Some(DeviceName {
         device: snapshot::interface_name(ifindex)?,
         container: None,
+    })
+}
+
+/// The directories of who serves an overlay network's namespace, if that is meant.
+pub fn resolve(dirs: &Dirs) -> Result<Dirs, CliError> {
+    let Some(network) = &dirs.overlay else {
+        return Ok(dirs.clone());
+    };
+    let state = State::read(&dirs.run_dir).map_err(anyhow::Error::new)?;
+    let name = state.and_then(|state| state.sandbox_of(&dirs.run_dir, network));
+    let name = name.ok_or_else(|| {
+        let message = format!("no overlay network {network:?} is served in a namespace of its own");
+        CliError::message(Exit::Failed, message).remedy("`netfast networks` lists the networks, with the reason.")
+    })?;
+    Ok(Dirs {
+        pin_dir: sandboxes::directory(&dirs.pin_dir, &name),
+        run_dir: sandboxes::directory(&dirs.run_dir, &name),
+        overlay: None,
     })
 }
 

@@ -3,17 +3,28 @@
 use std::path::{self, Path, PathBuf};
 
 use anyhow::Context as _;
+use tracing::{Instrument as _, Span, error_span};
 
 use crate::{
     apply::{ApplyError, pins::PinsError},
     cli::{CliError, ConfigArgs, Exit, Fail as _, Global, RunArgs, RuntimeArg, config, lacking},
     config::{RawConfig, Runtime},
-    daemon::{self, DaemonError, Settings, alone::AloneError, instance::InstanceError, lock::LockError},
+    daemon::{
+        self, DaemonError, Settings, alone::AloneError, instance::InstanceError, lock::LockError, parent::Parent,
+    },
     observe::ObserveError,
 };
 
 /// Runs the command.
 pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
+    let (given, parent) = if args.sandbox {
+        let (given, parent) = Parent::listen().context("no configuration comes by standard input")?;
+        (Some(given), Some(parent))
+    } else {
+        (None, None)
+    };
+    let network = given.as_ref().and_then(|given| given.sandbox.as_ref());
+    let span = network.map_or_else(Span::none, |inside| error_span!("overlay", network = inside.network));
     let settings = Settings {
         file: args.config.config.clone(),
         typed: typed(&args.config),
@@ -22,13 +33,16 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
         run_dir: absolute(&global.dirs.run_dir)?,
         wait: args.wait,
         without: lacking::pretended(),
+        given,
     };
     // One thread: everything is in the namespace that the command was started in, and the daemon mostly waits.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(daemon::run(settings)).map_err(Into::into)
+    runtime
+        .block_on(daemon::run(settings, parent).instrument(span))
+        .map_err(Into::into)
 }
 
 /// A directory as it is called from everywhere.

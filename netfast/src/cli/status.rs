@@ -46,5 +46,5 @@ fn show(args: &StatusArgs, global: &Global, before: &str) -> Result<bool, CliErr
 pub fn gather(dirs: &Dirs) -> Result<Status, CliError> {
     let instance = Instance::open(dirs)?;
     let (state, running) = (instance.state.as_ref(), instance.running);
-    snapshot::status(state, running, &instance.tables, &instance.flows).or_exit(Exit::Failed)
+    snapshot::status(state, running, &instance.tables, &instance.flows, &instance.sandboxes).or_exit(Exit::Failed)
 }

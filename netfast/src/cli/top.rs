@@ -109,6 +109,7 @@ fn look(args: &TopArgs, global: &Global, begin: Instant) -> Result<Look, CliErro
         instance.running,
         &instance.tables,
         &instance.flows,
+        &instance.sandboxes,
     )
     .map_err(|error| CliError::new(Exit::Failed, error))?;
     let names = instance.names();

@@ -28,10 +28,11 @@ use crate::{
         instance::{self, InstanceError},
         lock::{self, Lock, LockError},
         older::{self, OlderError},
+        sandboxes::remove as remove_sandbox,
     },
     observe::NetlinkError,
     snapshot,
-    state::{State, StateError},
+    state::{State, StateError, sandboxes},
 };
 
 /// How long a daemon may take to end after a signal.
@@ -104,7 +105,10 @@ pub fn preview(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> 
         path: pin_dir.into(),
         source,
     };
-    let found = apply::find(pin_dir).map_err(failed)?;
+    let mut found = apply::find(pin_dir).map_err(failed)?;
+    for (_, pins) in sandboxes::directories(pin_dir) {
+        found = found + apply::find_elsewhere(&pins).map_err(failed)?;
+    }
     let mut would = Detached {
         stopped: lock::holder(run_dir),
         links: found.links,
@@ -143,10 +147,12 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
         remove_filters(state)?;
         hand_off(pin_dir, state, &mut done)?;
     }
-    let Remains { links, directories } = apply::remove(pin_dir).map_err(|source| DetachError::Pins {
+    let failed = |source| DetachError::Pins {
         path: pin_dir.into(),
         source,
-    })?;
+    };
+    let overlays = remove_overlays(pin_dir, run_dir)?;
+    let Remains { links, directories } = apply::remove(pin_dir).map_err(failed)? + overlays;
     done.links += links;
     done.pin_directories = directories;
     remove_ways(state.as_ref(), &mut done)?;
@@ -163,6 +169,28 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
         let _ = fs::remove_dir(run_dir);
     }
     Ok(done)
+}
+
+/// Removes what is in the namespaces of overlay networks. Nobody has to go there.
+fn remove_overlays(pin_dir: &Path, run_dir: &Path) -> Result<Remains, DetachError> {
+    let mut removed = Remains::default();
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for base in [pin_dir, run_dir] {
+        names.extend(sandboxes::directories(base).into_iter().map(|(name, _)| name));
+    }
+    for name in names {
+        // Those of a daemon that was killed end by themselves, or did not notice.
+        stop_daemon(&sandboxes::directory(run_dir, &name), &mut Detached::default())?;
+        let done = remove_sandbox(pin_dir, run_dir, &name);
+        removed = removed
+            + done.map_err(|source| DetachError::Pins {
+                path: sandboxes::directory(pin_dir, &name),
+                source,
+            })?;
+    }
+    sandboxes::remove_if_empty(pin_dir);
+    sandboxes::remove_if_empty(run_dir);
+    Ok(removed)
 }
 
 /// Asks a running daemon to stop, and waits for it. One that hangs is killed, which it must survive at any moment.

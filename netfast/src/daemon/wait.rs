@@ -127,6 +127,10 @@ impl<'a> Waiting<'a> {
                         // Perhaps of another runtime.
                         return Next::Again;
                     }
+                    Order::Configure(new) => {
+                        *self.config = *new;
+                        return Next::Again;
+                    }
                 },
                 () = late => {
                     self.patience = None;

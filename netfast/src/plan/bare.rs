@@ -66,8 +66,14 @@ fn endpoint(build: &mut Build<'_>, bridge: &Link, veth: &Link, network: &Path) -
         let known = known.filter(|device| device.mac == mac.0);
         addresses(build.netns, bridge.ifindex, mac, known)
     });
+    let is_off = |mac: &Mac| {
+        let sandbox = build.config.sandbox.as_ref();
+        sandbox.is_some_and(|sandbox| sandbox.off.contains(&mac.to_string()))
+    };
     let path = if !network.is_fast() {
         network.clone()
+    } else if macs.iter().chain(mac.as_ref()).any(is_off) {
+        Path::slow(Why::DisabledByLabel)
     } else if macs.len() > 1 {
         Path::slow_since(Why::SeveralMacs, several(&macs, bridge))
     } else {

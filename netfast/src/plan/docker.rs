@@ -110,7 +110,7 @@ fn judge(build: &Build<'_>, network: &Network) -> (Option<u32>, Path) {
         "null" => return other(Why::NoNetwork, None),
         "macvlan" => return other(Why::Macvlan, macvlan_in_words(build, network)),
         "ipvlan" => return other(Why::Ipvlan, None),
-        "overlay" => return other(Why::Overlay, None),
+        "overlay" => return (None, overlay(build, network)),
         driver => {
             return other(
                 Why::OtherDriver,
@@ -123,6 +123,18 @@ fn judge(build: &Build<'_>, network: &Network) -> (Option<u32>, Path) {
         None => (None, Path::slow(Why::NoBridge)),
     };
     (bridge, labels::why_off(network, build.config).map_or(path, Path::slow))
+}
+
+/// Its bridge is in a namespace of its own, which another daemon serves: what that one knows takes the place of this
+/// (`State::merge`).
+fn overlay(build: &Build<'_>, network: &Network) -> Path {
+    if let Some(why) = labels::why_off(network, build.config) {
+        return Path::slow(why);
+    }
+    if build.host.members(&network.id).next().is_none() {
+        return Path::slow_since(Why::Overlay, "no container of this host is on it");
+    }
+    Path::slow(Why::Overlay)
 }
 
 /// What there is to say of a macvlan network, besides that it is one.
@@ -201,6 +213,7 @@ fn endpoint(
         published: published.collect(),
         path,
         direct: None,
+        sandbox: None,
     }
 }
 

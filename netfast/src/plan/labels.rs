@@ -24,6 +24,11 @@ pub fn why_off(network: &Network, config: &Config) -> Option<Why> {
     }
 }
 
+/// Whether a network is switched off.
+pub fn is_switched_off(network: &Network, config: &Config) -> bool {
+    why_off(network, config).is_some()
+}
+
 /// Whether a label's value means no.
 pub fn is_false(value: &str) -> bool {
     ["false", "0", "no", "off"]

@@ -78,7 +78,7 @@ whys! {
     SharedNamespace "shares another container's namespace: its packets are that container's";
     Macvlan "macvlan: the packets do not pass the host's stack";
     Ipvlan "ipvlan is not accelerated";
-    Overlay "overlay networks are not accelerated yet";
+    Overlay "netfast is not in its network namespace";
     OtherDriver "this network driver is not accelerated";
     DisabledByLabel "switched off by the label netfast.enable=false";
     DisabledByConfig "switched off by the configuration";
@@ -219,6 +219,18 @@ pub struct EndpointReport {
     /// Whether those between it and other containers of its bridge are forwarded directly, if any are there.
     #[serde(default)]
     pub direct: Option<Path>,
+    /// Where its veth is, if that is in the namespace of an overlay network.
+    #[serde(default)]
+    pub sandbox: Option<InSandbox>,
+}
+
+/// A place in the namespace of an overlay network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSandbox {
+    /// What the daemon's directories for that namespace are called.
+    pub directory: String,
+    /// The index of the veth there.
+    pub ifindex: u32,
 }
 
 impl EndpointReport {

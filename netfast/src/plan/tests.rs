@@ -20,6 +20,7 @@ mod macvlan;
 mod pace;
 mod reasons;
 mod rules;
+mod sandbox;
 mod segments;
 mod tunnels;
 mod unjudged;

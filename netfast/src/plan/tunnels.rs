@@ -9,6 +9,7 @@ use netfast_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Config,
     host::{BridgeInfo, BridgePort, Link, LinkKind, Namespace, PortState, VxlanInfo},
     plan::{Build, plain, tc},
 };
@@ -37,7 +38,7 @@ pub struct TunnelReport {
 /// Adds the VXLAN devices that are ports of bridges with containers: they lead off the host as well as one with routes of its
 /// own.
 pub fn add(build: &mut Build<'_>) {
-    if !build.config.tunnels {
+    if !build.config.tunnels && build.config.sandbox.is_none() {
         return;
     }
     let netns = build.netns;
@@ -114,8 +115,7 @@ pub fn ends(build: &Build<'_>) -> (BTreeMap<DeviceKey, Tunnel>, Vec<TunnelReport
         if !is_uplink && bridge.is_none() && !has_route() {
             continue;
         }
-        let off = (!build.config.tunnels).then(|| "switched off (tunnels = false in netfast.toml)".into());
-        let why = off
+        let why = off(build.config)
             .or_else(|| unfit(build, link))
             .or_else(|| (!is_uplink).then(|| "it is no uplink".into()))
             .or_else(|| by_itself(info).map(Into::into))
@@ -136,6 +136,17 @@ pub fn ends(build: &Build<'_>) -> (BTreeMap<DeviceKey, Tunnel>, Vec<TunnelReport
         });
     }
     (ends, reports)
+}
+
+/// Who wants no header repeated.
+fn off(config: &Config) -> Option<String> {
+    let why = match config.sandbox {
+        // What is sent to the device itself meets all that the kernel has for it.
+        Some(_) => "its outer packets leave by another network namespace",
+        None if !config.tunnels => "switched off (tunnels = false in netfast.toml)",
+        None => return None,
+    };
+    Some(why.into())
 }
 
 /// A frame to a station that the device does not know goes to each of these ends: one copy after the other, of which only one is

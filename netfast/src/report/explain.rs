@@ -18,6 +18,7 @@ use crate::{
 pub mod advice;
 mod alias;
 mod destination;
+mod overlay;
 pub mod reasons;
 mod text;
 mod way;
@@ -349,6 +350,9 @@ fn is_inside(endpoint: &EndpointReport, to: &Destination, facts: &Facts<'_>) -> 
 
 /// What packets meet that leave a container by one of its interfaces.
 fn outwards(from: From<'_>, to: Option<&Destination>, flows: &Flows, facts: &Facts<'_>) -> (Vec<Step>, Verdict) {
+    if let Some(of_overlay) = overlay::outwards(from, to) {
+        return of_overlay;
+    }
     let own = way::own(from, to, facts);
     let is_fast = own.path.is_fast();
     let mut steps = vec![own];

@@ -155,6 +155,7 @@ impl From<&EndpointReport> for Endpoint {
             published: _,
             path: _,
             direct,
+            sandbox: _,
         } = report.clone();
         Self {
             container_id,

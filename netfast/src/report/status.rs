@@ -9,7 +9,7 @@ mod gather;
 mod text;
 mod verdict;
 
-pub use gather::Tables;
+pub use gather::{Ports, Tables};
 pub use verdict::{NoSuchName, Verdict};
 
 /// The whole report.

@@ -220,6 +220,7 @@ fn panic_when_ready(dirs: &std::path::Path) -> ! {
         run_dir: real("run"),
         without: Without::default(),
         wait: false,
+        given: None,
     };
     let state = settings.run_dir.join("state.json");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -232,7 +233,7 @@ fn panic_when_ready(dirs: &std::path::Path) -> ! {
         (state["in_sync"] == true).then_some(())
     };
     runtime.block_on(async {
-        let mut daemon = Box::pin(daemon::run(settings));
+        let mut daemon = Box::pin(daemon::run(settings, None));
         let mut bug = Box::pin(async {
             loop {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -19,7 +19,12 @@ use super::{
     holder::Holder,
     release::{self, Kind, Release},
 };
-use crate::{cmd, leftovers, netns::NetNs, programs, site::LAN_IP};
+use crate::{
+    cmd, leftovers,
+    netns::{NetNs, NsHandle},
+    programs,
+    site::LAN_IP,
+};
 
 /// How long dockerd may take until it answers; an emulated processor is slow.
 const START_LIMIT: Duration = Duration::from_mins(3);
@@ -84,6 +89,23 @@ impl Engine {
             client.env_remove(variable);
         }
         client
+    }
+
+    /// The namespace of an overlay network: the newest, by the number in front of the network's identifier.
+    pub fn sandbox(&self, id: &str) -> Result<NsHandle> {
+        let root = format!("/proc/{}/root", self.holder.pid());
+        let all = PathBuf::from(format!("{root}{}", self.dir.join("exec/netns").display()));
+        let entries = fs::read_dir(&all).with_context(|| format!("cannot look into {}", all.display()))?;
+        let number = |name: &str| {
+            let (number, digits) = name.split_once('-')?;
+            id.starts_with(digits).then_some(number.parse::<u32>().ok()?)
+        };
+        let names = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        let newest = names.filter_map(|name| Some((number(&name)?, name))).max();
+        let (_, name) = newest.with_context(|| format!("no namespace of {id} in {}", all.display()))?;
+        NsHandle::open(all.join(name))
     }
 
     /// A command of the engine's own release, in its namespaces.

@@ -2,20 +2,23 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path as File,
     thread,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use netfast_tests::{
     cmd,
     docker_host::{self, DockerHost, Release},
-    netfast_proc,
+    netfast_proc::{self, NetfastProc},
     netns::{NetNs, NsHandle, veth_pair},
     site::{HOST_IP, HOST_IP6, LAN_IP, LAN_IP6, has_ipv6},
     topo::{self, Published, Topo},
 };
 use serde::{Deserialize, Serialize};
+
+use super::overlay::Overlay;
 
 /// Ports of the servers, the same on every path; the published ones are published under the same numbers.
 pub const IPERF: u16 = 5201;
@@ -45,6 +48,8 @@ pub enum Path {
     Host,
     /// Between two containers on a macvlan network of the host's uplink.
     Macvlan,
+    /// Between two containers of two hosts on an overlay network of a swarm.
+    Overlay,
 }
 
 impl Path {
@@ -57,6 +62,7 @@ impl Path {
             Self::Masquerade => "container to outside (masquerade)",
             Self::Host => "host to container",
             Self::Macvlan => "macvlan, container to container",
+            Self::Overlay => "overlay, container to container of two hosts",
         }
     }
 
@@ -69,6 +75,7 @@ impl Path {
             Self::Masquerade => "masquerade",
             Self::Host => "host",
             Self::Macvlan => "macvlan",
+            Self::Overlay => "overlay",
         }
     }
 }
@@ -111,6 +118,8 @@ pub struct Setting {
     pub containers: u16,
     /// There is a macvlan network: a parent looks at whatever comes in by it, which is the uplink of the other paths.
     pub macvlan: bool,
+    /// There is an overlay network, and a second host on it.
+    pub overlay: bool,
     /// netfast's configuration, if it is not to be the default.
     pub config: Option<String>,
 }
@@ -126,6 +135,7 @@ impl Default for Setting {
             networks: 0,
             containers: 0,
             macvlan: false,
+            overlay: false,
             config: None,
         }
     }
@@ -135,7 +145,7 @@ impl Setting {
     /// Whether plain namespaces cannot play it.
     fn needs_docker(&self) -> bool {
         let more = [self.published_ports, self.networks, self.containers];
-        self.family == Family::Ipv6 || self.macvlan || more.iter().any(|more| *more > 0)
+        self.family == Family::Ipv6 || self.macvlan || self.overlay || more.iter().any(|more| *more > 0)
     }
 }
 
@@ -151,6 +161,7 @@ enum Host {
 pub struct Lab {
     host: Host,
     direct: (NetNs, NetNs),
+    overlay: Option<Overlay>,
     setting: Setting,
 }
 
@@ -179,9 +190,18 @@ impl Lab {
                 Host::Plain(Box::new(plain_host()?))
             }
         };
+        let overlay = match &host {
+            Host::Docker(host) if setting.overlay => {
+                ensure!(setting.family == Family::Ipv4, "the overlay network is one of IPv4");
+                say("starting another Docker host, in a swarm with the first");
+                Some(Overlay::new(host, docker_options(&setting))?)
+            }
+            Host::Docker(_) | Host::Plain(_) => None,
+        };
         Ok(Self {
             host,
             direct: direct_pair()?,
+            overlay,
             setting,
         })
     }
@@ -230,9 +250,22 @@ impl Lab {
     /// The ends of a path.
     pub fn ends(&self, path: Path) -> Result<Ends> {
         match &self.host {
+            Host::Docker(host) if path == Path::Overlay => self.overlay()?.ends(host),
             Host::Docker(host) => docker_ends(host, path, self.setting.family),
             Host::Plain(topo) => plain_ends(topo, path),
         }
+    }
+
+    /// Starts netfast on the other host of a path that has one, and waits until it and the one here have found the path.
+    pub fn start_far(&self, path: Path, here: &NetfastProc, program: Option<&File>) -> Result<Option<NetfastProc>> {
+        match &self.host {
+            Host::Docker(host) if path == Path::Overlay => self.overlay()?.start(host, here, program).map(Some),
+            Host::Docker(_) | Host::Plain(_) => Ok(None),
+        }
+    }
+
+    fn overlay(&self) -> Result<&Overlay> {
+        self.overlay.as_ref().context("there is no overlay network")
     }
 
     /// Switches receive packet steering on for all interfaces of the host and of these paths' ends, over all CPUs
@@ -275,11 +308,15 @@ impl Lab {
     }
 }
 
-fn docker_host(setting: &Setting) -> Result<DockerHost> {
-    let mut options = docker_host::Options {
+fn docker_options(setting: &Setting) -> docker_host::Options {
+    docker_host::Options {
         release: setting.release.clone(),
         ..docker_host::Options::default()
-    };
+    }
+}
+
+fn docker_host(setting: &Setting) -> Result<DockerHost> {
+    let mut options = docker_options(setting);
     let mut network: &[&str] = &[];
     if setting.family == Family::Ipv6 {
         // Rules for IPv6 are an experiment of engines before 27.0 (moby 47747), and the default since.
@@ -387,6 +424,7 @@ fn docker_ends(host: &DockerHost, path: Path, family: Family) -> Result<Ends> {
             servers: vec![host.container_netns("lan-server")?],
             address: ip_of("lan-server", "lan")?,
         },
+        Path::Overlay => bail!("its server is on another host"),
     })
 }
 
@@ -432,7 +470,7 @@ fn plain_ends(topo: &Topo, path: Path) -> Result<Ends> {
             servers: vec![container(0, 0)],
             address: ip(0, 0),
         },
-        Path::Macvlan => bail!("without an engine there is no macvlan network"),
+        Path::Macvlan | Path::Overlay => bail!("without an engine there is no such network"),
     })
 }
 

@@ -82,13 +82,14 @@ impl Plan {
                     netfast.use_program(program);
                 }
                 netfast.launch()?;
-                Some(netfast)
+                let far = lab.start_far(path, &netfast, other)?;
+                Some((netfast, far))
             }
             Variant::Direct | Variant::Kernel => None,
         };
-        let before = netfast
-            .as_ref()
-            .map_or_else(|| Ok(Totals::default()), NetfastProc::totals)?;
+        // Its totals are also those of the outer packets, which nobody shortens.
+        let counted = netfast.as_ref().filter(|(_, far)| far.is_none());
+        let before = counted.map_or_else(|| Ok(Totals::default()), |(netfast, _)| netfast.totals())?;
         let mut sample = Sample {
             round,
             path,
@@ -111,12 +112,16 @@ impl Plan {
             // Sockets in close, softirq at rest: the next measurement begins as this one did.
             thread::sleep(Duration::from_millis(200));
         }
-        if let Some(mut netfast) = netfast {
-            if let Some(share) = netfast.totals()?.since(before).fast_share() {
-                sample.values.insert("fast_share".to_owned(), share * 100.0);
+        if let Some((netfast, _)) = counted
+            && let Some(share) = netfast.totals()?.since(before).fast_share()
+        {
+            sample.values.insert("fast_share".to_owned(), share * 100.0);
+        }
+        if let Some((netfast, far)) = netfast {
+            for mut netfast in [Some(netfast), far].into_iter().flatten() {
+                netfast.stop(Signal::SIGTERM)?;
+                netfast.detach()?;
             }
-            netfast.stop(Signal::SIGTERM)?;
-            netfast.detach()?;
         }
         Ok(sample)
     }

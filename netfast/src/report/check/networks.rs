@@ -61,7 +61,13 @@ fn by_path(network: &NetworkReport) -> Vec<Line> {
         } else {
             names.join(", ")
         };
-        return vec![line(network.name.clone(), format!("{}; {who}", slow.text), slow)];
+        let text = if slow.why == Why::Overlay {
+            // What is there is not looked at before the start.
+            "netfast works in the network's own namespace (with tcx, Linux 6.6)"
+        } else {
+            &slow.text
+        };
+        return vec![line(network.name.clone(), format!("{text}; {who}"), slow)];
     }
     let fast = network
         .endpoints
@@ -104,6 +110,7 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         | Why::NoNetwork
         | Why::SharedNamespace
         | Why::Macvlan
+        | Why::Overlay
         | Why::DisabledByLabel
         | Why::DisabledByConfig
         // These keep packets from being forwarded directly only.
@@ -120,7 +127,6 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         | Why::VirtualAddresses
         | Why::NotHeard => (Level::Note, None),
         Why::Ipvlan
-        | Why::Overlay
         | Why::OtherDriver
         | Why::NoBridge
         | Why::BridgeDown

@@ -304,7 +304,10 @@ pub const fn of_reason(reason: Reason) -> Advice {
 /// What can be done about an endpoint or network that stays slow; nothing where it is so by nature.
 pub const fn of_why(why: Why) -> Option<&'static str> {
     match why {
-        Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::Overlay | Why::OtherDriver => None,
+        Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::OtherDriver => None,
+        Why::Overlay => {
+            Some("The daemon's log says why; it needs tcx (Linux 6.6), and the engine's socket on this machine.")
+        }
         Why::SharedNamespace => Some("Run `netfast explain` with the container whose namespace it shares."),
         Why::DisabledByLabel => Some("Recreate it without the label netfast.enable=false."),
         Why::DisabledByConfig => Some(

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod false_words;
+mod overlay;
 mod six;
 mod tunnels;
 

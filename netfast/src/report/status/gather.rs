@@ -10,7 +10,7 @@ use netfast_common::{
 
 use super::{Daemon, Device, Endpoint, Interface, Network, Runtime, Status, Totals, Traffic};
 use crate::{
-    plan::report::{Path, Why},
+    plan::report::{InSandbox, Path, Why},
     report::{
         path::PathState,
         tunnels::{self, Told},
@@ -35,6 +35,17 @@ pub struct Tables {
     pub flows: u64,
     /// The tunnels whose outer headers are repeated.
     pub tunnels: Told,
+    /// Those in the namespaces of overlay networks, by the names of their directories.
+    pub sandboxes: BTreeMap<String, Ports>,
+}
+
+/// The devices in the namespace of an overlay network.
+#[derive(Clone, Debug, Default)]
+pub struct Ports {
+    /// The devices.
+    pub devices: BTreeMap<DeviceKey, device::Device>,
+    /// Packets by slot of a device.
+    pub traffic: BTreeMap<u16, Traffic>,
 }
 
 impl Status {
@@ -102,7 +113,8 @@ fn networks(state: &State, tables: &Tables, running: bool) -> Vec<Network> {
         traffic: report
             .device()
             .filter(|_| report.path.is_fast())
-            .and_then(|device| tables.of_device(device)),
+            .and_then(|device| tables.of_device(device))
+            .or_else(|| tables.in_sandbox(report.sandbox.as_ref()?)),
         interface: report
             .ifindex
             .and_then(|ifindex| tables.interfaces.get(&ifindex).copied()),
@@ -155,6 +167,12 @@ fn path_of_device(key: DeviceKey, device: &DeviceReport, state: &State, tables: 
 }
 
 impl Tables {
+    fn in_sandbox(&self, inside: &InSandbox) -> Option<Traffic> {
+        let ports = self.sandboxes.get(&inside.directory)?;
+        let device = ports.devices.get(&DeviceKey::served(inside.ifindex))?;
+        ports.traffic.get(&device.slot).copied()
+    }
+
     fn of_device(&self, key: DeviceKey) -> Option<Traffic> {
         self.traffic.get(&self.devices.get(&key)?.slot).copied()
     }
@@ -300,6 +318,7 @@ mod tests {
                 },
             )]
             .into(),
+            sandboxes: BTreeMap::new(),
             flows: 4,
             tunnels: Told::new(),
         }
