@@ -86,7 +86,7 @@ pub struct Desired {
     pub pace: Pace,
     /// Uplinks that the operator named and that do not exist.
     pub missing_uplinks: Vec<String>,
-    /// Interfaces with a default route that are no uplinks.
+    /// Interfaces with routes that are no uplinks.
     pub not_uplinks: Vec<NotUplink>,
     /// Names that several containers share.
     pub aliases: Aliases,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     plan::{
-        AliasReport, Client, SegmentEnd, TunnelReport, VipMemory, Way,
+        AliasReport, Client, NotUplink, SegmentEnd, TunnelReport, VipMemory, Way,
         report::{NetworkReport, Slow},
     },
 };
@@ -69,6 +69,9 @@ pub struct State {
     /// VXLAN devices that packets of containers leave by.
     #[serde(default)]
     pub tunnels: Vec<TunnelReport>,
+    /// Interfaces with routes that are no uplinks.
+    #[serde(default)]
+    pub not_uplinks: Vec<NotUplink>,
     /// Sysctls that a version before 0.2 has changed, and that are still to be restored.
     #[serde(default)]
     pub sysctls: Vec<SavedSysctl>,

@@ -27,11 +27,11 @@ mod guest;
 pub mod kernels;
 mod machine;
 
-/// Packages beyond those of set-up: what makes an initial file system.
-const PACKAGES: [&str; 3] = ["kmod", "cpio", "zstd"];
+/// Packages beyond those of set-up: what makes an initial file system, and what tests of the kernels' modules call.
+const PACKAGES: [&str; 4] = ["kmod", "cpio", "zstd", "wireguard-tools"];
 /// What tests of bridges take for granted: it is built into the kernels that they are written on, and a module of others. Without
 /// it no rule judges within a bridge.
-const MODULES: &str = "modprobe br_netfilter";
+const MODULES: &str = "modprobe -a br_netfilter tun";
 /// What the last line of the tests' script says before the exit code.
 const EXIT: &str = "VM-EXIT ";
 
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn ensure_tools(processor: Processor) -> Result<()> {
     let emulator = machine::emulator(processor);
-    let needed = ["depmod", "cpio", "zstd", emulator.program];
+    let needed = ["depmod", "cpio", "zstd", "wg", emulator.program];
     if needed.iter().any(|program| programs::find(program).is_none()) {
         apt::update()?;
         apt::install(&[&PACKAGES[..], &[emulator.package]].concat())?;
@@ -204,7 +204,7 @@ impl Tests {
              ip link set lo up\n\
              {MODULES}\n\
              export {}=8\n\
-             {} --exact --test-threads 1 --nocapture {}\n\
+             {} --exact --test-threads 1 --nocapture --include-ignored {}\n\
              echo \"{EXIT}$?\"\n\
              busybox poweroff -f\n",
             self.built.netfast.display(),

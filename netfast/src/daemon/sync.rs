@@ -308,6 +308,7 @@ impl Sync {
             networks,
             devices,
             tunnels,
+            not_uplinks: desired.not_uplinks,
             sysctls: self.older.clone(),
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),

@@ -21,10 +21,18 @@ pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
     let mut bridges: Vec<&Link> = netns
         .links
         .values()
-        .filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
+        .filter(|link| matches!(link.kind, LinkKind::Bridge(_)) && !is_the_hosts(build, link))
         .collect();
     bridges.sort_by(|a, b| a.name.cmp(&b.name));
     bridges.into_iter().map(|bridge| network(build, bridge)).collect()
+}
+
+/// Whether a bridge is the host's own way out: by the operator's word, or because it has ports and behind none of them is a
+/// container of this host or another.
+fn is_the_hosts(build: &Build<'_>, bridge: &Link) -> bool {
+    let ports = || build.netns.ports_of(bridge.ifindex);
+    let is_of_containers = |port: &Link| matches!(port.kind, LinkKind::Veth { .. } | LinkKind::Vxlan(_));
+    build.config.uplinks.contains(&bridge.name) || (ports().next().is_some() && !ports().any(is_of_containers))
 }
 
 fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {

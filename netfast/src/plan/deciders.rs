@@ -99,7 +99,7 @@ fn has_ip_rules(netns: &Namespace, family: Family, at: impl Fn(u32) -> bool) -> 
 }
 
 /// Whether those rules are asked about packets that stay within a bridge.
-fn bridged(netns: &Namespace, bridge: &Link, family: Family) -> Option<String> {
+pub fn bridged(netns: &Namespace, bridge: &Link, family: Family) -> Option<String> {
     let sysctls = &netns.sysctls;
     let LinkKind::Bridge(info) = bridge.kind else {
         return None;

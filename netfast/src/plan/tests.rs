@@ -24,6 +24,7 @@ mod sandbox;
 mod segments;
 mod tunnels;
 mod unjudged;
+mod uplinks;
 
 use build::*;
 

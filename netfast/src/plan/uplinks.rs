@@ -2,23 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use netfast_common::device::Kind;
+use netfast_common::device::{Device, Kind};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     host::{Link, LinkKind, Namespace},
-    plan::{Build, plain, tc},
+    plan::{
+        Build,
+        deciders::{self, Family},
+        plain, tc,
+    },
 };
 
 /// Adds the uplinks; returns those that the operator named and that do not exist.
 pub fn add(build: &mut Build<'_>) -> Vec<String> {
     let named = &build.config.uplinks;
     let chosen: Vec<&Link> = if named.is_empty() {
-        let runtime_bridges: BTreeSet<&str> = build
-            .host
-            .networks
-            .values()
-            .filter_map(|network| network.bridge_name.as_deref())
-            .collect();
+        let runtime_bridges = runtime_bridges(build);
         let links = build.netns.links.values();
         links
             .filter(|link| !runtime_bridges.contains(link.name.as_str()) && leads_off(build.netns, link))
@@ -34,45 +34,78 @@ pub fn add(build: &mut Build<'_>) -> Vec<String> {
     for link in chosen {
         // Filters that come after us on its ingress would not see what we redirect; those on its egress do, and so
         // does its queueing discipline.
-        let skipped = tc::foreign_on_ingress(build.netns, build.facts, link).is_some();
+        let skipped = tc::foreign_on_ingress(build.netns, build.facts, link).is_some()
+            || translated_before(build.netns, link, Family::V4).is_some();
         if link.up && link.is_ethernet() && !skipped && !build.devices.contains_key(&build.netns.key(link.ifindex)) {
-            build
-                .devices
-                .insert(build.netns.key(link.ifindex), plain(link, Kind::Uplink));
+            let mut spec = plain(link, Kind::Uplink);
+            if translated_before(build.netns, link, Family::V6).is_some() {
+                spec.flags &= !Device::IPV6;
+            }
+            build.devices.insert(build.netns.key(link.ifindex), spec);
         }
     }
     missing
 }
 
-/// An interface with a default route that is no uplink.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The bridges of the container runtime's networks.
+fn runtime_bridges<'a>(build: &Build<'a>) -> BTreeSet<&'a str> {
+    let networks = build.host.networks.values();
+    networks.filter_map(|network| network.bridge_name.as_deref()).collect()
+}
+
+/// Why the programs on a bridge device would see what comes in too late, if they would: IP's rules are asked within the bridge. What they
+/// translate (published ports, answers to masqueraded packets) has other addresses there than what goes out, so no conversation has two
+/// directions. And it has the host's conntrack entry already, which kernels without "bpf: Scrub packet on bpf_redirect_peer"
+/// (2025) let that helper take into the container, whose own conntrack and NAT would then leave it alone.
+fn translated_before(netns: &Namespace, link: &Link, family: Family) -> Option<String> {
+    // A VLAN of the bridge's own: at the port its packets may be untagged, and IP's rules are asked there.
+    let below = if let LinkKind::Vlan { .. } = link.kind {
+        netns.links.get(&link.lower?)?
+    } else {
+        link
+    };
+    let who = deciders::bridged(netns, below, family)?;
+    Some(format!("before netfast sees its packets, they meet {who}"))
+}
+
+/// An interface with routes that is no uplink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotUplink {
+    /// Its index.
+    pub ifindex: u32,
     /// Its name.
     pub name: String,
     /// Why not, for people.
     pub why: String,
     /// Whether it would be one if the operator named it.
     pub can_be_named: bool,
+    /// Whether it has a default route, of any table.
+    pub has_default: bool,
 }
 
-/// The interfaces with a default route that are no uplinks, with the reason, after [`add`].
+/// The interfaces with routes that are neither uplinks nor anything else to netfast, with the reason, after [`add`].
 pub fn left_out(build: &Build<'_>) -> Vec<NotUplink> {
     let netns = build.netns;
-    let defaults: BTreeSet<u32> = netns
-        .routes
-        .iter()
+    let routes = || netns.routes.iter().filter(|route| !is_link_local(route.dst.addr));
+    let with_routes: BTreeSet<u32> = routes().filter_map(|route| route.oif).collect();
+    let defaults: BTreeSet<u32> = routes()
         .filter(|route| route.dst.prefix == 0 && route.dst.addr.is_ipv4())
         .filter_map(|route| route.oif)
         .collect();
-    let links = defaults.into_iter().filter_map(|ifindex| netns.links.get(&ifindex));
+    let runtime_bridges = runtime_bridges(build);
+    let links = with_routes.into_iter().filter_map(|ifindex| netns.links.get(&ifindex));
     links
         .filter(|link| !build.devices.contains_key(&netns.key(link.ifindex)))
+        .filter(|link| !matches!(link.kind, LinkKind::Loopback))
+        .filter(|link| !runtime_bridges.contains(link.name.as_str()) || defaults.contains(&link.ifindex))
         .map(|link| {
             let (why, can_be_named) = why_left_out(build, link);
             NotUplink {
+                ifindex: link.ifindex,
                 name: link.name.clone(),
                 why,
                 can_be_named,
+                has_default: defaults.contains(&link.ifindex),
             }
         })
         .collect()
@@ -89,6 +122,10 @@ fn why_left_out(build: &Build<'_>, link: &Link) -> (String, bool) {
         return (text, false);
     }
     let named = &build.config.uplinks;
+    let is_meant = named.contains(&link.name) || leads_off(build.netns, link);
+    if let Some(text) = translated_before(build.netns, link, Family::V4).filter(|_| is_meant) {
+        return (text, false);
+    }
     if !named.is_empty() && !named.contains(&link.name) {
         return ("other interfaces are named as uplinks, and it is not".into(), true);
     }

@@ -192,6 +192,7 @@ mod tests {
             runtime: RuntimeReport::default(),
             networks: Vec::new(),
             devices: BTreeMap::new(),
+            not_uplinks: Vec::new(),
             tunnels: Vec::new(),
             sysctls: Vec::new(),
             clsact: BTreeMap::new(),

@@ -23,4 +23,5 @@ mod staleness;
 mod trace;
 mod transfer;
 mod tunnel;
+mod uplinks;
 mod verbs;

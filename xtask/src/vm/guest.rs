@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::{cross::Processor, debian::Archive, workspace::target_dir};
 
 /// What the tests of the packet and netns rings call, and what these need.
-const PACKAGES: [&str; 20] = [
+const PACKAGES: [&str; 21] = [
     "base-passwd",
     "bash",
     "bpftool",
@@ -32,6 +32,7 @@ const PACKAGES: [&str; 20] = [
     "nftables",
     "sed",
     "util-linux",
+    "wireguard-tools",
 ];
 
 /// Directories that have their real place in /usr.

@@ -71,11 +71,13 @@ pub fn uplinks(desired: &Desired) -> Vec<Line> {
         let detail = format!("VXLAN {vni}, UDP port {port}; {outer}");
         Line::new(Area::Interfaces, level, name.clone(), detail)
     }));
-    lines.extend(desired.not_uplinks.iter().map(|left_out| {
+    let left_out = desired.not_uplinks.iter().filter(|left_out| left_out.has_default);
+    lines.extend(left_out.map(|left_out| {
         let NotUplink {
             name,
             why,
             can_be_named,
+            ..
         } = left_out;
         let detail = format!("has a default route and is no uplink: {why}");
         let line = Line::new(Area::Interfaces, Level::Note, name.clone(), detail);

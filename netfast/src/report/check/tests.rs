@@ -229,6 +229,8 @@ fn uplinks_are_named_and_an_interface_with_a_default_route_that_is_none_is_expla
             name: "up0".into(),
             why: "it is a veth whose other end is in this network namespace".into(),
             can_be_named: true,
+            has_default: true,
+            ..NotUplink::default()
         }],
         ..Desired::default()
     });

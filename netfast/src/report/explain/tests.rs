@@ -18,6 +18,7 @@ mod false_words;
 mod overlay;
 mod six;
 mod tunnels;
+mod uplinks;
 
 fn endpoint(container: &str, ifindex: u32, address: &str, path: Path) -> EndpointReport {
     EndpointReport {
@@ -107,6 +108,7 @@ fn state() -> State {
         .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
         .into(),
         tunnels: Vec::new(),
+        not_uplinks: Vec::new(),
         sysctls: Vec::new(),
         clsact: BTreeMap::new(),
         table_bytes: 9,

@@ -258,6 +258,7 @@ mod tests {
             .map(|(ifindex, device)| (DeviceKey::served(ifindex), device))
             .into(),
             tunnels: Vec::new(),
+            not_uplinks: Vec::new(),
             sysctls: Vec::new(),
             clsact: BTreeMap::new(),
             table_bytes: 9,

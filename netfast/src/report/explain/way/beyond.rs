@@ -138,8 +138,14 @@ pub(super) fn out(
     facts: &Facts<'_>,
 ) -> Step {
     let about = format!("way out ({device})");
+    // Also one that is no network by the operator's wish.
+    let is_uplink = facts
+        .state
+        .devices
+        .get(&DeviceKey::served(ifindex))
+        .is_some_and(|device| device.kind == Kind::Uplink.name());
     let mut networks = facts.state.networks.iter();
-    if let Some(network) = networks.find(|network| network.bridge_ifindex == Some(ifindex)) {
+    if let Some(network) = networks.find(|network| !is_uplink && network.bridge_ifindex == Some(ifindex)) {
         let heard = (facts.behind)(ip);
         let is_meant = |tunnel: &&TunnelReport| match heard {
             Some(port) => tunnel.ifindex == port,
@@ -150,18 +156,13 @@ pub(super) fn out(
         }
         return to_network(about, network, ip, facts);
     }
-    let is_uplink = facts
-        .state
-        .devices
-        .get(&DeviceKey::served(ifindex))
-        .is_some_and(|device| device.kind == Kind::Uplink.name());
     if !is_uplink || !facts.is_accelerated(Some(ifindex)) {
-        return Step::reason(
-            about,
-            Reason::EgressUnknown,
-            "the kernel routes it out of an interface that netfast is not attached to",
-        )
-        .guessed();
+        let mut left_out = facts.state.not_uplinks.iter();
+        let why = left_out
+            .find(|one| one.ifindex == ifindex)
+            .map_or_else(String::new, |one| format!(": {}", one.why));
+        let text = format!("the kernel routes it out of an interface that netfast is not attached to{why}");
+        return Step::reason(about, Reason::EgressUnknown, text).guessed();
     }
     if facts.leaves_to_kernel(Some(ifindex), ip) {
         return Step::reason(about, Reason::Ipv6Off, "IPv6 of this interface is left to the kernel");
