@@ -20,6 +20,7 @@ pub mod flow;
 pub mod macvlan;
 pub mod net;
 pub mod reason;
+pub mod resolver;
 pub mod trace;
 pub mod tunnel;
 mod verdicts;

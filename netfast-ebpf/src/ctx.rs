@@ -55,6 +55,8 @@ pub trait Skb: Ctx {
     fn gso_size(&self) -> u32;
     /// The interface the packet was received by last (`skb->skb_iif`); 0 if it was made on this host.
     fn ingress_ifindex(&self) -> u32;
+    /// The number, which is never given again, of the network namespace of the socket that sends it (Linux 6.15 for tc).
+    fn netns_cookie(&self) -> u64;
     /// Makes the first `length` bytes directly readable.
     fn pull(&self, length: u32) -> bool;
     /// Writes `header` over the start of the packet.

@@ -10,7 +10,8 @@
 
 use netfast_common::{
     alias::{Alias, MEMBERS, MESSAGE, MemberKey, Verdict, digest},
-    net::{Ip4, Port},
+    net::Ip4,
+    resolver::{ADDRESS, DOMAIN},
 };
 
 use crate::{
@@ -25,10 +26,6 @@ pub mod order;
 
 use message::DONE;
 
-/// Docker's resolver in every container's namespace (libnetwork, `resolverIPSandbox`).
-const RESOLVER: Ip4 = Ip4::from_bytes([127, 0, 0, 11]);
-/// Its port.
-const DOMAIN: Port = Port::new(53);
 /// Bytes of a message's length before it, over TCP (RFC 1035, 4.2.2).
 const LENGTH_PREFIX: u32 = 2;
 
@@ -95,7 +92,7 @@ pub fn run(step: Step, scratch: &mut Scratch) -> u32 {
 #[inline(always)]
 pub fn answer<S: Steps>(skb: &S) -> i32 {
     // All that programs in the container say to each other by its loopback interface passes here too.
-    if !parse::is_from::<S>(skb, RESOLVER) {
+    if !parse::is_from::<S>(skb, ADDRESS) {
         return NEXT;
     }
     if let Some(verdict) = examine(skb)

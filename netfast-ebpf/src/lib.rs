@@ -9,6 +9,7 @@
 //! | [`learn`] | what the kernel did to a packet, remembered |
 //! | [`hooks`] | what happens at each hook |
 //! | [`lb`], [`dns`], [`tunnel`] | virtual addresses; answers of Docker's resolver; packets that leave through a tunnel |
+//! | [`resolver`] | the ports of Docker's resolver, in place of its NAT rules |
 //! | [`macvlan`] | frames between the host and its containers on a macvlan network |
 //!
 //! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
@@ -25,5 +26,6 @@ pub mod lb;
 pub mod learn;
 pub mod macvlan;
 pub mod packet;
+pub mod resolver;
 pub mod state;
 pub mod tunnel;

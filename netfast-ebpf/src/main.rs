@@ -13,7 +13,7 @@ mod programs {
         macros::{classifier, fentry},
         programs::{FEntryContext, TcContext},
     };
-    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, macvlan, tunnel};
+    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, macvlan, resolver, tunnel};
 
     /// tcx ingress of an endpoint's host-side veth.
     #[classifier]
@@ -55,6 +55,12 @@ mod programs {
     #[classifier]
     pub fn netfast_answer(context: TcContext) -> i32 {
         dns::answer(&context)
+    }
+
+    /// tcx egress of the loopback interface in a container's network namespace, before `netfast_answer`.
+    #[classifier]
+    pub fn netfast_resolve(context: TcContext) -> i32 {
+        resolver::at_loopback(&context)
     }
 
     /// tcx ingress of an endpoint's host-side veth, behind `netfast_ep_in`.

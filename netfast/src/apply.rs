@@ -18,6 +18,7 @@ use netfast_common::{
     control::Control,
     device::{Device, DeviceKey, Traffic},
     direct::{Port, PortKey},
+    resolver::Ports,
     tunnel::Tunnel,
 };
 use tracing::{info, warn};
@@ -45,6 +46,7 @@ pub mod pins;
 pub mod read;
 mod remove;
 mod repin;
+pub mod resolver;
 pub mod routes;
 pub mod segments;
 pub mod trace;
@@ -87,6 +89,9 @@ pub struct Datapath {
     aliases: aliases::AliasMaps,
     vips: vips::VipMaps,
     macvlan: macvlan::MacvlanMaps,
+    resolvers: HashMap<MapData, u64, Ports>,
+    /// What the kernel calls the namespaces that are known there, by their inodes.
+    cookies: BTreeMap<u64, u64>,
     queue_watch_error: Option<String>,
     lacks: Vec<Lack>,
     /// Vets flows for as long as this lives.
@@ -131,6 +136,8 @@ impl Datapath {
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
             macvlan: macvlan::MacvlanMaps::take(&mut ebpf)?,
+            resolvers: take(&mut ebpf, map::RESOLVERS)?,
+            cookies: BTreeMap::new(),
             control,
             devices: take(&mut ebpf, map::DEVICES)?,
             generations: take(&mut ebpf, map::GENERATIONS)?,
@@ -161,15 +168,16 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// Loads the programs of aliases, of virtual addresses, of tunnels and of macvlan; the fast path does without those that cannot
-    /// be used.
+    /// Loads the programs of aliases, of virtual addresses, of tunnels, of macvlan and of resolvers; the fast path does without
+    /// those that cannot be used.
     fn load_aliases(&mut self, without: &Without) {
         let lacks = match self.mode {
             Mode::Clsact => {
                 let lack = Lack::no_tcx();
                 let why = Some(lack.why.clone());
                 (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why.clone());
-                (self.facts.tunnels_off, self.facts.macvlan_off) = (why.clone(), why);
+                (self.facts.tunnels_off, self.facts.macvlan_off) = (why.clone(), why.clone());
+                self.facts.resolver_off = why;
                 vec![lack]
             }
             Mode::Tcx => {
@@ -184,7 +192,10 @@ impl Datapath {
                 );
                 self.facts.tunnels_off = tunnels.as_ref().map(why);
                 self.facts.macvlan_off = macvlan.as_ref().map(why);
-                [answer, vips, tunnels, macvlan].into_iter().flatten().collect()
+                let resolver = self.load_optional(Program::Resolver, without);
+                self.facts.resolver_off = resolver.as_ref().map(why);
+                let all = [answer, vips, tunnels, macvlan, resolver];
+                all.into_iter().flatten().collect()
             }
         };
         for lack in &lacks {
@@ -418,6 +429,14 @@ pub enum ApplyError {
         pid: u32,
         /// Why.
         source: routes::WayError,
+    },
+    /// Docker's rules for its resolver cannot be taken out of a container, or put back.
+    #[error("the network namespace of process {pid}")]
+    Resolver {
+        /// A process of the container.
+        pid: u32,
+        /// Why.
+        source: resolver::ResolverError,
     },
     /// An interface does not take other segments.
     #[error("the size of segments")]

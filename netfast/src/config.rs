@@ -101,6 +101,8 @@ pub struct Config {
     pub direct: bool,
     /// Repeat the outer headers of packets that leave through VXLAN devices.
     pub tunnels: bool,
+    /// Do in containers what Docker's NAT rules for its resolver do there, and take these out.
+    pub resolver: bool,
     /// Which networks' containers may hand over bigger segments of TCP.
     pub segments: Segments,
     /// The namespace is that of an overlay network, served for the daemon of the host's. No key of the file.
@@ -132,6 +134,7 @@ impl Default for Config {
             allow_accounting: false,
             direct: true,
             tunnels: false,
+            resolver: false,
             segments: Segments::Off,
             sandbox: None,
             metrics: Some(DEFAULT_METRICS),
@@ -153,8 +156,7 @@ pub struct Sandbox {
 }
 
 impl Config {
-    /// The configuration of who serves an overlay network's namespace: no runtime lists what is in there, each bridge port is a
-    /// container or leads off the host. The flow table is smaller, since there may be many of them.
+    /// That of who serves an overlay network's namespace: each bridge port is a container or leads off the host; fewer flows.
     #[must_use]
     pub fn in_sandbox(&self, sandbox: Sandbox) -> Self {
         Self {
@@ -216,6 +218,8 @@ pub struct RawConfig {
     pub direct: Option<bool>,
     /// See [`Config::tunnels`].
     pub tunnels: Option<bool>,
+    /// See [`Config::resolver`].
+    pub resolver: Option<bool>,
     /// See [`Config::segments`].
     pub segments: Option<Segments>,
     /// See [`Config::metrics`].
@@ -259,6 +263,7 @@ impl RawConfig {
             allow_accounting: typed.allow_accounting.or(self.allow_accounting),
             direct: typed.direct.or(self.direct),
             tunnels: typed.tunnels.or(self.tunnels),
+            resolver: typed.resolver.or(self.resolver),
             segments: typed.segments.or(self.segments),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
@@ -346,6 +351,7 @@ impl RawConfig {
             allow_accounting: self.allow_accounting.unwrap_or(default.allow_accounting),
             direct: self.direct.unwrap_or(default.direct),
             tunnels: self.tunnels.unwrap_or(default.tunnels),
+            resolver: self.resolver.unwrap_or(default.resolver),
             segments: self.segments.unwrap_or(default.segments),
             sandbox: None,
             metrics,
@@ -424,7 +430,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 17);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 18);
     }
 
     #[test]
@@ -450,10 +456,7 @@ mod tests {
             "flows = 3 (in DIR/netfast.toml or on the command line): expected 1024 to 16777216"
         );
         let error = load("flow = 3").expect_err("unknown");
-        assert!(
-            error.contains("unknown field `flow`") && error.contains("`flows`"),
-            "{error}"
-        );
+        assert!(error.contains("unknown field `flow`") && error.contains("`flows`"));
         let error = load("docker_host = \"/var/run/docker.sock\"").expect_err("no scheme");
         assert!(error.contains("unix:///PATH"), "{error}");
         let error = load("uplinks = [\"eth0/1\"]").expect_err("no name");

@@ -15,6 +15,7 @@ pub mod alone;
 mod configure;
 pub mod detach;
 mod error;
+mod inside;
 pub mod instance;
 pub mod lock;
 pub mod older;

@@ -12,6 +12,8 @@
 //! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
 //! 6. What the host and its containers on macvlan networks know of each other, and how big segments are, of which no flow knows.
+//! 7. Docker's rules for its resolver inside containers: they come back before the program goes that does the same, and go
+//!    after it has come.
 //!
 //! Who is given for a virtual address changes before all that takes time, since a member that has ended must not be given.
 //!
@@ -21,12 +23,16 @@
 use std::collections::BTreeSet;
 
 pub use netfast_common::abi::Hook;
-use netfast_common::{abi::MAX_DEVICES, device::DeviceKey};
+use netfast_common::{
+    abi::{MAX_DEVICES, Program},
+    device::DeviceKey,
+};
 
 mod action;
 mod attachment;
 mod macvlan;
 mod realized;
+mod resolver;
 mod tunnels;
 mod vips;
 
@@ -66,6 +72,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     aliases(desired, realized, &mut actions);
     ports_that_come(desired, realized, &mut actions);
     macvlan::macvlan(desired, realized, &mut actions);
+    resolver::resolvers(desired, realized, &mut actions);
     segments(desired, realized, &mut actions);
     actions
 }
@@ -113,6 +120,8 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::SetWay { .. }
             | Action::AddPool(_)
             | Action::RemovePool(_)
+            | Action::TakeOut { .. }
+            | Action::PutBack { .. }
             | Action::SetMacvlans { .. }
             | Action::SetSegments { .. } => {}
         }
@@ -133,8 +142,8 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
 fn aliases(desired: &Desired, realized: &Realized, actions: &mut Vec<Action>) {
     let wanted = &desired.aliases;
     let gone = realized.attachments.iter().filter(|found| {
-        let loopback = found.loopback();
-        loopback.is_some_and(|loopback| !wanted.loopbacks.contains_key(&loopback))
+        let answers = found.loopback().filter(|_| found.program == Program::Answer);
+        answers.is_some_and(|loopback| !wanted.loopbacks.contains_key(&loopback))
     });
     actions.extend(gone.map(|found| Action::Detach(*found)));
     vips::come(desired, realized, actions);

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use netfast_common::device::{DeviceKey, NetnsNumber};
 
 mod address;
+mod inside;
 mod link;
 mod ruleset;
 mod runtime;
@@ -19,6 +20,7 @@ pub use address::{
     Address, AddressScope, FdbEntry, FdbState, IpNet, Mac, MacParseError, Neighbour, NeighbourKey, NeighbourState,
     OUR_PROTOCOL, PolicyRules, Route, RouteType,
 };
+pub use inside::{InsideRules, ResolverRules, SavedChain, SavedRule};
 pub use link::{
     BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Qdisc, TcFilter, VxlanInfo, Xdp,
 };

@@ -20,6 +20,7 @@ mod change;
 pub(crate) mod docker;
 pub(crate) mod ebtables;
 mod foreign;
+pub mod inside;
 pub(crate) mod legacy;
 pub mod netlink;
 mod netns;

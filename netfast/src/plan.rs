@@ -13,7 +13,7 @@ use netfast_common::{
 
 use crate::{
     config::{Config, Runtime},
-    host::{BridgePort, FdbState, Host, Link, LinkKind, Mac, Namespace, NetworkId},
+    host::{BridgePort, FdbState, Host, InsideRules, Link, LinkKind, Mac, Namespace, NetworkId},
 };
 
 mod aliases;
@@ -25,6 +25,7 @@ mod labels;
 mod macvlan;
 mod pace;
 pub mod report;
+mod resolver;
 mod rules;
 mod segments;
 mod tc;
@@ -37,6 +38,7 @@ pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use labels::{is_off, is_switched_off};
 pub use macvlan::{MacvlanTable, Macvlans};
+pub use resolver::{Inside, ResolverReport, reports as resolver_reports, wanted as wanted_resolvers};
 pub use segments::{BIGGER, SegmentEnd, USUAL};
 pub use tc::Foreign;
 pub use tunnels::TunnelReport;
@@ -44,7 +46,8 @@ pub use unjudged::DirectPort;
 pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
-use report::{EndpointReport, NetworkReport, Path, Why};
+use report::{NetworkReport, Path, Why};
+pub use report::{report_failure, report_waiting};
 use rules::RateRules;
 
 /// Places that are kept for bridges and uplinks in the table of devices.
@@ -67,6 +70,10 @@ pub struct Facts {
     pub tunnels_off: Option<String>,
     /// Why the host and containers of macvlan networks cannot reach each other, if they cannot.
     pub macvlan_off: Option<String>,
+    /// Why Docker's rules for its resolver cannot be replaced, if they cannot.
+    pub resolver_off: Option<String>,
+    /// The packet-filter rules in containers' network namespaces, by their inodes, where that matters.
+    pub inside: BTreeMap<u64, InsideRules>,
     /// The virtual addresses that were given.
     pub vips: VipMemory,
 }
@@ -98,6 +105,8 @@ pub struct Desired {
     pub tunnel_reports: Vec<TunnelReport>,
     /// The host and its containers on macvlan networks that want it.
     pub macvlans: Macvlans,
+    /// Containers in which Docker's rules for its resolver should be replaced.
+    pub resolvers: BTreeMap<Loopback, Inside>,
     /// Interfaces that take bigger segments, with a name for each.
     pub segments: BTreeMap<SegmentEnd, String>,
 }
@@ -211,6 +220,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let (tunnels, tunnel_reports) = tunnels::ends(&build);
     let macvlans = macvlan::plan(&build);
+    let resolvers = resolver::plan(host, config, facts);
     let segments = segments::add(&build, &mut networks);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
@@ -220,6 +230,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         tunnels,
         tunnel_reports,
         macvlans,
+        resolvers,
         segments,
         networks,
         inputs,
@@ -470,27 +481,9 @@ fn plain(link: &Link, kind: Kind) -> DeviceSpec {
     }
 }
 
-/// Puts an endpoint that could not be attached on the slow path in the reports.
-pub fn report_failure(networks: &mut [NetworkReport], device: DeviceKey, text: &str) {
-    let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
-    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.device() == Some(device)) {
-        endpoint.path = Path::slow_since(Why::NotAttached, text);
-    }
-}
-
 /// Whether a veth that is up has no carrier: its other end is down.
 fn is_cut_off(veth: &Link) -> bool {
     veth.up && !veth.lower_up
-}
-
-/// Puts endpoints that are still to be attached on the slow path in the reports.
-pub fn report_waiting(networks: &mut [NetworkReport], is_attached: impl Fn(DeviceKey) -> bool) {
-    let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
-    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.path.is_fast()) {
-        if !endpoint.device().is_some_and(&is_attached) {
-            endpoint.path = Path::slow_since(Why::NotAttached, "netfast is not attached to it yet");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod networks;
 pub mod path;
 pub mod pcapng;
 pub mod redact;
+pub mod resolver;
 pub mod status;
 pub mod table;
 pub mod top;

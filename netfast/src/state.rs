@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
+    host::ResolverRules,
     plan::{
-        AliasReport, Client, NotUplink, SegmentEnd, TunnelReport, VipMemory, Way,
+        AliasReport, Client, Loopback, NotUplink, ResolverReport, SegmentEnd, TunnelReport, VipMemory, Way,
         report::{NetworkReport, Slow},
     },
 };
@@ -86,6 +87,12 @@ pub struct State {
     /// Virtual addresses.
     #[serde(default)]
     pub vips: VipState,
+    /// Containers in which Docker's rules for its resolver should be replaced.
+    #[serde(default)]
+    pub resolvers: Vec<ResolverReport>,
+    /// The rules that were taken out, those included that are just being taken out.
+    #[serde(default)]
+    pub resolver_rules: Vec<(Loopback, ResolverRules)>,
     /// Interfaces that take bigger segments, those included that are just being told to.
     #[serde(default)]
     pub segments: Vec<SegmentEnd>,

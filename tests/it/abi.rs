@@ -14,6 +14,7 @@ use netfast_common::{
     macvlan::{AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::Count,
+    resolver::Ports,
     trace::{Filter, Tally},
     tunnel::{Encap, Tunnel},
     vet::Answer,
@@ -25,7 +26,7 @@ use netfast_ebpf::{
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 41] = [
+const MAPS: [(&str, usize, usize); 42] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -71,6 +72,7 @@ const MAPS: [(&str, usize, usize); 41] = [
         size_of::<AddressKey>(),
         size_of::<AddressOwner>(),
     ),
+    (map::RESOLVERS, 8, size_of::<Ports>()),
 ];
 
 fn object() -> Object {

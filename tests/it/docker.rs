@@ -15,6 +15,7 @@ mod paths;
 mod podman;
 mod policy;
 mod ports;
+mod resolver;
 mod says;
 mod segments;
 mod six;

@@ -15,6 +15,7 @@ mod macvlan;
 mod main_paths;
 mod one_way;
 mod pairing;
+mod resolver;
 mod row;
 mod six;
 mod state;

@@ -123,6 +123,8 @@ maps! {
     MACVLANS = "netfast_mvmacs", Pinned;
     /// [`AddressKey`](crate::macvlan::AddressKey) to [`AddressOwner`](crate::macvlan::AddressOwner).
     MACVLAN_ADDRESSES = "netfast_mvaddrs", Pinned;
+    /// Cookie of a container's network namespace, `u64`, to [`Ports`](crate::resolver::Ports): where its resolver listens.
+    RESOLVERS = "netfast_resolvr", Pinned;
 }
 
 /// The maps that are pinned.

@@ -131,6 +131,11 @@ programs! {
         does: "rotates the addresses of an alias's members",
         without: Some("Docker's resolver answers for aliases as it does without netfast, and aliases get no virtual addresses"),
     }
+    Resolver, RESOLVER = "netfast_resolve", HookKind::Tcx(Hook::Egress), {
+        of: "`lo` inside a container's network namespace, before `netfast_answer`",
+        does: "translates between port 53 of Docker's resolver and the ports that it listens on",
+        without: Some("Docker's NAT rules for its resolver stay in the containers' network namespaces"),
+    }
     VipIngress, VIP_INGRESS = "netfast_vip_in", HookKind::Tcx(Hook::Ingress), {
         of: "an endpoint's host-side veth, behind `netfast_ep_in`",
         does: "translates a virtual address to a member's address",
@@ -183,6 +188,7 @@ impl Program {
             Self::BridgeIngress | Self::BridgeEgress => Some(Kind::Bridge),
             Self::UplinkIngress | Self::UplinkEgress => Some(Kind::Uplink),
             Self::Answer
+            | Self::Resolver
             | Self::VipIngress
             | Self::VipEgress
             | Self::TunnelEgress

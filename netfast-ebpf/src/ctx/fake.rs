@@ -72,6 +72,8 @@ pub struct FakeSkb {
     pub complete: Cell<Option<u32>>,
     /// Where its `struct sk_buff` is.
     pub address: u64,
+    /// The number of its socket's network namespace.
+    pub netns_cookie: u64,
     /// It is within a tunnel (`skb->encapsulation`).
     pub encapsulated: Cell<bool>,
     /// The kernel has no memory.
@@ -103,6 +105,7 @@ impl FakeSkb {
             partial: false,
             complete: Cell::new(None),
             address: 0,
+            netns_cookie: 1,
             encapsulated: Cell::new(false),
             no_memory: false,
             sent: Cell::new(None),
@@ -216,6 +219,9 @@ impl Skb for FakeSkb {
     }
     fn ingress_ifindex(&self) -> u32 {
         self.received_by
+    }
+    fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
     }
     fn pull(&self, length: u32) -> bool {
         let length = length as usize;

@@ -91,6 +91,10 @@ impl<S: Skb> Skb for Inner<'_, S> {
         self.outer.ingress_ifindex()
     }
     #[inline(always)]
+    fn netns_cookie(&self) -> u64 {
+        self.outer.netns_cookie()
+    }
+    #[inline(always)]
     fn pull(&self, length: u32) -> bool {
         self.outer.pull(length + GROWTH)
     }

@@ -7,8 +7,8 @@ use aya_ebpf::{
     },
     helpers::generated::{
         bpf_check_mtu, bpf_clone_redirect, bpf_csum_level, bpf_csum_update, bpf_fib_lookup as bpf_fib_lookup_helper,
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
-        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -183,6 +183,11 @@ impl Skb for TcContext {
     #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         field!(self, ingress_ifindex)
+    }
+    #[inline(always)]
+    fn netns_cookie(&self) -> u64 {
+        // SAFETY: a valid context.
+        unsafe { bpf_get_netns_cookie(raw(self).cast()) }
     }
     #[inline(always)]
     fn pull(&self, length: u32) -> bool {

@@ -388,9 +388,9 @@ fn what_is_no_whole_message_is_left_alone() {
     let mut other = frame(&answer.sent(), false, 4000);
     other[14 + 20 + 1] = 54;
     assert_eq!(found(&other), Err(Verdict::NotMessage));
-    assert!(parse::is_from(&FakeSkb::new(&bare), RESOLVER));
+    assert!(parse::is_from(&FakeSkb::new(&bare), ADDRESS));
     bare[14 + 15] = 12;
-    assert!(!parse::is_from(&FakeSkb::new(&bare), RESOLVER));
+    assert!(!parse::is_from(&FakeSkb::new(&bare), ADDRESS));
 }
 
 /// Bytes behind a datagram, in the IP packet still, are of no message: its length field could not be written anew.

@@ -44,6 +44,8 @@ const _: () = assert!(size_of::<Header4>() == Header4::LENGTH as usize);
 
 /// Offset of the source address from the start of the frame.
 pub const SOURCE: u32 = ETHERNET + 12;
+/// Offset of the destination address.
+pub const DESTINATION: u32 = ETHERNET + 16;
 /// `EtherType` of ARP, in wire order, and the offsets of the sender's addresses in an ARP message of Ethernet and IPv4
 /// (RFC 826).
 pub const ARP: u16 = 0x0806_u16.to_be();

@@ -13,7 +13,7 @@ use crate::{
         ends::{Translated, address_length},
         family::Family,
         halves,
-        ipv4::{SOURCE, V4},
+        ipv4::{DESTINATION, SOURCE, V4},
         ipv6::V6,
     },
 };
@@ -163,11 +163,22 @@ pub fn glance<F: Translated, S: Skb>(skb: &S) -> Option<(F::Address, u8)> {
 /// Whether an IPv4 packet comes from this address, as far as can be read directly.
 #[inline(always)]
 pub fn is_from<S: Skb>(skb: &S, address: Ip4) -> bool {
+    has(skb, SOURCE, address)
+}
+
+/// Whether an IPv4 packet goes to this address, as far as can be read directly.
+#[inline(always)]
+pub fn is_to<S: Skb>(skb: &S, address: Ip4) -> bool {
+    has(skb, DESTINATION, address)
+}
+
+#[inline(always)]
+fn has<S: Skb>(skb: &S, place: u32, address: Ip4) -> bool {
     let frame = Frame::new(skb.data(), skb.data_end());
     skb.ethertype() == V4::ETHERTYPE
         && frame
-            .at(SOURCE)
-            .is_ok_and(|source: [u16; 2]| source == halves(address.wire()))
+            .at(place)
+            .is_ok_and(|found: [u16; 2]| found == halves(address.wire()))
 }
 
 /// Whether an endpoint sends a frame from an address that is not its own. Asked only of what takes the slow path, for

@@ -14,6 +14,7 @@ use netfast_common::{
     macvlan::{self, AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::{self, Count},
+    resolver::{self, Ports},
     trace::{self, Filter, Tally},
     tunnel::{self, Encap, Tunnel},
     vet::Answer,
@@ -191,3 +192,7 @@ pub static MACVLANS: HashMap<StationKey, Station> = HashMap::with_max_entries(ma
 #[map(name = "netfast_mvaddrs")]
 pub static MACVLAN_ADDRESSES: HashMap<AddressKey, AddressOwner> =
     HashMap::with_max_entries(macvlan::ADDRESSES, BPF_F_NO_PREALLOC);
+
+/// Where the resolvers of containers' network namespaces listen, by the namespaces' cookies.
+#[map(name = "netfast_resolvr")]
+pub static RESOLVERS: HashMap<u64, Ports> = HashMap::with_max_entries(resolver::NAMESPACES, BPF_F_NO_PREALLOC);

@@ -131,13 +131,22 @@ fn attach_tcx(
 
 /// Attaches a program to the egress of the loopback interface in another network namespace. The kernel looks for an
 /// interface in the namespace of the thread that asks.
-pub fn attach_inside(program: &mut SchedClassifier, pins: &Pins, loopback: Loopback) -> Result<(), AttachError> {
+pub fn attach_inside(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    attachment: &Attachment,
+    loopback: Loopback,
+) -> Result<(), AttachError> {
+    let behind = attachment.runs_before().map(|behind| pins.link(&behind));
+    let behind = behind.filter(|behind| behind.exists());
     in_namespace(loopback.pid, loopback.netns, || {
         let name = if_indextoname(LOOPBACK_IFINDEX).map_err(|_| AttachError::Gone)?;
-        let options = TcAttachOptions::TcxOrder(LinkOrder::last());
-        let id = program.attach_with_options(&name.to_string_lossy(), TcAttachType::Egress, options)?;
-        let link = FdLink::try_from(program.take_link(id)?)?;
-        pin(link, pins.link(&Attachment::of_answers(loopback)))
+        let place = Place {
+            ifindex: LOOPBACK_IFINDEX,
+            name: &name.to_string_lossy(),
+            hook: Hook::Egress,
+        };
+        attach_tcx(program, place, behind.as_deref(), pins.link(attachment))
     })
 }
 

@@ -10,7 +10,7 @@ use aya::{
     programs::FEntry,
 };
 use netfast_common::{
-    abi::map,
+    abi::{Program, map},
     control::Control,
     device::{Device, DeviceKey, Kind, Traffic},
 };
@@ -21,6 +21,7 @@ use crate::{
         ApplyError, AttachError, Datapath, Mode,
         attach::{self, Place},
         clsact, map_error, object,
+        resolver::ResolverError,
         routes::{self, WayError},
         segments,
     },
@@ -58,6 +59,9 @@ impl Failure {
                 ..
             } | ApplyError::Way {
                 source: WayError::Enter(AttachError::Gone),
+                ..
+            } | ApplyError::Resolver {
+                source: ResolverError::Enter(AttachError::Gone),
                 ..
             } | ApplyError::Segments(WayError::Enter(AttachError::Gone))
         )
@@ -235,6 +239,12 @@ impl Datapath {
             Action::AddPool(pool) => routes::add_pool(*pool).map_err(ApplyError::Pool),
             Action::RemovePool(pool) => routes::remove_pool(*pool).map_err(ApplyError::Pool),
             Action::SetMacvlans { from, to } => self.macvlan.change(from, to),
+            Action::TakeOut {
+                loopback,
+                container,
+                rules,
+            } => self.take_out(*loopback, container, rules),
+            Action::PutBack { loopback, rules, .. } => self.put_back(*loopback, rules),
             Action::SetSegments { end, bigger: true, .. } => segments::set(*end, true).map_err(ApplyError::Segments),
             Action::SetSegments { end, .. } => segments::restore(*end).map_err(ApplyError::Segments),
         }
@@ -307,7 +317,7 @@ impl Datapath {
             }
             Target::Loopback(loopback) => {
                 let program = object::get(&mut self.ebpf, program)?;
-                attach::attach_inside(program, &self.pins, loopback).map_err(failed)
+                attach::attach_inside(program, &self.pins, &attachment, loopback).map_err(failed)
             }
             Target::Function(_) => {
                 let watch: &mut FEntry = object::get(&mut self.ebpf, program)?;
@@ -350,6 +360,8 @@ impl Datapath {
 struct Unreachable {
     all: bool,
     netns: BTreeSet<u64>,
+    /// Where the program must stay that does what Docker's rules did, since these could not be put back; and where it is not.
+    resolvers: BTreeSet<u64>,
 }
 
 impl Unreachable {
@@ -358,11 +370,26 @@ impl Unreachable {
             self.all = true;
         } else if let Action::SetWay { client, .. } = failed {
             self.netns.insert(client.netns);
+        } else if let Action::PutBack { loopback, .. } = failed {
+            self.resolvers.insert(loopback.netns);
+        } else if let Action::Attach { attachment, .. } = failed
+            && let (Some(loopback), Program::Resolver) = (attachment.loopback(), attachment.program)
+        {
+            self.resolvers.insert(loopback.netns);
         }
     }
 
     fn forbids(&self, action: &Action) -> bool {
+        if let Action::Detach(attachment) = action
+            && let (Some(loopback), Program::Resolver) = (attachment.loopback(), attachment.program)
+        {
+            return self.resolvers.contains(&loopback.netns);
+        }
+        if let Action::TakeOut { loopback, .. } = action {
+            return self.resolvers.contains(&loopback.netns);
+        }
         if let Action::Attach { attachment, .. } = action
+            && attachment.program == Program::Answer
             && let Some(loopback) = attachment.loopback()
         {
             return self.netns.contains(&loopback.netns);

@@ -57,7 +57,7 @@ fn attachment_of(name: &OsStr) -> Option<Attachment> {
     let program = *Program::ALL.iter().find(|known| known.name() == program)?;
     let numbers = (parts.next(), parts.next());
     let at = match (program, program.hook(), numbers) {
-        (Program::Answer, _, (Some(netns), Some(pid))) => Target::Loopback(Loopback {
+        (Program::Answer | Program::Resolver, _, (Some(netns), Some(pid))) => Target::Loopback(Loopback {
             netns: netns.parse().ok()?,
             pid: pid.parse().ok()?,
         }),

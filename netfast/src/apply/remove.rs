@@ -3,7 +3,10 @@
 use std::{io, ops::Add, path::Path};
 
 use aya::maps::Array;
-use netfast_common::{abi::map, control::Control};
+use netfast_common::{
+    abi::{Program, map},
+    control::Control,
+};
 use tracing::{info, warn};
 
 use crate::apply::{
@@ -106,7 +109,7 @@ pub fn answers(pin_dir: &Path) -> io::Result<usize> {
     let mut first = Ok(());
     let mut links = 0;
     for found in pins.attachments()? {
-        if found.loopback().is_some() {
+        if found.program == Program::Answer {
             first = first.and(remove_file(&pins.link(&found)));
             links += 1;
         }

@@ -10,8 +10,8 @@ use crate::{
     cli::{CheckArgs, CliError, ConfigArgs, Dirs, Exit, Global, config, lacking, output, run::typed},
     config::{Config, Runtime},
     host::Host,
-    observe::{ObserveError, Observer, ObserverConfig},
-    plan::{Desired, Facts, plan},
+    observe::{ObserveError, Observer, ObserverConfig, inside},
+    plan::{Desired, Facts, plan, wanted_resolvers},
     probe::{self, Attached},
     report::check::{self, Area, Check, Level, Line},
 };
@@ -134,6 +134,15 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
         check.lines.push(line.remedy("`ip link` lists the interfaces."));
     }
     check.lines.extend(check::networks(&desired));
+    let namespaces = wanted_resolvers(host, config);
+    let namespaces = namespaces
+        .keys()
+        .map(|loopback| (loopback.netns, loopback.pid))
+        .collect();
+    let inside = inside::look(&namespaces);
+    check
+        .lines
+        .extend(check::resolvers(host, config, &inside, resolver_off(check).as_deref()));
     check.lines.extend(check::uplinks(&desired));
     check.lines.extend(check::interfaces(
         host.served(),
@@ -153,6 +162,17 @@ fn tunnels_off(check: &Check) -> Option<String> {
     }
     let program = refused.next()?.name();
     Some(format!("the kernel does not take the BPF program {program}"))
+}
+
+/// Why Docker's rules for its resolver cannot be replaced on this kernel, by what was tried before.
+fn resolver_off(check: &Check) -> Option<String> {
+    if !check.has(Level::Ok, probe::TCX) {
+        return Some("the kernel has no tcx (Linux 6.6)".into());
+    }
+    let name = Program::Resolver.name();
+    check
+        .has(Level::Note, name)
+        .then(|| format!("the kernel does not take the BPF program {name} (Linux 6.15)"))
 }
 
 /// What netfast would be attached to, and what it would be attached to if nothing stood in the way.

@@ -52,6 +52,12 @@ fn preview_text(would: &Detached) -> String {
             would.ways
         ));
     }
+    if would.resolvers > 0 {
+        say(format!(
+            "Put Docker's rules for its resolver back into {} containers.",
+            would.resolvers
+        ));
+    }
     text
 }
 
@@ -77,6 +83,12 @@ fn text(done: &Detached) -> String {
     }
     for (name, value) in &done.sysctls {
         say(format!("Restored {name} = {value}."));
+    }
+    if done.resolvers > 0 {
+        say(format!(
+            "Put Docker's rules for its resolver back into {} containers.",
+            done.resolvers
+        ));
     }
     if done.segments > 0 {
         say(format!(
@@ -120,6 +132,10 @@ impl From<DetachError> for CliError {
                 "Run it in that namespace, or name this one's --pin-dir and --run-dir.",
             ),
             DetachError::Instance(_) => (Exit::Failed, "Name the directories of one instance."),
+            DetachError::Resolver { .. } => (
+                Exit::Failed,
+                "Names are still resolved there, by the program in the rules' place; `netfast detach` can be run again.",
+            ),
             DetachError::CannotStop { .. }
             | DetachError::Lock(LockError::Io { .. })
             | DetachError::Pins { .. }
@@ -180,6 +196,7 @@ mod tests {
             ways: 2,
             handed_over: 5,
             ended: 1,
+            resolvers: 4,
         };
         assert_eq!(
             text(&done),
@@ -187,6 +204,7 @@ mod tests {
              Removed 8 links and their pins.\n\
              Removed the clsact qdisc from eth0.\n\
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
+             Put Docker's rules for its resolver back into 4 containers.\n\
              Set the usual size of segments on 3 interfaces.\n\
              Removed the routes and neighbour entries for virtual addresses of 2 interfaces.\n\
              5 connections to virtual addresses go on in their containers.\n\

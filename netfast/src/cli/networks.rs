@@ -31,5 +31,6 @@ pub fn gather(dirs: &Dirs) -> Result<Networks, CliError> {
     let told = instance.tables.tunnels().context("cannot read the tunnels")?;
     Ok(Networks::from(state.networks.as_slice())
         .under(control, state.learning_off.as_deref())
+        .with_resolvers(&state.resolvers)
         .with_tunnels(tunnels::gather(&state.tunnels, &told)))
 }

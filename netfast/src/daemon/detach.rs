@@ -21,6 +21,7 @@ use crate::{
     apply::{
         self, AttachError, Remains, handoff,
         pins::Pins,
+        resolver::{self, ResolverError},
         routes::{self, WayError},
         segments,
     },
@@ -62,6 +63,8 @@ pub struct Detached {
     pub segments: usize,
     /// Containers whose ways to virtual addresses were removed.
     pub ways: usize,
+    /// Containers in which Docker's rules for its resolver are back.
+    pub resolvers: usize,
     /// Connections to virtual addresses that the clients' own conntrack goes on with.
     pub handed_over: usize,
     /// Connections to virtual addresses that end.
@@ -128,6 +131,7 @@ pub fn preview(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> 
             .collect();
         would.segments = state.segments.len();
         would.ways = state.vips.ways.len();
+        would.resolvers = state.resolver_rules.len();
     }
     Ok(would)
 }
@@ -142,6 +146,15 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     // The daemon may have written until it ended.
     let state = read_state(run_dir).filter(State::is_of_this_boot);
 
+    // Docker's own rules first: what is resolved by the program must not stop being resolved, and connections that conntrack is
+    // given in a container need its hooks there.
+    for (loopback, rules) in state.iter().flat_map(|state| &state.resolver_rules) {
+        let back = resolver::put_back(*loopback, rules).map_err(|source| DetachError::Resolver {
+            pid: loopback.pid,
+            source,
+        })?;
+        done.resolvers += usize::from(back);
+    }
     // Flows stop being used, then programs go, then what made them safe.
     if let Some(state) = &state {
         remove_filters(state)?;
@@ -376,6 +389,14 @@ pub enum DetachError {
         /// Why.
         source: WayError,
     },
+    /// Docker's rules for its resolver cannot be put back; nothing was removed.
+    #[error("cannot put Docker's rules for its resolver back into the network namespace of process {pid}")]
+    Resolver {
+        /// A process of the container.
+        pid: u32,
+        /// Why.
+        source: ResolverError,
+    },
     /// An interface does not take the usual segments again.
     #[error("cannot let {end} take the usual segments again")]
     Segments {
@@ -412,6 +433,7 @@ impl DetachError {
             | Self::Filters { .. }
             | Self::Clsact { .. }
             | Self::Way { .. }
+            | Self::Resolver { .. }
             | Self::Segments { .. }
             | Self::Pool(_)
             | Self::Older(OlderError::Connections(_))

@@ -15,13 +15,13 @@ use tracing::{debug, info, warn};
 use crate::{
     apply::{Datapath, Failure, Outcome},
     config::Config,
-    daemon::older,
+    daemon::{inside::Memory, older},
     diff::{Action, diff},
-    host::{Host, RuntimeState},
+    host::{Host, InsideRules, ResolverRules, RuntimeState},
     plan::{
-        Client, Desired, SegmentEnd, Vips, Way, plan,
+        Client, Desired, Inside, Loopback, SegmentEnd, Vips, Way, plan,
         report::{Slow, Why},
-        report_failure, report_waiting,
+        report_failure, report_waiting, resolver_reports, wanted_resolvers,
     },
     state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
 };
@@ -42,6 +42,8 @@ pub struct Sync {
     first: bool,
     /// Pins are gone that could not be made again.
     mending: bool,
+    /// The rules in containers, as last seen.
+    inside: Memory,
 }
 
 /// What a pass came to.
@@ -80,6 +82,7 @@ impl Sync {
             clsact = before.clsact;
             datapath.remember_segments(before.segments);
             datapath.remember_vips(before.vips.given, &before.vips.ways.into_iter().collect());
+            datapath.remember_resolvers(before.resolver_rules);
         }
         Self {
             datapath,
@@ -91,6 +94,7 @@ impl Sync {
             written: None,
             first,
             mending: false,
+            inside: Memory::default(),
         }
     }
 
@@ -114,12 +118,14 @@ impl Sync {
         budget: Option<Duration>,
     ) -> Result<Pass, StateError> {
         let unmended = self.repin(thorough);
+        self.look_inside(host, config, thorough);
         let facts = self.datapath.facts(host, thorough);
         let desired = plan(host, config, facts);
         let actions = diff(&desired, self.datapath.realized());
         self.save(&actions, &desired, host, config)?;
         self.datapath.set_vip_memory(desired.aliases.vips.memory.clone());
         let outcome = self.datapath.execute(actions, budget);
+        self.inside.note(&outcome);
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
         self.clsact.retain(|device, _| host.link(*device).is_some());
@@ -205,13 +211,14 @@ impl Sync {
         Some(text)
     }
 
-    /// Ways to virtual addresses and sizes of segments, which only the state tells of, must be on disk before they are made: a daemon that is
-    /// killed in between could not remove them. The same with the addresses themselves.
+    /// Ways to virtual addresses and sizes of segments, which only the state tells of, must be on disk before they are made: a
+    /// daemon that is killed in between could not remove them. The same with the addresses themselves, and with rules that are
+    /// taken out.
     fn save(&mut self, actions: &[Action], desired: &Desired, host: &Host, config: &Config) -> Result<(), StateError> {
         let new = actions.iter().any(|action| {
             matches!(
                 action,
-                Action::SetWay { to: Some(_), .. } | Action::SetSegments { bigger: true, .. }
+                Action::SetWay { to: Some(_), .. } | Action::SetSegments { bigger: true, .. } | Action::TakeOut { .. }
             )
         });
         if new {
@@ -260,6 +267,10 @@ impl Sync {
                 errors.entry(device).or_insert_with(|| failure.text());
             }
         }
+        let inside_errors = failures
+            .iter()
+            .filter_map(|failure| Some((failure.action.inside()?, failure.text())));
+        let inside_errors = inside_errors.collect();
         let attached = self.datapath.attached();
         let mut tunnels = desired.tunnel_reports;
         for tunnel in &mut tunnels {
@@ -314,6 +325,14 @@ impl Sync {
             table_bytes: self.datapath.table_bytes(),
             segments: self.segments(&desired.segments, in_sync),
             aliases: desired.aliases.reports,
+            resolvers: resolver_reports(
+                host,
+                config,
+                self.datapath.known_facts(),
+                self.datapath.resolvers(),
+                &inside_errors,
+            ),
+            resolver_rules: self.resolver_rules(desired.resolvers, in_sync),
             vips: VipState {
                 ways: self.ways(&desired.aliases.vips, in_sync),
                 given: desired.aliases.vips.memory,
@@ -324,6 +343,27 @@ impl Sync {
 }
 
 impl Sync {
+    /// Looks at the rules in containers where that matters.
+    fn look_inside(&mut self, host: &Host, config: &Config, thorough: bool) {
+        let wanted = wanted_resolvers(host, config);
+        let namespaces = wanted.keys().map(|loopback| (loopback.netns, loopback.pid)).collect();
+        let inside = self.inside.get(namespaces, thorough);
+        self.datapath.set_inside(inside);
+    }
+
+    /// The rules that are taken out, and those that may be.
+    fn resolver_rules(&self, wanted: BTreeMap<Loopback, Inside>, in_sync: bool) -> Vec<(Loopback, ResolverRules)> {
+        let mut taken = self.datapath.resolvers().clone();
+        if !in_sync {
+            for (loopback, inside) in wanted {
+                if let InsideRules::Resolver(rules) = inside.rules {
+                    taken.entry(loopback).or_insert(rules);
+                }
+            }
+        }
+        taken.into_iter().collect()
+    }
+
     /// The interfaces that take bigger segments, and those that may.
     fn segments(&self, wanted: &BTreeMap<SegmentEnd, String>, in_sync: bool) -> Vec<SegmentEnd> {
         let mut ends: BTreeSet<SegmentEnd> = self.datapath.segments().collect();

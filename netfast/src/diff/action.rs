@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use netfast_common::{
+    abi::Program,
     control::{Control, Pace},
     device::{Device, DeviceKey},
     tunnel::Tunnel,
@@ -11,7 +12,10 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Attachment, Target},
-    plan::{AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, MacvlanTable, SegmentEnd, VipTable, Way},
+    host::ResolverRules,
+    plan::{
+        AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way,
+    },
 };
 
 /// One step. Each is idempotent: doing it twice is doing it once.
@@ -125,6 +129,24 @@ pub enum Action {
     AddPool(VipPool),
     /// Makes it say so no longer.
     RemovePool(VipPool),
+    /// Has the program do what Docker's rules for its resolver do in a container, and takes these out.
+    TakeOut {
+        /// Where.
+        loopback: Loopback,
+        /// The container.
+        container: String,
+        /// The rules.
+        rules: Box<ResolverRules>,
+    },
+    /// Puts them back, unless Docker's are there again.
+    PutBack {
+        /// Where.
+        loopback: Loopback,
+        /// The rules.
+        rules: Box<ResolverRules>,
+        /// Why.
+        why: String,
+    },
     /// Makes the maps of macvlan networks say this.
     SetMacvlans {
         /// What they said.
@@ -153,7 +175,13 @@ impl Action {
             | Self::NoteInputs(_)
             | Self::NoteIdentity { .. }
             | Self::RemoveDevice { .. }
+            | Self::PutBack { .. }
             | Self::Detach(_) => None,
+            Self::TakeOut { loopback, rules, .. } => Some(Self::PutBack {
+                loopback: *loopback,
+                rules: rules.clone(),
+                why: "the daemon does not start".into(),
+            }),
             Self::SetSwitches { from, to, pace } => Some(Self::SetSwitches {
                 from: *to,
                 to: *from,
@@ -220,6 +248,9 @@ impl Action {
 
     /// What an operator wants to read of it when it is done; the rest follows from the containers' coming and going.
     pub fn news(&self) -> Option<String> {
+        if let Self::PutBack { why, .. } = self {
+            return Some(format!("{self}: {why}"));
+        }
         let Self::SetSwitches { to, pace, .. } = self else {
             return None;
         };
@@ -245,6 +276,8 @@ impl Action {
             | Self::SetWay { .. }
             | Self::AddPool(_)
             | Self::RemovePool(_)
+            | Self::TakeOut { .. }
+            | Self::PutBack { .. }
             | Self::SetMacvlans { .. }
             | Self::SetSegments { .. } => true,
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.loopback().is_some(),
@@ -258,6 +291,19 @@ impl Action {
             | Self::SetTunnel { .. }
             | Self::RemoveDevice { .. } => false,
         }
+    }
+
+    /// The container's network namespace in which it is about the resolver, if it is about that.
+    pub fn inside(&self) -> Option<Loopback> {
+        if let Self::TakeOut { loopback, .. } | Self::PutBack { loopback, .. } = self {
+            return Some(*loopback);
+        }
+        let Self::Attach { attachment, .. } = self else {
+            return None;
+        };
+        attachment
+            .loopback()
+            .filter(|_| attachment.program == Program::Resolver)
     }
 
     /// The device that it is about, if it is about one.
@@ -277,6 +323,8 @@ impl Action {
             | Self::SetWay { .. }
             | Self::AddPool(_)
             | Self::RemovePool(_)
+            | Self::TakeOut { .. }
+            | Self::PutBack { .. }
             | Self::SetMacvlans { .. }
             | Self::SetSegments { .. }
             | Self::SetAliases { .. } => None,
@@ -334,6 +382,12 @@ impl fmt::Display for Action {
             },
             Self::AddPool(pool) => write!(f, "answer for {pool} that there is no way there"),
             Self::RemovePool(pool) => write!(f, "no longer answer for {pool}"),
+            Self::TakeOut { container, .. } => write!(f, "take Docker's rules for its resolver out of {container}"),
+            Self::PutBack { loopback, .. } => write!(
+                f,
+                "put Docker's rules for its resolver back into the network namespace of process {}",
+                loopback.pid
+            ),
             Self::SetSegments { name, bigger: true, .. } => write!(f, "let {name} take bigger segments"),
             Self::SetSegments { name, .. } => write!(f, "let {name} take the usual segments again"),
             Self::SetMacvlans { to, .. } => write!(f, "set {} MAC addresses behind parents", to.stations.len()),

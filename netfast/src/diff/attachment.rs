@@ -118,6 +118,14 @@ impl Attachment {
         }
     }
 
+    /// The program in place of the rules for the resolver in a container's network namespace.
+    pub const fn of_resolver(loopback: Loopback) -> Self {
+        Self {
+            at: Target::Loopback(loopback),
+            program: Program::Resolver,
+        }
+    }
+
     /// The device that it is on, with the kind that its program is for.
     pub const fn device_of_kind(&self) -> Option<(DeviceKey, Kind)> {
         match (self.at, self.program.device_kind()) {
@@ -147,7 +155,7 @@ impl Attachment {
     /// as the container sends them, and on egress before it, for it must see them as the container gets them. In another
     /// order it would learn half of the translation. Of those for tunnels the one at an uplink takes its candidate before the
     /// uplink's own finds it to be of another packet, and the one at a tunnel's device leaves its candidate behind the
-    /// device's own, which takes what it finds.
+    /// device's own, which takes what it finds. Answers of the resolver come from its own port before they come from port 53.
     pub const fn runs_before(&self) -> Option<Self> {
         match (self.at, self.program) {
             (Target::Interface { device, hook }, Program::EndpointIngress) => Some(Self::of_vips(device, hook)),
@@ -158,6 +166,7 @@ impl Attachment {
                 Some(Self::of_device(device, Kind::Uplink, hook))
             }
             (Target::Interface { device, .. }, Program::UplinkEgress) => Some(Self::of_tunnel(device)),
+            (Target::Loopback(loopback), Program::Resolver) => Some(Self::of_answers(loopback)),
             _ => None,
         }
     }

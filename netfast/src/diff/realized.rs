@@ -11,7 +11,8 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Action, Attachment},
-    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, MacvlanTable, SegmentEnd, VipTable, Way},
+    host::ResolverRules,
+    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way},
 };
 
 /// The state of what is netfast's on the host.
@@ -39,6 +40,8 @@ pub struct Realized {
     pub pools: BTreeSet<VipPool>,
     /// The maps of macvlan networks.
     pub macvlans: MacvlanTable,
+    /// Docker's rules for its resolver that were taken out of containers.
+    pub resolvers: BTreeMap<Loopback, ResolverRules>,
     /// Interfaces that take bigger segments.
     pub segments: BTreeSet<SegmentEnd>,
 }
@@ -141,6 +144,12 @@ impl Realized {
             }
             Action::RemovePool(pool) => {
                 self.pools.remove(pool);
+            }
+            Action::TakeOut { loopback, rules, .. } => {
+                self.resolvers.insert(*loopback, rules.as_ref().clone());
+            }
+            Action::PutBack { loopback, .. } => {
+                self.resolvers.remove(loopback);
             }
             Action::SetMacvlans { to, .. } => self.macvlans = to.as_ref().clone(),
             Action::SetSegments { end, bigger, .. } => {

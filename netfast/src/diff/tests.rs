@@ -62,6 +62,8 @@ impl Host {
             | Action::SetWay { .. }
             | Action::AddPool(_)
             | Action::RemovePool(_)
+            | Action::TakeOut { .. }
+            | Action::PutBack { .. }
             | Action::SetMacvlans { .. }
             | Action::SetSegments { .. } => {}
         }
@@ -326,7 +328,6 @@ proptest! {
             });
             prop_assert_eq!(host.generations[&slot] == generations[&slot], same, "device {}", ifindex);
         }
-        // A slot that nobody had gets one when it is given out.
         for slot in host.slots().values().filter(|slot| !generations.contains_key(slot)) {
             prop_assert_eq!(host.generations[slot], 1);
         }
@@ -339,7 +340,6 @@ proptest! {
         let mut host = Host::default();
         host.reach(&one);
         prop_assert!(host.is_true_of_ports());
-        // Hints, before it is known what changed.
         for key in ended.into_iter().map(DeviceKey::served) {
             if let Some(slot) = host.slots().get(&key) {
                 *host.generations.get_mut(slot).expect("it was added") += 1;

@@ -11,11 +11,11 @@ use crate::sys::netlink::{
     Attr, Attrs, DUMP, Malformed, Message, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request, Watcher,
 };
 
-const SUBSYSTEM: u16 = 10 << 8;
+pub const SUBSYSTEM: u16 = 10 << 8;
 pub const NEWRULE: u16 = SUBSYSTEM | 6;
 pub const GETRULE: u16 = SUBSYSTEM | 7;
 pub const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const GETCHAIN: u16 = SUBSYSTEM | 4;
+pub const GETCHAIN: u16 = SUBSYSTEM | 4;
 pub const NEWSET: u16 = SUBSYSTEM | 9;
 pub const GETSET: u16 = SUBSYSTEM | 0xa;
 pub const NEWSETELEM: u16 = SUBSYSTEM | 0xc;

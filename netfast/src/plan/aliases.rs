@@ -76,7 +76,7 @@ impl AliasTable {
 
 /// The loopback interface of a container's network namespace. The process belongs to it: when a namespace's number is
 /// given to another, that has another first process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Loopback {
     /// The inode of the namespace.
     pub netns: u64,
@@ -292,7 +292,7 @@ fn weight(container: &Container) -> u32 {
 }
 
 /// Docker's default bridge has no resolver of its own, and neither have the host's and no network.
-fn has_resolver(network: &Network) -> bool {
+pub(super) fn has_resolver(network: &Network) -> bool {
     network.name != "bridge" && !matches!(network.driver.as_str(), "host" | "null")
 }
 

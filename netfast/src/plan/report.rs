@@ -250,3 +250,21 @@ pub struct Published {
     /// The port in the container.
     pub port: u16,
 }
+
+/// Puts an endpoint that could not be attached on the slow path in the reports.
+pub fn report_failure(networks: &mut [NetworkReport], device: DeviceKey, text: &str) {
+    let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
+    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.device() == Some(device)) {
+        endpoint.path = Path::slow_since(Why::NotAttached, text);
+    }
+}
+
+/// Puts endpoints that are still to be attached on the slow path in the reports.
+pub fn report_waiting(networks: &mut [NetworkReport], is_attached: impl Fn(DeviceKey) -> bool) {
+    let endpoints = networks.iter_mut().flat_map(|network| &mut network.endpoints);
+    for endpoint in endpoints.filter(|endpoint: &&mut EndpointReport| endpoint.path.is_fast()) {
+        if !endpoint.device().is_some_and(&is_attached) {
+            endpoint.path = Path::slow_since(Why::NotAttached, "netfast is not attached to it yet");
+        }
+    }
+}

@@ -55,7 +55,7 @@ fn runtime_bridges<'a>(build: &Build<'a>) -> BTreeSet<&'a str> {
 
 /// Why the programs on a bridge device would see what comes in too late, if they would: IP's rules are asked within the bridge. What they
 /// translate (published ports, answers to masqueraded packets) has other addresses there than what goes out, so no conversation has two
-/// directions. And it has the host's conntrack entry already, which kernels without "bpf: Scrub packet on bpf_redirect_peer"
+/// directions. And it has the host's conntrack entry already, which kernels without "bpf: Scrub packet on `bpf_redirect_peer`"
 /// (2025) let that helper take into the container, whose own conntrack and NAT would then leave it alone.
 fn translated_before(netns: &Namespace, link: &Link, family: Family) -> Option<String> {
     // A VLAN of the bridge's own: at the port its packets may be untagged, and IP's rules are asked there.

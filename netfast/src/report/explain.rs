@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     plan::report::{EndpointReport, NetworkReport, Path, Slow},
-    report::path::PathState,
+    report::{path::PathState, resolver},
     state::State,
 };
 
@@ -171,7 +171,9 @@ impl Explanation {
                 members = near;
             }
         }
-        let host = host_steps(facts);
+        let mut host = host_steps(facts);
+        let inside = facts.state.resolvers.iter().find(|report| report.container == name);
+        host.extend(inside.map(|report| Step::fast("resolver", resolver::of_container(report))));
         let ways: Vec<Way> = members
             .into_iter()
             .map(|(network, endpoint)| way(From { network, endpoint }, destination.as_ref(), facts))

@@ -6,8 +6,11 @@ use netfast_common::control::Control;
 use serde::Serialize;
 
 use crate::{
-    plan::report::{EndpointReport, NetworkReport, PoolReport},
-    report::{Style, Table, path::PathState, table::Cell, tunnels::Tunnel},
+    plan::{
+        ResolverReport,
+        report::{EndpointReport, NetworkReport, PoolReport},
+    },
+    report::{Style, Table, path::PathState, resolver, table::Cell, tunnels::Tunnel},
 };
 
 /// The whole report.
@@ -51,6 +54,8 @@ pub struct Network {
     pub ipv6: PathState,
     /// Whether packets between its containers are forwarded directly, or what keeps them from it; `None`: it has no bridge.
     pub direct: Option<PathState>,
+    /// Its containers in which Docker's rules for its resolver should be replaced.
+    pub resolvers: Vec<ResolverReport>,
     /// How big its containers' segments of TCP may be, in words; `None`: as the kernel has it.
     pub segments: Option<String>,
     /// Its endpoints.
@@ -118,6 +123,7 @@ impl From<&NetworkReport> for Network {
             host: PathState::from(&report.host),
             ipv6: PathState::from(&report.ipv6),
             direct: report.direct.as_ref().map(PathState::from),
+            resolvers: Vec::new(),
             segments: report.segments.clone(),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
@@ -184,6 +190,16 @@ impl Networks {
         } else if !control.may_learn() {
             let why = learning_off.unwrap_or("switched off");
             self.notes.push(format!("No flow is learned at the moment: {why}."));
+        }
+        self
+    }
+
+    /// Adds what became of Docker's rules for its resolver.
+    #[must_use]
+    pub fn with_resolvers(mut self, reports: &[ResolverReport]) -> Self {
+        for network in &mut self.networks {
+            let on = |report: &&ResolverReport| report.networks.contains(&network.name);
+            network.resolvers = reports.iter().filter(on).cloned().collect();
         }
         self
     }
@@ -314,6 +330,9 @@ impl Network {
         // Where its packets are slow there is no more to say.
         if let Some(direct) = self.direct.as_ref().filter(|_| self.path.is_fast()) {
             facts.row(["direct".into(), direct_cell(direct)]);
+        }
+        if let Some(resolver) = resolver::summary(&self.resolvers) {
+            facts.row(["resolver".into(), format!("Docker's rules {resolver}").into()]);
         }
         if let Some(segments) = &self.segments {
             facts.row(["segments".into(), segments.as_str().into()]);

@@ -3,7 +3,10 @@
 use netfast_common::reason::{self, Count, Reason};
 use serde::Serialize;
 
-use crate::report::{path::PathState, tunnels::Tunnel};
+use crate::{
+    plan::ResolverReport,
+    report::{path::PathState, tunnels::Tunnel},
+};
 
 mod gather;
 mod text;
@@ -33,6 +36,8 @@ pub struct Status {
     pub devices: Vec<Device>,
     /// VXLAN devices that packets of containers leave by.
     pub tunnels: Vec<Tunnel>,
+    /// Containers in which Docker's rules for its resolver should be replaced.
+    pub resolvers: Vec<ResolverReport>,
 }
 
 /// The daemon, and what it left in the kernel.

@@ -198,6 +198,8 @@ mod tests {
             clsact: BTreeMap::new(),
             table_bytes: 0,
             aliases: Vec::new(),
+            resolvers: Vec::new(),
+            resolver_rules: Vec::new(),
             vips: VipState::default(),
             segments: Vec::new(),
         }

@@ -20,6 +20,7 @@ use netfast_common::{
     macvlan::{AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::{Count, SLOTS},
+    resolver::Ports,
     trace::{Filter, Tally},
     tunnel::{Encap, Tunnel},
     vet::Answer,
@@ -75,11 +76,13 @@ pub enum Hook {
     TunnelUp,
     /// tcx egress of a parent of macvlan networks.
     Macvlan,
+    /// tcx egress of the loopback interface in a container's namespace.
+    Resolver,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::EndpointIn,
         Self::EndpointOut,
         Self::BridgeIn,
@@ -91,6 +94,7 @@ impl Hook {
         Self::TunnelOut,
         Self::TunnelUp,
         Self::Macvlan,
+        Self::Resolver,
     ];
 
     /// Its program.
@@ -107,6 +111,7 @@ impl Hook {
             Self::TunnelOut => program::TUNNEL_EGRESS,
             Self::TunnelUp => program::TUNNEL_UPLINK,
             Self::Macvlan => program::MACVLAN,
+            Self::Resolver => program::RESOLVER,
         }
     }
 }
@@ -199,6 +204,8 @@ pub struct Lab {
     pub macvlans: HashMap<MapData, StationKey, Station>,
     /// Whose addresses are asked for there.
     pub macvlan_addresses: HashMap<MapData, AddressKey, AddressOwner>,
+    /// Where resolvers listen.
+    pub resolvers: HashMap<MapData, u64, Ports>,
 }
 
 impl Lab {
@@ -227,7 +234,6 @@ impl Lab {
         assert!(!object.is_empty(), "netfast was built without its BPF programs");
         let mut loader = EbpfLoader::new();
         loader.override_global(NETNS_VARIABLE, &netns.0, true);
-        // Each test run has a packet of its own.
         loader.override_global(ADDRESS_VARIABLE, &0_u8, true);
         for name in [map::GENERATIONS, map::TRAFFIC, map::DEVICES] {
             loader.map_max_entries(name, DEVICE_SLOTS);
@@ -245,7 +251,7 @@ impl Lab {
             loader.map_max_entries(name, TABLE);
         }
         let mut ebpf = loader.load(&object).expect("the object loads");
-        for hook in Hook::ALL {
+        for hook in Hook::ALL.into_iter().filter(|hook| hook.is_here()) {
             classifier(&mut ebpf, hook).load().expect("the program loads");
         }
         let indexes = Dev::ALL.map(|dev| (dev, if_nametoindex(dev.name()).expect("it was made")));
@@ -284,6 +290,7 @@ impl Lab {
             encaps: take(&mut ebpf, map::ENCAP4),
             macvlans: take(&mut ebpf, map::MACVLANS),
             macvlan_addresses: take(&mut ebpf, map::MACVLAN_ADDRESSES),
+            resolvers: take(&mut ebpf, map::RESOLVERS),
             ebpf,
         }
     }
@@ -412,8 +419,7 @@ impl Lab {
             .collect()
     }
 
-    /// Runs a packet through a program, again and again; each time it is what the last time has made of it. Returns
-    /// how long it took on average.
+    /// Runs a packet through a program, again and again, each time as the last has left it; how long that took on average.
     pub fn repeat(&mut self, hook: Hook, context: Context, packet: &[u8], repeat: u32) -> Duration {
         let context_in = context.bytes();
         let result = classifier(&mut self.ebpf, hook).test_run(TestRunOptions {

@@ -25,6 +25,8 @@ use netfast::apply::OBJECT;
 use netfast_common::abi::{HookKind, Program};
 use netfast_tests::require::{Need, kernel_version, needs};
 
+use super::harness::Hook;
+
 /// `BPF_LOG_STATS`.
 const STATS: u32 = 4;
 
@@ -33,8 +35,8 @@ const fn most_instructions(program: Program) -> u32 {
     match program {
         Program::Queued => 100,
         Program::TunnelEgress | Program::TunnelUplink => 20_000,
-        // Two lookups, and a copy of what asks for an address.
-        Program::Macvlan => 5_000,
+        // Two lookups, and a copy of what asks for an address; headers of TCP or UDP, or those of an error.
+        Program::Macvlan | Program::Resolver => 5_000,
         // It loops over each byte of a name, of a message and over each record of DNS messages.
         Program::Answer => 200_000,
         // Six global functions, each of them with a way for every way of a connection.
@@ -76,6 +78,7 @@ const fn most_stack(program: Program) -> u32 {
         | Program::BridgeEgress
         | Program::UplinkIngress
         | Program::UplinkEgress
+        | Program::Resolver
         | Program::Macvlan => 480,
     }
 }
@@ -143,7 +146,8 @@ fn costs() -> Vec<(Program, Cost)> {
     let mut object = relocated(&mut ebpf);
     let types = load_types(&mut object);
     let cost = |&program: &Program| Some((program, cost(&object, &types, program)?));
-    Program::ALL.iter().filter_map(cost).collect()
+    let is_here = |program: &&Program| **program != Program::Resolver || Hook::Resolver.is_here();
+    Program::ALL.iter().filter(is_here).filter_map(cost).collect()
 }
 
 /// The object with its maps and calls put in, as aya does it; aya keeps the verifier's words on success to itself.

@@ -1,9 +1,14 @@
 //! What would be accelerated, and what not: the plan, before it is carried out.
 
+use std::collections::BTreeMap;
+
 use super::{Area, Level, Line};
+use crate::config::Config;
+use crate::host::{Container, Host, InsideRules};
 use crate::plan::{
     Desired,
     report::{NetworkReport, Path, Slow, Why},
+    wanted_resolvers,
 };
 
 /// Says of each network and endpoint which path it would take.
@@ -18,6 +23,31 @@ pub fn networks(desired: &Desired) -> Vec<Line> {
         ));
     }
     lines
+}
+
+/// Says in which containers Docker's rules for its resolver would be replaced, or are, if that is wanted anywhere. `off`: why
+/// not on this kernel.
+pub fn resolvers(host: &Host, config: &Config, inside: &BTreeMap<u64, InsideRules>, off: Option<&str>) -> Vec<Line> {
+    let subject = |container: &str| format!("{container}: resolver");
+    let line =
+        |container: &Container, level, text: String| Line::new(Area::Networks, level, subject(&container.name), text);
+    let wanted = wanted_resolvers(host, config).into_iter();
+    let all = wanted.map(|(loopback, container)| match (off, inside.get(&loopback.netns)) {
+        (Some(why), _) => line(container, Level::Note, format!("Docker's rules for it stay: {why}")),
+        (None, Some(InsideRules::Resolver(_))) => {
+            line(container, Level::Ok, "Docker's rules for it would be replaced".into())
+        }
+        (None, Some(InsideRules::None)) => line(container, Level::Ok, "Docker's rules for it are not there".into()),
+        (None, Some(InsideRules::Other(why))) => {
+            line(container, Level::Note, format!("Docker's rules for it stay: {why}"))
+        }
+        (None, None) => line(
+            container,
+            Level::Note,
+            "its network namespace cannot be looked into".into(),
+        ),
+    });
+    all.collect()
 }
 
 fn network(network: &NetworkReport) -> Vec<Line> {

@@ -109,6 +109,8 @@ fn state() -> State {
         .into(),
         tunnels: Vec::new(),
         not_uplinks: Vec::new(),
+        resolvers: Vec::new(),
+        resolver_rules: Vec::new(),
         sysctls: Vec::new(),
         clsact: BTreeMap::new(),
         table_bytes: 9,

@@ -47,6 +47,20 @@ fn example() -> Networks {
                 host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
                 ipv6: PathState::fast(),
                 direct: Some(PathState::fast()),
+                resolvers: vec![
+                    ResolverReport {
+                        container: "db".into(),
+                        networks: vec!["backend".into()],
+                        on: true,
+                        why: None,
+                    },
+                    ResolverReport {
+                        container: "proxy".into(),
+                        networks: vec!["backend".into()],
+                        on: false,
+                        why: Some("there is the nftables table inet mesh".into()),
+                    },
+                ],
                 segments: Some("up to 128 KiB".into()),
                 endpoints: vec![
                     endpoint("web", 2, PathState::fast()),

@@ -73,6 +73,7 @@ impl Status {
             networks: networks(state, tables, running),
             devices: devices(state, tables),
             tunnels: tunnels::gather(&state.tunnels, &tables.tunnels),
+            resolvers: state.resolvers.clone(),
             ..Self::default()
         });
         if state.is_none() {
@@ -263,6 +264,8 @@ mod tests {
             clsact: BTreeMap::new(),
             table_bytes: 9,
             aliases: Vec::new(),
+            resolvers: Vec::new(),
+            resolver_rules: Vec::new(),
             vips: crate::state::VipState::default(),
             segments: Vec::new(),
         }

@@ -8,6 +8,7 @@ use super::{Daemon, Device, Network, Status, Traffic};
 use crate::report::{
     Style, Table,
     path::PathState,
+    resolver,
     table::{Cell, Paint, wrap},
     tunnels,
     units::{bytes, count, duration, share},
@@ -133,6 +134,9 @@ impl Status {
         }
         if let Some(why) = &self.daemon.learning_off {
             lines.push(format!("No flow is learned at the moment: {why}."));
+        }
+        if let Some(text) = resolver::summary(&self.resolvers) {
+            lines.push(format!("Docker's rules for its resolver: {text}."));
         }
         if self.daemon.running {
             lines.extend(self.daemon.lacks.iter().map(|lack| format!("Not here: {lack}")));

@@ -222,6 +222,15 @@ fn append_attr(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     pad(bytes);
 }
 
+/// Attributes as bytes. Each must be shorter than 64 KiB.
+pub fn attributes(attrs: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (kind, payload) in attrs {
+        append_attr(&mut bytes, *kind, payload);
+    }
+    bytes
+}
+
 fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
 }
@@ -259,6 +268,14 @@ impl Request {
     #[must_use]
     pub fn attr(mut self, kind: u16, payload: &[u8]) -> Self {
         append_attr(&mut self.0, kind, payload);
+        end(&mut self.0, 0);
+        self
+    }
+
+    /// Appends attributes that are bytes already, padded.
+    #[must_use]
+    pub fn attrs(mut self, attributes: &[u8]) -> Self {
+        self.0.extend_from_slice(attributes);
         end(&mut self.0, 0);
         self
     }

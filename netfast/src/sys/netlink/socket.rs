@@ -193,6 +193,19 @@ impl<T: Transport> NetlinkSocket<T> {
         Ok(())
     }
 
+    /// Has several things done in one datagram: all of them, or none, where the subsystem promises that (`nf_tables`). One of
+    /// them must ask for an acknowledgement (`NLM_F_ACK`), and is the last to be done.
+    pub fn tell_all(&mut self, what: &'static str, requests: &[Request]) -> Result<(), NetlinkError> {
+        self.seq = self.seq.wrapping_add(1);
+        self.outgoing.clear();
+        for request in requests {
+            request.write(self.seq, &mut self.outgoing);
+        }
+        self.flush()?;
+        while !self.read(what, |_| ())?.is_over {}
+        Ok(())
+    }
+
     /// Asks about each of several things, many at a time. `encode` appends the request ([`append`]), `parse` is called for
     /// the answer, unless the kernel refuses to give one.
     ///
