@@ -6,9 +6,14 @@ mod load;
 pub mod next_abi;
 mod trouble;
 
-use std::{thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netfast_tests::{docker_host::DockerHost, netfast_proc::ensure_bpffs};
 
 use crate::{
@@ -34,11 +39,17 @@ pub struct Args {
     /// Megabits per second of each TCP stream: bounded, so that what is seen is the event and not a full machine.
     #[arg(long, default_value_t = 50)]
     megabits: u32,
+    /// netfast's configuration, to see the same of what is off by default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.seconds > 0.0, "--seconds {}: must be more than 0", args.seconds);
+    let config = args.config.as_ref().map_or(Ok(String::new()), |path| {
+        fs::read_to_string(path).with_context(|| format!("--config: cannot read {}", path.display()))
+    })?;
     interrupt::handle()?;
     setup::ensure(Scope::All)?;
     if let Err(why) = DockerHost::available() {
@@ -55,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut rows = Vec::new();
     for event in &args.events {
         eprintln!("survival: {}", event.title(args.times));
-        rows.push(row(*event, args, &traffic, &builds)?);
+        rows.push(row(*event, args, &config, &traffic, &builds)?);
         println!("{}\n{}", HEADER, rows.last().expect("just pushed"));
     }
     println!("\n{HEADER}");
@@ -73,8 +84,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 const HEADER: &str = "event                                     seconds  conns  lost  UDP asked   lost  longest pause UDP/TCP  fast before  after";
 
-fn row(event: Event, args: &Args, traffic: &std::path::Path, builds: &Builds) -> Result<String> {
-    let mut bed = Bed::new(event.needs_own_bpffs())?;
+fn row(event: Event, args: &Args, config: &str, traffic: &Path, builds: &Builds) -> Result<String> {
+    let mut bed = Bed::new(config, event.needs_own_bpffs())?;
     let load = Load::start(&bed, traffic, args.megabits)?;
     let share = |bed: &Bed| -> Result<Option<f64>> {
         if !bed.netfast.pin_dir().exists() {

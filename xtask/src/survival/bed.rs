@@ -56,7 +56,7 @@ pub struct Bed {
 
 impl Bed {
     /// Starts all of it, with a bpffs of netfast's own if that is to be mounted anew.
-    pub fn new(own_bpffs: bool) -> Result<Self> {
+    pub fn new(config: &str, own_bpffs: bool) -> Result<Self> {
         let host = DockerHost::start(docker_host::Options {
             dockerd_flags: vec!["--live-restore".to_owned()],
             ..docker_host::Options::default()
@@ -71,7 +71,7 @@ impl Bed {
         host.run_container("client", "user", &[], &[])?;
         let options = Options {
             // There to be changed.
-            config: Some(String::new()),
+            config: Some(config.to_owned()),
             own_bpffs,
             ..Options::docker(host.docker_host())
         };
