@@ -30,7 +30,7 @@ pub mod sandboxes;
 const FILE: &str = "state.json";
 
 /// The daemon's state.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// The daemon's version.
     pub version: String,

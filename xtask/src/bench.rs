@@ -20,7 +20,7 @@ use crate::{
         cpu::Idle,
         create,
         lab::{Family, Lab, Path, Setting},
-        metric::{FIGURES, Metric, Tools},
+        metric::{Figure, Metric, Tools},
         picture::{self, Panel, Series, Shape},
         plan::Plan,
         sample::{Sample, Samples, Variant},
@@ -225,7 +225,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// A panel for each figure that was measured, its bars by path.
 fn panels(samples: &Samples, plan: &Plan) -> Vec<Panel> {
-    let panel = |figure: &crate::measure::metric::Figure| {
+    let panel = |name: &&str| {
+        let figure = Figure::named(name);
         let series = plan.variants.iter().map(|variant| Series {
             title: variant.title(),
             points: plan
@@ -244,9 +245,5 @@ fn panels(samples: &Samples, plan: &Plan) -> Vec<Panel> {
             series,
         })
     };
-    DRAWN
-        .iter()
-        .filter_map(|name| FIGURES.iter().find(|figure| figure.name == *name))
-        .filter_map(panel)
-        .collect()
+    DRAWN.iter().filter_map(panel).collect()
 }

@@ -15,10 +15,10 @@ use crate::{
     measure::{
         create,
         lab::{Lab, Path, Setting},
-        metric::{FIGURES, Figure, Metric, Tools},
+        metric::{Figure, Metric, Tools},
         picture::{self, Panel, Series, Shape},
         plan::Plan,
-        sample::{Sample, Samples, Spread, Variant},
+        sample::{Samples, Spread, Variant},
         table::{self, Table},
     },
     setup::{self, Scope},
@@ -102,7 +102,7 @@ impl Dimension {
 struct Step {
     dimension: Dimension,
     size: usize,
-    samples: Vec<Sample>,
+    samples: Samples,
     daemon: Vec<Figures>,
 }
 
@@ -230,7 +230,7 @@ fn step(args: &Args, lab: &Lab, tools: &Tools, dimension: Dimension, size: usize
     Ok(Step {
         dimension,
         size,
-        samples: samples.0,
+        samples,
         daemon,
     })
 }
@@ -242,40 +242,61 @@ fn of(steps: &[Step], dimension: Dimension) -> Vec<(usize, &Step)> {
     first.chain(rest.map(|step| (step.size, step))).collect()
 }
 
-fn figure(name: &str) -> &'static Figure {
-    let found = FIGURES.iter().find(|figure| figure.name == name);
-    found.expect("one of the figures that are measured")
+/// What is shown side by side: one figure of a path, as a host gets more of something.
+struct Comparison<'a> {
+    dimension: Dimension,
+    steps: Vec<(usize, &'a Step)>,
+    path: Path,
+    figure: &'static Figure,
 }
 
-/// The table of packets and connections.
-fn packets(steps: &[Step]) -> String {
-    let mut table = Table::default();
+/// All of them, of what was measured at more than one size.
+fn comparisons(steps: &[Step]) -> Vec<Comparison<'_>> {
+    let mut all = Vec::new();
     for dimension in Dimension::ALL {
         let steps = of(steps, dimension);
         if steps.len() < 2 {
             continue;
         }
-        for (path, name) in PATHS.into_iter().flat_map(|path| SHOWN.map(|name| (path, name))) {
-            let figure = figure(name);
-            table.row([
-                dimension.title().to_owned(),
-                format!("{}, {}, {}", path.word(), figure.title, figure.unit),
-                "kernel".to_owned(),
-                "netfast".to_owned(),
-                "netfast/kernel".to_owned(),
-                "of itself".to_owned(),
-            ]);
-            let mut first = None;
-            for (size, step) in &steps {
-                table.row(row(*size, step, path, figure, &mut first));
-            }
+        let shown = PATHS.into_iter().flat_map(|path| SHOWN.map(|name| (path, name)));
+        all.extend(shown.map(|(path, name)| Comparison {
+            dimension,
+            steps: steps.clone(),
+            path,
+            figure: Figure::named(name),
+        }));
+    }
+    all
+}
+
+/// The table of packets and connections.
+fn packets(steps: &[Step]) -> String {
+    let mut table = Table::default();
+    for Comparison {
+        dimension,
+        steps,
+        path,
+        figure,
+    } in comparisons(steps)
+    {
+        table.row([
+            dimension.title().to_owned(),
+            format!("{}, {}, {}", path.word(), figure.title, figure.unit),
+            "kernel".to_owned(),
+            "netfast".to_owned(),
+            "netfast/kernel".to_owned(),
+            "of itself".to_owned(),
+        ]);
+        let mut first = None;
+        for (size, step) in steps {
+            table.row(row(size, step, path, figure, &mut first));
         }
     }
     table.render()
 }
 
 fn row(size: usize, step: &Step, path: Path, figure: &Figure, first: &mut Option<f64>) -> [String; 6] {
-    let samples = Samples(step.samples.clone());
+    let samples = &step.samples;
     let spread = |variant| samples.spread(path, variant, figure.name);
     let text = |spread: Option<Spread>| spread.map_or_else(String::new, |spread| table::with_range(spread, figure));
     let netfast = spread(Variant::Netfast);
@@ -308,56 +329,45 @@ fn daemons(steps: &[Step]) -> String {
         "a new container is fast after, ms",
         "CPU for it, ms",
     ]);
-    for dimension in Dimension::ALL {
-        for (size, step) in of(steps, dimension) {
-            if steps.len() > 1 && size == dimension.least() && dimension != Dimension::Networks {
-                continue;
-            }
-            let text = |of: fn(&Figures) -> f64| {
-                let spread = Spread::of(step.daemon.iter().map(of).collect());
-                spread.map_or_else(String::new, |spread| {
-                    format!("{:.1} ({:.1}-{:.1})", spread.median, spread.min, spread.max)
-                })
-            };
-            table.row([
-                format!("  {size} {}", dimension.title()),
-                String::new(),
-                text(|daemon| daemon.start_ms),
-                text(|daemon| daemon.idle_percent),
-                text(|daemon| daemon.memory_mib),
-                text(|daemon| daemon.container_fast_ms),
-                text(|daemon| daemon.container_cpu_ms),
-            ]);
-        }
+    for step in steps {
+        let text = |of: fn(&Figures) -> f64| {
+            let spread = Spread::of(step.daemon.iter().map(of).collect());
+            spread.map_or_else(String::new, |spread| {
+                format!("{:.1} ({:.1}-{:.1})", spread.median, spread.min, spread.max)
+            })
+        };
+        table.row([
+            format!("  {} {}", step.size, step.dimension.title()),
+            String::new(),
+            text(|daemon| daemon.start_ms),
+            text(|daemon| daemon.idle_percent),
+            text(|daemon| daemon.memory_mib),
+            text(|daemon| daemon.container_fast_ms),
+            text(|daemon| daemon.container_cpu_ms),
+        ]);
     }
     table.render()
 }
 
-/// The panels of the picture: one for each dimension, path and figure.
+/// The panels of the picture.
 fn panels(steps: &[Step]) -> Vec<Panel> {
-    let mut panels = Vec::new();
-    for dimension in Dimension::ALL {
-        let steps = of(steps, dimension);
-        if steps.len() < 2 {
-            continue;
+    let panel = |compared: &Comparison<'_>| {
+        let (path, figure) = (compared.path, compared.figure);
+        let series = |variant: Variant| Series {
+            title: variant.title(),
+            points: compared
+                .steps
+                .iter()
+                .map(|(_, step)| step.samples.spread(path, variant, figure.name))
+                .collect(),
+        };
+        Panel {
+            title: format!("{}: {}, {}", path.word(), figure.title, figure.unit),
+            below: compared.dimension.title(),
+            places: compared.steps.iter().map(|(size, _)| size.to_string()).collect(),
+            shape: Shape::Lines,
+            series: vec![series(Variant::Kernel), series(Variant::Netfast)],
         }
-        for (path, name) in PATHS.into_iter().flat_map(|path| SHOWN.map(|name| (path, name))) {
-            let figure = figure(name);
-            let series = |variant: Variant| Series {
-                title: variant.title(),
-                points: steps
-                    .iter()
-                    .map(|(_, step)| Samples(step.samples.clone()).spread(path, variant, name))
-                    .collect(),
-            };
-            panels.push(Panel {
-                title: format!("{}: {}, {}", path.word(), figure.title, figure.unit),
-                below: dimension.title(),
-                places: steps.iter().map(|(size, _)| size.to_string()).collect(),
-                shape: Shape::Lines,
-                series: vec![series(Variant::Kernel), series(Variant::Netfast)],
-            });
-        }
-    }
-    panels
+    };
+    comparisons(steps).iter().map(panel).collect()
 }

@@ -23,6 +23,16 @@ pub struct Remains {
     pub directories: usize,
 }
 
+impl Remains {
+    /// What there is of one ABI.
+    fn of(pins: &Pins) -> io::Result<Self> {
+        Ok(Self {
+            links: pins.links()?.len(),
+            directories: 1,
+        })
+    }
+}
+
 impl Add for Remains {
     type Output = Self;
 
@@ -54,35 +64,27 @@ pub fn remove_elsewhere(pin_dir: &Path) -> io::Result<Remains> {
 
 /// What [`remove_elsewhere`] would remove.
 pub fn find_elsewhere(pin_dir: &Path) -> io::Result<Remains> {
-    let ours = Pins::new(pin_dir);
-    let ours = ours.exist().then_some(ours).into_iter();
-    let mut all = ours.chain(Pins::of_other_abis(pin_dir)?);
-    all.try_fold(Remains::default(), |found, pins| {
-        Ok(found
-            + Remains {
-                links: pins.links()?.len(),
-                directories: 1,
-            })
-    })
+    let all = all(pin_dir)?;
+    all.iter()
+        .try_fold(Remains::default(), |found, pins| Ok(found + Remains::of(pins)?))
 }
 
 /// What [`remove`] would remove.
 pub fn find(pin_dir: &Path) -> io::Result<Remains> {
     let mut found = Remains::default();
-    let ours = Pins::new(pin_dir);
-    for pins in ours
-        .exist()
-        .then_some(ours)
-        .into_iter()
-        .chain(Pins::of_other_abis(pin_dir)?)
-    {
-        if pins.of_other_namespace()? {
-            continue;
+    for pins in all(pin_dir)? {
+        if !pins.of_other_namespace()? {
+            found = found + Remains::of(&pins)?;
         }
-        found.links += pins.links()?.len();
-        found.directories += 1;
     }
     Ok(found)
+}
+
+/// The pins of all ABIs, ours first.
+fn all(pin_dir: &Path) -> io::Result<Vec<Pins>> {
+    let ours = Pins::new(pin_dir);
+    let ours = ours.exist().then_some(ours);
+    Ok(ours.into_iter().chain(Pins::of_other_abis(pin_dir)?).collect())
 }
 
 /// Removes what builds with this ABI have pinned, and nothing of others.
@@ -131,10 +133,7 @@ pub fn other_abis(pin_dir: &Path) -> io::Result<Remains> {
 }
 
 fn remove_other(pins: &Pins) -> io::Result<Remains> {
-    let remains = Remains {
-        links: pins.links()?.len(),
-        directories: 1,
-    };
+    let remains = Remains::of(pins)?;
     links(pins)?;
     pins.remove_maps()?;
     Ok(remains)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Segments,
-    host::{Container, Link, Network},
+    host::{Link, Network},
     plan::{Build, Client, labels, report::NetworkReport},
 };
 
@@ -113,7 +113,7 @@ fn ends(build: &Build<'_>, report: &NetworkReport) -> Vec<(SegmentEnd, String)> 
         let Some(veth) = endpoint.ifindex else { continue };
         let containers = &mut build.host.containers.values();
         let container = containers.find(|container| container.id.0 == endpoint.container_id);
-        let Some((container, client)) = container.and_then(|one| Some((one, client(one, veth)?))) else {
+        let Some((container, client)) = container.and_then(|one| Some((one, Client::of(one, veth)?))) else {
             continue;
         };
         if labels::is_off(&container.labels) {
@@ -123,14 +123,4 @@ fn ends(build: &Build<'_>, report: &NetworkReport) -> Vec<(SegmentEnd, String)> 
         ends.push((SegmentEnd::Container(client), container.name.clone()));
     }
     ends
-}
-
-/// The container's end of a veth.
-fn client(container: &Container, veth: u32) -> Option<Client> {
-    let interface = container.interfaces.iter().find(|one| one.host_ifindex == Some(veth))?;
-    Some(Client {
-        netns: container.netns?.ino,
-        pid: Some(container.pid).filter(|pid| *pid != 0)?,
-        ifindex: interface.ifindex,
-    })
 }

@@ -81,6 +81,18 @@ pub struct Client {
     pub ifindex: u32,
 }
 
+impl Client {
+    /// The container's end of a veth, whose other one has this index on the host.
+    pub fn of(container: &Container, veth: u32) -> Option<Self> {
+        let interface = container.interfaces.iter().find(|one| one.host_ifindex == Some(veth))?;
+        Some(Self {
+            netns: container.netns?.ino,
+            pid: Some(container.pid).filter(|pid| *pid != 0)?,
+            ifindex: interface.ifindex,
+        })
+    }
+}
+
 /// How a client's packets to virtual addresses leave it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
@@ -300,7 +312,6 @@ impl<'a> Builder<'a> {
         let veth = endpoint.ifindex?;
         let device = endpoint.device()?;
         let spec = self.devices.get(&device)?;
-        let interface = container.interfaces.iter().find(|one| one.host_ifindex == Some(veth))?;
         let mut own = container.interfaces.iter().flat_map(|one| &one.addresses);
         if own.any(|net| self.pools.iter().any(|pool| overlaps(*net, pool.net()))) {
             return None;
@@ -311,13 +322,8 @@ impl<'a> Builder<'a> {
             IpAddr::V6(_) => spec.address6.is_some(),
         };
         pools.first().filter(|pool| has(pool))?;
-        let client = Client {
-            netns: container.netns?.ino,
-            pid: Some(container.pid).filter(|pid| *pid != 0)?,
-            ifindex: interface.ifindex,
-        };
         Some(Place {
-            client,
+            client: Client::of(container, veth)?,
             device,
             mac: self.host.served().links.get(&report.bridge_ifindex?)?.mac?,
             pools: pools.iter().copied().filter(has).collect(),

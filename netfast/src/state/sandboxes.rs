@@ -141,13 +141,7 @@ fn put(endpoint: &mut EndpointReport, name: &str, inside: &EndpointReport) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::{
-        config::Config,
-        state::{RuntimeReport, VipState},
-    };
 
     fn network(id: &str, driver: &str, path: Path, endpoints: Vec<EndpointReport>) -> NetworkReport {
         NetworkReport {
@@ -171,37 +165,9 @@ mod tests {
     }
 
     fn state(networks: Vec<NetworkReport>) -> State {
-        State { networks, ..empty() }
-    }
-
-    fn empty() -> State {
         State {
-            version: String::new(),
-            abi: 0,
-            pid: 0,
-            boot: String::new(),
-            started_ms: 0,
-            synced_ms: None,
-            in_sync: true,
-            pin_dir: PathBuf::new(),
-            config: Config::default(),
-            attached_by: "tcx".into(),
-            queue_watch_error: None,
-            lacks: Vec::new(),
-            learning_off: None,
-            runtime: RuntimeReport::default(),
-            networks: Vec::new(),
-            devices: BTreeMap::new(),
-            not_uplinks: Vec::new(),
-            tunnels: Vec::new(),
-            sysctls: Vec::new(),
-            clsact: BTreeMap::new(),
-            table_bytes: 0,
-            aliases: Vec::new(),
-            resolvers: Vec::new(),
-            resolver_rules: Vec::new(),
-            vips: VipState::default(),
-            segments: Vec::new(),
+            networks,
+            ..State::default()
         }
     }
 

@@ -8,18 +8,16 @@ use std::{
     process::Command,
 };
 
-use netfast::probe::{self, Attached};
 use netfast_tests::{
     cmd,
     dns::{A, AAAA, Answer, Question},
     docker_host::{DockerHost, Options},
-    netns::NsHandle,
     require::{Need, needs},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::bed::{Bed, TIMEOUT, docker_host};
+use super::bed::{Bed, TIMEOUT, at_loopback, docker_host};
 
 const ROUNDS: usize = 100;
 const WEB: [&str; 3] = ["web-1", "web-2", "web-3"];
@@ -43,16 +41,6 @@ fn shop() -> DockerHost {
 fn addresses(host: &DockerHost, names: &[&str]) -> BTreeSet<IpAddr> {
     let ip = |name: &&str| host.container_ip(name, "shop").expect("an address").into();
     names.iter().map(ip).collect()
-}
-
-/// Our programs on the loopback interface of a namespace.
-fn attached(ns: &NsHandle) -> Vec<String> {
-    let found = ns
-        .run(|| probe::attached("lo"))
-        .expect("entered")
-        .expect("a query of tcx");
-    let ours = found.iter().filter(|program| Attached::is_ours(program));
-    ours.map(|program| program.name.clone()).collect()
 }
 
 impl Bed {
@@ -79,7 +67,7 @@ impl Bed {
         };
         let seen = cmd::poll("the members are known", TIMEOUT, || {
             let right = self.alias("web").is_some_and(|alias| counts(&alias) == (all, given));
-            (right && attached(&self.ns(container)) == ["netfast_answer"]).then_some(())
+            (right && at_loopback(&self.ns(container)) == ["netfast_answer"]).then_some(())
         });
         if let Err(error) = seen {
             panic!(
@@ -310,12 +298,12 @@ fn it_goes_on_without_the_daemon_and_ends_with_detach() {
     bed.await_given(3, "client");
     seen.extend(firsts(&asked(31)));
     assert_in_turn("killed and started again", &seen, &all);
-    assert_eq!(attached(&client), ["netfast_answer"], "taken over, not added");
+    assert_eq!(at_loopback(&client), ["netfast_answer"], "taken over, not added");
 
     bed.netfast.stop(Signal::SIGTERM).expect("stopped");
     bed.netfast.detach().expect("detached");
     for name in [&WEB[..], &["client"]].concat() {
-        assert_eq!(attached(&bed.ns(name)), [""; 0], "{name}");
+        assert_eq!(at_loopback(&bed.ns(name)), [""; 0], "{name}");
     }
     let after = asked(60);
     assert!(after.iter().all(|answer| answer.ttls == [600; 3]), "as Docker says it");
@@ -339,12 +327,12 @@ fn pins_that_somebody_removes_are_made_again_for_loopbacks_too() {
     }
     // The pin is what keeps it attached; the daemon looks once a second.
     cmd::poll("it goes with its pin", TIMEOUT, || {
-        attached(&client).is_empty().then_some(())
+        at_loopback(&client).is_empty().then_some(())
     })
     .expect("it is not attached");
     // Until the maps are pinned again, `netfast aliases` has nothing to read.
     cmd::poll("attached again", TIMEOUT, || {
-        (attached(&client) == ["netfast_answer"]).then_some(())
+        (at_loopback(&client) == ["netfast_answer"]).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", bed.netfast.log()));
     let answers = Question::of("web").ask_often(&client, 30).expect("answers");
@@ -398,9 +386,9 @@ fn a_name_of_one_is_answered_byte_for_byte_as_without_netfast() {
         bed.host.remove_container(name).expect("removed");
     }
     let gone = cmd::poll("nobody needs it", TIMEOUT, || {
-        attached(&client).is_empty().then_some(())
+        at_loopback(&client).is_empty().then_some(())
     });
-    gone.unwrap_or_else(|error| panic!("{error}: {:?}", attached(&client)));
+    gone.unwrap_or_else(|error| panic!("{error}: {:?}", at_loopback(&client)));
 }
 
 #[test]
@@ -422,7 +410,7 @@ fn labels_and_the_configuration_switch_it_off() {
     let answer = Question::of("web").ask(&bed.ns("client")).expect("an answer");
     assert_eq!(answer.ttls, [7; 3]);
     for (name, alias) in [("deaf", "web"), ("quiet-1", "hush")] {
-        assert_eq!(attached(&bed.ns(name)), [""; 0], "{name}");
+        assert_eq!(at_loopback(&bed.ns(name)), [""; 0], "{name}");
         let answer = Question::of(alias).ask(&bed.ns(name)).expect("an answer");
         assert!(answer.ttls.iter().all(|ttl| *ttl == 600), "{name}: {answer:?}");
     }
@@ -434,6 +422,6 @@ fn labels_and_the_configuration_switch_it_off() {
     let netfast = netfast_tests::netfast_proc::NetfastProc::start(host.host(), options).expect("netfast starts");
     let bed = Bed { netfast, host };
     bed.await_fast("client", "shop");
-    assert_eq!(attached(&bed.ns("client")), [""; 0]);
+    assert_eq!(at_loopback(&bed.ns("client")), [""; 0]);
     assert_eq!(bed.alias("web").expect("it is listed")["mode"], "off");
 }

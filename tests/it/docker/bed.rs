@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netfast::probe::{self, Attached};
 use netfast_common::reason::Reason;
 use netfast_tests::{
     cmd::{self, Background},
@@ -51,6 +52,16 @@ pub struct Bed {
 /// A freshly started engine, without netfast.
 pub fn docker_host(options: Options) -> DockerHost {
     DockerHost::start(options).expect("a Docker host")
+}
+
+/// Our programs on the loopback interface of a namespace, in their order.
+pub fn at_loopback(ns: &NsHandle) -> Vec<String> {
+    let found = ns
+        .run(|| probe::attached("lo"))
+        .expect("entered")
+        .expect("a query of tcx");
+    let ours = found.iter().filter(|program| Attached::is_ours(program));
+    ours.map(|program| program.name.clone()).collect()
 }
 
 /// netfast's options for this host, with this configuration file.

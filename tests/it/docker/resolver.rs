@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, fs, net::IpAddr, thread::sleep, time::Duration};
 
-use netfast::probe::{self, Attached};
 use netfast_tests::{
     cmd,
     dns::{Answer, Question},
@@ -16,7 +15,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::bed::{Bed, TIMEOUT, docker_host};
+use super::bed::{Bed, TIMEOUT, at_loopback, docker_host};
 
 const LABEL: &str = "netfast.resolver=true";
 const WEB: [&str; 2] = ["web-1", "web-2"];
@@ -61,16 +60,6 @@ fn rules(ns: &NsHandle) -> String {
 
 fn has_rules(ns: &NsHandle) -> bool {
     rules(ns).contains("DOCKER_OUTPUT")
-}
-
-/// Our programs on the loopback interface of a namespace, in their order.
-fn attached(ns: &NsHandle) -> Vec<String> {
-    let found = ns
-        .run(|| probe::attached("lo"))
-        .expect("entered")
-        .expect("a query of tcx");
-    let ours = found.iter().filter(|program| Attached::is_ours(program));
-    ours.map(|program| program.name.clone()).collect()
 }
 
 /// Waits until the rules are out of a container, or in it.
@@ -136,9 +125,9 @@ fn names_go_on_without_docker_s_rules_and_the_rules_come_back_as_they_were() {
         await_rules(&bed, name, false);
     }
     let client = bed.ns("client");
-    cmd::poll("turns", TIMEOUT, || (attached(&client).len() == 2).then_some(())).expect("both programs");
+    cmd::poll("turns", TIMEOUT, || (at_loopback(&client).len() == 2).then_some(())).expect("both programs");
     assert_eq!(
-        attached(&client),
+        at_loopback(&client),
         ["netfast_resolve", "netfast_answer"],
         "ports are translated before members take turns"
     );
@@ -191,7 +180,7 @@ fn names_go_on_without_docker_s_rules_and_the_rules_come_back_as_they_were() {
     bed.netfast.detach().expect("detached");
     for name in all {
         let ns = bed.ns(name);
-        assert_eq!(attached(&ns), [""; 0], "{name}");
+        assert_eq!(at_loopback(&ns), [""; 0], "{name}");
         assert!(has_rules(&ns), "{name}");
     }
     names_work(&bed, "client", false);
@@ -266,7 +255,7 @@ fn an_engine_that_comes_back_makes_new_rules_and_somebody_s_own_keep_docker_s() 
     await_rules(&bed, "client", true);
     names_work(&bed, "client", true);
     cmd::poll("it goes", TIMEOUT, || {
-        (!attached(&client).contains(&"netfast_resolve".into())).then_some(())
+        (!at_loopback(&client).contains(&"netfast_resolve".into())).then_some(())
     })
     .expect("the program is not needed");
     let report = said(&bed, "client").expect("it is wanted");

@@ -1,10 +1,5 @@
 //! What changes under a flow's feet: containers, interfaces, MTUs, bridge ports.
 
-use std::{
-    io::{Read as _, Write as _},
-    thread,
-};
-
 use netfast_tests::{
     cmd,
     netns::{NetNs, veth_pair},
@@ -13,7 +8,9 @@ use netfast_tests::{
     topo::Topo,
 };
 
-use super::lab::{Echo, Lab, TIMEOUT, ask, at, connect, introduce, udp, until_answered, until_silent, warm};
+use super::lab::{
+    Echo, Lab, TIMEOUT, arrives_whole, ask, at, connect, introduce, udp, until_answered, until_silent, warm,
+};
 
 /// Another container with this address and this MAC, on a new veth of the first bridge.
 fn stand_in(topo: &Topo, ip: std::net::Ipv4Addr, mac: &str) -> NetNs {
@@ -131,15 +128,7 @@ fn mtu_lowered_in_mid_connection() {
             ns.ip(&format!("link set eth0 mtu {mtu}")).expect("an MTU");
         }
         let before = lab.fast();
-        thread::scope(|scope| {
-            let receiver = scope.spawn(|| {
-                let mut got = vec![0; data.len()];
-                far.read_exact(&mut got).expect("the data");
-                assert!(got == data, "the data was damaged");
-            });
-            near.write_all(&data).expect("sent");
-            receiver.join().expect("received");
-        });
+        arrives_whole(&mut near, &mut far, &data);
         assert!(lab.fast() > before, "nothing took the fast path with an MTU of {mtu}");
     }
 }

@@ -35,6 +35,19 @@ pub struct Lab {
     pub topo: Topo,
 }
 
+/// Sends by a connection, from one end to the other.
+pub fn arrives_whole(from: &mut TcpStream, to: &mut TcpStream, data: &[u8]) {
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let mut got = vec![0; data.len()];
+            to.read_exact(&mut got).expect("the data");
+            assert!(got == data, "the data was damaged");
+        });
+        from.write_all(data).expect("sent");
+        receiver.join().expect("received");
+    });
+}
+
 /// Two bridges, and container 0 of the first publishes port 7001 as 7000.
 pub fn topology() -> topo::Options {
     topo::Options {

@@ -97,6 +97,12 @@ impl Figure {
     const fn new(name: &'static str, title: &'static str, unit: &'static str) -> Self {
         Self { name, title, unit }
     }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> &'static Self {
+        let found = FIGURES.iter().find(|figure| figure.name == name);
+        found.expect("one of the figures that are measured")
+    }
 }
 
 /// Figures of one measurement, by name.

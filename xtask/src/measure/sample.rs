@@ -70,7 +70,7 @@ impl Spread {
 }
 
 /// All samples.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Samples(pub Vec<Sample>);
 
 impl Samples {

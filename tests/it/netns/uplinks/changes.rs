@@ -1,9 +1,7 @@
 //! What becomes of an uplink in mid-flow: another name, another address, another MTU, down and up, another port.
 
 use std::{
-    io::{Read as _, Write as _},
     net::{SocketAddr, UdpSocket},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -15,7 +13,7 @@ use netfast_tests::{
 };
 
 use super::{
-    super::lab::{Echo, TIMEOUT, ask, at, connect, udp, until_answered, until_silent, warm},
+    super::lab::{Echo, TIMEOUT, arrives_whole, ask, at, connect, udp, until_answered, until_silent, warm},
     kinds::{SOON, without_br_netfilter},
     world::{Kind, World, second_port},
 };
@@ -155,15 +153,7 @@ fn a_smaller_mtu_in_mid_connection() {
             .ip(&format!("link set {} mtu {mtu}", Kind::Bridge.uplink()))
             .expect("an MTU");
         let before = world.lab.fast();
-        thread::scope(|scope| {
-            let receiver = scope.spawn(|| {
-                let mut got = vec![0; data.len()];
-                far.read_exact(&mut got).expect("the data");
-                assert!(got == data, "the data was damaged");
-            });
-            near.write_all(&data).expect("sent");
-            receiver.join().expect("received");
-        });
+        arrives_whole(&mut near, &mut far, &data);
         assert!(world.lab.fast() > before, "nothing was fast with an MTU of {mtu}");
     }
     let learned = a.ns.ip(&format!("route get {LAN_IP}")).expect("a route");
