@@ -81,6 +81,17 @@ impl Host {
         })
     }
 
+    /// The same of all networks at once.
+    pub fn all_members(&self) -> BTreeMap<&NetworkId, Vec<(&Container, &Attachment)>> {
+        let mut members: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for container in self.containers.values() {
+            for on in &container.attachments {
+                members.entry(&on.network).or_default().push((container, on));
+            }
+        }
+        members
+    }
+
     /// The link, if there is one.
     pub fn link(&self, device: DeviceKey) -> Option<&Link> {
         self.namespaces.get(&device.netns)?.links.get(&device.ifindex)
@@ -138,7 +149,9 @@ impl Namespace {
 
     /// The addresses of one link.
     pub fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = &Address> {
-        self.addresses.iter().filter(move |address| address.ifindex == ifindex)
+        // They are ordered by link first; a host with hundreds of networks has thousands.
+        let from_there = self.addresses.range(Address::lowest_of(ifindex)..);
+        from_there.take_while(move |address| address.ifindex == ifindex)
     }
 
     /// Whether the address is one of the host's own.

@@ -340,8 +340,9 @@ impl Kernel {
 fn resolve_bridges(host: &mut Host) {
     let is_bridge = |link: &&Link| matches!(link.kind, LinkKind::Bridge(_));
     let mut resolved = BTreeMap::new();
+    let names: BTreeSet<&String> = host.served().links.values().map(|link| &link.name).collect();
     for (id, network) in &host.networks {
-        let is_there = |name: &String| host.served().link_by_name(name).is_some();
+        let is_there = |name: &String| names.contains(name);
         if network.driver != "bridge" || network.bridge_name.as_ref().is_some_and(is_there) {
             continue;
         }

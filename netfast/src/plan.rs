@@ -20,6 +20,7 @@ mod aliases;
 mod bare;
 mod deciders;
 mod docker;
+mod index;
 mod inputs;
 mod labels;
 mod macvlan;
@@ -46,6 +47,7 @@ pub use unjudged::DirectPort;
 pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
 
+use index::Index;
 use report::{NetworkReport, Path, Why};
 pub use report::{report_failure, report_waiting};
 use rules::RateRules;
@@ -206,6 +208,8 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         rules6,
         devices: BTreeMap::new(),
         vips: aliases::networks_with_vips(host, config),
+        index: Index::of(host, netns),
+        on_the_way: tc::on_the_way(netns),
     };
     let mut networks = match config.runtime {
         Runtime::Docker => docker::networks(&mut build),
@@ -258,6 +262,9 @@ struct Build<'a> {
     devices: BTreeMap<DeviceKey, DeviceSpec>,
     /// Networks with virtual addresses.
     vips: BTreeSet<NetworkId>,
+    index: Index<'a>,
+    /// Programs of others that see all that is forwarded.
+    on_the_way: Option<String>,
 }
 
 /// What is known of a container's interface.
@@ -274,7 +281,7 @@ struct Endpoint {
 impl Build<'_> {
     /// Which path a network's packets may take, by its bridge device.
     fn judge_bridge(&self, name: &str) -> (Option<u32>, Path) {
-        let Some(link) = self.netns.link_by_name(name) else {
+        let Some(link) = self.index.links.get(name).copied() else {
             return (
                 None,
                 Path::slow_since(Why::NoBridge, format!("its bridge device {name} does not exist")),
@@ -286,7 +293,7 @@ impl Build<'_> {
             Path::slow(Why::BridgeDown)
         } else if let Some(text) = tc::anything_on(self.netns, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
-        } else if let Some(text) = tc::on_the_way(self.netns) {
+        } else if let Some(text) = &self.on_the_way {
             Path::slow_since(Why::ForeignPrograms, text)
         } else if let Some(kind) = tc::shaper(self.netns, link.ifindex) {
             Path::slow_since(

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use netfast_tests::{netfast_proc::ensure_bpffs, require::kernel_version};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     build, engines, interrupt,
@@ -23,7 +23,7 @@ use crate::{
         metric::{Figure, Metric, Tools},
         picture::{self, Panel, Series, Shape},
         plan::Plan,
-        sample::{Sample, Samples, Variant},
+        sample::{Samples, Variant},
         table,
     },
     setup::{self, Scope},
@@ -96,7 +96,7 @@ const DRAWN: [&str; 8] = [
 
 /// Where packets of one flow are handled. A veth queues a packet on the CPU that sends it, which is now the sender's and
 /// now the one that handles its acknowledgements: so packets overtake each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Placement {
     /// Sender and receiver on different CPUs.
@@ -108,30 +108,53 @@ enum Placement {
 }
 
 /// The file of `--json`.
-#[derive(Serialize)]
-struct Record<'a> {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
     /// Seconds since 1970 when it was written.
-    time: u64,
-    kernel: String,
+    pub time: u64,
+    /// The kernel's release.
+    pub kernel: String,
     cpus: usize,
     /// Whether containers were those of a real engine.
     docker: bool,
     /// Which, and how it was set up.
-    engine: &'a str,
+    pub engine: String,
     family: Family,
     published_ports: u16,
     seconds: f64,
     placement: Placement,
     idle: Idle,
-    congestion: &'a str,
-    samples: &'a [Sample],
+    congestion: String,
+    /// All that was measured.
+    pub samples: Samples,
 }
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
+    let (json, picture) = (create(args.json.as_deref())?, create(args.picture.as_deref())?);
+    let (record, plan) = measure(args)?;
+    let samples = &record.samples;
+    for path in &plan.paths {
+        println!("\n{}", table::of_path(samples, *path, &plan.variants));
+    }
+    println!("{}.", record.engine);
+    println!(
+        "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios.",
+        args.rounds, args.seconds
+    );
+    if let Some(file) = picture {
+        picture::write(file, &panels(samples, &plan))?;
+    }
+    if let Some(file) = json {
+        serde_json::to_writer_pretty(BufWriter::new(file), &record).context("cannot write the samples")?;
+    }
+    Ok(())
+}
+
+/// Measures what the options say.
+pub fn measure(args: &Args) -> Result<(Record, Plan)> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
     let congestion = congestion::choose(args.congestion.as_deref())?;
-    let (json, picture) = (create(args.json.as_deref())?, create(args.picture.as_deref())?);
     let config = args
         .config
         .as_ref()
@@ -187,40 +210,24 @@ pub fn run(args: &Args) -> Result<()> {
     )?;
     let docker = lab.has_docker();
     drop(lab);
-
-    for path in &plan.paths {
-        println!("\n{}", table::of_path(&samples, *path, &plan.variants));
-    }
-    println!("{engine}.");
-    println!(
-        "Medians (smallest-largest) of {} rounds of {} s; ratios are medians of the rounds' ratios.",
-        args.rounds, args.seconds
-    );
-    if let Some(file) = picture {
-        picture::write(file, &panels(&samples, &plan))?;
-    }
-    if let Some(file) = json {
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
-        let cpus = thread::available_parallelism().map_or(0, usize::from);
-        let all = Record {
-            time,
-            kernel: kernel_version().1,
-            cpus,
-            docker,
-            engine: &engine,
-            family: args.family,
-            published_ports: args.published_ports,
-            seconds: args.seconds,
-            placement: args.placement,
-            idle: args.idle,
-            congestion: &congestion,
-            samples: &samples.0,
-        };
-        serde_json::to_writer_pretty(BufWriter::new(file), &all).context("cannot write the samples")?;
-    }
-    Ok(())
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    let record = Record {
+        time,
+        kernel: kernel_version().1,
+        cpus: thread::available_parallelism().map_or(0, usize::from),
+        docker,
+        engine,
+        family: args.family,
+        published_ports: args.published_ports,
+        seconds: args.seconds,
+        placement: args.placement,
+        idle: args.idle,
+        congestion,
+        samples,
+    };
+    Ok((record, plan))
 }
 
 /// A panel for each figure that was measured, its bars by path.

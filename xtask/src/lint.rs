@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    abi, layers,
+    abi, layers, numbers,
     setup::{self, Scope},
     tidy,
     workspace::{cargo, show},
@@ -40,5 +40,6 @@ pub fn run(args: &Args) -> Result<()> {
     ]))?;
     tidy::check()?;
     layers::check()?;
+    numbers::check()?;
     abi::check()
 }

@@ -21,6 +21,7 @@ mod lint;
 mod matrix;
 mod measure;
 mod mutate;
+mod numbers;
 mod setup;
 mod survival;
 mod test;
@@ -63,6 +64,8 @@ enum Verb {
     Survival(survival::Args),
     /// Measure netfast against the kernel's path and a direct veth pair, in interleaved rounds.
     Bench(bench::Args),
+    /// Write the README's tables of measurements from the samples in docs/numbers, or measure these anew first.
+    Numbers(numbers::Args),
     /// Measure virtual addresses of aliases against members without one, and against proxies, in interleaved rounds.
     Balance(balance::Args),
     /// Measure packets, connections and the daemon as a host gets more networks, ports, containers and flows.
@@ -101,6 +104,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Demo(args) => demo::run(&args),
         Verb::Survival(args) => survival::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Numbers(args) => numbers::run(&args),
         Verb::Balance(args) => balance::run(&args),
         Verb::Growth(args) => growth::run(&args),
         Verb::Hostile(args) => hostile::run(&args),

@@ -1,7 +1,7 @@
 //! Addresses of every layer, and the tables that lead from one to another: neighbours, FDB, routes.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -152,6 +152,21 @@ pub struct Address {
     pub peer: Option<IpAddr>,
     /// How far it is valid.
     pub scope: AddressScope,
+}
+
+impl Address {
+    /// What no address of a link comes before.
+    pub(super) const fn lowest_of(ifindex: u32) -> Self {
+        Self {
+            ifindex,
+            net: IpNet {
+                addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                prefix: 0,
+            },
+            peer: None,
+            scope: AddressScope::Universe,
+        }
+    }
 }
 
 /// A neighbour is known per link and address.

@@ -150,10 +150,12 @@ pub fn aliases(
     let mut vips = Builder::new(host, reports, devices, [config.vip_pool, config.vip_pool6], &facts.vips);
     let mut ambiguous = BTreeSet::new();
     let mut answered = BTreeSet::new();
+    let all_members = host.all_members();
     for network in host.networks.values().filter(|network| has_resolver(network)) {
         let why = off(network, config, facts);
         let remembered: BTreeSet<&str> = facts.vips.aliases(&network.id).collect();
-        for (name, members) in names(host, network, &remembered) {
+        let on_it = all_members.get(&network.id).map_or(&[][..], Vec::as_slice);
+        for (name, members) in names(on_it, &remembered) {
             let mut report = AliasReport {
                 mode: AliasMode::Off,
                 why: why.clone(),
@@ -210,8 +212,11 @@ pub(super) fn networks_with_vips(host: &Host, config: &Config) -> BTreeSet<Netwo
     }
     let is_rotated = |network: &&Network| has_resolver(network) && !network.resolved_at_gateway;
     let networks = host.networks.values().filter(is_rotated);
-    let wished = networks
-        .filter(|network| wish(network, &host.members(&network.id).collect::<Vec<_>>(), config) == AliasMode::Vip);
+    let members = host.all_members();
+    let wished = networks.filter(|network| {
+        let members = members.get(&network.id).map_or(&[][..], Vec::as_slice);
+        wish(network, members, config) == AliasMode::Vip
+    });
     wished.map(|network| network.id.clone()).collect()
 }
 
@@ -317,14 +322,13 @@ fn is_off(labels: &BTreeMap<String, String>) -> bool {
 type Members<'a> = Vec<(&'a Container, &'a Attachment)>;
 
 /// The names of a network that two or more containers have, and those that had a virtual address before, in lower case.
-fn names<'a>(host: &'a Host, network: &Network, remembered: &BTreeSet<&str>) -> BTreeMap<String, Members<'a>> {
+fn names<'a>(on_it: &[(&'a Container, &'a Attachment)], remembered: &BTreeSet<&str>) -> BTreeMap<String, Members<'a>> {
     let mut names: BTreeMap<String, Members<'a>> =
         remembered.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
-    for container in host.containers.values() {
-        let on = container.attachments.iter().find(|on| on.network == network.id);
-        let Some(on) = on.filter(|on| on.ipv4.is_some() || on.ipv6.is_some()) else {
+    for (container, on) in on_it.iter().copied() {
+        if on.ipv4.is_none() && on.ipv6.is_none() {
             continue;
-        };
+        }
         let own = [container.name.as_str(), container.id.short()];
         let all: BTreeSet<String> = on
             .aliases

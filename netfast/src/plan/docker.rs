@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    host::{Attachment, Container, ContainerInterface, FdbState, IpNet, Mac, Network, NetworkMode},
+    host::{Attachment, Container, ContainerInterface, IpNet, Mac, Network, NetworkMode},
     plan::{
         Build, Endpoint, is_cut_off, labels, macvlan,
         report::{EndpointReport, NetworkReport, Path, PoolReport, Published, Why},
@@ -59,10 +59,10 @@ fn unlisted_networks(build: &Build<'_>) -> Vec<NetworkReport> {
 }
 
 fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
-    let host = build.host;
     let (bridge_ifindex, path) = judge(build, network);
-    let mut endpoints: Vec<EndpointReport> = host
-        .members(&network.id)
+    let members = build.index.members(&network.id).to_vec();
+    let mut endpoints: Vec<EndpointReport> = members
+        .into_iter()
         .map(|(container, attachment)| endpoint(build, container, attachment, bridge_ifindex, &path))
         .collect();
     endpoints.sort_by(|a, b| (&a.container, &a.container_id).cmp(&(&b.container, &b.container_id)));
@@ -131,7 +131,7 @@ fn overlay(build: &Build<'_>, network: &Network) -> Path {
     if let Some(why) = labels::why_off(network, build.config) {
         return Path::slow(why);
     }
-    if build.host.members(&network.id).next().is_none() {
+    if build.index.members(&network.id).is_empty() {
         return Path::slow_since(Why::Overlay, "no container of this host is on it");
     }
     Path::slow(Why::Overlay)
@@ -246,10 +246,7 @@ fn mac(build: &Build<'_>, attachment: &Attachment, interface: &ContainerInterfac
     let (Some(told), Some(seen)) = (attachment.mac, interface.mac) else {
         return interface.mac.or(attachment.mac);
     };
-    let heard = |mac: Mac| {
-        let mut entries = build.netns.fdb.iter();
-        entries.any(|entry| entry.ifindex == veth && entry.mac == mac && entry.state != FdbState::Local)
-    };
+    let heard = |mac: Mac| build.index.has_heard(veth, mac);
     Some(if heard(seen) && !heard(told) { seen } else { told })
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Segments,
-    host::{Link, Network},
+    host::{Link, Network, NetworkId},
     plan::{Build, Client, labels, report::NetworkReport},
 };
 
@@ -49,7 +49,7 @@ impl fmt::Display for SegmentEnd {
 pub fn add(build: &Build<'_>, networks: &mut [NetworkReport]) -> BTreeMap<SegmentEnd, String> {
     let mut all = BTreeMap::new();
     for report in networks {
-        let network = build.host.networks.values().find(|network| network.id.0 == report.id);
+        let network = build.host.networks.get(&NetworkId(report.id.clone()));
         let Some(network) = network else { continue };
         let wish = wish(build, network);
         if wish == Segments::Off {

@@ -86,7 +86,7 @@ fn of_bridge(build: &Build<'_>, bridge: &Link, network: &NetworkReport) -> Path 
     shown_to_netfilter(netns, bridge, info)
         .or_else(|| rules(netns, bridge))
         .or_else(|| of_engine(build, network))
-        .or_else(|| by_itself(netns, bridge, info))
+        .or_else(|| by_itself(build.index.ports_of(bridge.ifindex), bridge, info))
         .unwrap_or_default()
 }
 
@@ -154,7 +154,7 @@ fn sees_frames(netns: &Namespace, bridge: &Link, chain: &NftChain) -> bool {
 }
 
 /// What a bridge does by itself.
-fn by_itself(netns: &Namespace, bridge: &Link, info: BridgeInfo) -> Option<Path> {
+fn by_itself(ports: &[&Link], bridge: &Link, info: BridgeInfo) -> Option<Path> {
     if info.vlan_filtering {
         return Some(Path::slow_since(
             Why::BridgeVlans,
@@ -171,8 +171,8 @@ fn by_itself(netns: &Namespace, bridge: &Link, info: BridgeInfo) -> Option<Path>
             ),
         ));
     }
-    let answers = |port: &&Link| port.port.is_some_and(|port| port.neigh_suppress);
-    let port = netns.ports_of(bridge.ifindex).find(answers)?;
+    let answers = |port: &&&Link| port.port.is_some_and(|port| port.neigh_suppress);
+    let port = ports.iter().find(answers)?;
     Some(Path::slow_since(
         Why::BridgeAnswers,
         format!(

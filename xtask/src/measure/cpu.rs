@@ -15,10 +15,10 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::{Pid, SysconfVar, sysconf},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What CPUs do that have nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Idle {
     /// They poll for work, as with `idle=poll` on the kernel's command line. To wake a halted virtual CPU takes some

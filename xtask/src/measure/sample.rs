@@ -70,7 +70,7 @@ impl Spread {
 }
 
 /// All samples.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Samples(pub Vec<Sample>);
 
 impl Samples {
@@ -83,9 +83,14 @@ impl Samples {
         Spread::of(all.filter_map(|sample| sample.values.get(figure).copied()).collect())
     }
 
-    /// The figure of netfast divided by that of `other`, round by round, and then the median of these: what changes
-    /// slowly on the machine hits both of a pair.
+    /// The figure of netfast divided by that of `other`.
     pub fn ratio(&self, path: Path, other: Variant, figure: &str) -> Option<Spread> {
+        self.ratio_of(path, [Variant::Netfast, other], figure)
+    }
+
+    /// The figure of the first variant divided by that of the second, round by round, and then the median of these: what changes
+    /// slowly on the machine hits both of a pair.
+    pub fn ratio_of(&self, path: Path, [ours, theirs]: [Variant; 2], figure: &str) -> Option<Spread> {
         let value = |variant, round| {
             self.0
                 .iter()
@@ -94,7 +99,7 @@ impl Samples {
         };
         let rounds = self.0.iter().map(|sample| sample.round).max().unwrap_or(0);
         let ratios = (1..=rounds).filter_map(|round| {
-            let (ours, theirs) = (value(Variant::Netfast, round)?, value(other, round)?);
+            let (ours, theirs) = (value(ours, round)?, value(theirs, round)?);
             (theirs > 0.0).then_some(ours / theirs)
         });
         Spread::of(ratios.collect())
