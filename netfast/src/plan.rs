@@ -29,6 +29,7 @@ pub mod report;
 mod resolver;
 mod rules;
 mod segments;
+mod swarm;
 mod tc;
 mod tunnels;
 mod unjudged;

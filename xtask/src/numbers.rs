@@ -84,7 +84,10 @@ struct Bench {
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
-    for table in TABLES.iter().filter(|table| args.measure.iter().any(|name| name == table.name)) {
+    for table in TABLES
+        .iter()
+        .filter(|table| args.measure.iter().any(|name| name == table.name))
+    {
         for (number, options) in table.runs.iter().enumerate() {
             let words = ["bench"].into_iter().chain(options.split_whitespace());
             let (record, _) = bench::measure(&Bench::try_parse_from(words)?.args)?;
@@ -107,7 +110,11 @@ pub fn check() -> Result<()> {
         "README.md: its tables of measurements are not those of docs/numbers: `cargo xtask numbers` writes them"
     );
     // Of the newest commit and not of today: what was right once must not fail later by itself.
-    let Ok(newest) = cmd::run(Command::new("git").current_dir(root()).args(["log", "-1", "--format=%ct"])) else {
+    let Ok(newest) = cmd::run(
+        Command::new("git")
+            .current_dir(root())
+            .args(["log", "-1", "--format=%ct"]),
+    ) else {
         return Ok(());
     };
     let newest: i64 = newest.trim().parse().context("git printed no time")?;
@@ -165,7 +172,11 @@ impl Measured {
     fn text(&self, records: &[Record]) -> Result<String> {
         let first = records.first().context("a table without samples")?;
         let time = DateTime::from_timestamp(i64::try_from(first.time)?, 0).context("no time")?;
-        let commands: Vec<String> = self.runs.iter().map(|run| format!("`cargo xtask bench {run}`")).collect();
+        let commands: Vec<String> = self
+            .runs
+            .iter()
+            .map(|run| format!("`cargo xtask bench {run}`"))
+            .collect();
         let families = if records.len() > 1 { ", IPv4 / IPv6" } else { ", IPv4" };
         let mut text = format!(
             "{}{families}, {}: {}.\n\n|",

@@ -10,7 +10,7 @@ use crate::{
     plan::{
         Build, Endpoint, is_cut_off, labels, macvlan,
         report::{EndpointReport, NetworkReport, Path, PoolReport, Published, Why},
-        vip,
+        swarm, vip,
     },
 };
 
@@ -61,8 +61,10 @@ fn unlisted_networks(build: &Build<'_>) -> Vec<NetworkReport> {
 fn report(build: &mut Build<'_>, network: &Network) -> NetworkReport {
     let (bridge_ifindex, path) = judge(build, network);
     let members = build.index.members(&network.id).to_vec();
+    let gateways = swarm::gateways(build, network, bridge_ifindex);
     let mut endpoints: Vec<EndpointReport> = members
         .into_iter()
+        .chain(gateways.iter().map(|(container, attachment)| (*container, attachment)))
         .map(|(container, attachment)| endpoint(build, container, attachment, bridge_ifindex, &path))
         .collect();
     endpoints.sort_by(|a, b| (&a.container, &a.container_id).cmp(&(&b.container, &b.container_id)));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::host::{Attachment, Container, FdbState, Host, Link, Mac, Namespace, NetworkId};
+use crate::host::{Attachment, Container, ContainerInterface, FdbState, Host, Link, Mac, Namespace, NetworkId};
 
 /// Made once for each plan.
 pub struct Index<'a> {
@@ -13,6 +13,8 @@ pub struct Index<'a> {
     ports: BTreeMap<u32, Vec<&'a Link>>,
     /// The containers on each network.
     members: BTreeMap<&'a NetworkId, Vec<(&'a Container, &'a Attachment)>>,
+    /// The containers' interfaces whose other ends are ports of a bridge, by that.
+    interfaces: BTreeMap<u32, Vec<(&'a Container, &'a ContainerInterface)>>,
     /// Where bridges have heard whom: links and MAC addresses behind them.
     heard: BTreeSet<(u32, Mac)>,
 }
@@ -20,6 +22,15 @@ pub struct Index<'a> {
 impl<'a> Index<'a> {
     /// That of a host, and of a namespace of it.
     pub fn of(host: &'a Host, netns: &'a Namespace) -> Self {
+        let mut interfaces: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for container in host.containers.values() {
+            for interface in &container.interfaces {
+                let end = interface.host_ifindex.and_then(|ifindex| netns.links.get(&ifindex));
+                if let Some(master) = end.and_then(|link| link.master) {
+                    interfaces.entry(master).or_default().push((container, interface));
+                }
+            }
+        }
         let entries = netns.fdb.iter().filter(|entry| entry.state != FdbState::Local);
         let mut ports: BTreeMap<u32, Vec<&Link>> = BTreeMap::new();
         for link in netns.links.values() {
@@ -31,6 +42,7 @@ impl<'a> Index<'a> {
             ports,
             links: netns.links.values().map(|link| (link.name.as_str(), link)).collect(),
             members: host.all_members(),
+            interfaces,
             heard: entries.map(|entry| (entry.ifindex, entry.mac)).collect(),
         }
     }
@@ -38,6 +50,11 @@ impl<'a> Index<'a> {
     /// The containers on a network, each with its place there.
     pub fn members(&self, network: &NetworkId) -> &[(&'a Container, &'a Attachment)] {
         self.members.get(network).map_or(&[], Vec::as_slice)
+    }
+
+    /// The containers' interfaces on a bridge.
+    pub fn interfaces_on(&self, bridge: u32) -> &[(&'a Container, &'a ContainerInterface)] {
+        self.interfaces.get(&bridge).map_or(&[], Vec::as_slice)
     }
 
     /// The ports of a bridge.

@@ -11,6 +11,7 @@ use netfast_tests::{
     docker_host::Options,
     netns::NsHandle,
     require::{Need, needs},
+    site::LAN_IP,
     swarm,
     traffic::rr,
 };
@@ -328,6 +329,18 @@ fn an_overlay_network_that_is_switched_off_is_left_alone() {
     assert_eq!((programs("on"), programs("off")), (2, 0));
     let told = bed.endpoint("on-off", "on").expect("it is told");
     assert_eq!(told["why"], "disabled-by-label", "{told:#}");
+
+    // The way off the network, of which the engine tells nobody.
+    let outside = SocketAddrV4::new(LAN_IP, PORT);
+    let told = bed.endpoint("on-off", "docker_gwbridge").expect("it is told");
+    assert_eq!(told["why"], "disabled-by-label", "{told:#}");
+    bed.await_fast("on-on", "docker_gwbridge");
+    bed.prove(
+        "masquerade, docker_gwbridge",
+        &bed.ns("on-on"),
+        &bed.host.lan().handle(),
+        outside,
+    );
     let told = bed.network("off").expect("it is listed");
     assert_eq!(
         (&told["path"], &told["why"]),

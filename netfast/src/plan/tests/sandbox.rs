@@ -116,3 +116,61 @@ fn its_configuration_is_the_hosts_but_for_what_is_of_the_host() {
         1024
     );
 }
+
+/// The second interface of a container of an overlay network, which the engine does not tell of.
+#[test]
+fn the_way_out_of_an_overlay_network_is_an_endpoint() {
+    const GATEWAY: u32 = 40;
+    let planned = |edit: &dyn Fn(&mut Host)| {
+        let mut host = docker_host();
+        let netns = host.served_mut();
+        netns.links.insert(
+            GATEWAY,
+            link(GATEWAY, "docker_gwbridge", LinkKind::Bridge(BridgeInfo::default())),
+        );
+        let network = network("docker_gwbridge", "bridge", Some("docker_gwbridge"));
+        host.networks.insert(network.id.clone(), network);
+        let mut task = container("task", "swarm", "172.20.0.3/16", 41);
+        task.attachments[0].ipv4 = Some(net("10.0.1.5/24"));
+        add(&mut host, task, GATEWAY);
+        let mut beside = container("beside", "swarm", "172.20.0.3/16", 41);
+        beside.attachments.clear();
+        beside.network_mode = NetworkMode::Container(ContainerId("id-of-task".into()));
+        host.containers.insert(beside.id.clone(), beside);
+        edit(&mut host);
+        let desired = plan(&host, &Config::default(), &watching());
+        let mut networks = desired.networks.into_iter();
+        let network = networks
+            .find(|network| network.name == "docker_gwbridge")
+            .expect("it is listed");
+        let device = desired.devices.get(&key(41)).map(|spec| (spec.mac, spec.address4));
+        let endpoints = network.endpoints.into_iter();
+        let endpoints: Vec<_> = endpoints.map(|one| (one.container, one.path.is_fast())).collect();
+        (endpoints, device)
+    };
+    let (endpoints, device) = planned(&|_| ());
+    assert_eq!(endpoints, [("task".to_owned(), true)]);
+    assert_eq!(device, Some((mac(41), Some(Ipv4Addr::new(172, 20, 0, 3)))));
+    let (endpoints, device) = planned(&|host| {
+        let task = host
+            .containers
+            .get_mut(&ContainerId("id-of-task".into()))
+            .expect("it is there");
+        task.labels.insert("netfast.enable".into(), "false".into());
+    });
+    assert_eq!((endpoints, device), (vec![("task".to_owned(), false)], None));
+    // Another bridge on which somebody has put a container by hand is none.
+    let (endpoints, device) = planned(&|host| {
+        let id = NetworkId("id-of-docker_gwbridge".into());
+        host.networks.get_mut(&id).expect("it is there").name = "mine".into();
+        let named = network("docker_gwbridge", "bridge", None);
+        host.networks.insert(
+            NetworkId("other".into()),
+            Network {
+                id: NetworkId("other".into()),
+                ..named
+            },
+        );
+    });
+    assert_eq!((endpoints, device), (Vec::new(), None));
+}
