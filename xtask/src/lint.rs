@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    abi, layers, numbers,
+    abi, layers,
     setup::{self, Scope},
     tidy,
     workspace::{cargo, show},
@@ -40,6 +40,5 @@ pub fn run(args: &Args) -> Result<()> {
     ]))?;
     tidy::check()?;
     layers::check()?;
-    numbers::check()?;
     abi::check()
 }
