@@ -17,6 +17,7 @@ pub mod csum;
 pub mod device;
 pub mod direct;
 pub mod flow;
+pub mod localhost;
 pub mod macvlan;
 pub mod net;
 pub mod reason;

@@ -10,6 +10,7 @@
 //! | [`hooks`] | what happens at each hook |
 //! | [`lb`], [`dns`], [`tunnel`] | virtual addresses; answers of Docker's resolver; packets that leave through a tunnel |
 //! | [`resolver`] | the ports of Docker's resolver, in place of its NAT rules |
+//! | [`localhost`] | the host's sockets that are led past docker-proxy |
 //! | [`macvlan`] | frames between the host and its containers on a macvlan network |
 //!
 //! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
@@ -24,6 +25,7 @@ pub mod fastpath;
 pub mod hooks;
 pub mod lb;
 pub mod learn;
+pub mod localhost;
 pub mod macvlan;
 pub mod packet;
 pub mod resolver;

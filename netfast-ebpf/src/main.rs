@@ -10,10 +10,17 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{classifier, fentry},
-        programs::{FEntryContext, TcContext},
+        macros::{cgroup_sock_addr, classifier, fentry},
+        programs::{FEntryContext, SockAddrContext, TcContext},
     };
-    use netfast_ebpf::{dns, fastpath::Entry, hooks, lb, learn::candidate, macvlan, resolver, tunnel};
+    use netfast_ebpf::{
+        dns,
+        fastpath::Entry,
+        hooks, lb,
+        learn::candidate,
+        localhost::{self, Family, Socket},
+        macvlan, resolver, tunnel,
+    };
 
     /// tcx ingress of an endpoint's host-side veth.
     #[classifier]
@@ -99,6 +106,66 @@ mod programs {
     pub fn netfast_queued(_context: FEntryContext) -> i32 {
         candidate::forget();
         0
+    }
+
+    /// A program of the host connects an IPv4 socket.
+    #[cgroup_sock_addr(connect4)]
+    pub fn netfast_conn4(context: SockAddrContext) -> i32 {
+        localhost::connect(Socket::new(context.sock_addr), Family::V4)
+    }
+
+    /// The same with an IPv6 socket.
+    #[cgroup_sock_addr(connect6)]
+    pub fn netfast_conn6(context: SockAddrContext) -> i32 {
+        localhost::connect(Socket::new(context.sock_addr), Family::V6)
+    }
+
+    /// A program of the host sends a datagram to an IPv4 address from a socket that is not connected.
+    #[cgroup_sock_addr(sendmsg4)]
+    pub fn netfast_send4(context: SockAddrContext) -> i32 {
+        localhost::send(Socket::new(context.sock_addr), Family::V4)
+    }
+
+    /// The same to an IPv6 address.
+    #[cgroup_sock_addr(sendmsg6)]
+    pub fn netfast_send6(context: SockAddrContext) -> i32 {
+        localhost::send(Socket::new(context.sock_addr), Family::V6)
+    }
+
+    /// A program of the host is told whom a datagram is from.
+    #[cgroup_sock_addr(recvmsg4)]
+    pub fn netfast_recv4(context: SockAddrContext) -> i32 {
+        localhost::receive(Socket::new(context.sock_addr), Family::V4)
+    }
+
+    /// The same with an IPv6 socket.
+    #[cgroup_sock_addr(recvmsg6)]
+    pub fn netfast_recv6(context: SockAddrContext) -> i32 {
+        localhost::receive(Socket::new(context.sock_addr), Family::V6)
+    }
+
+    /// A program of the host is told whom an IPv4 socket is connected to.
+    #[cgroup_sock_addr(getpeername4)]
+    pub fn netfast_peer4(context: SockAddrContext) -> i32 {
+        localhost::name_peer(Socket::new(context.sock_addr), Family::V4)
+    }
+
+    /// The same with an IPv6 socket.
+    #[cgroup_sock_addr(getpeername6)]
+    pub fn netfast_peer6(context: SockAddrContext) -> i32 {
+        localhost::name_peer(Socket::new(context.sock_addr), Family::V6)
+    }
+
+    /// A program of the host is told the address of an IPv4 socket.
+    #[cgroup_sock_addr(getsockname4)]
+    pub fn netfast_own4(context: SockAddrContext) -> i32 {
+        localhost::name_own(Socket::new(context.sock_addr), Family::V4)
+    }
+
+    /// The same with an IPv6 socket.
+    #[cgroup_sock_addr(getsockname6)]
+    pub fn netfast_own6(context: SockAddrContext) -> i32 {
+        localhost::name_own(Socket::new(context.sock_addr), Family::V6)
     }
 
     /// The kernel lets only GPL-compatible programs call some helpers.

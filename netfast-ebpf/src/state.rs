@@ -4,6 +4,8 @@ pub mod candidate;
 pub mod dns;
 pub mod kept;
 pub mod lb;
+#[cfg(target_arch = "bpf")]
+pub mod localhost;
 pub mod maps;
 pub mod six;
 pub mod tables;

@@ -38,6 +38,7 @@ pub mod flows;
 pub mod handoff;
 pub mod lacks;
 mod lease;
+mod localhost;
 mod macvlan;
 mod mount;
 mod object;
@@ -89,6 +90,7 @@ pub struct Datapath {
     aliases: aliases::AliasMaps,
     vips: vips::VipMaps,
     macvlan: macvlan::MacvlanMaps,
+    localhost: localhost::LocalMaps,
     resolvers: HashMap<MapData, u64, Ports>,
     /// What the kernel calls the namespaces that are known there, by their inodes.
     cookies: BTreeMap<u64, u64>,
@@ -136,6 +138,7 @@ impl Datapath {
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
             macvlan: macvlan::MacvlanMaps::take(&mut ebpf)?,
+            localhost: localhost::LocalMaps::take(&mut ebpf)?,
             resolvers: take(&mut ebpf, map::RESOLVERS)?,
             cookies: BTreeMap::new(),
             control,
@@ -161,7 +164,7 @@ impl Datapath {
         let watched = without.refuse(Program::Queued).and_then(|()| datapath.watch_queues());
         if let Err(error) = watched {
             let text = lacks::one_line(&error);
-            warn!("{}", without_queue_watch(&text));
+            warn!("{}", lacks::without_queue_watch(&text));
             datapath.queue_watch_error = Some(text);
         }
         datapath.facts.queue_watch = datapath.queue_watch_error.is_none();
@@ -171,7 +174,8 @@ impl Datapath {
     /// Loads the programs of aliases, of virtual addresses, of tunnels, of macvlan and of resolvers; the fast path does without
     /// those that cannot be used.
     fn load_aliases(&mut self, without: &Without) {
-        let lacks = match self.mode {
+        let localhost = self.load_localhost(without);
+        let mut lacks = match self.mode {
             Mode::Clsact => {
                 let lack = Lack::no_tcx();
                 let why = Some(lack.why.clone());
@@ -198,6 +202,7 @@ impl Datapath {
                 all.into_iter().flatten().collect()
             }
         };
+        lacks.extend(localhost);
         for lack in &lacks {
             warn!("{lack}");
         }
@@ -254,8 +259,14 @@ impl Datapath {
                 return detach(&self.pins);
             }
         }
-        let program = object::get(&mut self.ebpf, attachment.program)?;
-        match attach::adopt(program, &self.pins, &attachment) {
+        let adopted = if at == Target::Cgroup {
+            let program = object::get(&mut self.ebpf, attachment.program)?;
+            localhost::adopt(program, &self.pins, &attachment).map(|()| true)
+        } else {
+            let program = object::get(&mut self.ebpf, attachment.program)?;
+            attach::adopt(program, &self.pins, &attachment)
+        };
+        match adopted {
             Ok(true) => {
                 self.realized.attachments.insert(attachment);
                 Ok(())
@@ -438,6 +449,9 @@ pub enum ApplyError {
         /// Why.
         source: resolver::ResolverError,
     },
+    /// The host's programs cannot be led past docker-proxy, or cannot be left to it again.
+    #[error("the host's cgroups and docker-proxy")]
+    Localhost(#[source] io::Error),
     /// An interface does not take other segments.
     #[error("the size of segments")]
     Segments(#[source] routes::WayError),
@@ -466,31 +480,4 @@ pub enum ApplyError {
         /// Why.
         source: io::Error,
     },
-}
-
-/// What it means that the kernel does not let `nf_queue` be watched (fentry).
-fn without_queue_watch(why: &str) -> String {
-    format!(
-        "packets that user space holds (NFQUEUE) are not distinguishable from others: no flow is learned while a program \
-         listens on a queue ({why})"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_fentry_is_said_with_its_consequence_and_without_the_verifier_s_log() {
-        let refused = Without {
-            programs: vec![Program::Queued],
-            ..Without::default()
-        };
-        let said = without_queue_watch(&lacks::one_line(&refused.refuse(Program::Queued).unwrap_err()));
-        assert!(
-            said.contains("no flow is learned while a program listens on a queue") && said.contains("netfast_queued"),
-            "{said}"
-        );
-        assert!(!said.contains("processed"), "{said}");
-    }
 }

@@ -14,6 +14,8 @@ use aya::{
 };
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_prog_type};
 
+pub mod cgroup;
+
 /// `BPF_ALU64 | BPF_MOV | BPF_K` of linux/bpf.h.
 const MOV_R0_IMMEDIATE: u8 = 0xb7;
 /// `BPF_JMP | BPF_EXIT`.

@@ -13,9 +13,11 @@ use std::{
 use netfast_common::abi;
 use serde::{Deserialize, Serialize};
 
+mod modes;
 mod pool;
 mod segments;
 
+pub use modes::{AliasMode, Runtime};
 pub use pool::{VipPool, block, block_prefix, plus};
 pub use segments::Segments;
 
@@ -38,41 +40,6 @@ pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv
 const MAX_ALIAS_TTL: u32 = 3600;
 /// The longest name of an interface (`IFNAMSIZ` less the zero).
 const MAX_INTERFACE_NAME: usize = 15;
-
-/// The container runtime that is followed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Runtime {
-    /// Docker, or anything that speaks its API.
-    #[default]
-    Docker,
-    /// None: every bridge port with a veth is taken for a container.
-    None,
-}
-
-/// What is done with the resolver's answers for a name that several containers share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AliasMode {
-    /// Each answer begins with the next member.
-    #[default]
-    Rr,
-    /// The answer is one address of netfast's own, and each connection to it goes to the next member.
-    Vip,
-    /// Nothing.
-    Off,
-}
-
-impl AliasMode {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Vip => "vip",
-            Self::Off => "off",
-        }
-    }
-}
 
 /// The configuration in force; valid by construction. What an older daemon wrote down lacks keys that are new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +70,8 @@ pub struct Config {
     pub tunnels: bool,
     /// Do in containers what Docker's NAT rules for its resolver do there, and take these out.
     pub resolver: bool,
+    /// Lead the host's own connections to published ports at loopback addresses past docker-proxy.
+    pub localhost: bool,
     /// Which networks' containers may hand over bigger segments of TCP.
     pub segments: Segments,
     /// The namespace is that of an overlay network, served for the daemon of the host's. No key of the file.
@@ -135,6 +104,7 @@ impl Default for Config {
             direct: true,
             tunnels: false,
             resolver: false,
+            localhost: false,
             segments: Segments::Off,
             sandbox: None,
             metrics: Some(DEFAULT_METRICS),
@@ -220,6 +190,8 @@ pub struct RawConfig {
     pub tunnels: Option<bool>,
     /// See [`Config::resolver`].
     pub resolver: Option<bool>,
+    /// See [`Config::localhost`].
+    pub localhost: Option<bool>,
     /// See [`Config::segments`].
     pub segments: Option<Segments>,
     /// See [`Config::metrics`].
@@ -264,6 +236,7 @@ impl RawConfig {
             direct: typed.direct.or(self.direct),
             tunnels: typed.tunnels.or(self.tunnels),
             resolver: typed.resolver.or(self.resolver),
+            localhost: typed.localhost.or(self.localhost),
             segments: typed.segments.or(self.segments),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
@@ -352,6 +325,7 @@ impl RawConfig {
             direct: self.direct.unwrap_or(default.direct),
             tunnels: self.tunnels.unwrap_or(default.tunnels),
             resolver: self.resolver.unwrap_or(default.resolver),
+            localhost: self.localhost.unwrap_or(default.localhost),
             segments: self.segments.unwrap_or(default.segments),
             sandbox: None,
             metrics,
@@ -430,7 +404,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 18);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 19);
     }
 
     #[test]

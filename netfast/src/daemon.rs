@@ -17,6 +17,7 @@ pub mod detach;
 mod error;
 mod inside;
 pub mod instance;
+pub mod localhost;
 pub mod lock;
 pub mod older;
 mod on_hint;
@@ -353,7 +354,7 @@ impl Daemon {
                 _ = renew.tick() => {
                     // What was heard since may be that somebody judges.
                     if changes.is_empty() && self.has_looked {
-                        self.sync.datapath().renew_direct();
+                        self.sync.datapath().renew_leases();
                     }
                 }
                 _ = look.tick() => {
@@ -366,6 +367,9 @@ impl Daemon {
                         return Ok(());
                     }
                     self.sandboxes.keep(&self.host, &self.config);
+                    if self.sync.datapath().look_at_cgroups() && due.is_none() {
+                        due = Some(Instant::now());
+                    }
                 }
                 () = self.observer.ended() => return Err(DaemonError::NoObservers),
                 () = self.service.beat_due() => {}
@@ -402,7 +406,7 @@ impl Daemon {
         };
         self.has_looked = pass.ports_hold;
         if self.has_looked {
-            self.sync.datapath().renew_direct();
+            self.sync.datapath().renew_leases();
         }
         self.note(&pass);
         // Hints that came meanwhile go first.
@@ -457,7 +461,7 @@ impl Daemon {
     fn stop(&mut self) {
         service::stopping();
         self.sandboxes.stop();
-        self.sync.datapath().end_direct();
+        self.sync.datapath().end_leases();
         if let Err(error) = self.sync.stopped() {
             warn!("{:#}", anyhow::Error::new(error));
         }

@@ -14,6 +14,8 @@
 //! 6. What the host and its containers on macvlan networks know of each other, and how big segments are, of which no flow knows.
 //! 7. Docker's rules for its resolver inside containers: they come back before the program goes that does the same, and go
 //!    after it has come.
+//! 8. The host's programs are led past docker-proxy last: all of it must be there by then, and existing connections do not
+//!    depend on it.
 //!
 //! Who is given for a virtual address changes before all that takes time, since a member that has ended must not be given.
 //!
@@ -30,6 +32,7 @@ use netfast_common::{
 
 mod action;
 mod attachment;
+mod localhost;
 mod macvlan;
 mod realized;
 mod resolver;
@@ -73,6 +76,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     ports_that_come(desired, realized, &mut actions);
     macvlan::macvlan(desired, realized, &mut actions);
     resolver::resolvers(desired, realized, &mut actions);
+    localhost::localhost(desired, realized, &mut actions);
     segments(desired, realized, &mut actions);
     actions
 }
@@ -123,6 +127,7 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::TakeOut { .. }
             | Action::PutBack { .. }
             | Action::SetMacvlans { .. }
+            | Action::SetLocalhost { .. }
             | Action::SetSegments { .. } => {}
         }
     }

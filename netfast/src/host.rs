@@ -13,6 +13,7 @@ use netfast_common::device::{DeviceKey, NetnsNumber};
 mod address;
 mod inside;
 mod link;
+mod localhost;
 mod ruleset;
 mod runtime;
 
@@ -24,6 +25,7 @@ pub use inside::{InsideRules, ResolverRules, SavedChain, SavedRule};
 pub use link::{
     BridgeInfo, BridgePort, Link, LinkKind, Offload, OperState, Peer, PortState, Qdisc, TcFilter, VxlanInfo, Xdp,
 };
+pub use localhost::{BaseChain, ChainName, Effect, Field, HostRules, Localhost, Match, Proxy, Rule};
 pub use ruleset::{NftChain, RuleFinding, RuleSource, Ruleset, Severity, Sysctls, Verdict, Way};
 pub use runtime::{
     Attachment, Container, ContainerId, ContainerInterface, ContainerState, Health, IpamPool, NetnsId, Network,

@@ -22,6 +22,7 @@ pub(crate) mod ebtables;
 mod foreign;
 pub mod inside;
 pub(crate) mod legacy;
+pub mod localhost;
 pub mod netlink;
 mod netns;
 mod nfqueue;

@@ -13,7 +13,7 @@ use netfast_common::{
 
 use crate::{
     config::{Config, Runtime},
-    host::{BridgePort, FdbState, Host, InsideRules, Link, LinkKind, Mac, Namespace, NetworkId},
+    host::{self, BridgePort, FdbState, Host, InsideRules, Link, LinkKind, Mac, Namespace, NetworkId},
 };
 
 mod aliases;
@@ -23,6 +23,7 @@ mod docker;
 mod index;
 mod inputs;
 mod labels;
+mod localhost;
 mod macvlan;
 mod pace;
 pub mod report;
@@ -39,6 +40,7 @@ mod vip;
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use inputs::{Cause, EpochInputs};
 pub use labels::{is_off, is_switched_off};
+pub use localhost::{LocalReport, Localhost, is_wanted as wants_localhost};
 pub use macvlan::{MacvlanTable, Macvlans};
 pub use resolver::{Inside, ResolverReport, reports as resolver_reports, wanted as wanted_resolvers};
 pub use segments::{BIGGER, SegmentEnd, USUAL};
@@ -73,6 +75,10 @@ pub struct Facts {
     pub tunnels_off: Option<String>,
     /// Why the host and containers of macvlan networks cannot reach each other, if they cannot.
     pub macvlan_off: Option<String>,
+    /// Why nobody can be led past docker-proxy, if nobody can.
+    pub localhost_off: Option<String>,
+    /// What stands before published ports at loopback addresses; `None` where nobody asks.
+    pub localhost: Option<Box<host::Localhost>>,
     /// Why Docker's rules for its resolver cannot be replaced, if they cannot.
     pub resolver_off: Option<String>,
     /// The packet-filter rules in containers' network namespaces, by their inodes, where that matters.
@@ -108,6 +114,8 @@ pub struct Desired {
     pub tunnel_reports: Vec<TunnelReport>,
     /// The host and its containers on macvlan networks that want it.
     pub macvlans: Macvlans,
+    /// Published ports at loopback addresses.
+    pub localhost: Localhost,
     /// Containers in which Docker's rules for its resolver should be replaced.
     pub resolvers: BTreeMap<Loopback, Inside>,
     /// Interfaces that take bigger segments, with a name for each.
@@ -226,6 +234,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let (tunnels, tunnel_reports) = tunnels::ends(&build);
     let macvlans = macvlan::plan(&build);
     let resolvers = resolver::plan(host, config, facts);
+    let localhost = localhost::plan(host, config, facts);
     let segments = segments::add(&build, &mut networks);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
@@ -235,6 +244,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         tunnels,
         tunnel_reports,
         macvlans,
+        localhost,
         resolvers,
         segments,
         networks,

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod flows;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod localhost;
 pub mod networks;
 pub mod path;
 pub mod pcapng;

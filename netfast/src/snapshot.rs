@@ -33,6 +33,7 @@ pub fn status(
         interfaces: interfaces(state),
         flows: count(flows).map_err(SnapshotError::Flows)?,
         tunnels: tables.tunnels()?,
+        outcomes: tables.outcomes()?,
         sandboxes: BTreeMap::new(),
     };
     for sandbox in sandboxes {

@@ -18,7 +18,8 @@ use crate::{
     config::Config,
     host::ResolverRules,
     plan::{
-        AliasReport, Client, Loopback, NotUplink, ResolverReport, SegmentEnd, TunnelReport, VipMemory, Way,
+        AliasReport, Client, LocalReport, Loopback, NotUplink, ResolverReport, SegmentEnd, TunnelReport, VipMemory,
+        Way,
         report::{NetworkReport, Slow},
     },
 };
@@ -87,6 +88,9 @@ pub struct State {
     /// Virtual addresses.
     #[serde(default)]
     pub vips: VipState,
+    /// Published ports at loopback addresses.
+    #[serde(default)]
+    pub localhost: LocalState,
     /// Containers in which Docker's rules for its resolver should be replaced.
     #[serde(default)]
     pub resolvers: Vec<ResolverReport>,
@@ -107,6 +111,21 @@ pub struct VipState {
     pub ways: Vec<(Client, Way)>,
     /// What of the host the pool overlaps, if it does.
     pub conflict: Option<String>,
+}
+
+/// What becomes of connections of the host's own programs to published ports at loopback addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocalState {
+    /// Each port.
+    pub ports: Vec<LocalReport>,
+    /// Why nobody is led past docker-proxy, if nobody is.
+    pub off: Option<String>,
+    /// Control groups with programs of others, and the name of one: connections of what runs there go through docker-proxy.
+    pub watched: BTreeMap<PathBuf, String>,
+    /// What became of programs that asked, by [`Outcome`](netfast_common::localhost::Outcome); in reports only.
+    #[serde(skip_deserializing)]
+    pub outcomes: BTreeMap<String, u64>,
 }
 
 /// What is known of the container runtime.

@@ -11,6 +11,7 @@ use netfast_common::{
     device::{Device, DeviceKey, Traffic},
     direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
+    localhost::{Asked, Published, Switch},
     macvlan::{AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::Count,
@@ -26,7 +27,7 @@ use netfast_ebpf::{
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 42] = [
+const MAPS: [(&str, usize, usize); 47] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -73,6 +74,11 @@ const MAPS: [(&str, usize, usize); 42] = [
         size_of::<AddressOwner>(),
     ),
     (map::RESOLVERS, 8, size_of::<Ports>()),
+    (map::LOCALHOST, 4, size_of::<Switch>()),
+    (map::PUBLISHED, 4, size_of::<Published>()),
+    (map::ASKED, 4, size_of::<Asked>()),
+    (map::CGROUPS, 8, 8),
+    (map::OUTCOMES, 4, 8),
 ];
 
 fn object() -> Object {
@@ -115,6 +121,11 @@ fn programs_are_for_the_hooks_of_the_abi() {
         let fits = match program.hook() {
             HookKind::Tcx(_) => matches!(section, ProgramSection::SchedClassifier),
             HookKind::Fentry(_) => matches!(section, ProgramSection::FEntry { .. }),
+            // `UDPSendMsg4` is of `sendmsg4`.
+            HookKind::SockAddr(name) => {
+                let is = |kind: String| kind.to_lowercase().trim_start_matches("udp") == name;
+                matches!(section, ProgramSection::CgroupSockAddr { attach_type } if is(format!("{attach_type:?}")))
+            }
         };
         assert!(fits, "{program:?}: {section:?}");
     }

@@ -4,11 +4,13 @@
 
 mod aliases;
 mod bed;
+mod cgroup;
 mod churn;
 mod dual;
 mod gateways;
 mod instances;
 mod life;
+mod localhost;
 mod macvlan;
 mod networks;
 mod paths;

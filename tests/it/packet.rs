@@ -11,6 +11,7 @@ mod harness;
 mod host;
 mod interfaces;
 mod learning;
+mod localhost;
 mod macvlan;
 mod main_paths;
 mod one_way;

@@ -159,7 +159,11 @@ pub fn measure(args: &Args) -> Result<(Record, Plan)> {
         .config
         .as_ref()
         .map(|path| fs::read_to_string(path).with_context(|| format!("--config: cannot read {}", path.display())));
-    let config = config.transpose()?;
+    let mut config = config.transpose()?;
+    if args.paths.contains(&Path::Localhost) {
+        // Without it the path is docker-proxy's with netfast, too.
+        config = Some(format!("localhost = true\n{}", config.unwrap_or_default()));
+    }
     interrupt::handle()?;
     setup::ensure(Scope::All)?;
     let traffic = build::build_for_laboratory(!args.without_netfast)?;

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod lab;
 pub mod metric;
 mod overlay;
+pub mod path;
 pub mod picture;
 pub mod plan;
 pub mod sample;

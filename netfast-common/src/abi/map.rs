@@ -125,6 +125,16 @@ maps! {
     MACVLAN_ADDRESSES = "netfast_mvaddrs", Pinned;
     /// Cookie of a container's network namespace, `u64`, to [`Ports`](crate::resolver::Ports): where its resolver listens.
     RESOLVERS = "netfast_resolvr", Pinned;
+    /// [`Switch`](crate::localhost::Switch), one entry: whether anybody is led past docker-proxy.
+    LOCALHOST = "netfast_local", Pinned;
+    /// [`Published`](crate::localhost::Published) of each socket that docker-proxy listens on.
+    PUBLISHED = "netfast_locpub", Pinned;
+    /// [`Asked`](crate::localhost::Asked) of each socket that was led past docker-proxy.
+    ASKED = "netfast_locsock", Pinned;
+    /// Number of a cgroup, `u64`, to 1, `u64`: no programs of others judge what its sockets send and get.
+    CGROUPS = "netfast_loccgrp", Pinned;
+    /// [`localhost::Outcome`](crate::localhost::Outcome)'s number to how often it was so, `u64`, per CPU.
+    OUTCOMES = "netfast_locdone", Pinned;
 }
 
 /// The maps that are pinned.

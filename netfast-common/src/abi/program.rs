@@ -31,6 +31,9 @@ pub enum HookKind {
     Tcx(Hook),
     /// The entry of this kernel function (Linux 5.5, with BTF).
     Fentry(&'static str),
+    /// A system call of the sockets of a cgroup, by the name that the kernel has for it in sections of objects (Linux 5.8 for
+    /// all of them).
+    SockAddr(&'static str),
 }
 
 /// Makes the programs, a constant of each name, and the list of all of them.
@@ -94,6 +97,9 @@ const NO_TUNNELS: Option<&str> =
 /// What is lost without the programs for virtual addresses.
 const NO_VIPS: Option<&str> =
     Some("aliases get no virtual addresses: clients get the members' addresses in round robin");
+/// What is lost without the programs for published ports at loopback addresses.
+const NO_LOCALHOST: Option<&str> =
+    Some("the host's connections to published ports at loopback addresses go through docker-proxy");
 
 programs! {
     EndpointIngress, ENDPOINT_INGRESS = "netfast_ep_in", HookKind::Tcx(Hook::Ingress), {
@@ -166,6 +172,56 @@ programs! {
         does: "deletes the candidate: a packet queued to user space leaves in another run of the kernel",
         without: Some("a rule that sends packets to NFQUEUE keeps flows from being learned"),
     }
+    Connect4, CONNECT4 = "netfast_conn4", HookKind::SockAddr("connect4"), {
+        of: "the root cgroup",
+        does: "leads connections to published ports at 127.0.0.0/8 to the container",
+        without: NO_LOCALHOST,
+    }
+    Connect6, CONNECT6 = "netfast_conn6", HookKind::SockAddr("connect6"), {
+        of: "the root cgroup",
+        does: "the same for IPv6's sockets",
+        without: NO_LOCALHOST,
+    }
+    Send4, SEND4 = "netfast_send4", HookKind::SockAddr("sendmsg4"), {
+        of: "the root cgroup",
+        does: "leads datagrams of unconnected sockets there",
+        without: NO_LOCALHOST,
+    }
+    Send6, SEND6 = "netfast_send6", HookKind::SockAddr("sendmsg6"), {
+        of: "the root cgroup",
+        does: "the same for IPv6",
+        without: NO_LOCALHOST,
+    }
+    Receive4, RECEIVE4 = "netfast_recv4", HookKind::SockAddr("recvmsg4"), {
+        of: "the root cgroup",
+        does: "says of a datagram from there that it is from whom was asked",
+        without: NO_LOCALHOST,
+    }
+    Receive6, RECEIVE6 = "netfast_recv6", HookKind::SockAddr("recvmsg6"), {
+        of: "the root cgroup",
+        does: "the same for IPv6's sockets",
+        without: NO_LOCALHOST,
+    }
+    Peer4, PEER4 = "netfast_peer4", HookKind::SockAddr("getpeername4"), {
+        of: "the root cgroup",
+        does: "says of such a connection that it is to whom was asked",
+        without: NO_LOCALHOST,
+    }
+    Peer6, PEER6 = "netfast_peer6", HookKind::SockAddr("getpeername6"), {
+        of: "the root cgroup",
+        does: "the same for IPv6's sockets",
+        without: NO_LOCALHOST,
+    }
+    Own4, OWN4 = "netfast_own4", HookKind::SockAddr("getsockname4"), {
+        of: "the root cgroup",
+        does: "says of such a connection that it is from a loopback address",
+        without: NO_LOCALHOST,
+    }
+    Own6, OWN6 = "netfast_own6", HookKind::SockAddr("getsockname6"), {
+        of: "the root cgroup",
+        does: "the same for IPv6's sockets",
+        without: NO_LOCALHOST,
+    }
 }
 
 impl Program {
@@ -194,8 +250,25 @@ impl Program {
             | Self::TunnelEgress
             | Self::TunnelUplink
             | Self::Macvlan
-            | Self::Queued => None,
+            | Self::Queued
+            | Self::Connect4
+            | Self::Connect6
+            | Self::Send4
+            | Self::Send6
+            | Self::Receive4
+            | Self::Receive6
+            | Self::Peer4
+            | Self::Peer6
+            | Self::Own4
+            | Self::Own6 => None,
         }
+    }
+
+    /// Those for published ports at loopback addresses, in the order in which they are attached: nobody is led anywhere before
+    /// all can be said that must be said of it.
+    pub fn of_localhost() -> impl DoubleEndedIterator<Item = Self> {
+        let all = Self::ALL.iter().copied().rev();
+        all.filter(|program| matches!(program.hook(), HookKind::SockAddr(_)))
     }
 
     /// Whether there is no place for it without tcx: classic filters are made on devices that carry flows only, and must be

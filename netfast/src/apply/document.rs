@@ -14,6 +14,7 @@ fn the_document_has_the_table_of_programs() {
             HookKind::Tcx(Hook::Ingress) => "ingress",
             HookKind::Tcx(Hook::Egress) => "egress",
             HookKind::Fentry(_) => "fentry",
+            HookKind::SockAddr(name) => name,
         };
         let without = program.without().unwrap_or("netfast does not start");
         let (of, name, does) = (program.of(), program.name(), program.does());

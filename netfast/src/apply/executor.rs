@@ -239,6 +239,7 @@ impl Datapath {
             Action::AddPool(pool) => routes::add_pool(*pool).map_err(ApplyError::Pool),
             Action::RemovePool(pool) => routes::remove_pool(*pool).map_err(ApplyError::Pool),
             Action::SetMacvlans { from, to } => self.macvlan.change(from, to),
+            Action::SetLocalhost { from, to } => self.localhost.change(from, to),
             Action::TakeOut {
                 loopback,
                 container,
@@ -319,6 +320,7 @@ impl Datapath {
                 let program = object::get(&mut self.ebpf, program)?;
                 attach::attach_inside(program, &self.pins, &attachment, loopback).map_err(failed)
             }
+            Target::Cgroup => self.attach_to_cgroup(&attachment),
             Target::Function(_) => {
                 let watch: &mut FEntry = object::get(&mut self.ebpf, program)?;
                 let link = watch.attach().and_then(|id| watch.take_link(id));

@@ -153,6 +153,14 @@ fn causes(error: &ApplyError) -> String {
     text
 }
 
+/// What it means that the kernel does not let `nf_queue` be watched (fentry).
+pub(super) fn without_queue_watch(why: &str) -> String {
+    format!(
+        "packets that user space holds (NFQUEUE) are not distinguishable from others: no flow is learned while a program \
+         listens on a queue ({why})"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,11 +221,25 @@ mod tests {
     #[test]
     fn without_tcx_only_the_programs_of_devices_and_tracing_are_loaded() {
         let loaded: Vec<Program> = loadable(Mode::Clsact).collect();
-        assert_eq!(loaded.len(), Program::ALL.len() - 7);
+        assert_eq!(loaded.len(), Program::ALL.len() - 7, "those of cgroups need no tcx");
         assert!(loaded.iter().all(|program| !program.needs_tcx()));
         assert_eq!(loadable(Mode::Tcx).count(), Program::ALL.len());
         // One that netfast cannot do without never needs it.
         let needed = Program::ALL.iter().filter(|program| program.without().is_none());
         assert!(needed.into_iter().all(|program| !program.needs_tcx()));
+    }
+
+    #[test]
+    fn a_refused_fentry_is_said_with_its_consequence_and_without_the_verifier_s_log() {
+        let refused = Without {
+            programs: vec![Program::Queued],
+            ..Without::default()
+        };
+        let said = without_queue_watch(&one_line(&refused.refuse(Program::Queued).unwrap_err()));
+        assert!(
+            said.contains("no flow is learned while a program listens on a queue") && said.contains("netfast_queued"),
+            "{said}"
+        );
+        assert!(!said.contains("processed"), "{said}");
     }
 }

@@ -7,7 +7,7 @@
 //! <pin-dir>/v<ABI>/links/…             one pin per attachment, by the name of its program and the place:
 //!     <program>-<netns>-<ifindex>      tcx link of an interface; the number of its namespace is 0 for the one served
 //!     <program>-<inode>-<pid>          tcx link of the loopback interface in a container's network namespace
-//!     <program>                        fentry link of a function of the kernel
+//!     <program>                        fentry link of a function of the kernel, link of the root cgroup
 //! ```
 //!
 //! Builds before ABI 2 named the pins of links otherwise: what those left is recognised to be removed.
@@ -45,7 +45,7 @@ fn name_of(attachment: &Attachment) -> String {
     match attachment.at {
         Target::Interface { device, .. } => format!("{program}-{}-{}", device.netns.0, device.ifindex),
         Target::Loopback(Loopback { netns, pid }) => format!("{program}-{netns}-{pid}"),
-        Target::Function(_) => program.into(),
+        Target::Function(_) | Target::Cgroup => program.into(),
     }
 }
 
@@ -66,6 +66,7 @@ fn attachment_of(name: &OsStr) -> Option<Attachment> {
             hook,
         },
         (_, HookKind::Fentry(function), (None, None)) => Target::Function(function),
+        (_, HookKind::SockAddr(_), (None, None)) => Target::Cgroup,
         _ => return None,
     };
     let found = Attachment { at, program };
@@ -321,6 +322,7 @@ mod tests {
             ),
             (Attachment::of_vips(other, Hook::Ingress), "netfast_vip_in-3-12"),
             (Attachment::QUEUE_WATCH, "netfast_queued"),
+            (Attachment::of_localhost(Program::Connect4), "netfast_conn4"),
             (
                 Attachment::of_answers(Loopback {
                     netns: 4_026_532_000,

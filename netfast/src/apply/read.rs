@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use netfast_common::{
     abi::{MAX_DEVICES, map},
     control::Control,
     device::{Device, DeviceKey, NetnsNumber, Traffic},
     flow::FlowKey,
+    localhost::Outcome,
     net::Ip4,
     reason::{Count, SLOTS},
     tunnel::{Encap, Tunnel},
@@ -34,6 +35,7 @@ pub struct Tables {
     shared: SharedMaps,
     tunnels: HashMap<MapData, DeviceKey, Tunnel>,
     encapsulations: HashMap<MapData, FlowKey<Ip4>, Encap>,
+    outcomes: PerCpuArray<MapData, u64>,
 }
 
 /// Outer headers of one tunnel that are known.
@@ -64,6 +66,7 @@ impl Tables {
             shared: SharedMaps::open(&pins)?,
             tunnels: open(&pins, map::TUNNELS)?,
             encapsulations: open(&pins, map::ENCAP4)?,
+            outcomes: open(&pins, map::OUTCOMES)?,
         })
     }
 
@@ -140,6 +143,16 @@ impl Tables {
         })
         .map_err(|error| read_error(map::ENCAP4, error.into()))?;
         Ok(tunnels)
+    }
+
+    /// What became of programs that asked for published ports at loopback addresses, by name.
+    pub fn outcomes(&self) -> Result<BTreeMap<String, u64>, ReadError> {
+        let count = |outcome: Outcome| {
+            let values = self.outcomes.get(&(outcome as u32), 0)?;
+            Ok((outcome.name().to_owned(), values.iter().sum()))
+        };
+        let counts: Result<_, MapError> = Outcome::ALL.into_iter().map(count).collect();
+        counts.map_err(|source| read_error(map::OUTCOMES, source))
     }
 
     /// The counts by reason number; entry 0 is the fast path.

@@ -175,7 +175,7 @@ fn tell(resolvers: &mut HashMap<MapData, u64, Ports>, rules: &ResolverRules) -> 
 }
 
 /// What the kernel calls the calling thread's namespace (`SO_NETNS_COOKIE`, Linux 5.14).
-fn cookie() -> Result<u64, ResolverError> {
+pub(super) fn cookie() -> Result<u64, ResolverError> {
     /// asm-generic/socket.h
     const SO_NETNS_COOKIE: i32 = 71;
     let read = || {

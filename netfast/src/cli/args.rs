@@ -239,7 +239,7 @@ pub struct TraceArgs {
 /// Arguments of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// Name of a container, or the beginning of its ID
+    /// Name of a container, or the beginning of its ID; or a loopback address and port of the host (127.0.0.1:PORT)
     #[arg(
         value_name = "CONTAINER",
         required_unless_present = "reason",

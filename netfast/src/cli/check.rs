@@ -9,6 +9,7 @@ use crate::{
     apply::{self, Mode, lacks::Without, verify},
     cli::{CheckArgs, CliError, ConfigArgs, Dirs, Exit, Global, config, lacking, output, run::typed},
     config::{Config, Runtime},
+    daemon::localhost,
     host::Host,
     observe::{ObserveError, Observer, ObserverConfig, inside},
     plan::{Desired, Facts, plan, wanted_resolvers},
@@ -120,6 +121,8 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
             .map(|(ifindex, on_link)| (host.served().key(*ifindex), apply::foreign(on_link)))
             .collect(),
         tunnels_off: tunnels_off(check),
+        localhost_off: localhost_off(check),
+        localhost: localhost::Memory::default().look(host, config).map(Box::new),
         ..Facts::default()
     };
     let desired = plan(host, config, &facts);
@@ -143,6 +146,7 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
     check
         .lines
         .extend(check::resolvers(host, config, &inside, resolver_off(check).as_deref()));
+    check.lines.extend(check::published(&desired));
     check.lines.extend(check::uplinks(&desired));
     check.lines.extend(check::interfaces(
         host.served(),
@@ -173,6 +177,13 @@ fn resolver_off(check: &Check) -> Option<String> {
     check
         .has(Level::Note, name)
         .then(|| format!("the kernel does not take the BPF program {name} (Linux 6.15)"))
+}
+
+/// Why nobody can be led past docker-proxy on this kernel, by what was tried before.
+fn localhost_off(check: &Check) -> Option<String> {
+    let mut refused = Program::of_localhost().filter(|program| check.has(Level::Note, program.name()));
+    let name = refused.next()?.name();
+    Some(format!("the kernel does not take the BPF program {name}"))
 }
 
 /// What netfast would be attached to, and what it would be attached to if nothing stood in the way.

@@ -22,7 +22,10 @@ use crate::{
     },
     host::RouteType,
     observe::netlink,
-    report::explain::{Destination, Explanation, Facts, Flows, Route, reasons::Reasons},
+    report::{
+        explain::{Destination, Explanation, Facts, Flows, Route, reasons::Reasons},
+        localhost,
+    },
     snapshot,
 };
 
@@ -40,6 +43,10 @@ pub fn run(args: &ExplainArgs, global: &Global) -> Result<(), CliError> {
     let instance = Instance::open(dirs)?;
     instance::must_be_here(dirs)?;
     let state = instance.known_state(dirs)?;
+    if let (Some(asked), None) = (localhost::Explanation::asked(container), &args.destination) {
+        let explanation = localhost::Explanation::of(asked, state);
+        return output::print_report(global.json, &explanation, |_| explanation.render());
+    }
     let destination = args
         .destination
         .as_deref()

@@ -32,5 +32,6 @@ pub fn gather(dirs: &Dirs) -> Result<Networks, CliError> {
     Ok(Networks::from(state.networks.as_slice())
         .under(control, state.learning_off.as_deref())
         .with_resolvers(&state.resolvers)
+        .with_localhost(&state.localhost.ports)
         .with_tunnels(tunnels::gather(&state.tunnels, &told)))
 }

@@ -19,7 +19,7 @@ impl Daemon {
             // Every time, even if the same is still to be read: a flow may have been learned in between.
             outdated |= change.outdates_all_flows();
             if change.ends_direct_forwarding() {
-                self.sync.datapath().end_direct();
+                self.sync.datapath().end_leases();
             }
             // Hints are of the namespace that the daemon serves.
             let key = DeviceKey::served;

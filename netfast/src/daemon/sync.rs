@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::{
     apply::{Datapath, Failure, Outcome},
     config::Config,
-    daemon::{inside::Memory, older},
+    daemon::{inside::Memory, localhost, older},
     diff::{Action, diff},
     host::{Host, InsideRules, ResolverRules, RuntimeState},
     plan::{
@@ -23,7 +23,7 @@ use crate::{
         report::{Slow, Why},
         report_failure, report_waiting, resolver_reports, wanted_resolvers,
     },
-    state::{DeviceReport, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
+    state::{DeviceReport, LocalState, RuntimeReport, SavedSysctl, State, StateError, VipState, boot, unix_ms},
 };
 
 /// What keeps what is attached in sync with the host.
@@ -44,6 +44,8 @@ pub struct Sync {
     mending: bool,
     /// The rules in containers, as last seen.
     inside: Memory,
+    /// The rules for the host's own packets, as last seen.
+    localhost: localhost::Memory,
 }
 
 /// What a pass came to.
@@ -95,6 +97,7 @@ impl Sync {
             first,
             mending: false,
             inside: Memory::default(),
+            localhost: localhost::Memory::default(),
         }
     }
 
@@ -119,6 +122,7 @@ impl Sync {
     ) -> Result<Pass, StateError> {
         let unmended = self.repin(thorough);
         self.look_inside(host, config, thorough);
+        self.datapath.set_localhost(self.localhost.look(host, config));
         let facts = self.datapath.facts(host, thorough);
         let desired = plan(host, config, facts);
         let actions = diff(&desired, self.datapath.realized());
@@ -126,6 +130,7 @@ impl Sync {
         self.datapath.set_vip_memory(desired.aliases.vips.memory.clone());
         let outcome = self.datapath.execute(actions, budget);
         self.inside.note(&outcome);
+        self.datapath.look_at_cgroups();
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
         self.clsact.retain(|device, _| host.link(*device).is_some());
@@ -332,6 +337,12 @@ impl Sync {
                 self.datapath.resolvers(),
                 &inside_errors,
             ),
+            localhost: LocalState {
+                ports: desired.localhost.reports,
+                off: desired.localhost.off,
+                watched: self.datapath.watched_cgroups().clone(),
+                outcomes: BTreeMap::new(),
+            },
             resolver_rules: self.resolver_rules(desired.resolvers, in_sync),
             vips: VipState {
                 ways: self.ways(&desired.aliases.vips, in_sync),

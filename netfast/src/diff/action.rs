@@ -12,7 +12,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Attachment, Target},
-    host::ResolverRules,
+    host::{Proxy, ResolverRules},
     plan::{
         AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way,
     },
@@ -154,6 +154,13 @@ pub enum Action {
         /// What they shall say.
         to: Box<MacvlanTable>,
     },
+    /// Leads connections of the host's programs past these listeners of docker-proxy, and no others.
+    SetLocalhost {
+        /// Which they were.
+        from: Box<BTreeSet<Proxy>>,
+        /// Which they shall be.
+        to: Box<BTreeSet<Proxy>>,
+    },
     /// Lets an interface take bigger segments, or the usual ones again.
     SetSegments {
         /// Which.
@@ -238,6 +245,10 @@ impl Action {
                 from: to.clone(),
                 to: from.clone(),
             }),
+            Self::SetLocalhost { from, to } => Some(Self::SetLocalhost {
+                from: to.clone(),
+                to: from.clone(),
+            }),
             Self::SetSegments { end, name, bigger } => Some(Self::SetSegments {
                 end: *end,
                 name: name.clone(),
@@ -279,8 +290,11 @@ impl Action {
             | Self::TakeOut { .. }
             | Self::PutBack { .. }
             | Self::SetMacvlans { .. }
+            | Self::SetLocalhost { .. }
             | Self::SetSegments { .. } => true,
-            Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.loopback().is_some(),
+            Self::Attach { attachment, .. } | Self::Detach(attachment) => {
+                matches!(attachment.at, Target::Loopback(_) | Target::Cgroup)
+            }
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
             | Self::SetSwitches { .. }
@@ -326,6 +340,7 @@ impl Action {
             | Self::TakeOut { .. }
             | Self::PutBack { .. }
             | Self::SetMacvlans { .. }
+            | Self::SetLocalhost { .. }
             | Self::SetSegments { .. }
             | Self::SetAliases { .. } => None,
         }
@@ -361,6 +376,7 @@ impl fmt::Display for Action {
                     Target::Interface { hook, .. } => write!(f, "to {to} {}", hook.name()),
                     Target::Loopback(_) => write!(f, "to the loopback interface of {to}"),
                     Target::Function(name) => write!(f, "to the kernel's function {name}"),
+                    Target::Cgroup => write!(f, "{} to {to}", attachment.program.name()),
                 }
             }
             Self::Detach(attachment) => {
@@ -368,6 +384,7 @@ impl fmt::Display for Action {
                 match attachment.at {
                     Target::Interface { device, hook } => write!(f, "from device {device} {}", hook.name()),
                     at @ (Target::Loopback(_) | Target::Function(_)) => write!(f, "from {at}"),
+                    at @ Target::Cgroup => write!(f, "{} from {at}", attachment.program.name()),
                 }
             }
             Self::SetPort { key, to: Some(_), .. } => write!(f, "forward directly from and to device {key}"),
@@ -390,6 +407,7 @@ impl fmt::Display for Action {
             ),
             Self::SetSegments { name, bigger: true, .. } => write!(f, "let {name} take bigger segments"),
             Self::SetSegments { name, .. } => write!(f, "let {name} take the usual segments again"),
+            Self::SetLocalhost { to, .. } => write!(f, "lead past {} listeners of docker-proxy", to.len()),
             Self::SetMacvlans { to, .. } => write!(f, "set {} MAC addresses behind parents", to.stations.len()),
         }
     }

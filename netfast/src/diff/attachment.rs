@@ -33,6 +33,8 @@ pub enum Target {
     Loopback(Loopback),
     /// A function of the kernel.
     Function(&'static str),
+    /// The root cgroup, of which all of the machine's sockets are.
+    Cgroup,
 }
 
 impl Attachment {
@@ -40,7 +42,7 @@ impl Attachment {
     pub const QUEUE_WATCH: Self = Self {
         at: match Program::Queued.hook() {
             HookKind::Fentry(function) => Target::Function(function),
-            HookKind::Tcx(_) => panic!("it watches a function"),
+            HookKind::Tcx(_) | HookKind::SockAddr(_) => panic!("it watches a function"),
         },
         program: Program::Queued,
     };
@@ -126,6 +128,14 @@ impl Attachment {
         }
     }
 
+    /// One of the programs for published ports at loopback addresses.
+    pub const fn of_localhost(program: Program) -> Self {
+        Self {
+            at: Target::Cgroup,
+            program,
+        }
+    }
+
     /// The device that it is on, with the kind that its program is for.
     pub const fn device_of_kind(&self) -> Option<(DeviceKey, Kind)> {
         match (self.at, self.program.device_kind()) {
@@ -146,7 +156,7 @@ impl Attachment {
     pub const fn loopback(&self) -> Option<Loopback> {
         match self.at {
             Target::Loopback(loopback) => Some(loopback),
-            Target::Interface { .. } | Target::Function(_) => None,
+            Target::Interface { .. } | Target::Function(_) | Target::Cgroup => None,
         }
     }
 
@@ -177,7 +187,7 @@ impl Target {
     pub const fn device(&self) -> Option<DeviceKey> {
         match *self {
             Self::Interface { device, .. } => Some(device),
-            Self::Loopback(_) | Self::Function(_) => None,
+            Self::Loopback(_) | Self::Function(_) | Self::Cgroup => None,
         }
     }
 }
@@ -189,6 +199,7 @@ impl fmt::Display for Target {
             Self::Interface { device, hook } => write!(f, "device {device}, {}", hook.name()),
             Self::Loopback(loopback) => write!(f, "the loopback interface of process {}", loopback.pid),
             Self::Function(name) => write!(f, "the kernel's function {name}"),
+            Self::Cgroup => write!(f, "the root cgroup"),
         }
     }
 }

@@ -11,7 +11,7 @@ use netfast_common::{
 use crate::{
     config::VipPool,
     diff::{Action, Attachment},
-    host::ResolverRules,
+    host::{Proxy, ResolverRules},
     plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way},
 };
 
@@ -40,6 +40,8 @@ pub struct Realized {
     pub pools: BTreeSet<VipPool>,
     /// The maps of macvlan networks.
     pub macvlans: MacvlanTable,
+    /// The listeners of docker-proxy past which connections are led; none that an earlier daemon knew of count.
+    pub led: BTreeSet<Proxy>,
     /// Docker's rules for its resolver that were taken out of containers.
     pub resolvers: BTreeMap<Loopback, ResolverRules>,
     /// Interfaces that take bigger segments.
@@ -152,6 +154,7 @@ impl Realized {
                 self.resolvers.remove(loopback);
             }
             Action::SetMacvlans { to, .. } => self.macvlans = to.as_ref().clone(),
+            Action::SetLocalhost { to, .. } => self.led.clone_from(to),
             Action::SetSegments { end, bigger, .. } => {
                 if *bigger {
                     self.segments.insert(*end);

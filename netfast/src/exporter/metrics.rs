@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod aliases;
+mod localhost;
 mod sums;
 mod tunnels;
 
@@ -111,6 +112,7 @@ impl Collector for Collected {
         self.endpoints(encoder)?;
         self.devices(encoder)?;
         tunnels::encode(&self.status, encoder)?;
+        localhost::encode(&self.status, encoder)?;
         aliases::encode(&self.aliases, encoder)
     }
 }

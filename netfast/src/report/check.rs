@@ -19,7 +19,7 @@ mod rules;
 
 pub use host::{host, no_runtime, runtime};
 pub use interfaces::{interfaces, uplinks};
-pub use networks::{networks, resolvers};
+pub use networks::{networks, published, resolvers};
 pub use programs::{fail as fail_programs, programs};
 pub use rules::rules;
 

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::{
     plan::{
-        ResolverReport,
+        LocalReport, ResolverReport,
         report::{EndpointReport, NetworkReport, PoolReport},
     },
-    report::{Style, Table, path::PathState, resolver, table::Cell, tunnels::Tunnel},
+    report::{Style, Table, localhost, path::PathState, resolver, table::Cell, tunnels::Tunnel},
 };
 
 /// The whole report.
@@ -56,6 +56,8 @@ pub struct Network {
     pub direct: Option<PathState>,
     /// Its containers in which Docker's rules for its resolver should be replaced.
     pub resolvers: Vec<ResolverReport>,
+    /// Its containers' published ports at loopback addresses.
+    pub localhost: Vec<LocalReport>,
     /// How big its containers' segments of TCP may be, in words; `None`: as the kernel has it.
     pub segments: Option<String>,
     /// Its endpoints.
@@ -124,6 +126,7 @@ impl From<&NetworkReport> for Network {
             ipv6: PathState::from(&report.ipv6),
             direct: report.direct.as_ref().map(PathState::from),
             resolvers: Vec::new(),
+            localhost: Vec::new(),
             segments: report.segments.clone(),
             endpoints: report.endpoints.iter().map(Endpoint::from).collect(),
         }
@@ -200,6 +203,16 @@ impl Networks {
         for network in &mut self.networks {
             let on = |report: &&ResolverReport| report.networks.contains(&network.name);
             network.resolvers = reports.iter().filter(on).cloned().collect();
+        }
+        self
+    }
+
+    /// Adds what becomes of the host's own connections to published ports.
+    #[must_use]
+    pub fn with_localhost(mut self, reports: &[LocalReport]) -> Self {
+        for network in &mut self.networks {
+            let is_here = |report: &&LocalReport| network.endpoints.iter().any(|end| end.container == report.container);
+            network.localhost = reports.iter().filter(is_here).cloned().collect();
         }
         self
     }
@@ -333,6 +346,9 @@ impl Network {
         }
         if let Some(resolver) = resolver::summary(&self.resolvers) {
             facts.row(["resolver".into(), format!("Docker's rules {resolver}").into()]);
+        }
+        if let Some(ports) = localhost::ports(&self.localhost) {
+            facts.row(["localhost".into(), format!("published ports: {ports}").into()]);
         }
         if let Some(segments) = &self.segments {
             facts.row(["segments".into(), segments.as_str().into()]);

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::{
     plan::ResolverReport,
     report::{path::PathState, tunnels::Tunnel},
+    state::LocalState,
 };
 
 mod gather;
@@ -36,6 +37,8 @@ pub struct Status {
     pub devices: Vec<Device>,
     /// VXLAN devices that packets of containers leave by.
     pub tunnels: Vec<Tunnel>,
+    /// Published ports at loopback addresses.
+    pub localhost: LocalState,
     /// Containers in which Docker's rules for its resolver should be replaced.
     pub resolvers: Vec<ResolverReport>,
 }

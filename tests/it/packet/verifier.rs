@@ -17,7 +17,7 @@ use aya::{
     maps::{Map, MapData},
 };
 use aya_obj::{
-    Function, Object,
+    Function, Object, ProgramSection,
     btf::BtfKind,
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type},
 };
@@ -34,6 +34,17 @@ const STATS: u32 = 4;
 const fn most_instructions(program: Program) -> u32 {
     match program {
         Program::Queued => 100,
+        // A lookup of a socket, and four names to compare.
+        Program::Connect4
+        | Program::Connect6
+        | Program::Send4
+        | Program::Send6
+        | Program::Receive4
+        | Program::Receive6
+        | Program::Peer4
+        | Program::Peer6
+        | Program::Own4
+        | Program::Own6 => 3_000,
         Program::TunnelEgress | Program::TunnelUplink => 20_000,
         // Two lookups, and a copy of what asks for an address; headers of TCP or UDP, or those of an error.
         Program::Macvlan | Program::Resolver => 5_000,
@@ -67,6 +78,16 @@ const MAX_STACK: u32 = 512;
 const fn most_stack(program: Program) -> u32 {
     match program {
         Program::Queued => 64,
+        Program::Connect4
+        | Program::Connect6
+        | Program::Send4
+        | Program::Send6
+        | Program::Receive4
+        | Program::Receive6
+        | Program::Peer4
+        | Program::Peer6
+        | Program::Own4
+        | Program::Own6 => 320,
         Program::Answer
         | Program::VipIngress
         | Program::VipEgress
@@ -161,6 +182,7 @@ fn relocated(ebpf: &mut Ebpf) -> Object {
             | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
+            | Map::SkStorage(data)
             | Map::RingBuf(data)) = ebpf.take_map(&name).expect("the same object")
             else {
                 panic!("{name} is of another type than the data path has");
@@ -215,6 +237,10 @@ fn cost(object: &Object, types: &OwnedFd, program: Program) -> Option<Cost> {
         load.attach_btf_id = kernel
             .id_by_type_name_kind(entered, BtfKind::Func)
             .expect("the kernel has the function");
+    }
+    if let ProgramSection::CgroupSockAddr { attach_type } = object.programs[name].section {
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32;
+        load.expected_attach_type = bpf_attach_type::from(attach_type) as u32;
     }
     load.insns = code.as_ptr() as u64;
     load.insn_cnt = code.len().try_into().expect("few");
@@ -355,7 +381,7 @@ fn compare(text: &str, costs: &[(Program, Cost)]) {
             (Some(line), _) => line,
             // Recorded where the kernel loads no such programs.
             (None, HookKind::Fentry(_)) => continue,
-            (None, HookKind::Tcx(_)) => panic!("{name} has no record: UPDATE_GOLDEN=1"),
+            (None, HookKind::Tcx(_) | HookKind::SockAddr(_)) => panic!("{name} has no record: UPDATE_GOLDEN=1"),
         };
         let numbers = line
             .split(' ')

@@ -16,9 +16,10 @@ use netfast_tests::{
     site::{HOST_IP, HOST_IP6, LAN_IP, LAN_IP6, has_ipv6},
     topo::{self, Published, Topo},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::overlay::Overlay;
+pub use super::path::Path;
 
 /// Ports of the servers, the same on every path; the published ones are published under the same numbers.
 pub const IPERF: u16 = 5201;
@@ -31,54 +32,6 @@ pub const CRR: u16 = 7003;
 
 /// The first of the ports that are published besides.
 const FIRST_PUBLISHED: u16 = 20_000;
-
-/// A way that packets take through the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Path {
-    /// Between two containers on the default bridge.
-    Docker0,
-    /// Between two containers on a user-defined bridge.
-    User,
-    /// From the outside to a published port.
-    Published,
-    /// From a container to the outside.
-    Masquerade,
-    /// From the host to a container.
-    Host,
-    /// Between two containers on a macvlan network of the host's uplink.
-    Macvlan,
-    /// Between two containers of two hosts on an overlay network of a swarm.
-    Overlay,
-}
-
-impl Path {
-    /// What tables call it.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Docker0 => "docker0, container to container",
-            Self::User => "user-defined bridge, container to container",
-            Self::Published => "outside to published port",
-            Self::Masquerade => "container to outside (masquerade)",
-            Self::Host => "host to container",
-            Self::Macvlan => "macvlan, container to container",
-            Self::Overlay => "overlay, container to container of two hosts",
-        }
-    }
-
-    /// What the command line calls it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Docker0 => "docker0",
-            Self::User => "user",
-            Self::Published => "published",
-            Self::Masquerade => "masquerade",
-            Self::Host => "host",
-            Self::Macvlan => "macvlan",
-            Self::Overlay => "overlay",
-        }
-    }
-}
 
 /// Where a measurement's two programs run, and how the client reaches the server.
 #[derive(Debug, Clone)]
@@ -419,6 +372,14 @@ fn docker_ends(host: &DockerHost, path: Path, family: Family) -> Result<Ends> {
             servers: vec![server()?],
             address: server_ip()?,
         },
+        Path::Localhost => Ends {
+            client: host.host().handle(),
+            servers: vec![server()?],
+            address: match family {
+                Family::Ipv4 => Ipv4Addr::LOCALHOST.into(),
+                Family::Ipv6 => Ipv6Addr::LOCALHOST.into(),
+            },
+        },
         Path::Macvlan => Ends {
             client: host.container_netns("lan-client")?,
             servers: vec![host.container_netns("lan-server")?],
@@ -470,7 +431,7 @@ fn plain_ends(topo: &Topo, path: Path) -> Result<Ends> {
             servers: vec![container(0, 0)],
             address: ip(0, 0),
         },
-        Path::Macvlan | Path::Overlay => bail!("without an engine there is no such network"),
+        Path::Localhost | Path::Macvlan | Path::Overlay => bail!("without an engine there is no such network"),
     })
 }
 

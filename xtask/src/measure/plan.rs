@@ -83,6 +83,10 @@ impl Plan {
                 }
                 netfast.launch()?;
                 let far = lab.start_far(path, &netfast, other)?;
+                if path == Path::Localhost {
+                    // Its lease begins a moment after it is ready.
+                    thread::sleep(Duration::from_secs(1));
+                }
                 Some((netfast, far))
             }
             Variant::Direct | Variant::Kernel => None,

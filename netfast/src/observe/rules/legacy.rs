@@ -11,13 +11,13 @@ use crate::host::{RuleFinding, RuleSource, Verdict};
 use crate::observe::legacy::{Entry, Layout, Table};
 
 /// The names of the hooks, by `NF_INET_*`.
-const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+pub(crate) const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 /// `struct xt_entry_match` and `struct xt_entry_target` before their data: size, name, revision.
 const XT_HEADER: usize = 32;
 const XT_NAME: std::ops::Range<usize> = 2..31;
 const XT_REVISION: usize = 31;
 /// The target that begins a user's chain, with the chain's name as its data, and that ends the table.
-const ERROR: &str = "ERROR";
+pub(crate) const ERROR: &str = "ERROR";
 
 /// Looks through a table. An entry that makes no sense ends it.
 pub fn findings(table: &Table) -> Vec<RuleFinding> {
@@ -53,7 +53,7 @@ pub fn findings(table: &Table) -> Vec<RuleFinding> {
 }
 
 /// The chains by the offset of their first rule.
-fn chains(table: &Table) -> HashMap<usize, String> {
+pub(crate) fn chains(table: &Table) -> HashMap<usize, String> {
     let hooks = table.hooks.iter().zip(HOOKS);
     let mut chains: HashMap<_, _> = hooks
         .filter_map(|(offset, name)| Some((usize::try_from((*offset)?).ok()?, name.into())))
@@ -69,7 +69,7 @@ fn chains(table: &Table) -> HashMap<usize, String> {
 }
 
 /// The name and data of an entry's target.
-fn target<'a>(entry: &Entry<'a>) -> Option<(String, &'a [u8])> {
+pub(crate) fn target<'a>(entry: &Entry<'a>) -> Option<(String, &'a [u8])> {
     let target = entry.bytes.get(entry.target..)?;
     Some((text(target.get(XT_NAME)?), target.get(XT_HEADER..)?))
 }

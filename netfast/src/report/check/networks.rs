@@ -6,10 +6,11 @@ use super::{Area, Level, Line};
 use crate::config::Config;
 use crate::host::{Container, Host, InsideRules};
 use crate::plan::{
-    Desired,
+    Desired, LocalReport,
     report::{NetworkReport, Path, Slow, Why},
     wanted_resolvers,
 };
+use crate::report::localhost;
 
 /// Says of each network and endpoint which path it would take.
 pub fn networks(desired: &Desired) -> Vec<Line> {
@@ -48,6 +49,35 @@ pub fn resolvers(host: &Host, config: &Config, inside: &BTreeMap<u64, InsideRule
         ),
     });
     all.collect()
+}
+
+/// Says of each published port whether the host's own connections to it at a loopback address would go past docker-proxy, if
+/// that is wanted.
+pub fn published(desired: &Desired) -> Vec<Line> {
+    let line = |report: &LocalReport| {
+        let subject = format!("{}: localhost", report.container);
+        let name = localhost::name(report);
+        if report.led {
+            let text = format!("the host's own connections to {name} would go past docker-proxy");
+            return Line::new(Area::Networks, Level::Ok, subject, text);
+        }
+        let text = format!(
+            "the host's own connections to {name} go through docker-proxy: {}",
+            localhost::why(report)
+        );
+        Line::new(Area::Networks, Level::Note, subject, text)
+    };
+    let lines = desired.localhost.reports.iter().map(line);
+    let off = desired
+        .localhost
+        .off
+        .iter()
+        .filter(|_| desired.localhost.reports.is_empty());
+    let off = off.map(|why| {
+        let text = format!("the host's own connections to published ports go through docker-proxy: {why}");
+        Line::new(Area::Networks, Level::Note, "localhost", text)
+    });
+    lines.chain(off).collect()
 }
 
 fn network(network: &NetworkReport) -> Vec<Line> {

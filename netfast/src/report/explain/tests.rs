@@ -109,6 +109,7 @@ fn state() -> State {
         .into(),
         tunnels: Vec::new(),
         not_uplinks: Vec::new(),
+        localhost: crate::state::LocalState::default(),
         resolvers: Vec::new(),
         resolver_rules: Vec::new(),
         sysctls: Vec::new(),

@@ -47,6 +47,7 @@ fn example() -> Networks {
                 host: PathState::slow("rate-rules", "a packet-filter rule must see every packet"),
                 ipv6: PathState::fast(),
                 direct: Some(PathState::fast()),
+                localhost: Vec::new(),
                 resolvers: vec![
                     ResolverReport {
                         container: "db".into(),

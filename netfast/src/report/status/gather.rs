@@ -15,7 +15,7 @@ use crate::{
         path::PathState,
         tunnels::{self, Told},
     },
-    state::{DeviceReport, State},
+    state::{DeviceReport, LocalState, State},
 };
 
 /// What the pinned tables say; counters are summed over the CPUs.
@@ -35,6 +35,8 @@ pub struct Tables {
     pub flows: u64,
     /// The tunnels whose outer headers are repeated.
     pub tunnels: Told,
+    /// What became of programs that asked for published ports at loopback addresses.
+    pub outcomes: BTreeMap<String, u64>,
     /// Those in the namespaces of overlay networks, by the names of their directories.
     pub sandboxes: BTreeMap<String, Ports>,
 }
@@ -73,6 +75,7 @@ impl Status {
             networks: networks(state, tables, running),
             devices: devices(state, tables),
             tunnels: tunnels::gather(&state.tunnels, &tables.tunnels),
+            localhost: localhost(state, tables),
             resolvers: state.resolvers.clone(),
             ..Self::default()
         });
@@ -88,6 +91,19 @@ impl Status {
         status.totals.flows = tables.flows;
         status.count(&tables.counts);
         status.with_verdict()
+    }
+}
+
+/// With the counts, where anybody asks for it.
+fn localhost(state: &State, tables: &Tables) -> LocalState {
+    let outcomes = if state.config.localhost {
+        tables.outcomes.clone()
+    } else {
+        BTreeMap::new()
+    };
+    LocalState {
+        outcomes,
+        ..state.localhost.clone()
     }
 }
 
@@ -264,6 +280,7 @@ mod tests {
             clsact: BTreeMap::new(),
             table_bytes: 9,
             aliases: Vec::new(),
+            localhost: LocalState::default(),
             resolvers: Vec::new(),
             resolver_rules: Vec::new(),
             vips: crate::state::VipState::default(),
@@ -325,6 +342,7 @@ mod tests {
             sandboxes: BTreeMap::new(),
             flows: 4,
             tunnels: Told::new(),
+            outcomes: BTreeMap::new(),
         }
     }
 

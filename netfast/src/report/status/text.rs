@@ -6,7 +6,7 @@ use netfast_common::device::Kind;
 
 use super::{Daemon, Device, Network, Status, Traffic};
 use crate::report::{
-    Style, Table,
+    Style, Table, localhost,
     path::PathState,
     resolver,
     table::{Cell, Paint, wrap},
@@ -137,6 +137,9 @@ impl Status {
         }
         if let Some(text) = resolver::summary(&self.resolvers) {
             lines.push(format!("Docker's rules for its resolver: {text}."));
+        }
+        if let Some(text) = localhost::summary(&self.localhost) {
+            lines.push(format!("Published ports at loopback addresses: {text}."));
         }
         if self.daemon.running {
             lines.extend(self.daemon.lacks.iter().map(|lack| format!("Not here: {lack}")));
