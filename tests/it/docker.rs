@@ -4,6 +4,7 @@
 
 mod aliases;
 mod bed;
+mod broken;
 mod cgroup;
 mod churn;
 mod dual;

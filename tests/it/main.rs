@@ -1,6 +1,7 @@
 //! Integration tests.
 
 mod abi;
+mod archive;
 mod bpf_log;
 mod cli;
 mod daemon;

@@ -2,11 +2,12 @@
 
 mod changelog;
 mod documents;
+pub mod files;
+mod musl;
 mod notices;
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use netfast_tests::{cmd, programs};
 
+use self::files::{compress, empty, glibc, place, size, strip, sums, write};
 use crate::{
     build,
     cross::Processor,
@@ -33,12 +35,19 @@ pub struct Args {
     /// Make an RPM, too; needs cargo-generate-rpm (`cargo install cargo-generate-rpm`).
     #[arg(long)]
     rpm: bool,
+    /// Make a tarball of the program linked statically with musl, too, which runs without a C library; for this machine's processor.
+    #[arg(long)]
+    musl: bool,
 }
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(Scope::Build)?;
     let other = args.arch.filter(|arch| arch.name() != std::env::consts::ARCH);
+    ensure!(
+        !args.musl || other.is_none(),
+        "--musl is for this machine's processor only"
+    );
     let parts = match other {
         None => Parts::make(&build::build(true)?.netfast)?,
         Some(processor) => {
@@ -61,6 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
     if args.rpm {
         files.push(parts.rpm(version)?);
     }
+    if args.musl {
+        files.push(parts.with_musl()?.tarball(version)?);
+    }
     for file in files {
         println!("{} ({} KiB)", file.display(), fs::metadata(&file)?.len() >> 10);
     }
@@ -75,6 +87,8 @@ pub struct Parts {
     program: PathBuf,
     /// `None`: this machine's.
     processor: Option<Processor>,
+    /// What the tarball's name ends in: which C library is linked, if it is not the distribution's.
+    suffix: &'static str,
 }
 
 /// Where the program goes, below the root directory.
@@ -178,6 +192,7 @@ impl Parts {
             dir,
             program: stripped,
             processor,
+            suffix: "",
         })
     }
 
@@ -189,6 +204,16 @@ impl Parts {
             dir: self.dir.clone(),
             program: stripped,
             processor: None,
+            suffix: "",
+        })
+    }
+
+    /// The same around the program linked with musl, which is built.
+    pub fn with_musl(&self) -> Result<Self> {
+        let parts = self.with_program(&musl::build()?)?;
+        Ok(Self {
+            suffix: musl::SUFFIX,
+            ..parts
         })
     }
 
@@ -311,7 +336,7 @@ impl Parts {
     /// The same files for other distributions, with the licenses, in one directory.
     pub fn tarball(&self, version: &str) -> Result<PathBuf> {
         let processor = self.processor.map_or(std::env::consts::ARCH, Processor::name);
-        let name = format!("netfast-{version}-{processor}-linux");
+        let name = format!("netfast-{version}-{processor}-linux{}", self.suffix);
         let stage = self.dir.join(&name);
         empty(&stage)?;
         self.lay_out(&stage)?;
@@ -332,86 +357,6 @@ impl Parts {
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
-}
-
-/// Removes what only a debugger reads, and what compilers say of themselves.
-fn strip(tool: &str, program: &Path, to: &Path) -> Result<()> {
-    let mut strip = Command::new(tool);
-    strip.args(["--remove-section=.comment", "--remove-section=.note"]);
-    cmd::run(strip.arg("-o").arg(to).arg(program)).context("strip comes with binutils")?;
-    Ok(())
-}
-
-/// What dpkg compares files with later (deb-md5sums(5)).
-fn sums(stage: &Path) -> Result<String> {
-    let files = cmd::run(Command::new("find").args([".", "-type", "f"]).current_dir(stage))?;
-    let mut files: Vec<&str> = files.lines().filter_map(|file| file.strip_prefix("./")).collect();
-    files.sort_unstable();
-    let sums = cmd::run(Command::new("md5sum").args(files).current_dir(stage))?;
-    Ok(sums + "\n")
-}
-
-/// The oldest C library that has all that the program asks of it: its symbols' versions stand in the file as text.
-fn glibc(program: &[u8]) -> String {
-    const PREFIX: &[u8] = b"GLIBC_2.";
-    let minors = program.windows(PREFIX.len() + 2).filter_map(|window| {
-        let digits = window.strip_prefix(PREFIX)?;
-        let digits = digits.split(|byte| !byte.is_ascii_digit()).next()?;
-        std::str::from_utf8(digits).ok()?.parse::<u32>().ok()
-    });
-    format!("2.{}", minors.max().unwrap_or(0))
-}
-
-fn empty(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir).with_context(|| format!("cannot empty {}", dir.display()))?;
-    }
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
-}
-
-fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    directory_of(to)?;
-    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
-    Ok(())
-}
-
-fn write(to: &Path, text: &str) -> Result<()> {
-    directory_of(to)?;
-    fs::write(to, text).with_context(|| format!("cannot write {}", to.display()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o644))?;
-    Ok(())
-}
-
-/// Makes the directories above a file, with the usual mode whatever the umask is.
-fn directory_of(file: &Path) -> Result<()> {
-    let dir = file.parent().context("a file in no directory")?;
-    if dir.exists() {
-        return Ok(());
-    }
-    directory_of(dir)?;
-    fs::create_dir(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    Ok(())
-}
-
-/// Debian's policy: man pages and changelogs are compressed, and the same from the same sources.
-fn compress(file: &Path) -> Result<()> {
-    cmd::run(Command::new("gzip").args(["--best", "--no-name"]).arg(file)).map(drop)
-}
-
-/// Bytes of all files below a directory.
-fn size(dir: &Path) -> Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        sum += if path.is_dir() {
-            size(&path)?
-        } else {
-            fs::metadata(&path)?.len()
-        };
-    }
-    Ok(sum)
 }
 
 #[cfg(test)]

@@ -1,21 +1,9 @@
 //! Container engines of other Debian releases, each in a root of its own: nothing of the machine's is changed.
-//!
-//! A root is made by debootstrap from the machine's own source of Debian packages, checked with its keys, and kept in
-//! target/engines: the next run finds it. Delete it there to have the release's newest packages.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use anyhow::{Result, bail};
+use netfast_tests::docker_host::Release;
 
-use anyhow::{Context as _, Result, bail};
-use netfast_tests::{docker_host::Release, programs};
-
-use crate::{
-    setup::apt,
-    workspace::{show, target_dir},
-};
+use crate::roots;
 
 /// The machine's own Docker, as the command line calls it.
 pub const INSTALLED: &str = "installed";
@@ -64,7 +52,7 @@ pub fn release(name: &str) -> Result<Release> {
     let Some(engine) = ENGINES.iter().find(|engine| engine.name == name) else {
         return Ok(Release::installed());
     };
-    let release = Release::in_root(&engine.root()?);
+    let release = Release::in_root(&roots::debian(engine.suite, engine.packages)?);
     let found = release.name()?.to_lowercase().replace("docker ", "").replace(' ', "-");
     if found != engine.name && !found.starts_with(&format!("{}.", engine.name)) {
         bail!(
@@ -74,62 +62,6 @@ pub fn release(name: &str) -> Result<Release> {
         );
     }
     Ok(release)
-}
-
-impl Engine {
-    fn root(&self) -> Result<PathBuf> {
-        let name = format!("{}-{}", self.suite, self.packages.replace(',', "-"));
-        let dir = target_dir()?.join("engines").join(name);
-        if !dir.is_dir() {
-            self.make(&dir)?;
-        }
-        Ok(dir)
-    }
-
-    fn make(&self, dir: &Path) -> Result<()> {
-        if programs::find("debootstrap").is_none() {
-            apt::update()?;
-            apt::install(&["debootstrap"])?;
-        }
-        let mirror = apt::debian_mirror()?;
-        println!(
-            "Making a Debian {} with {} in {}, once: about 600 MB",
-            self.suite,
-            self.packages,
-            dir.display()
-        );
-        let part = dir.with_extension("part");
-        if part.exists() {
-            fs::remove_dir_all(&part)?;
-        }
-        fs::create_dir_all(&part)?;
-        let mut debootstrap = Command::new("debootstrap");
-        debootstrap
-            .args(["--variant=minbase", &format!("--include={}", self.packages), self.suite])
-            .arg(&part)
-            .arg(&mirror);
-        // An old debootstrap has no script for a release that is newer than it; all of late are made as sid is.
-        let scripts = Path::new("/usr/share/debootstrap/scripts");
-        if !scripts.join(self.suite).exists() {
-            debootstrap.arg(scripts.join("sid"));
-        }
-        show(&mut debootstrap).with_context(|| {
-            format!(
-                "no Debian {} from {mirror}: set {} to another archive",
-                self.suite,
-                apt::MIRROR
-            )
-        })?;
-        let packages = part.join("var/cache/apt/archives");
-        for entry in fs::read_dir(&packages).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "deb") {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        // Only a whole one is found by its name.
-        fs::rename(&part, dir)?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

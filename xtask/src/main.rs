@@ -12,6 +12,7 @@ mod debian;
 mod demo;
 mod dist;
 mod engines;
+mod foreign;
 mod fuzz;
 mod growth;
 mod hostile;
@@ -22,6 +23,7 @@ mod matrix;
 mod measure;
 mod mutate;
 mod numbers;
+mod roots;
 mod setup;
 mod survival;
 mod test;
@@ -74,6 +76,8 @@ enum Verb {
     Hostile(hostile::Args),
     /// Run the tests of paths on each container engine, and print a table of engines and paths.
     Matrix(matrix::Args),
+    /// Run tests that others wrote, the kernel's own among them, without and with netfast.
+    Foreign(foreign::Args),
     /// Run the namespace tests under other kernels, in a virtual machine.
     Vm(vm::Args),
 }
@@ -109,6 +113,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Growth(args) => growth::run(&args),
         Verb::Hostile(args) => hostile::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
+        Verb::Foreign(args) => foreign::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the rings of tests, from those that need nothing to those with a real Docker engine.
 
 mod package;
+mod previous;
 
 use std::{
     process::Command,
@@ -235,9 +236,6 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
     }
     let release = engines::release(&args.engine)?;
     more.extend(release.root().map(|root| (release::VARIABLE, root.to_owned())));
-    if ring == Ring::Package {
-        more.extend(package::environment()?);
-    }
     let mut tests = tests_of(&built, ring)?;
     if ring == Ring::Docker {
         let mut about = Vec::new();
@@ -258,6 +256,9 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
         );
     }
 
+    if ring == Ring::Package {
+        more.extend(package::environment(&tests)?);
+    }
     let threads = match ring {
         Ring::Packet => "4",
         // Their checks have time limits: not more of them than cores of a small machine.
@@ -266,12 +267,16 @@ fn integration(ring: Ring, args: &Args) -> Result<()> {
     };
     let mut run = it(&built);
     run.envs(more).args(["--exact", "--test-threads", threads]).args(&tests);
-    show(&mut run).with_context(|| {
+    let done = show(&mut run).with_context(|| {
         format!(
             "see the failures above; run one by `cargo xtask test {} --only NAME`",
             name(ring)
         )
-    })
+    });
+    if ring == Ring::Package {
+        print!("{}", package::table(&tests)?);
+    }
+    done
 }
 
 /// The names of a ring's tests.

@@ -29,11 +29,15 @@ mod machine;
 
 /// Packages beyond those of set-up: what makes an initial file system, and what tests of the kernels' modules call.
 const PACKAGES: [&str; 4] = ["kmod", "cpio", "zstd", "wireguard-tools"];
-/// What tests of bridges take for granted: it is built into the kernels that they are written on, and a module of others. Without
-/// it no rule judges within a bridge.
-const MODULES: &str = "modprobe -a br_netfilter tun";
 /// What the last line of the tests' script says before the exit code.
 const EXIT: &str = "VM-EXIT ";
+
+/// How a script begins. What tests of bridges take for granted is built into the kernels that they are written on, and a module of
+/// others: without it no rule judges within a bridge.
+const ENVIRONMENT: &str = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
+                           ip link set lo up\nmodprobe -a br_netfilter tun\n";
+/// How it ends, with the exit code of what ran last.
+const END: &str = "echo \"VM-EXIT $?\"\nbusybox poweroff -f\n";
 
 /// Options of `vm`.
 #[derive(Debug, clap::Args)]
@@ -73,7 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut failed = Vec::new();
     for kernel in &kernels {
-        let machine = Machine::prepare(kernel, processor, root.as_deref(), &tests)?;
+        let machine = Machine::prepare(kernel, processor, root.as_deref(), &tests.script())?;
         println!("{}: {} tests", machine.kernel.version, tests.names.len());
         let done = machine.run(Duration::from_mins(args.minutes));
         if args.record {
@@ -114,13 +118,24 @@ pub fn run_on(series: &str, names: &[&str], environment: Vec<(&str, String)>, li
     tests.names.retain(|name| only.contains(name));
     let own = environment.into_iter().map(|(name, value)| (name.to_owned(), value));
     tests.environment = own.collect();
-    let machine = Machine::prepare(series, processor, None, &tests)?;
+    let machine = Machine::prepare(series, processor, None, &tests.script())?;
     println!("{}: {} tests", machine.kernel.version, tests.names.len());
     let result = machine.run(limit);
     Ok(Done {
         said: machine.said()?,
         result,
     })
+}
+
+/// Runs lines of shell on a kernel of that series and this machine's processor, with this machine's root; returns what is on the
+/// console.
+pub fn run_lines(series: &str, lines: &str, limit: Duration) -> Result<String> {
+    let processor = Processor::native()?;
+    ensure_tools(processor)?;
+    let script = format!("{ENVIRONMENT}{lines}\n{END}");
+    let machine = Machine::prepare(series, processor, None, &script)?;
+    machine.run(limit)?;
+    machine.said()
 }
 
 /// What runs in the machine.
@@ -198,15 +213,12 @@ impl Tests {
         let set = |(name, value): &(String, String)| format!("export {name}='{value}'\n");
         let environment: String = self.environment.iter().map(set).collect();
         format!(
-            "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
+            "{ENVIRONMENT}\
              export NETFAST_BIN={} NETFAST_TRAFFIC={}\n\
              {environment}\
-             ip link set lo up\n\
-             {MODULES}\n\
              export {}=8\n\
              {} --exact --test-threads 1 --nocapture --include-ignored {}\n\
-             echo \"{EXIT}$?\"\n\
-             busybox poweroff -f\n",
+             {END}",
             self.built.netfast.display(),
             self.built.traffic.display(),
             cmd::PATIENCE,

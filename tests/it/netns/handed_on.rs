@@ -1,62 +1,18 @@
 //! `netfast report`: what is handed on to others tells what is wrong with a host, and not whose it is.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{fs, process::Command};
 
+use super::lab::{Lab, talk};
+use crate::archive::{PARTS, made};
 use netfast_tests::{
-    cmd::{self, Finished},
     netfast_proc::{NetfastProc, Options},
     programs,
     require::{Need, needs},
     seccomp,
     topo::{self, Topo},
 };
-use serde_json::Value;
-
-use super::lab::{Lab, talk};
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Kernel(6, 6)];
-const PARTS: [&str; 8] = [
-    "README.txt",
-    "check.txt",
-    "kernel.txt",
-    "log.txt",
-    "netfast.toml",
-    "networks.txt",
-    "rules.txt",
-    "status.txt",
-];
-
-/// What a report has: its files, and the list that was printed.
-struct Report {
-    files: BTreeMap<String, String>,
-    list: Value,
-}
-
-impl Report {
-    /// Why a part could not be had.
-    fn error(&self, file: &str) -> &str {
-        let parts = self.list["parts"].as_array().expect("parts");
-        let part = parts.iter().find(|part| part["file"] == file).expect("the part");
-        part["error"].as_str().unwrap_or_default()
-    }
-}
-
-/// Runs the command with `--json --output FILE`, and reads what it wrote.
-fn made(mut command: Command, dir: &Path) -> Report {
-    let file = dir.join("report.tar.gz");
-    command.arg("--json").arg("--output").arg(&file);
-    let done: Finished = cmd::finish(&mut command, cmd::TIME_LIMIT).expect("it ends");
-    assert_eq!(done.status.code(), Some(0), "{done:?}");
-    cmd::run(Command::new("tar").arg("-xzf").arg(&file).arg("-C").arg(dir)).expect("an archive");
-    fs::remove_file(&file).expect("the archive");
-    let read = |name: &str| fs::read_to_string(dir.join("netfast-report").join(name)).expect("a part");
-    let files: BTreeMap<_, _> = PARTS.iter().map(|name| ((*name).to_owned(), read(name))).collect();
-    Report {
-        files,
-        list: serde_json::from_str(&done.stdout).expect("JSON"),
-    }
-}
-
 #[test]
 fn a_report_tells_much_and_names_nobody() {
     if !needs(&NEEDS) {

@@ -16,7 +16,7 @@ use netfast_tests::{
     site::{HOST_IP, HOST_IP6, LAN_IP, LAN_IP6, has_ipv6},
     topo::{self, Published, Topo},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::overlay::Overlay;
 pub use super::path::Path;

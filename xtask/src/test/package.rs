@@ -1,65 +1,81 @@
-//! What the ring `package` needs: two Debian packages, and a clean Debian to install them in.
+//! What the ring `package` needs: packages of three versions, tarballs, and clean Debians to install them in.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use netfast_tests::programs;
 
-use crate::{
-    build,
-    dist::Parts,
-    setup::apt,
-    survival::next_abi,
-    workspace::{show, target_dir},
-};
+use super::previous;
+use crate::{build, dist::Parts, roots, survival::next_abi, workspace::target_dir};
 
 /// What the package's dependencies and the tests need beyond a minimal Debian.
-const INCLUDE: &str = "systemd,procps,iproute2,prometheus";
-const MIRROR: &str = "http://deb.debian.org/debian";
+const INCLUDE: &str = "systemd,procps,iproute2";
+/// The tests of those.
+const LIFE: &str = "package::life::";
+/// The releases that the package is for: code names, each with the variable of its root.
+const RELEASES: [(&str, &str); 3] = [
+    ("bookworm", "NETFAST_ROOT_BOOKWORM"),
+    ("trixie", "NETFAST_ROOT_TRIXIE"),
+    ("forky", "NETFAST_ROOT_FORKY"),
+];
 
-/// The variables that the test reads.
-pub fn environment() -> Result<[(&'static str, PathBuf); 5]> {
-    // First, for the real build takes its place.
-    let next_abi = next_abi::build()?;
-    let parts = Parts::make(&build::build(true)?.netfast)?;
-    let version = env!("CARGO_PKG_VERSION");
-    Ok([
-        // `~` sorts before the end of a version.
-        ("NETFAST_DEB_OLD", parts.deb(&format!("{version}~previous"))?),
-        ("NETFAST_DEB_NEW", parts.deb(version)?),
-        (
-            "NETFAST_DEB_NEXT",
-            parts.with_program(&next_abi)?.deb(&format!("{version}+next"))?,
-        ),
-        ("NETFAST_TARBALL", parts.tarball(version)?),
-        ("NETFAST_DEBIAN_ROOT", debian()?),
-    ])
+const HEAD: &str = "\
+| Debian | its libc6 | its systemd | the package depends on | connections over all upgrades | longest wait for an answer |
+| --- | --- | --- | --- | --- | --- |
+";
+
+/// Where the tests say what they saw of each release.
+fn seen() -> Result<PathBuf> {
+    Ok(target_dir()?.join("releases.md"))
 }
 
-/// A minimal Debian of this machine's release, made once for each list of packages.
-fn debian() -> Result<PathBuf> {
-    let dir = target_dir()?.join(format!("debian-{}", INCLUDE.replace(',', "-")));
-    if dir.is_dir() {
-        return Ok(dir);
+/// What these tests saw, as a table; empty if none of them looks at releases.
+pub fn table(tests: &[String]) -> Result<String> {
+    if !tests.iter().any(|test| test.starts_with(LIFE)) {
+        return Ok(String::new());
     }
-    if programs::find("debootstrap").is_none() {
-        apt::update()?;
-        apt::install(&["debootstrap"])?;
+    let lines = fs::read_to_string(seen()?).unwrap_or_default();
+    Ok(format!("\n{HEAD}{lines}"))
+}
+
+/// The variables that these tests read. What takes long to build, and only others need, is left out.
+pub fn environment(tests: &[String]) -> Result<Vec<(&'static str, PathBuf)>> {
+    let is_wanted = |module: &str| tests.iter().any(|test| test.starts_with(module));
+    let mut variables = Vec::new();
+    let mut next_abi = None;
+    if is_wanted(LIFE) {
+        // These two first, for the real build takes their place.
+        variables.push(("NETFAST_DEB_PREVIOUS", previous::deb()?));
+        next_abi = Some(next_abi::build()?);
     }
+    let parts = Parts::make(&build::build(true)?.netfast)?;
+    let version = env!("CARGO_PKG_VERSION");
+    if let Some(next_abi) = next_abi {
+        let next = parts.with_program(&next_abi)?.deb(&format!("{version}+next"))?;
+        variables.push(("NETFAST_DEB_NEXT", next));
+        // `~` sorts before the end of a version.
+        variables.push(("NETFAST_DEB_OLD", parts.deb(&format!("{version}~rc"))?));
+        for (suite, variable) in RELEASES {
+            variables.push((variable, roots::debian(suite, INCLUDE)?));
+        }
+        let seen = seen()?;
+        if seen.exists() {
+            fs::remove_file(&seen)?;
+        }
+        variables.push(("NETFAST_RELEASES", seen));
+    }
+    if is_wanted("package::empty::") {
+        variables.push(("NETFAST_TARBALL_MUSL", parts.with_musl()?.tarball(version)?));
+    }
+    variables.push(("NETFAST_DEB_NEW", parts.deb(version)?));
+    variables.push(("NETFAST_TARBALL", parts.tarball(version)?));
+    variables.push(("NETFAST_DEBIAN_ROOT", own()?));
+    Ok(variables)
+}
+
+/// This machine's release, with a Prometheus.
+fn own() -> Result<PathBuf> {
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     let suite = suite.context("/etc/os-release has no VERSION_CODENAME")?;
-    let part = dir.with_extension("part");
-    if part.exists() {
-        fs::remove_dir_all(&part)?;
-    }
-    show(
-        Command::new("debootstrap")
-            .args(["--variant=minbase", &format!("--include={INCLUDE}"), suite])
-            .arg(&part)
-            .arg(MIRROR),
-    )?;
-    // Only a whole one is found by its name.
-    fs::rename(&part, &dir)?;
-    Ok(dir)
+    roots::debian(suite, &format!("{INCLUDE},prometheus"))
 }

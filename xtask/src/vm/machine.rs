@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use netfast_tests::{cmd, programs};
 
-use super::{EXIT, Tests, kernels::Kernel};
+use super::{EXIT, kernels::Kernel};
 use crate::{
     cross::Processor,
     workspace::{root, show},
@@ -72,13 +72,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// With the newest kernel of a series, to run these tests.
-    pub fn prepare(series: &str, processor: Processor, root: Option<&Path>, tests: &Tests) -> Result<Self> {
+    /// With the newest kernel of a series, to run this script, which powers the machine off.
+    pub fn prepare(series: &str, processor: Processor, root: Option<&Path>, script: &str) -> Result<Self> {
         let kernel = Kernel::find(series, processor)?;
         let files = kernel.files();
         show(Command::new("depmod").arg("--basedir").arg(&files).arg(&kernel.version))?;
         let initrd = kernel.dir.join("initrd");
-        make_initrd(&kernel, root, tests, &initrd)?;
+        make_initrd(&kernel, root, script, &initrd)?;
         Ok(Self {
             processor,
             root: root.map(Path::to_owned),
@@ -160,7 +160,7 @@ fn figures(said: &str) -> Option<String> {
 }
 
 /// The first file system: busybox, the modules that the root needs, and the script of the tests.
-fn make_initrd(kernel: &Kernel, made_root: Option<&Path>, tests: &Tests, to: &Path) -> Result<()> {
+fn make_initrd(kernel: &Kernel, made_root: Option<&Path>, script: &str, to: &Path) -> Result<()> {
     let (dir, files, version) = (kernel.dir.join("initial"), kernel.files(), kernel.version.as_str());
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
@@ -188,7 +188,7 @@ fn make_initrd(kernel: &Kernel, made_root: Option<&Path>, tests: &Tests, to: &Pa
         .replace("@MODULES@", &modules.display().to_string());
     fs::write(&init, text)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
-    fs::write(dir.join("tests.sh"), tests.script())?;
+    fs::write(dir.join("tests.sh"), script)?;
     let line = "find . | cpio --create --format=newc --quiet";
     let status = Command::new("sh")
         .args(["-c", line])

@@ -1,0 +1,240 @@
+//! `cargo xtask foreign`: tests that others wrote (the kernel's own, from Debian's package of its sources), each plain and with
+//! a netfast attached in every network namespace that it makes, and a table of what they say.
+//!
+//! They run in a root of Debian's with the tools that they call, in namespaces of their own. What this kernel cannot do, the
+//! plain run tells.
+
+mod emulated;
+mod outcome;
+mod play;
+mod sockperf;
+mod sources;
+
+use std::{fmt::Write as _, fs};
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::{outcome::Outcome, play::Bench};
+use crate::{
+    build, roots,
+    setup::{self, Scope},
+    vm,
+    workspace::root,
+};
+
+/// The release whose kernel's tests and tools are taken: its sources are not newer than the kernels of the other tests.
+const SUITE: &str = "trixie";
+/// What the tests are built with, and what they call.
+const PACKAGES: &str = "bridge-utils,conntrack,ebtables,ethtool,gcc,gcc-bpf,iperf3,iproute2,iptables,iputils-arping,\
+iputils-ping,iputils-tracepath,jq,kmod,libbpf-dev,libc6-dev,libmnl-dev,libnetfilter-queue-dev,linux-source,lksctp-tools,mtools,\
+ndisc6,netcat-openbsd,netsniff-ng,nftables,procps,psmisc,python3,smcroute,socat,sockperf,tcpdump,traceroute,xz-utils";
+/// Where the tables are kept, between lines with their names.
+const DOCUMENT: &str = "docs/foreign.md";
+
+/// A test below tools/testing/selftests of the kernel's sources.
+struct Test {
+    /// Its directory.
+    dir: &'static str,
+    /// Its program.
+    name: &'static str,
+    arguments: &'static [&'static str],
+}
+
+/// A test without arguments.
+const fn test(dir: &'static str, name: &'static str) -> Test {
+    Test {
+        dir,
+        name,
+        arguments: &[],
+    }
+}
+
+/// What is run on this machine's kernel: what bridges, translates or follows connections. Not `nft_flowtable`: another fast path.
+const TESTS: [Test; 28] = [
+    test("net/netfilter", "br_netfilter.sh"),
+    test("net/netfilter", "bridge_brouter.sh"),
+    test("net/netfilter", "conntrack_icmp_related.sh"),
+    test("net/netfilter", "conntrack_ipip_mtu.sh"),
+    test("net/netfilter", "conntrack_reverse_clash.sh"),
+    test("net/netfilter", "conntrack_sctp_collision.sh"),
+    test("net/netfilter", "conntrack_tcp_unreplied.sh"),
+    test("net/netfilter", "conntrack_vrf.sh"),
+    test("net/netfilter", "ipvs.sh"),
+    test("net/netfilter", "nf_nat_edemux.sh"),
+    test("net/netfilter", "nft_conntrack_helper.sh"),
+    test("net/netfilter", "nft_fib.sh"),
+    test("net/netfilter", "nft_meta.sh"),
+    test("net/netfilter", "nft_nat.sh"),
+    test("net/netfilter", "nft_synproxy.sh"),
+    test("net/netfilter", "nft_tproxy_tcp.sh"),
+    test("net/netfilter", "rpath.sh"),
+    test("net/netfilter", "vxlan_mtu_frag.sh"),
+    test("net/netfilter", "xt_string.sh"),
+    test("net", "icmp_redirect.sh"),
+    test("net", "pmtu.sh"),
+    test("net", "test_bridge_backup_port.sh"),
+    test("net", "test_bridge_neigh_suppress.sh"),
+    test("net", "traceroute.sh"),
+    test("net", "udpgro.sh"),
+    test("net", "udpgro_fwd.sh"),
+    test("net", "veth.sh"),
+    Test {
+        dir: "net/mptcp",
+        name: "mptcp_connect.sh",
+        arguments: &["-d", "0", "-l", "0", "-r", "0"],
+    },
+];
+
+/// What is run under another kernel: bridges' tests, whose hosts are VRFs, and others that call for modules.
+const EMULATED: [Test; 9] = [
+    test("net/forwarding", "bridge_vlan_unaware.sh"),
+    test("net/forwarding", "bridge_vlan_aware.sh"),
+    test("net/forwarding", "bridge_port_isolation.sh"),
+    test("net/forwarding", "bridge_sticky_fdb.sh"),
+    test("net/forwarding", "bridge_locked_port.sh"),
+    test("net/forwarding", "router_bridge.sh"),
+    test("net/forwarding", "router_bridge_vlan.sh"),
+    test("net/netfilter", "bridge_brouter.sh"),
+    test("net/netfilter", "conntrack_vrf.sh"),
+];
+
+/// Options of `foreign`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only tests whose name contains one of these.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Seconds that one run of one test may take.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Under the newest kernel of this series, in an emulated machine (slowly): tests of what this machine's kernel may not have.
+    #[arg(long, value_name = "SERIES", value_parser = vm::kernels::parse)]
+    kernel: Option<String>,
+    /// Write the tables into docs/foreign.md.
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
+}
+
+/// One test, both ways.
+struct Row {
+    name: String,
+    plain: Outcome,
+    with: Outcome,
+}
+
+/// The verb.
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure(Scope::All)?;
+    let built = build::build(true)?;
+    let root = roots::debian(SUITE, PACKAGES)?;
+    let bench = Bench {
+        tests: sources::built(&root)?,
+        root,
+        program: built.netfast,
+        seconds: args.seconds,
+    };
+    let is_wanted =
+        |test: &&Test| args.only.is_empty() || args.only.iter().any(|only| test.name.contains(only.as_str()));
+    let (mark, rows, more) = if let Some(series) = &args.kernel {
+        let tests: Vec<&Test> = EMULATED.iter().filter(is_wanted).collect();
+        ("emulated", emulated::rows(&bench, series, &tests)?, String::new())
+    } else {
+        let mut rows = Vec::new();
+        for test in TESTS.iter().filter(is_wanted) {
+            let row = both(&bench, test)?;
+            println!("{}", line(&row));
+            rows.push(row);
+        }
+        let is_wanted = args.only.is_empty() || args.only.iter().any(|only| "sockperf".contains(only.as_str()));
+        let more = if is_wanted {
+            sockperf::table(&bench)?
+        } else {
+            String::new()
+        };
+        ("tests", rows, more)
+    };
+    let tables = table(&rows) + &more;
+    ensure!(!tables.is_empty(), "no test is named like that");
+    println!("\n{tables}");
+    if args.write {
+        write(mark, &tables)?;
+    }
+    let differing: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.differs())
+        .map(|row| row.name.as_str())
+        .collect();
+    ensure!(
+        differing.is_empty(),
+        "with netfast these end otherwise than without: {}; their output is in {}",
+        differing.join(", "),
+        play::seen()?.display()
+    );
+    Ok(())
+}
+
+/// Runs a test both ways; again, up to twice, where they differ: some depend on time.
+fn both(bench: &Bench, test: &Test) -> Result<Row> {
+    let name = format!("{}/{}", test.dir, test.name);
+    let mut row = None;
+    for _ in 0..3 {
+        let found = Row {
+            name: name.clone(),
+            plain: bench.play(test, false)?,
+            with: bench.play(test, true)?,
+        };
+        let is_done = !found.differs();
+        row = Some(found);
+        if is_done {
+            break;
+        }
+    }
+    row.context("it was run")
+}
+
+impl Row {
+    /// Whether netfast made a difference that is one for the worse.
+    fn differs(&self) -> bool {
+        self.with.is_worse_than(&self.plain)
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text = "| test | plain | with netfast | attached in | packets on the fast path | on the kernel's |\n\
+                    | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for row in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", line(row));
+    }
+    text
+}
+
+fn line(row: &Row) -> String {
+    let counted = &row.with.counted;
+    format!(
+        "| {} | {} | {} | {} | {} | {} |",
+        row.name,
+        row.plain.words(),
+        row.with.words(),
+        counted.namespaces,
+        counted.fast,
+        counted.slow
+    )
+}
+
+/// Puts the tables between the marks of that name in the document.
+fn write(mark: &str, tables: &str) -> Result<()> {
+    let path = root().join(DOCUMENT);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {DOCUMENT}"))?;
+    let (begin, end) = (format!("<!-- {mark}: begin -->\n"), format!("<!-- {mark}: end -->"));
+    let parts = text
+        .split_once(&begin)
+        .and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    let (before, after) = parts.with_context(|| format!("{DOCUMENT} has no place for {mark}"))?;
+    fs::write(&path, format!("{before}{begin}\n{tables}\n{end}{after}"))
+        .with_context(|| format!("cannot write {DOCUMENT}"))
+}
