@@ -90,11 +90,17 @@ crate::verdicts! {
     59 Encapsulated "encapsulated" "sent through a tunnel with the outer header that the kernel wrote for others of its conversation";
     60 OuterLearned "outer-learned" "the outer header that the kernel wrote was learned";
     61 OuterOdd "outer-odd" "left through a tunnel in a way that is not repeated: with options, in fragments, encrypted, or changed inside";
+    62 Decapsulated "decapsulated" "came in through a tunnel with the outer header that the kernel took off others of its conversation";
 }
 
 impl Reason {
     /// First number of the second group: what became of a candidate.
     const FIRST_LEARN: u8 = 40;
+
+    /// Whether it counts packets of the fast path once more: those with a known outer header.
+    pub const fn is_of_header(self) -> bool {
+        matches!(self, Self::Encapsulated | Self::Decapsulated)
+    }
 
     /// Whether it is why a packet took the slow path (and not what became of a candidate).
     pub const fn is_slow(self) -> bool {

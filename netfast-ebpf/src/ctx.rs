@@ -74,8 +74,9 @@ pub trait Skb: Ctx {
     fn set_mark(&self, mark: u32);
     /// Sets `skb->priority`.
     fn set_priority(&self, priority: u32);
-    /// Whether the device has found the transport checksum to be right (`CHECKSUM_UNNECESSARY`).
-    fn is_verified(&self) -> bool;
+    /// How many checksums, from the outermost on, the device has found to be right (`CHECKSUM_UNNECESSARY`,
+    /// `skb->csum_level`).
+    fn verified(&self) -> u32;
     /// Writes `length` bytes, more than none and no more than the buffer has, a power of two, into the packet.
     fn store_some<const N: usize>(&self, offset: u32, length: u32, from: &[u8; N]) -> bool;
     /// Writes a 16-bit field in wire order.
@@ -92,6 +93,13 @@ pub trait Skb: Ctx {
     fn encapsulate(&self) -> bool;
     /// Takes that room away again, before anything was written.
     fn take_room_back(&self) -> bool;
+    /// Takes what stands between the Ethernet header and the network header of the frame inside away, of
+    /// [`GROWTH`](netfast_common::tunnel::GROWTH) bytes, and one checksum with it of those that the device has found to be right.
+    /// `false` leaves it as it was.
+    ///
+    /// That the packet is within a tunnel (`skb->encapsulation`, `SKB_GSO_UDP_TUNNEL`) no helper takes back: what the kernel notes of
+    /// the headers inside are its only headers then, and right.
+    fn decapsulate(&self) -> bool;
     /// Hands the packet to the other end of a veth, as one that is addressed to it. A frame that was bridged is for
     /// somebody else's MAC to the host (`PACKET_OTHERHOST`), and before kernel 6.15 nobody looks at it again.
     fn redirect_peer(&self, ifindex: u32) -> i32;

@@ -94,6 +94,18 @@ mod programs {
         tunnel::at_uplink(&context)
     }
 
+    /// tcx ingress of an uplink, before `netfast_up_in`.
+    #[classifier]
+    pub fn netfast_tun_in(context: TcContext) -> i32 {
+        tunnel::from_uplink(&context)
+    }
+
+    /// tcx ingress of a VXLAN device, before `netfast_up_in`.
+    #[classifier]
+    pub fn netfast_tun_got(context: TcContext) -> i32 {
+        tunnel::from_device(&context)
+    }
+
     /// tcx egress of the parent of macvlan networks.
     #[classifier]
     pub fn netfast_macvlan(context: TcContext) -> i32 {
@@ -105,6 +117,7 @@ mod programs {
     #[fentry(function = "nf_queue")]
     pub fn netfast_queued(_context: FEntryContext) -> i32 {
         candidate::forget();
+        tunnel::forget();
         0
     }
 

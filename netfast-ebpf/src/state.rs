@@ -1,5 +1,6 @@
 //! What outlives a packet: the maps, and what is in them that the daemon knows nothing of.
 
+pub mod asked;
 pub mod candidate;
 pub mod dns;
 pub mod kept;

@@ -25,8 +25,12 @@ use crate::{
 };
 
 mod learn;
+mod way_in;
 
-pub use self::learn::at_uplink;
+pub use self::{
+    learn::at_uplink,
+    way_in::{forget, from_device, from_uplink},
+};
 
 /// A packet is given to a tunnel's device: it is sent with the outer header of its conversation, or looked for at the uplink.
 #[inline(always)]

@@ -19,7 +19,7 @@ use netfast_common::{
     device::{Device, DeviceKey, Traffic},
     direct::{Port, PortKey},
     resolver::Ports,
-    tunnel::Tunnel,
+    tunnel::{End, Tunnel},
 };
 use tracing::{info, warn};
 
@@ -82,6 +82,7 @@ pub struct Datapath {
     generations: Array<MapData, u32>,
     ports: HashMap<MapData, PortKey, Port>,
     tunnels: HashMap<MapData, DeviceKey, Tunnel>,
+    ends: HashMap<MapData, End, u32>,
     /// Mapped when there is first something to lease: a map that is mapped cannot be frozen, for instance. `None`: that failed.
     lease: OnceCell<Option<lease::Leases>>,
     traffic: PerCpuArray<MapData, Traffic>,
@@ -135,6 +136,7 @@ impl Datapath {
             lease: OnceCell::new(),
             ports: take(&mut ebpf, map::PORTS)?,
             tunnels: take(&mut ebpf, map::TUNNELS)?,
+            ends: take(&mut ebpf, map::ENDS)?,
             aliases: aliases::AliasMaps::take(&mut ebpf)?,
             vips: vips::VipMaps::take(&mut ebpf)?,
             macvlan: macvlan::MacvlanMaps::take(&mut ebpf)?,
@@ -181,6 +183,7 @@ impl Datapath {
                 let why = Some(lack.why.clone());
                 (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why.clone());
                 (self.facts.tunnels_off, self.facts.macvlan_off) = (why.clone(), why.clone());
+                self.facts.way_in_off = why.clone();
                 self.facts.resolver_off = why;
                 vec![lack]
             }
@@ -190,15 +193,12 @@ impl Datapath {
                 let why = |lack: &Lack| lack.why.clone();
                 self.facts.aliases_off = answer.as_ref().map(why);
                 self.facts.vip_off = vips.as_ref().map(why);
-                let (tunnels, macvlan) = (
-                    self.load_tunnels(without),
-                    self.load_optional(Program::Macvlan, without),
-                );
-                self.facts.tunnels_off = tunnels.as_ref().map(why);
+                let (tunnels, way_in) = self.load_tunnels(without);
+                let macvlan = self.load_optional(Program::Macvlan, without);
                 self.facts.macvlan_off = macvlan.as_ref().map(why);
                 let resolver = self.load_optional(Program::Resolver, without);
                 self.facts.resolver_off = resolver.as_ref().map(why);
-                let all = [answer, vips, tunnels, macvlan, resolver];
+                let all = [answer, vips, tunnels, way_in, macvlan, resolver];
                 all.into_iter().flatten().collect()
             }
         };

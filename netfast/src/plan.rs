@@ -73,6 +73,8 @@ pub struct Facts {
     pub vip_off: Option<String>,
     /// Why outer headers of tunnels cannot be repeated, if they cannot.
     pub tunnels_off: Option<String>,
+    /// Why outer headers of tunnels cannot be taken off, if they cannot.
+    pub way_in_off: Option<String>,
     /// Why the host and containers of macvlan networks cannot reach each other, if they cannot.
     pub macvlan_off: Option<String>,
     /// Why nobody can be led past docker-proxy, if nobody can.

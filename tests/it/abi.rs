@@ -11,23 +11,23 @@ use netfast_common::{
     device::{Device, DeviceKey, Traffic},
     direct::{Pace, Port, PortKey},
     flow::{Flow, FlowKey},
-    localhost::{Asked, Published, Switch},
+    localhost::{self, Published, Switch},
     macvlan::{AddressKey, AddressOwner, Station, StationKey},
     net::{AnyIp, Ip4, Ip6},
     reason::Count,
     resolver::Ports,
     trace::{Filter, Tally},
-    tunnel::{Encap, Tunnel},
+    tunnel::{Decap, Encap, End, Tunnel},
     vet::Answer,
     vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
 };
 use netfast_ebpf::{
     ctx::Part,
-    state::{candidate::Candidate, dns::Scratch, lb::Work, six::Work6},
+    state::{asked::Asked, candidate::Candidate, dns::Scratch, lb::Work, six::Work6},
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 47] = [
+const MAPS: [(&str, usize, usize); 51] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -48,7 +48,11 @@ const MAPS: [(&str, usize, usize); 47] = [
     (map::PACES, 4, size_of::<Pace>()),
     (map::TUNNELS, size_of::<DeviceKey>(), size_of::<Tunnel>()),
     (map::ENCAP4, size_of::<FlowKey<Ip4>>(), size_of::<Encap>()),
+    (map::ENDS, size_of::<End>(), 4),
+    (map::DECAP4, size_of::<FlowKey<Ip4>>(), size_of::<Decap>()),
+    (map::ASKED, 4, size_of::<Asked>()),
     (map::ENCAP_WORK, 4, size_of::<Encap>()),
+    (map::DECAP_WORK, 4, size_of::<Decap>()),
     (map::CANDIDATE, 4, size_of::<Candidate<Ip6>>()),
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),
@@ -76,7 +80,7 @@ const MAPS: [(&str, usize, usize); 47] = [
     (map::RESOLVERS, 8, size_of::<Ports>()),
     (map::LOCALHOST, 4, size_of::<Switch>()),
     (map::PUBLISHED, 4, size_of::<Published>()),
-    (map::ASKED, 4, size_of::<Asked>()),
+    (map::LED_SOCKETS, 4, size_of::<localhost::Asked>()),
     (map::CGROUPS, 8, 8),
     (map::OUTCOMES, 4, 8),
 ];

@@ -40,6 +40,36 @@ pub struct Host {
     pub container_ip: Ipv4Addr,
 }
 
+/// All pods.
+const CLUSTER: &str = "10.244.0.0/16";
+
+impl Host {
+    /// What flanneld adds to iptables (`pkg/trafficmngr/iptables` there), and nothing else lets packets through.
+    pub fn add_rules_of_flannel(&self) -> Result<()> {
+        let [a, b, c, _] = self.container_ip.octets();
+        let pods = format!("{a}.{b}.{c}.0/24");
+        for rule in [
+            "-F FORWARD".to_owned(),
+            "-t nat -F POSTROUTING".into(),
+            "-N FLANNEL-FWD".into(),
+            "-A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD".into(),
+            format!("-A FLANNEL-FWD -s {CLUSTER} -j ACCEPT"),
+            format!("-A FLANNEL-FWD -d {CLUSTER} -j ACCEPT"),
+            "-t nat -N FLANNEL-POSTRTG".into(),
+            "-t nat -A POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG".into(),
+            "-t nat -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN".into(),
+            format!("-t nat -A FLANNEL-POSTRTG -s {pods} -d {CLUSTER} -j RETURN"),
+            format!("-t nat -A FLANNEL-POSTRTG -s {CLUSTER} -d {pods} -j RETURN"),
+            format!("-t nat -A FLANNEL-POSTRTG ! -s {CLUSTER} -d {pods} -j RETURN"),
+            format!("-t nat -A FLANNEL-POSTRTG -s {CLUSTER} ! -d 224.0.0.0/4 -j MASQUERADE --random-fully"),
+            format!("-t nat -A FLANNEL-POSTRTG ! -s {CLUSTER} -d {CLUSTER} -j MASQUERADE --random-fully"),
+        ] {
+            self.ns.sh(&format!("iptables -w {rule}"))?;
+        }
+        Ok(())
+    }
+}
+
 /// Both of them; removed when dropped.
 #[derive(Debug)]
 pub struct Hosts {

@@ -176,6 +176,7 @@ pub fn measure(args: &Args) -> Result<(Record, Plan)> {
         published_ports: args.published_ports,
         macvlan: args.paths.contains(&Path::Macvlan),
         overlay: args.paths.contains(&Path::Overlay),
+        flannel: args.paths.contains(&Path::Flannel),
         config,
         ..Setting::default()
     };

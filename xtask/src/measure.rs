@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 
 pub mod congestion;
 pub mod cpu;
+mod direct;
+mod flannel;
 pub mod lab;
 pub mod metric;
 mod overlay;

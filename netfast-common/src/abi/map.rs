@@ -80,8 +80,17 @@ maps! {
     /// Outer headers of IPv4 packets that leave through tunnels: [`FlowKey`](crate::flow::FlowKey) to
     /// [`Encap`](crate::tunnel::Encap).
     ENCAP4 = "netfast_encap4", Pinned;
+    /// [`End`](crate::tunnel::End) to the index of the VXLAN device that packets with it are for, `u32`.
+    ENDS = "netfast_ends", Pinned;
+    /// Outer headers of IPv4 packets that come in through tunnels: [`FlowKey`](crate::flow::FlowKey) to
+    /// [`Decap`](crate::tunnel::Decap).
+    DECAP4 = "netfast_decap4", Pinned;
+    /// The packets that each CPU let the kernel take outer headers off last, by their conversations.
+    ASKED = "netfast_asked", Unpinned;
     /// The outer header that each CPU is learning.
     ENCAP_WORK = "netfast_encwork", Unpinned;
+    /// The same of one that is taken off.
+    DECAP_WORK = "netfast_decwork", Unpinned;
     /// The candidate of each CPU, of either family.
     CANDIDATE = "netfast_cand", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.
@@ -130,7 +139,7 @@ maps! {
     /// [`Published`](crate::localhost::Published) of each socket that docker-proxy listens on.
     PUBLISHED = "netfast_locpub", Pinned;
     /// [`Asked`](crate::localhost::Asked) of each socket that was led past docker-proxy.
-    ASKED = "netfast_locsock", Pinned;
+    LED_SOCKETS = "netfast_locsock", Pinned;
     /// Number of a cgroup, `u64`, to 1, `u64`: no programs of others judge what its sockets send and get.
     CGROUPS = "netfast_loccgrp", Pinned;
     /// [`localhost::Outcome`](crate::localhost::Outcome)'s number to how often it was so, `u64`, per CPU.

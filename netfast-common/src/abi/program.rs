@@ -94,6 +94,9 @@ macro_rules! programs {
 /// What is lost without the programs for tunnels.
 const NO_TUNNELS: Option<&str> =
     Some("packets that leave through a VXLAN device get their outer header from the kernel");
+/// What is lost without those for what comes in through tunnels.
+const NO_WAY_IN: Option<&str> =
+    Some("the kernel takes the outer headers off packets that come in through a VXLAN device");
 /// What is lost without the programs for virtual addresses.
 const NO_VIPS: Option<&str> =
     Some("aliases get no virtual addresses: clients get the members' addresses in round robin");
@@ -161,6 +164,16 @@ programs! {
         of: "an uplink, before `netfast_up_out`",
         does: "learns outer headers: exit",
         without: NO_TUNNELS,
+    }
+    TunnelIngress, TUNNEL_INGRESS = "netfast_tun_in", HookKind::Tcx(Hook::Ingress), {
+        of: "an uplink, before `netfast_up_in`",
+        does: "takes the outer header off packets whose outer header is known, and sends them on by their flow",
+        without: NO_WAY_IN,
+    }
+    TunnelTaken, TUNNEL_TAKEN = "netfast_tun_got", HookKind::Tcx(Hook::Ingress), {
+        of: "a VXLAN device, before `netfast_up_in`",
+        does: "learns which outer headers the kernel has taken off",
+        without: NO_WAY_IN,
     }
     Macvlan, MACVLAN = "netfast_macvlan", HookKind::Tcx(Hook::Egress), {
         of: "the parent of a macvlan network with `netfast.macvlan-host`, behind `netfast_up_out`",
@@ -249,6 +262,8 @@ impl Program {
             | Self::VipEgress
             | Self::TunnelEgress
             | Self::TunnelUplink
+            | Self::TunnelIngress
+            | Self::TunnelTaken
             | Self::Macvlan
             | Self::Queued
             | Self::Connect4

@@ -76,6 +76,8 @@ pub struct FakeSkb {
     pub netns_cookie: u64,
     /// It is within a tunnel (`skb->encapsulation`).
     pub encapsulated: Cell<bool>,
+    /// Checksums that the device has found to be right.
+    pub verified: Cell<u32>,
     /// The kernel has no memory.
     pub no_memory: bool,
     /// Where it was sent.
@@ -107,6 +109,7 @@ impl FakeSkb {
             address: 0,
             netns_cookie: 1,
             encapsulated: Cell::new(false),
+            verified: Cell::new(0),
             no_memory: false,
             sent: Cell::new(None),
             copies: RefCell::default(),
@@ -333,8 +336,8 @@ impl Skb for FakeSkb {
     fn set_priority(&self, priority: u32) {
         self.priority.set(priority);
     }
-    fn is_verified(&self) -> bool {
-        false
+    fn verified(&self) -> u32 {
+        self.verified.get()
     }
     fn encapsulate(&self) -> bool {
         if self.no_memory || self.encapsulated.replace(true) {
@@ -348,6 +351,16 @@ impl Skb for FakeSkb {
     fn take_room_back(&self) -> bool {
         self.bytes.borrow_mut().drain(14..14 + GROWTH as usize);
         self.make_linear(14);
+        true
+    }
+    fn decapsulate(&self) -> bool {
+        if self.no_memory {
+            return false;
+        }
+        let linear = self.linear.borrow().last().expect("one").len();
+        self.bytes.borrow_mut().drain(14..14 + GROWTH as usize);
+        self.make_linear(linear - GROWTH as usize);
+        self.verified.set(self.verified.get().saturating_sub(1));
         true
     }
     fn redirect_peer(&self, ifindex: u32) -> i32 {

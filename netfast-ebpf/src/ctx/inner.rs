@@ -8,13 +8,30 @@ use super::{Ctx, Header, Headers, RouteQuery, Skb};
 pub struct Inner<'a, S> {
     outer: &'a S,
     ethertype: u16,
+    ifindex: u32,
 }
 
 impl<'a, S: Skb> Inner<'a, S> {
     /// What is inside, whose `EtherType` is this, in wire order.
     #[inline(always)]
-    pub const fn new(outer: &'a S, ethertype: u16) -> Self {
-        Self { outer, ethertype }
+    pub fn new(outer: &'a S, ethertype: u16) -> Self {
+        Self::at(outer, ethertype, outer.ifindex())
+    }
+
+    /// The same, as it is at this interface.
+    #[inline(always)]
+    pub const fn at(outer: &'a S, ethertype: u16, ifindex: u32) -> Self {
+        Self {
+            outer,
+            ethertype,
+            ifindex,
+        }
+    }
+
+    /// The packet that it is within.
+    #[inline(always)]
+    pub const fn outer(&self) -> &'a S {
+        self.outer
     }
 }
 
@@ -33,7 +50,7 @@ impl<S: Skb> Ctx for Inner<'_, S> {
     }
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        self.outer.ifindex()
+        self.ifindex
     }
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32, to: &mut [u8; 16]) -> bool {
@@ -117,8 +134,8 @@ impl<S: Skb> Skb for Inner<'_, S> {
     #[inline(always)]
     fn set_priority(&self, _: u32) {}
     #[inline(always)]
-    fn is_verified(&self) -> bool {
-        self.outer.is_verified()
+    fn verified(&self) -> u32 {
+        self.outer.verified().saturating_sub(1)
     }
     #[inline(always)]
     fn store_some<const N: usize>(&self, _: u32, _: u32, _: &[u8; N]) -> bool {
@@ -146,6 +163,10 @@ impl<S: Skb> Skb for Inner<'_, S> {
     }
     #[inline(always)]
     fn take_room_back(&self) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn decapsulate(&self) -> bool {
         false
     }
     #[inline(always)]

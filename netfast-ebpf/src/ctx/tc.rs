@@ -1,9 +1,9 @@
 //! A tc program's packet.
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-        BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
+        BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup,
     },
     helpers::generated::{
         bpf_check_mtu, bpf_clone_redirect, bpf_csum_level, bpf_csum_update, bpf_fib_lookup as bpf_fib_lookup_helper,
@@ -229,10 +229,11 @@ impl Skb for TcContext {
         unsafe { (*raw(self)).priority = priority }
     }
     #[inline(always)]
-    fn is_verified(&self) -> bool {
-        // SAFETY: a valid context. It answers the number of checksums that were found right, or an error where none
+    fn verified(&self) -> u32 {
+        // SAFETY: a valid context. It answers the number of checksums that were found right less one, or an error where none
         // was looked at (kernel 5.8, 7cdec54f9713).
-        unsafe { bpf_csum_level(raw(self), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+        let level = unsafe { bpf_csum_level(raw(self), u64::from(BPF_CSUM_LEVEL_QUERY)) };
+        if level < 0 { 0 } else { level as u32 + 1 }
     }
     #[inline(always)]
     fn store_some<const N: usize>(&self, offset: u32, length: u32, from: &[u8; N]) -> bool {
@@ -272,6 +273,18 @@ impl Skb for TcContext {
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
         // SAFETY: as above.
         unsafe { bpf_skb_adjust_room(raw(self), -(GROWTH as i32), BPF_ADJ_ROOM_MAC, flags) == 0 }
+    }
+    #[inline(always)]
+    fn decapsulate(&self) -> bool {
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+        // SAFETY: as above.
+        let done = unsafe { bpf_skb_adjust_room(raw(self), -(GROWTH as i32), BPF_ADJ_ROOM_MAC, flags) == 0 };
+        if done {
+            // The outer UDP checksum counts as one, also where it is none (`udp4_csum_init`, net/ipv4/udp.c).
+            // SAFETY: as above. It refuses packets of which nothing was looked at, and leaves them as they are.
+            unsafe { bpf_csum_level(raw(self), u64::from(BPF_CSUM_LEVEL_DEC)) };
+        }
+        done
     }
     #[inline(always)]
     fn redirect_peer(&self, ifindex: u32) -> i32 {

@@ -6,10 +6,10 @@
 //! pseudo header, and what the device or GRO has verified is marked so. Only the rest is summed up, and all of ICMP, whose
 //! checksum nobody leaves to a device.
 
-use netfast_common::{csum, net::Address as _};
+use netfast_common::{csum, net::Address as _, tunnel::GROWTH};
 
 use crate::{
-    ctx::{PART, Skb, kernel},
+    ctx::{PART, Skb, inner::Inner, kernel},
     packet::{ETHERNET, Family, Packet, TCP, UDP, echo::ICMP},
     state::maps,
 };
@@ -18,6 +18,8 @@ use crate::{
 const PARTS: u32 = 128;
 /// Where [`examine`] is told the protocol, above the field.
 const PROTOCOL: u32 = 16;
+/// Where it is told how many checksums stand before this one, above the protocol.
+const BEFORE: u32 = 24;
 
 /// The steps that are run out of line: the verifier looks at each once, and not on each path that leads there.
 pub trait Sums: Skb {
@@ -50,13 +52,14 @@ pub fn is_sound<F: Family, S: Sums>(skb: &S, packet: &Packet<F::Address>) -> boo
     skb.has_sound_checksum(field, csum::fold32(pseudo), offset, length)
 }
 
-/// Whether a checksum is right, by its field and above it the protocol's number, the sum over the pseudo header, and where and how
+/// Whether a checksum is right, by its field and above it the protocol's number and that of the checksums before it, the sum over the pseudo header, and where and how
 /// long in bytes what it is over is.
 #[inline(always)]
 pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
     // Segments were either put together by GRO, which verified them, or are still to be made. Without a checksum (RFC 768)
     // there is nothing to be wrong.
-    if skb.gso_size() != 0 || field == u32::from(UDP) << PROTOCOL {
+    let is_none = field & 0x00ff_ffff == u32::from(UDP) << PROTOCOL;
+    if skb.gso_size() != 0 || is_none {
         return true;
     }
     #[expect(
@@ -65,7 +68,7 @@ pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u
     )]
     let (checksum, protocol) = (field as u16, (field >> PROTOCOL) as u8);
     let is_left = (protocol == TCP || protocol == UDP) && is_same(checksum, csum::fold16(pseudo));
-    if is_left || skb.is_verified() {
+    if is_left || skb.verified() > field >> BEFORE {
         return true;
     }
     // That of IPv4 is over the message alone (RFC 792).
@@ -79,6 +82,23 @@ pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u
         skb.sum_rest(offset + length - rest, rest)
     };
     csum::fold16(csum::fold32(u64::from(pseudo) + u64::from(whole) + u64::from(rest))) == 0xffff
+}
+
+/// Of the frame inside a tunnel's packet: behind one more checksum, and so many bytes further on.
+impl<S: Sums> Sums for Inner<'_, S> {
+    #[inline(always)]
+    fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
+        let field = field | 1 << BEFORE;
+        self.outer().has_sound_checksum(field, pseudo, offset + GROWTH, length)
+    }
+    #[inline(always)]
+    fn sum_parts(&self, offset: u32, parts: u32) -> u32 {
+        self.outer().sum_parts(offset + GROWTH, parts)
+    }
+    #[inline(always)]
+    fn sum_rest(&self, offset: u32, length: u32) -> u32 {
+        self.outer().sum_rest(offset + GROWTH, length)
+    }
 }
 
 /// Whether two sums are the same: one's complement has two zeros.

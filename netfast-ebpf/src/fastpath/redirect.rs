@@ -38,10 +38,16 @@ pub fn reflect<S: Skb>(skb: &S) -> i32 {
     skb.redirect(skb.ifindex(), 0)
 }
 
+/// Sends the packet into an interface, as one that comes in there; returns the program's verdict.
+#[inline(always)]
+pub fn into<S: Skb>(skb: &S, ifindex: u32) -> i32 {
+    skb.redirect(ifindex, u64::from(BPF_F_INGRESS))
+}
+
 /// Sends the packet into the interface whose hook runs, as one that comes in there; returns the program's verdict.
 #[inline(always)]
 pub fn reinject<S: Skb>(skb: &S) -> i32 {
-    skb.redirect(skb.ifindex(), u64::from(BPF_F_INGRESS))
+    into(skb, skb.ifindex())
 }
 
 /// Hands the packet to the container whose packets come in by the interface, past all hooks of its egress; returns the

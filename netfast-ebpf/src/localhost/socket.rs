@@ -103,7 +103,7 @@ impl Socket {
     fn asked(self) -> Option<&'static mut Asked> {
         // SAFETY: the map's value, which lives as long as the socket; what another thread of the program does with the same
         // socket at the same time is a matter of words.
-        unsafe { storage(&raw const maps::ASKED, self.sock(), 0).as_mut() }
+        unsafe { storage(&raw const maps::LED_SOCKETS, self.sock(), 0).as_mut() }
     }
 
     /// The same, made if it is not there.
@@ -111,7 +111,7 @@ impl Socket {
     fn asked_or_new(self) -> Option<&'static mut Asked> {
         let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
         // SAFETY: as above.
-        unsafe { storage(&raw const maps::ASKED, self.sock(), create).as_mut() }
+        unsafe { storage(&raw const maps::LED_SOCKETS, self.sock(), create).as_mut() }
     }
 
     /// Whether the socket is bound to an address or an interface, or marked: then it is not known that it would reach the

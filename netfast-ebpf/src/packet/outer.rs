@@ -4,11 +4,11 @@
 
 use netfast_common::{
     csum,
-    net::{Address as _, Ip4, MacPair},
+    net::{Address as _, Ip4, MacPair, Port},
     tunnel::{OUTER, OUTER_HALVES, Tunnel},
 };
 
-use super::{ECN, ETHERNET, Family as _, Packet, TCP, UDP, V4};
+use super::{ECN, ETHERNET, Family as _, Frame, Packet, TCP, UDP, V4};
 use crate::ctx::{Header, Skb};
 
 /// Places in halves from the start of the packet: Ethernet, IPv4, UDP, VXLAN, Ethernet.
@@ -29,6 +29,10 @@ const VNI: usize = 23;
 const INNER: usize = 25;
 const INNER_ETHERTYPE: usize = 31;
 
+/// Places in bytes of two of them.
+const PROTOCOL_PLACE: u32 = 22;
+const FLAGS_PLACE: u32 = 42;
+
 /// "The network identifier is valid", and no other flag: those are options and groups (RFC 7348; draft-ietf-nvo3-vxlan-gpe).
 const VALID: u32 = 0x0800_0000_u32.to_be();
 /// All of IPv4's fragment word but "don't fragment", in wire order.
@@ -40,6 +44,15 @@ const IP: u16 = 20;
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Outer(pub [u16; OUTER_HALVES]);
+
+/// An Ethernet header.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Ethernet([u16; 7]);
+
+impl Header for Ethernet {
+    const LENGTH: u32 = ETHERNET;
+}
 
 impl Header for Outer {
     const LENGTH: u32 = OUTER;
@@ -71,6 +84,15 @@ impl Outer {
     /// Reads it from a packet that leaves this tunnel; false if the packet is not exactly so.
     #[inline(always)]
     pub fn read<S: Skb>(&mut self, skb: &S, tunnel: &Tunnel) -> bool {
+        self.read_any(skb)
+            && self.port() == tunnel.port
+            && (self.0[UDP_CHECKSUM] != 0) == tunnel.has_checksums()
+            && self.vni() == tunnel.vni
+    }
+
+    /// Reads it from a packet that may be of any tunnel; false if the packet is not exactly so.
+    #[inline(always)]
+    pub fn read_any<S: Skb>(&mut self, skb: &S) -> bool {
         if skb.ethertype() != V4::ETHERTYPE || skb.has_vlan() {
             return false;
         }
@@ -88,15 +110,39 @@ impl Outer {
             && halves[TTL_PROTOCOL].to_ne_bytes()[0] > 1
             && length + ETHERNET == skb.length()
             && csum::fold16(csum::fold32(self.sum_of_ip())) == 0xffff
-            && halves[DESTINATION_PORT] == tunnel.port.wire()
             && u32::from(u16::from_be(halves[UDP_LENGTH])) + u32::from(IP) == length
-            && (halves[UDP_CHECKSUM] != 0) == tunnel.has_checksums()
             && word(halves[FLAGS], halves[FLAGS + 1]) == VALID
-            && word(halves[VNI], halves[VNI + 1]) == tunnel.vni
             && halves[INNER_ETHERTYPE] == V4::ETHERTYPE
             // Neither of the outer addresses is of a group (IEEE 802.3, first bit on the wire).
             && halves[0].to_ne_bytes()[0] & 1 == 0
             && halves[3].to_ne_bytes()[0] & 1 == 0
+    }
+
+    /// The UDP port that it is sent to.
+    #[inline(always)]
+    pub const fn port(&self) -> Port {
+        Port::from_wire(self.0[DESTINATION_PORT])
+    }
+
+    /// The last word of the VXLAN header in wire order.
+    #[inline(always)]
+    pub const fn vni(&self) -> u32 {
+        word(self.0[VNI], self.0[VNI + 1])
+    }
+
+    /// The Ethernet header inside.
+    #[inline(always)]
+    pub const fn inner_ethernet(&self) -> Ethernet {
+        let halves = &self.0;
+        Ethernet([
+            halves[INNER],
+            halves[INNER + 1],
+            halves[INNER + 2],
+            halves[INNER + 3],
+            halves[INNER + 4],
+            halves[INNER + 5],
+            halves[INNER_ETHERTYPE],
+        ])
     }
 
     /// Sum over the IPv4 header.
@@ -278,6 +324,38 @@ pub const fn outer_ecn(tos: u8) -> u8 {
     const CONGESTED: u8 = 3;
     const CAPABLE: u8 = 2;
     if tos & ECN == CONGESTED { CAPABLE } else { tos & ECN }
+}
+
+/// Whether a packet that came in so leaves a tunnel with the TOS that it has inside (`INET_ECN_decapsulate`,
+/// `include/net/inet_ecn.h`): congestion that was met on the way is not told to it, and it is not one that the kernel wonders about.
+#[inline(always)]
+pub const fn is_ecn_kept(outer: u8, inner: u8) -> bool {
+    const CAPABLE_1: u8 = 1;
+    const CAPABLE: u8 = 2;
+    const CONGESTED: u8 = 3;
+    matches!(
+        (outer & ECN, inner & ECN),
+        (0, _) | (CAPABLE | CAPABLE_1, CAPABLE_1 | CONGESTED) | (CAPABLE, CAPABLE) | (CONGESTED, CONGESTED)
+    )
+}
+
+/// Whether a packet may be of a tunnel, as far as can be told at once: UDP with that "valid" and no other flag of VXLAN.
+#[inline(always)]
+pub fn may_be_outer<S: Skb>(skb: &S) -> bool {
+    if skb.ethertype() != V4::ETHERTYPE || skb.length() <= OUTER {
+        return false;
+    }
+    let mut frame = Frame::new(skb.data(), skb.data_end());
+    if frame.at::<u8>(OUTER - 1).is_err() {
+        if !skb.pull(OUTER) {
+            return false;
+        }
+        frame = Frame::new(skb.data(), skb.data_end());
+    }
+    let (Ok(two), Ok(flags)) = (frame.at::<u16>(PROTOCOL_PLACE), frame.at::<[u16; 2]>(FLAGS_PLACE)) else {
+        return false;
+    };
+    two.to_ne_bytes()[1] == UDP && word(flags[0], flags[1]) == VALID
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub static PUBLISHED: SkStorage<Published> = SkStorage::new();
 
 /// What is known of sockets that were led past it.
 #[btf_map(name = "netfast_locsock")]
-pub static ASKED: SkStorage<Asked> = SkStorage::new();
+pub static LED_SOCKETS: SkStorage<Asked> = SkStorage::new();
 
 /// The cgroups without programs of others.
 #[map(name = "netfast_loccgrp")]

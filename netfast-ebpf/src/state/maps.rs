@@ -16,12 +16,18 @@ use netfast_common::{
     reason::{self, Count},
     resolver::{self, Ports},
     trace::{self, Filter, Tally},
-    tunnel::{self, Encap, Tunnel},
+    tunnel::{self, Decap, Encap, End, Tunnel},
     vet::Answer,
     vip::{self, Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
 };
 
-use super::{candidate::Candidate, dns::Scratch, lb::Work, six::Work6};
+use super::{
+    asked::{self, Asked},
+    candidate::Candidate,
+    dns::Scratch,
+    lb::Work,
+    six::Work6,
+};
 use crate::ctx::{
     Part,
     kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -108,9 +114,25 @@ pub static TUNNELS: HashMap<DeviceKey, Tunnel> = HashMap::with_max_entries(tunne
 #[map(name = "netfast_encap4")]
 pub static ENCAP4: LruHashMap<FlowKey<Ip4>, Encap> = LruHashMap::with_max_entries(tunnel::ENCAPSULATED, 0);
 
+/// The VXLAN devices that packets are for, by what these have when they come in.
+#[map(name = "netfast_ends")]
+pub static ENDS: HashMap<End, u32> = HashMap::with_max_entries(tunnel::TUNNELS, BPF_F_NO_PREALLOC);
+
+/// Outer headers that may be taken off.
+#[map(name = "netfast_decap4")]
+pub static DECAP4: LruHashMap<FlowKey<Ip4>, Decap> = LruHashMap::with_max_entries(tunnel::ENCAPSULATED, 0);
+
+/// The packets that each CPU let the kernel take them off from, by place.
+#[map(name = "netfast_asked")]
+pub static ASKED: PerCpuArray<Asked> = PerCpuArray::with_max_entries(asked::PLACES + 1, 0);
+
 /// Room for the one that each CPU is learning: it would fill a third of the stack.
 #[map(name = "netfast_encwork")]
 pub static ENCAP_WORK: PerCpuArray<Encap> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same of one that may be taken off.
+#[map(name = "netfast_decwork")]
+pub static DECAP_WORK: PerCpuArray<Decap> = PerCpuArray::with_max_entries(1, 0);
 
 /// The packet that each CPU let go the slow path last, of either family: its place has room for the longer one.
 #[map(name = "netfast_cand")]

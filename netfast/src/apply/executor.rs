@@ -219,7 +219,7 @@ impl Datapath {
             Action::Attach { attachment, to } => self.attach(*attachment, to),
             Action::Detach(attachment) => self.detach(*attachment),
             Action::SetPort { key, from, to } => self.set_port(*key, *from, *to),
-            Action::SetTunnel { key, to, .. } => self.set_tunnel(*key, *to),
+            Action::SetTunnel { key, from, to } => self.set_tunnel(*key, *from, *to),
             Action::SetAliases { from, to } => self.aliases.change(from, to),
             Action::SetVips { from, to } => {
                 self.aliases

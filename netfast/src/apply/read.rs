@@ -11,7 +11,7 @@ use netfast_common::{
     localhost::Outcome,
     net::Ip4,
     reason::{Count, SLOTS},
-    tunnel::{Encap, Tunnel},
+    tunnel::{Decap, Encap, OUTER, Tunnel},
 };
 
 use crate::{
@@ -36,7 +36,11 @@ pub struct Tables {
     tunnels: HashMap<MapData, DeviceKey, Tunnel>,
     encapsulations: HashMap<MapData, FlowKey<Ip4>, Encap>,
     outcomes: PerCpuArray<MapData, u64>,
+    decapsulations: HashMap<MapData, FlowKey<Ip4>, Decap>,
 }
+
+/// A conversation inside a tunnel, and the outer header of what comes in of it.
+pub type HeaderIn = (FlowKey<Ip4>, [u8; OUTER as usize]);
 
 /// Outer headers of one tunnel that are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,10 @@ pub struct OuterHeaders {
     pub packets: u64,
     /// Bytes of them as they left, network layer and up.
     pub bytes: u64,
+    /// How many of packets that come in.
+    pub known_in: u64,
+    /// Packets that one of these was taken off from.
+    pub packets_in: u64,
 }
 
 impl Tables {
@@ -67,6 +75,7 @@ impl Tables {
             tunnels: open(&pins, map::TUNNELS)?,
             encapsulations: open(&pins, map::ENCAP4)?,
             outcomes: open(&pins, map::OUTCOMES)?,
+            decapsulations: open(&pins, map::DECAP4)?,
         })
     }
 
@@ -142,6 +151,15 @@ impl Tables {
             }
         })
         .map_err(|error| read_error(map::ENCAP4, error.into()))?;
+        bpf::for_each(&self.decapsulations, |key, known| {
+            let is_whole = known.tag == key.tag() && known.tag_end == known.tag;
+            let tunnel = tunnels.get_mut(&DeviceKey::new(NetnsNumber(key.netns), key.ifindex));
+            if let Some(tunnel) = tunnel.filter(|_| is_whole && known.epoch == epoch) {
+                tunnel.known_in += 1;
+                tunnel.packets_in += known.packets;
+            }
+        })
+        .map_err(|error| read_error(map::DECAP4, error.into()))?;
         Ok(tunnels)
     }
 
@@ -153,6 +171,20 @@ impl Tables {
         };
         let counts: Result<_, MapError> = Outcome::ALL.into_iter().map(count).collect();
         counts.map_err(|source| read_error(map::OUTCOMES, source))
+    }
+
+    /// The outer headers that may be taken off, by the conversation inside: all bytes before the network header inside, zero where
+    /// packets differ.
+    pub fn headers_in(&self) -> Result<Vec<HeaderIn>, ReadError> {
+        let mut headers = Vec::new();
+        bpf::for_each(&self.decapsulations, |key, known| {
+            let halves = known.header.iter().flat_map(|half| half.to_ne_bytes());
+            let mut header = [0; OUTER as usize];
+            header.iter_mut().zip(halves).for_each(|(to, byte)| *to = byte);
+            headers.push((*key, header));
+        })
+        .map_err(|error| read_error(map::DECAP4, error.into()))?;
+        Ok(headers)
     }
 
     /// The counts by reason number; entry 0 is the fast path.

@@ -120,9 +120,10 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
             .iter()
             .map(|(ifindex, on_link)| (host.served().key(*ifindex), apply::foreign(on_link)))
             .collect(),
-        tunnels_off: tunnels_off(check),
         localhost_off: localhost_off(check),
         localhost: localhost::Memory::default().look(host, config).map(Box::new),
+        tunnels_off: tunnels_off(check, [Program::TunnelEgress, Program::TunnelUplink]),
+        way_in_off: tunnels_off(check, [Program::TunnelIngress, Program::TunnelTaken]),
         ..Facts::default()
     };
     let desired = plan(host, config, &facts);
@@ -157,9 +158,8 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
     check.lines.extend(check::rules(&host.served().ruleset));
 }
 
-/// Why outer headers cannot be repeated on this kernel, by what was tried before.
-fn tunnels_off(check: &Check) -> Option<String> {
-    let programs = [Program::TunnelEgress, Program::TunnelUplink];
+/// Why these programs for outer headers cannot be used on this kernel, by what was tried before.
+fn tunnels_off(check: &Check, programs: [Program; 2]) -> Option<String> {
     let mut refused = programs.iter().filter(|program| check.has(Level::Note, program.name()));
     if !check.has(Level::Ok, probe::TCX) {
         return Some("the kernel has no tcx (Linux 6.6)".into());

@@ -85,10 +85,35 @@ impl Attachment {
         }
     }
 
+    /// The program that takes outer headers off at the ingress of an uplink.
+    pub const fn of_way_in(device: DeviceKey) -> Self {
+        Self {
+            at: Target::Interface {
+                device,
+                hook: Hook::Ingress,
+            },
+            program: Program::TunnelIngress,
+        }
+    }
+
+    /// The program that learns which were taken off at the ingress of a tunnel's device.
+    pub const fn of_taken(device: DeviceKey) -> Self {
+        Self {
+            at: Target::Interface {
+                device,
+                hook: Hook::Ingress,
+            },
+            program: Program::TunnelTaken,
+        }
+    }
+
     /// The device that it is on, if it is about tunnels.
     pub const fn device_of_tunnels(&self) -> Option<DeviceKey> {
         match (self.at, self.program) {
-            (Target::Interface { device, .. }, Program::TunnelEgress | Program::TunnelUplink) => Some(device),
+            (
+                Target::Interface { device, .. },
+                Program::TunnelEgress | Program::TunnelUplink | Program::TunnelIngress | Program::TunnelTaken,
+            ) => Some(device),
             _ => None,
         }
     }
@@ -165,16 +190,18 @@ impl Attachment {
     /// as the container sends them, and on egress before it, for it must see them as the container gets them. In another
     /// order it would learn half of the translation. Of those for tunnels the one at an uplink takes its candidate before the
     /// uplink's own finds it to be of another packet, and the one at a tunnel's device leaves its candidate behind the
-    /// device's own, which takes what it finds. Answers of the resolver come from its own port before they come from port 53.
+    /// device's own, which takes what it finds; those of the way in come before the uplink's and the device's own, which send packets
+    /// on. Answers of the resolver come from its own port before they come from port 53.
     pub const fn runs_before(&self) -> Option<Self> {
         match (self.at, self.program) {
             (Target::Interface { device, hook }, Program::EndpointIngress) => Some(Self::of_vips(device, hook)),
             (Target::Interface { device, hook }, Program::VipEgress) => {
                 Some(Self::of_device(device, Kind::Endpoint, hook))
             }
-            (Target::Interface { device, hook }, Program::TunnelUplink) => {
-                Some(Self::of_device(device, Kind::Uplink, hook))
-            }
+            (
+                Target::Interface { device, hook },
+                Program::TunnelUplink | Program::TunnelIngress | Program::TunnelTaken,
+            ) => Some(Self::of_device(device, Kind::Uplink, hook)),
             (Target::Interface { device, .. }, Program::UplinkEgress) => Some(Self::of_tunnel(device)),
             (Target::Loopback(loopback), Program::Resolver) => Some(Self::of_answers(loopback)),
             _ => None,
@@ -226,6 +253,10 @@ mod tests {
         assert_eq!(uplink(Hook::Egress).runs_before(), Some(tunnel));
         assert_eq!(tunnel.runs_before(), None, "last, and so behind it");
         assert_eq!(learns.runs_before(), Some(uplink(Hook::Egress)));
+        for way_in in [Attachment::of_way_in(device), Attachment::of_taken(device)] {
+            assert_eq!(way_in.runs_before(), Some(uplink(Hook::Ingress)));
+            assert_eq!(way_in.device_of_tunnels(), Some(device));
+        }
     }
 
     #[test]

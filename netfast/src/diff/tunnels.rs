@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use netfast_common::device::Kind;
+use netfast_common::{device::Kind, tunnel::Tunnel};
 
 use crate::{
     diff::{Action, Attachment, Realized, attach},
@@ -50,7 +50,17 @@ fn wanted(desired: &Desired) -> impl Iterator<Item = (Attachment, &str)> {
         .devices
         .iter()
         .filter(move |(_, spec)| !desired.tunnels.is_empty() && spec.kind == Kind::Uplink && !is_tunnel(&spec.name));
-    let at_uplinks = uplinks.map(|(key, spec)| (Attachment::of_tunnels_uplink(*key), spec.name.as_str()));
-    let at_tunnels = desired.tunnels.keys();
-    at_uplinks.chain(at_tunnels.filter_map(move |key| Some((Attachment::of_tunnel(*key), of(*key)?))))
+    let has_way_in = desired.tunnels.values().any(Tunnel::has_way_in);
+    let at_uplinks = uplinks.flat_map(move |(key, spec)| {
+        let way_in = has_way_in.then(|| Attachment::of_way_in(*key));
+        let all = [Some(Attachment::of_tunnels_uplink(*key)), way_in];
+        all.into_iter()
+            .flatten()
+            .map(|attachment| (attachment, spec.name.as_str()))
+    });
+    let at_tunnels = desired.tunnels.iter().filter_map(move |(key, tunnel)| {
+        let taken = tunnel.has_way_in().then(|| Attachment::of_taken(*key));
+        Some(([Some(Attachment::of_tunnel(*key)), taken], of(*key)?))
+    });
+    at_uplinks.chain(at_tunnels.flat_map(|(all, name)| all.into_iter().flatten().map(move |one| (one, name))))
 }

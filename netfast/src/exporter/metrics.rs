@@ -412,10 +412,10 @@ fn by_reason(
     counts: &[ReasonCount],
     value: impl Fn(&ReasonCount) -> u64,
 ) -> impl Iterator<Item = (Labels<'static>, u64)> {
-    // What got a repeated outer header was no candidate for anything.
+    // What had a known outer header was no candidate for anything.
     let group = Reason::ALL
         .iter()
-        .filter(move |reason| reason.is_slow() == is_slow && **reason != Reason::Encapsulated);
+        .filter(move |reason| reason.is_slow() == is_slow && !reason.is_of_header());
     group.map(move |reason| {
         let count = counts.iter().find(|count| count.number == reason.number());
         (vec![(label, reason.name())], count.map_or(0, &value))

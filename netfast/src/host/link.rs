@@ -171,6 +171,9 @@ pub struct VxlanInfo {
     pub df_inherit: bool,
     /// Packets are routed, or ARP answered, by the device itself (`rsc`, `proxy`).
     pub answers: bool,
+    /// It learns which end a station is behind from what comes in, and forgets that after this time in seconds. `None`: it learns
+    /// nothing so.
+    pub ageing: Option<u32>,
 }
 
 /// The state of a bridge's port (`BR_STATE_*`).

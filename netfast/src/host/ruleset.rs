@@ -134,6 +134,9 @@ pub struct RuleFinding {
     /// How packets get to it that the host itself sends, as what a tunnel makes of others: where outer headers are repeated it
     /// would not see each of them. TCP and ICMP are none of them.
     pub own: BTreeSet<Way>,
+    /// How packets get to it that the host itself receives, as a tunnel's outer ones: where outer headers are taken off it would not
+    /// see each of them. TCP and ICMP are none of them.
+    pub received: BTreeSet<Way>,
     /// What it ends in.
     pub verdict: Verdict,
     /// The rule in short: matches and targets by name, in order.

@@ -21,6 +21,8 @@ pub struct RateRules<'a> {
     icmp: Vec<Met<'a>>,
     /// Those that meet what the host itself sends by UDP.
     own: Vec<Met<'a>>,
+    /// Those that meet what the host itself receives by UDP.
+    received: Vec<Met<'a>>,
 }
 
 /// A rule, with one way that leads to it.
@@ -42,6 +44,10 @@ impl<'a> RateRules<'a> {
         let own = own
             .flat_map(|finding| finding.own.iter().map(move |way| (finding, way)))
             .collect();
+        let received = netns.ruleset.findings.iter().filter(|_| !config.allow_rate_rules);
+        let received = received
+            .flat_map(|finding| finding.received.iter().map(move |way| (finding, way)))
+            .collect();
         let ways = judging.flat_map(|finding| finding.ways.iter().map(move |way| (finding, way)));
         let (unreplied, replied): (Vec<_>, Vec<_>) = ways.partition(|(_, way)| way.unreplied);
         let (icmp, all): (Vec<_>, Vec<_>) = replied.into_iter().partition(|(_, way)| way.icmp);
@@ -52,6 +58,7 @@ impl<'a> RateRules<'a> {
             unreplied,
             icmp,
             own,
+            received,
         }
     }
 
@@ -66,6 +73,16 @@ impl<'a> RateRules<'a> {
         Some(found?.0)
     }
 
+    /// A rule that packets meet which come in by one of these interfaces for a tunnel.
+    pub fn concerning_way_in(&self, uplinks: &[&str]) -> Option<&'a RuleFinding> {
+        let is_one = |name: &str| name.ends_with(['*', '+']) || uplinks.contains(&name);
+        let found = self.received.iter().find(|(finding, way)| {
+            // What leaves by an interface is not for the host.
+            way.iif.as_deref().is_none_or(is_one) && way.oif.is_none() && finding.family != "ip6"
+        });
+        Some(found?.0)
+    }
+
     /// The rules that meet IPv6 alone, in the place of those that meet IPv4.
     #[must_use]
     pub fn of_ipv6_alone(&self) -> Self {
@@ -75,6 +92,7 @@ impl<'a> RateRules<'a> {
             unreplied: Vec::new(),
             icmp: Vec::new(),
             own: Vec::new(),
+            received: Vec::new(),
         }
     }
 

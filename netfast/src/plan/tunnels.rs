@@ -33,7 +33,13 @@ pub struct TunnelReport {
     pub checksums: bool,
     /// Why the kernel must write the outer header of each packet, if it must.
     pub why: Option<String>,
+    /// Where outer headers are repeated: why the kernel must take off those of the packets that come in, if it must.
+    #[serde(default)]
+    pub why_in: Option<String>,
 }
+
+/// The shortest time, in seconds, after which a device may forget an end: it hears of each conversation once a second.
+const SHORTEST_AGEING: u32 = 3;
 
 /// Adds the VXLAN devices that are ports of bridges with containers: they lead off the host as well as one with routes of its
 /// own.
@@ -121,9 +127,12 @@ pub fn ends(build: &Build<'_>) -> (BTreeMap<DeviceKey, Tunnel>, Vec<TunnelReport
             .or_else(|| by_itself(info).map(Into::into))
             .or_else(|| several_ends(netns, link))
             .or_else(|| by_others(build, link));
+        let why_in = why.is_none().then(|| stays_on(build, info)).flatten();
         if why.is_none() {
             let tunnel = Tunnel::new(info.vni, info.port);
-            ends.insert(key, if info.checksum { tunnel.with_checksums() } else { tunnel });
+            let tunnel = if info.checksum { tunnel.with_checksums() } else { tunnel };
+            let has_way_in = why_in.is_none();
+            ends.insert(key, if has_way_in { tunnel.with_way_in() } else { tunnel });
         }
         reports.push(TunnelReport {
             ifindex: link.ifindex,
@@ -133,6 +142,7 @@ pub fn ends(build: &Build<'_>) -> (BTreeMap<DeviceKey, Tunnel>, Vec<TunnelReport
             bridge,
             checksums: info.checksum,
             why,
+            why_in,
         });
     }
     (ends, reports)
@@ -213,6 +223,20 @@ fn by_others(build: &Build<'_>, link: &Link) -> Option<String> {
     let rule = build.rules.concerning_tunnels(&uplinks)?;
     Some(format!(
         "this rule must see every outer packet (see allow_rate_rules): {rule}"
+    ))
+}
+
+/// Why the kernel must see the outer header of each packet that comes in.
+fn stays_on(build: &Build<'_>, info: VxlanInfo) -> Option<String> {
+    if let Some(why) = &build.facts.way_in_off {
+        return Some(why.clone());
+    }
+    if info.ageing.is_some_and(|seconds| seconds < SHORTEST_AGEING) {
+        return Some("it forgets at once which end a station is behind (ageing)".into());
+    }
+    let rule = build.rules.concerning_way_in(&uplinks(build, build.netns))?;
+    Some(format!(
+        "this rule must see every outer packet that comes in (see allow_rate_rules): {rule}"
     ))
 }
 

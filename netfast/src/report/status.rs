@@ -109,6 +109,8 @@ pub struct Totals {
     pub tunnel_packets: u64,
     /// Bytes of them as they left, network layer and up.
     pub tunnel_bytes: u64,
+    /// Packets that came in through a tunnel with an outer header that was taken off at the uplink.
+    pub tunnel_in_packets: u64,
 }
 
 /// A reason with its count.
@@ -240,7 +242,8 @@ impl Status {
         let repeated = at(Reason::Encapsulated.number());
         self.totals.tunnel_packets = repeated.packets;
         self.totals.tunnel_bytes = repeated.bytes;
-        for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::Encapsulated) {
+        self.totals.tunnel_in_packets = at(Reason::Decapsulated.number()).packets;
+        for reason in Reason::ALL.iter().filter(|reason| !reason.is_of_header()) {
             let Count { packets, bytes } = at(reason.number());
             if packets == 0 {
                 continue;

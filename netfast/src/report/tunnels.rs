@@ -32,6 +32,8 @@ pub struct Tunnel {
     pub repeated: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// Where they are: why the kernel takes off those of the packets that come in, if it does.
+    pub reason_in: Option<String>,
     /// Whether outer packets have UDP checksums: then those that are still to be segmented are the kernel's.
     pub checksums: bool,
     /// Outer headers that are known: one for each direction of a conversation that leaves.
@@ -40,6 +42,10 @@ pub struct Tunnel {
     pub packets: u64,
     /// Bytes of them as they left, network layer and up.
     pub bytes: u64,
+    /// Outer headers of packets that come in that are known.
+    pub headers_in: u64,
+    /// Packets that one of these was taken off from.
+    pub packets_in: u64,
 }
 
 /// All of them: what was planned, and what the programs were told.
@@ -55,40 +61,60 @@ pub fn gather(planned: &[TunnelReport], told: &Told) -> Vec<Tunnel> {
             port: report.port,
             repeated: reason.is_none(),
             reason,
+            reason_in: report.why_in.clone(),
             checksums: report.checksums,
             headers: headers.known,
             packets: headers.packets,
             bytes: headers.bytes,
+            headers_in: headers.known_in,
+            packets_in: headers.packets_in,
         }
     };
     planned.iter().map(tunnel).collect()
 }
 
-/// What becomes of the outer headers of a tunnel, in words; `why`: why they are not repeated, `checksums`: it has UDP checksums.
-pub fn outer(why: Option<&str>, checksums: bool) -> String {
-    match why {
-        None if checksums => {
-            "outer headers are repeated, but for packets that are still to be segmented (TCP in bulk; udpcsum)".into()
-        }
-        None => "outer headers are repeated".into(),
-        Some(why) => format!("the kernel writes each outer header: {why}"),
+/// What becomes of the outer headers of a tunnel, in words; `why`: why they are not repeated, `why_in`: why they are not taken off
+/// what comes in, `checksums`: it has UDP checksums.
+pub fn outer(why: Option<&str>, why_in: Option<&str>, checksums: bool) -> String {
+    if let Some(why) = why {
+        return format!("the kernel writes each outer header: {why}");
     }
+    let but = if checksums {
+        ", but for packets that are still to be segmented (TCP in bulk; udpcsum)"
+    } else {
+        ""
+    };
+    let of_what_comes_in = why_in.map(|why| format!("; the kernel takes each one off what comes in: {why}"));
+    format!(
+        "outer headers are repeated{but}{}",
+        of_what_comes_in.unwrap_or_default()
+    )
 }
 
 impl Tunnel {
+    fn outer(&self) -> String {
+        outer(self.reason.as_deref(), self.reason_in.as_deref(), self.checksums)
+    }
+
     /// It in one line.
     pub fn line(&self) -> String {
         let Self { name, vni, port, .. } = self;
-        format!(
-            "Tunnel {name} (VXLAN {vni}, UDP port {port}): {}.",
-            outer(self.reason.as_deref(), self.checksums)
-        )
+        format!("Tunnel {name} (VXLAN {vni}, UDP port {port}): {}.", self.outer())
     }
 }
 
 /// One row each; empty without one.
 pub fn table(tunnels: &[Tunnel]) -> Table {
-    let mut table = Table::new(&["DEVICE", ">VNI", ">UDP PORT", ">HEADERS", ">THEIR PACKETS", "STATE"]).indent(2);
+    let mut table = Table::new(&[
+        "DEVICE",
+        ">VNI",
+        ">UDP PORT",
+        ">HEADERS",
+        ">THEIR PACKETS",
+        ">TAKEN OFF",
+        "STATE",
+    ])
+    .indent(2);
     for tunnel in tunnels {
         let paint = if tunnel.repeated { Paint::Green } else { Paint::Yellow };
         table.row([
@@ -97,7 +123,8 @@ pub fn table(tunnels: &[Tunnel]) -> Table {
             tunnel.port.to_string().into(),
             count(tunnel.headers).into(),
             count(tunnel.packets).into(),
-            Cell::painted(outer(tunnel.reason.as_deref(), tunnel.checksums), paint),
+            count(tunnel.packets_in).into(),
+            Cell::painted(tunnel.outer(), paint),
         ]);
     }
     table
@@ -118,6 +145,7 @@ pub(crate) mod tests {
             bridge: None,
             checksums: false,
             why: why.map(Into::into),
+            why_in: None,
         };
         vec![
             report(7, "flannel.1", None),
@@ -131,6 +159,8 @@ pub(crate) mod tests {
             known: 12,
             packets: 34_567,
             bytes: 89_012_345,
+            known_in: 11,
+            packets_in: 30_021,
         };
         [(DeviceKey::served(7), headers)].into()
     }
@@ -151,7 +181,7 @@ pub(crate) mod tests {
         assert!(tunnels[0].repeated && !tunnels[1].repeated && !tunnels[2].repeated);
         let text = table(&tunnels).render(Style::default());
         assert!(
-            text.contains("flannel.1  700      8472       12         34,567  outer headers are repeated\n"),
+            text.contains("flannel.1  700      8472       12         34,567     30,021  outer headers are repeated\n"),
             "{text}"
         );
         assert!(table(&[]).is_empty());
@@ -163,6 +193,16 @@ pub(crate) mod tests {
             summed
                 .line()
                 .contains("are repeated, but for packets that are still to be segmented")
+        );
+        let half = Tunnel {
+            reason_in: Some("a rule".into()),
+            ..tunnels[0].clone()
+        };
+        assert!(
+            half.line()
+                .contains("are repeated; the kernel takes each one off what comes in: a rule."),
+            "{}",
+            half.line()
         );
     }
 }

@@ -23,6 +23,7 @@ mod header;
 mod outer;
 mod overlay;
 mod says;
+mod way_in;
 
 use super::{
     lab::{Echo, TIMEOUT, ask, at, connect, udp, until_answered, until_silent},
@@ -348,11 +349,11 @@ fn detach_ends_no_connection() {
         let ns = &world.host(number).ns;
         assert_eq!(
             programs_at(ns, TUNNEL),
-            ["netfast_up_in", "netfast_up_out", "netfast_tun_out"]
+            ["netfast_tun_got", "netfast_up_in", "netfast_up_out", "netfast_tun_out"]
         );
         assert_eq!(
             programs_at(ns, "eth0"),
-            ["netfast_up_in", "netfast_tun_up", "netfast_up_out"]
+            ["netfast_tun_in", "netfast_up_in", "netfast_tun_up", "netfast_up_out"]
         );
         netfast.detach().expect("detached");
         talk(50);

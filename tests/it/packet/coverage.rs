@@ -18,6 +18,7 @@ const ELSEWHERE: &[(Reason, &str)] = &[
          netfast-ebpf/src/packet/parse.rs",
     ),
     (Reason::Encapsulated, TUNNELS),
+    (Reason::Decapsulated, TUNNELS),
     (Reason::OuterLearned, TUNNELS),
     (Reason::OuterOdd, TUNNELS),
     (

@@ -22,7 +22,7 @@ use netfast_common::{
     reason::{Count, SLOTS},
     resolver::Ports,
     trace::{Filter, Tally},
-    tunnel::{Encap, Tunnel},
+    tunnel::{Decap, Encap, End, Tunnel},
     vet::Answer,
     vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey},
 };
@@ -74,6 +74,10 @@ pub enum Hook {
     TunnelOut,
     /// tcx egress of an uplink, outer headers.
     TunnelUp,
+    /// tcx ingress of an uplink, outer headers.
+    TunnelIn,
+    /// tcx ingress of a tunnel's device.
+    TunnelTaken,
     /// tcx egress of a parent of macvlan networks.
     Macvlan,
     /// tcx egress of the loopback interface in a container's namespace.
@@ -82,7 +86,7 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::EndpointIn,
         Self::EndpointOut,
         Self::BridgeIn,
@@ -93,6 +97,8 @@ impl Hook {
         Self::VipOut,
         Self::TunnelOut,
         Self::TunnelUp,
+        Self::TunnelIn,
+        Self::TunnelTaken,
         Self::Macvlan,
         Self::Resolver,
     ];
@@ -110,6 +116,8 @@ impl Hook {
             Self::VipOut => program::VIP_EGRESS,
             Self::TunnelOut => program::TUNNEL_EGRESS,
             Self::TunnelUp => program::TUNNEL_UPLINK,
+            Self::TunnelIn => program::TUNNEL_INGRESS,
+            Self::TunnelTaken => program::TUNNEL_TAKEN,
             Self::Macvlan => program::MACVLAN,
             Self::Resolver => program::RESOLVER,
         }
@@ -200,6 +208,10 @@ pub struct Lab {
     pub tunnels: HashMap<MapData, DeviceKey, Tunnel>,
     /// Outer headers.
     pub encaps: HashMap<MapData, FlowKey<Ip4>, Encap>,
+    /// Devices of tunnels by what comes in for them.
+    pub ends: HashMap<MapData, End, u32>,
+    /// Outer headers that may be taken off.
+    pub decaps: HashMap<MapData, FlowKey<Ip4>, Decap>,
     /// Who is behind parents of macvlan networks.
     pub macvlans: HashMap<MapData, StationKey, Station>,
     /// Whose addresses are asked for there.
@@ -247,6 +259,7 @@ impl Lab {
             map::VIP_WAITING,
             map::VIP_SYNS,
             map::ENCAP4,
+            map::DECAP4,
         ] {
             loader.map_max_entries(name, TABLE);
         }
@@ -288,6 +301,8 @@ impl Lab {
             vip_verdicts: take(&mut ebpf, map::VIP_VERDICTS),
             tunnels: take(&mut ebpf, map::TUNNELS),
             encaps: take(&mut ebpf, map::ENCAP4),
+            ends: take(&mut ebpf, map::ENDS),
+            decaps: take(&mut ebpf, map::DECAP4),
             macvlans: take(&mut ebpf, map::MACVLANS),
             macvlan_addresses: take(&mut ebpf, map::MACVLAN_ADDRESSES),
             resolvers: take(&mut ebpf, map::RESOLVERS),

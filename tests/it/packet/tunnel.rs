@@ -187,3 +187,4 @@ impl World<'_> {
 
 mod learned;
 mod used;
+mod way_in;

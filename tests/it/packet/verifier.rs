@@ -45,7 +45,7 @@ const fn most_instructions(program: Program) -> u32 {
         | Program::Peer6
         | Program::Own4
         | Program::Own6 => 3_000,
-        Program::TunnelEgress | Program::TunnelUplink => 20_000,
+        Program::TunnelEgress | Program::TunnelUplink | Program::TunnelIngress | Program::TunnelTaken => 20_000,
         // Two lookups, and a copy of what asks for an address; headers of TCP or UDP, or those of an error.
         Program::Macvlan | Program::Resolver => 5_000,
         // It loops over each byte of a name, of a message and over each record of DNS messages.
@@ -93,6 +93,8 @@ const fn most_stack(program: Program) -> u32 {
         | Program::VipEgress
         | Program::TunnelEgress
         | Program::TunnelUplink
+        | Program::TunnelIngress
+        | Program::TunnelTaken
         | Program::EndpointIngress
         | Program::EndpointEgress
         | Program::BridgeIngress

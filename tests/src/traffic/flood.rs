@@ -117,6 +117,15 @@ pub fn run(args: &Args) -> Result<Report> {
     })
 }
 
+/// Sends one frame on a device.
+pub fn send_one(device: &str, frame: &[u8]) -> Result<()> {
+    let socket = open(device)?;
+    // SAFETY: pointer and length are those of a slice.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+    ensure!(sent > 0, "cannot send on {device}: {}", io::Error::last_os_error());
+    Ok(())
+}
+
 impl Args {
     /// The frame of this number.
     fn frame(&self, number: u64, rng: &mut Rng) -> Vec<u8> {

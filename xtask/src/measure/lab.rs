@@ -12,14 +12,18 @@ use netfast_tests::{
     cmd,
     docker_host::{self, DockerHost, Release},
     netfast_proc::{self, NetfastProc},
-    netns::{NetNs, NsHandle, veth_pair},
-    site::{HOST_IP, HOST_IP6, LAN_IP, LAN_IP6, has_ipv6},
+    netns::{NetNs, NsHandle},
+    site::{HOST_IP, HOST_IP6, LAN_IP, LAN_IP6},
     topo::{self, Published, Topo},
 };
 use serde::{Deserialize, Serialize};
 
-use super::overlay::Overlay;
 pub use super::path::Path;
+use super::{
+    direct::{DIRECT_SERVER, DIRECT_SERVER6, direct_pair},
+    flannel::Flannel,
+    overlay::Overlay,
+};
 
 /// Ports of the servers, the same on every path; the published ones are published under the same numbers.
 pub const IPERF: u16 = 5201;
@@ -56,6 +60,7 @@ pub enum Family {
 
 /// What the laboratory is to be like.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Setting {
     /// Without Docker, even where the machine can have it.
     pub no_docker: bool,
@@ -73,6 +78,8 @@ pub struct Setting {
     pub macvlan: bool,
     /// There is an overlay network, and a second host on it.
     pub overlay: bool,
+    /// There are two hosts with flannel's devices.
+    pub flannel: bool,
     /// netfast's configuration, if it is not to be the default.
     pub config: Option<String>,
 }
@@ -89,6 +96,7 @@ impl Default for Setting {
             containers: 0,
             macvlan: false,
             overlay: false,
+            flannel: false,
             config: None,
         }
     }
@@ -115,12 +123,9 @@ pub struct Lab {
     host: Host,
     direct: (NetNs, NetNs),
     overlay: Option<Overlay>,
+    flannel: Option<Flannel>,
     setting: Setting,
 }
-
-/// The server's addresses on the direct pair.
-const DIRECT_SERVER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
-const DIRECT_SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, 2);
 
 impl Lab {
     /// Builds it, without Docker if so wanted or if the machine cannot have it; `say` is told what is going on.
@@ -151,10 +156,12 @@ impl Lab {
             }
             Host::Docker(_) | Host::Plain(_) => None,
         };
+        let flannel = setting.flannel.then(Flannel::new).transpose()?;
         Ok(Self {
             host,
             direct: direct_pair()?,
             overlay,
+            flannel,
             setting,
         })
     }
@@ -180,6 +187,14 @@ impl Lab {
         matches!(self.host, Host::Docker(_))
     }
 
+    /// netfast as it is to be started for a path.
+    pub fn prepare(&self, path: Path) -> Result<NetfastProc> {
+        match &self.flannel {
+            Some(flannel) if path == Path::Flannel => flannel.prepare(0),
+            _ => NetfastProc::prepare(self.host_ns(), self.netfast_options()),
+        }
+    }
+
     /// The namespace that netfast is to run in.
     pub fn host_ns(&self) -> &NetNs {
         match &self.host {
@@ -203,6 +218,7 @@ impl Lab {
     /// The ends of a path.
     pub fn ends(&self, path: Path) -> Result<Ends> {
         match &self.host {
+            _ if path == Path::Flannel => Ok(self.flannel()?.ends()),
             Host::Docker(host) if path == Path::Overlay => self.overlay()?.ends(host),
             Host::Docker(host) => docker_ends(host, path, self.setting.family),
             Host::Plain(topo) => plain_ends(topo, path),
@@ -212,9 +228,14 @@ impl Lab {
     /// Starts netfast on the other host of a path that has one, and waits until it and the one here have found the path.
     pub fn start_far(&self, path: Path, here: &NetfastProc, program: Option<&File>) -> Result<Option<NetfastProc>> {
         match &self.host {
+            _ if path == Path::Flannel => self.flannel()?.start(program).map(Some),
             Host::Docker(host) if path == Path::Overlay => self.overlay()?.start(host, here, program).map(Some),
             Host::Docker(_) | Host::Plain(_) => Ok(None),
         }
+    }
+
+    fn flannel(&self) -> Result<&Flannel> {
+        self.flannel.as_ref().context("there is no flannel")
     }
 
     fn overlay(&self) -> Result<&Overlay> {
@@ -385,7 +406,7 @@ fn docker_ends(host: &DockerHost, path: Path, family: Family) -> Result<Ends> {
             servers: vec![host.container_netns("lan-server")?],
             address: ip_of("lan-server", "lan")?,
         },
-        Path::Overlay => bail!("its server is on another host"),
+        Path::Overlay | Path::Flannel => bail!("its server is on another host"),
     })
 }
 
@@ -431,23 +452,8 @@ fn plain_ends(topo: &Topo, path: Path) -> Result<Ends> {
             servers: vec![container(0, 0)],
             address: ip(0, 0),
         },
-        Path::Localhost | Path::Macvlan | Path::Overlay => bail!("without an engine there is no such network"),
-    })
-}
-
-fn direct_pair() -> Result<(NetNs, NetNs)> {
-    let (client, server) = (NetNs::new("direct-client")?, NetNs::new("direct-server")?);
-    veth_pair((&client, "eth0"), (&server, "eth0"))?;
-    let client6 = Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, 1);
-    for (ns, address, address6) in [
-        (&client, Ipv4Addr::new(172, 31, 0, 1), client6),
-        (&server, DIRECT_SERVER, DIRECT_SERVER6),
-    ] {
-        ns.ip(&format!("addr add {address}/24 dev eth0"))?;
-        if has_ipv6(ns) {
-            ns.ip(&format!("-6 addr add {address6}/64 dev eth0 nodad"))?;
+        Path::Localhost | Path::Macvlan | Path::Overlay | Path::Flannel => {
+            bail!("without an engine there is no such network")
         }
-        ns.ip("link set eth0 up")?;
-    }
-    Ok((client, server))
+    })
 }

@@ -23,6 +23,8 @@ pub enum Path {
     Macvlan,
     /// Between two containers of two hosts on an overlay network of a swarm.
     Overlay,
+    /// Between two pods of two hosts, by flannel's backend `vxlan`.
+    Flannel,
 }
 
 impl Path {
@@ -37,6 +39,7 @@ impl Path {
             Self::Localhost => "host to published port at 127.0.0.1",
             Self::Macvlan => "macvlan, container to container",
             Self::Overlay => "overlay, container to container of two hosts",
+            Self::Flannel => "flannel (vxlan), pod to pod of two hosts",
         }
     }
 
@@ -51,6 +54,7 @@ impl Path {
             Self::Localhost => "localhost",
             Self::Macvlan => "macvlan",
             Self::Overlay => "overlay",
+            Self::Flannel => "flannel",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use netfast_tests::netfast_proc::{NetfastProc, Totals};
+use netfast_tests::netfast_proc::Totals;
 use nix::sys::signal::Signal;
 
 use super::{
@@ -77,7 +77,7 @@ impl Plan {
         let other = self.before.as_deref().filter(|_| variant == Variant::Before);
         let netfast = match variant {
             Variant::Netfast | Variant::Before => {
-                let mut netfast = NetfastProc::prepare(lab.host_ns(), lab.netfast_options())?;
+                let mut netfast = lab.prepare(path)?;
                 if let Some(program) = other {
                     netfast.use_program(program);
                 }

@@ -109,6 +109,8 @@ fn every_reason_is_there_before_it_occurs() {
     for reason in Reason::ALL {
         let name = if *reason == Reason::Encapsulated {
             "netfast_tunnel_packets_total{}".to_owned()
+        } else if *reason == Reason::Decapsulated {
+            "netfast_tunnel_received_packets_total{}".to_owned()
         } else if reason.is_slow() {
             format!("netfast_slow_packets_total{{\"reason\": {:?}}}", reason.name())
         } else {

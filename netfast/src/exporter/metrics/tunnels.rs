@@ -39,5 +39,11 @@ pub fn encode(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
         "netfast_tunnel_bytes",
         "Bytes of them as they left, network layer and up.",
         status.totals.tunnel_bytes,
+    )?;
+    counter(
+        encoder,
+        "netfast_tunnel_received_packets",
+        "Packets that came in through a tunnel and whose outer header was taken off at the uplink; they are counted by path, too.",
+        status.totals.tunnel_in_packets,
     )
 }

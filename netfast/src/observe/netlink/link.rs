@@ -299,6 +299,7 @@ fn bridge(attrs: Attrs<'_>) -> Result<BridgeInfo, Malformed> {
 fn vxlan(attrs: Attrs<'_>) -> Result<VxlanInfo, Malformed> {
     const DF_INHERIT: u8 = 2;
     let mut info = VxlanInfo::default();
+    let (mut learning, mut ageing) = (false, 0);
     for attr in attrs.iter() {
         // IFLA_VXLAN_*
         match attr.kind {
@@ -308,6 +309,8 @@ fn vxlan(attrs: Attrs<'_>) -> Result<VxlanInfo, Malformed> {
             // GROUP6, LOCAL6
             16 | 17 => info.ipv6 = true,
             18 => info.checksum = attr.flag()?,
+            7 => learning = attr.flag()?,
+            8 => ageing = attr.u32()?,
             // PROXY, RSC
             11 | 12 => info.answers |= attr.flag()?,
             // REMCSUM_TX, REMCSUM_RX
@@ -321,6 +324,7 @@ fn vxlan(attrs: Attrs<'_>) -> Result<VxlanInfo, Malformed> {
             _ => {}
         }
     }
+    info.ageing = learning.then_some(ageing);
     Ok(info)
 }
 

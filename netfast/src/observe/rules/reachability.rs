@@ -89,8 +89,8 @@ impl Entrance {
             // Nat chains are asked about the first packet of each connection only (`nf_nat_inet_fn`).
             _ if is_nat => &[],
             // PRE_ROUTING, LOCAL_IN, LOCAL_OUT
-            0 => &[Aspect::Any, Aspect::Packet, Aspect::Port],
-            1 => &[Aspect::Any, Aspect::Port],
+            0 => &[Aspect::Any, Aspect::Packet, Aspect::Port, Aspect::Received],
+            1 => &[Aspect::Any, Aspect::Port, Aspect::Received],
             3 => &[Aspect::Any, Aspect::Own],
             // POST_ROUTING
             4 => &[Aspect::Any, Aspect::Packet, Aspect::Own],
@@ -114,7 +114,7 @@ impl Entrance {
         let (iif, oif) = if is_ingress { (device, None) } else { (None, device) };
         Self {
             takes: if is_ingress {
-                &[Aspect::Any, Aspect::Packet, Aspect::EarlyMark]
+                &[Aspect::Any, Aspect::Packet, Aspect::EarlyMark, Aspect::Received]
             } else {
                 &[Aspect::Any, Aspect::Packet, Aspect::Own]
             },
@@ -158,6 +158,8 @@ pub enum Aspect {
     EarlyMark,
     /// Every packet of the host's own: those of tunnels skip output and postrouting where their outer header is repeated.
     Own,
+    /// Every packet for the host's own: those of tunnels skip prerouting and input where their outer header is taken off.
+    Received,
     /// Nothing: the question is only whether it is met.
     Any,
 }
@@ -204,8 +206,9 @@ impl Graph {
             match self.entrances.get(&chain) {
                 Some(entrance) if entrance.takes.contains(&aspect) => {
                     let common = common.and(&entrance.common);
-                    // What a tunnel sends is UDP.
-                    let common = common.filter(|common| aspect != Aspect::Own || common.protocol.is_none());
+                    // What a tunnel sends and receives is UDP.
+                    let is_outer = matches!(aspect, Aspect::Own | Aspect::Received);
+                    let common = common.filter(|common| !is_outer || common.protocol.is_none());
                     ways.extend(common.map(|common| Self::way(&common, aspect)));
                 }
                 None if self.unclear.contains(&(chain.0.clone(), chain.1.clone())) => {
@@ -391,6 +394,35 @@ mod tests {
             };
             assert_eq!(own("OUTPUT", &of), [].into(), "{protocol:?}");
         }
+    }
+
+    /// What a tunnel receives passes prerouting and input, and is UDP.
+    #[test]
+    fn what_the_host_itself_receives() {
+        let mut graph = graph();
+        graph.enter(chain("RAW"), Entrance::of_inet(0, false));
+        graph.enter(chain("POSTROUTING"), Entrance::of_inet(4, false));
+        graph.enter(chain("INGRESS"), Entrance::of_device(Some("eth0".into()), true));
+        graph.enter(chain("EGRESS"), Entrance::of_device(Some("eth0".into()), false));
+        let received = |to: &str, rule: &Common| graph.ways(&chain(to), rule, Aspect::Received);
+        let any = Common::default();
+        for to in ["INPUT", "RAW"] {
+            assert_eq!(received(to, &any), [way(true, None)].into(), "{to}");
+        }
+        assert_eq!(received("INGRESS", &any), [way(true, Some("eth0"))].into());
+        for to in ["FORWARD", "POSTROUTING", "PREROUTING", "EGRESS"] {
+            assert_eq!(received(to, &any), [].into(), "{to}");
+        }
+        let new = Common {
+            unreplied: true,
+            ..Common::default()
+        };
+        assert_eq!(received("INPUT", &new).len(), 1, "an outer flow is never answered");
+        let tcp = Common {
+            protocol: Some(Protocol::Tcp),
+            ..Common::default()
+        };
+        assert_eq!(received("INPUT", &tcp), [].into());
     }
 
     #[test]

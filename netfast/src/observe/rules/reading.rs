@@ -203,11 +203,14 @@ impl Reading {
             let mut severity = found.class.severity()?;
             let ways = graph.ways(chain, common, found.aspect);
             let judges = severity == Severity::SlowPath && (self.acts || found.class == Class::Acts);
-            let own = if judges {
-                graph.ways(chain, common, Aspect::Own)
-            } else {
-                BTreeSet::new()
+            let outer = |aspect| {
+                if judges {
+                    graph.ways(chain, common, aspect)
+                } else {
+                    BTreeSet::new()
+                }
             };
+            let (own, received) = (outer(Aspect::Own), outer(Aspect::Received));
             let mut reason = found.reason;
             if ways.is_empty() && found.class == Class::Bridged {
                 return None;
@@ -236,6 +239,7 @@ impl Reading {
                 oif: self.common.oif.clone(),
                 ways,
                 own,
+                received,
                 verdict: self.verdict,
                 text: self.words.join(" "),
             })

@@ -19,6 +19,7 @@ fn finding(chain: &str, severity: Severity) -> RuleFinding {
         oif: None,
         ways: [Way::default()].into(),
         own: BTreeSet::new(),
+        received: BTreeSet::new(),
         verdict: Verdict::Accept,
         text: "limit accept".into(),
     }

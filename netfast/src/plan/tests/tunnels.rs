@@ -62,7 +62,10 @@ fn why(desired: &Desired) -> &str {
 fn a_tunnel_with_a_route_is_an_uplink_whose_outer_headers_are_repeated() {
     let desired = after(|host, _, _| routed(host, vxlan()));
     assert_eq!(device(&desired).map(|spec| spec.kind), Some(Kind::Uplink));
-    assert_eq!(desired.tunnels, [(key(TUNNEL), Tunnel::new(42, 8472))].into());
+    assert_eq!(
+        desired.tunnels,
+        [(key(TUNNEL), Tunnel::new(42, 8472).with_way_in())].into()
+    );
     assert_eq!(why(&desired), "");
     assert!(after(|_, _, _| ()).tunnel_reports.is_empty());
 }
@@ -128,7 +131,7 @@ fn a_tunnel_with_udp_checksums_is_told_so() {
         routed(host, info);
     });
     assert_eq!(why(&desired), "");
-    let tunnel = Tunnel::new(42, 8472).with_checksums();
+    let tunnel = Tunnel::new(42, 8472).with_way_in().with_checksums();
     assert_eq!(desired.tunnels, [(key(TUNNEL), tunnel)].into());
     assert!(desired.tunnel_reports[0].checksums);
 }
@@ -262,6 +265,7 @@ fn rules_about_what_the_host_itself_sends() {
             ..Way::default()
         }]
         .into(),
+        received: BTreeSet::new(),
         verdict: Verdict::Accept,
         text: "limit accept".into(),
     };
@@ -290,4 +294,74 @@ fn rules_about_what_the_host_itself_sends() {
         "the host's own come in by none"
     );
     assert!(!judged(rule(None, None, "ip6"), false));
+}
+
+/// Who must see the outer header of each packet that comes in leaves what goes out as it is.
+#[test]
+fn who_must_see_each_outer_packet_that_comes_in() {
+    let of = |change: &dyn Fn(&mut Host, &mut Config, &mut Facts)| {
+        let desired = after(|host, config, facts| {
+            routed(host, vxlan());
+            change(host, config, facts);
+        });
+        assert_eq!(why(&desired), "");
+        let has_way_in = desired.tunnels[&key(TUNNEL)].has_way_in();
+        let why_in = desired.tunnel_reports[0].why_in.clone();
+        assert_eq!(has_way_in, why_in.is_none(), "what is said is what is done");
+        why_in.unwrap_or_default()
+    };
+    assert_eq!(of(&|_, _, _| ()), "");
+    assert_eq!(
+        of(&|_, _, facts| facts.way_in_off = Some("too complex".into())),
+        "too complex"
+    );
+    let learns = |seconds| {
+        let info = VxlanInfo {
+            ageing: Some(seconds),
+            ..vxlan()
+        };
+        of(&|host, _, _| routed(host, info))
+    };
+    assert!(learns(2).contains("forgets at once"));
+    assert_eq!(learns(3), "");
+    let rule = |iif: Option<&str>, oif: Option<&str>, family: &str, allow: bool| {
+        let finding = RuleFinding {
+            source: RuleSource::Nft,
+            family: family.into(),
+            table: "filter".into(),
+            chain: "INPUT".into(),
+            rule: 1,
+            what: "limit",
+            severity: Severity::Note,
+            reason: "sees every packet",
+            iif: None,
+            oif: None,
+            ways: BTreeSet::new(),
+            own: BTreeSet::new(),
+            received: [Way {
+                host_only: true,
+                iif: iif.map(Into::into),
+                oif: oif.map(Into::into),
+                ..Way::default()
+            }]
+            .into(),
+            verdict: Verdict::Accept,
+            text: "limit accept".into(),
+        };
+        let why_in = of(&|host, config, _| {
+            host.served_mut().ruleset.findings.push(finding.clone());
+            config.allow_rate_rules = allow;
+        });
+        why_in.contains("this rule must see every outer packet that comes in")
+    };
+    assert!(rule(None, None, "ip", false) && rule(Some("eth0"), None, "inet", false));
+    assert!(rule(Some("eth*"), None, "ip", false));
+    assert!(!rule(None, None, "ip", true), "the operator's wish");
+    assert!(
+        !rule(Some("docker0"), None, "ip", false),
+        "no outer packet comes in by it"
+    );
+    assert!(!rule(Some("flannel.1"), None, "ip", false), "nor by the tunnel");
+    assert!(!rule(None, Some("eth0"), "ip", false), "what comes in leaves by none");
+    assert!(!rule(None, None, "ip6", false), "outer packets are IPv4");
 }

@@ -67,7 +67,7 @@ pub fn uplinks(desired: &Desired) -> Vec<Line> {
             name, vni, port, why, ..
         } = tunnel;
         let level = if why.is_none() { Level::Ok } else { Level::Note };
-        let outer = tunnels::outer(why.as_deref(), tunnel.checksums);
+        let outer = tunnels::outer(why.as_deref(), tunnel.why_in.as_deref(), tunnel.checksums);
         let detail = format!("VXLAN {vni}, UDP port {port}; {outer}");
         Line::new(Area::Interfaces, level, name.clone(), detail)
     }));

@@ -56,6 +56,7 @@ fn finding(severity: Severity, what: &'static str, reason: &'static str) -> Rule
         oif: None,
         ways: [Way::default()].into(),
         own: std::collections::BTreeSet::new(),
+        received: std::collections::BTreeSet::new(),
         verdict: Verdict::Drop,
         text: "meta limit counter drop".into(),
     }

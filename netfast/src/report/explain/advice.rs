@@ -80,6 +80,10 @@ pub const fn of_reason(reason: Reason) -> Advice {
             Expected,
             "Packets to containers of other hosts on the fast path, counted a second time where the tunnel begins.",
         ),
+        Reason::Decapsulated => (
+            Expected,
+            "Packets from containers of other hosts on the fast path, counted a second time where they come in.",
+        ),
         Reason::OuterLearned => (
             Expected,
             "About one packet per second of each direction that leaves through a tunnel, and its first ones.",

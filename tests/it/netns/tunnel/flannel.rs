@@ -3,33 +3,6 @@
 
 use super::*;
 
-/// All pods.
-const CLUSTER: &str = "10.244.0.0/16";
-
-/// What flanneld adds to iptables on a host (`pkg/trafficmngr/iptables` there), and nothing else lets packets through.
-fn rules(host: &Host) {
-    let [a, b, c, _] = host.container_ip.octets();
-    let pods = format!("{a}.{b}.{c}.0/24");
-    for rule in [
-        "-F FORWARD".to_owned(),
-        "-t nat -F POSTROUTING".into(),
-        "-N FLANNEL-FWD".into(),
-        "-A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD".into(),
-        format!("-A FLANNEL-FWD -s {CLUSTER} -j ACCEPT"),
-        format!("-A FLANNEL-FWD -d {CLUSTER} -j ACCEPT"),
-        "-t nat -N FLANNEL-POSTRTG".into(),
-        "-t nat -A POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG".into(),
-        "-t nat -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN".into(),
-        format!("-t nat -A FLANNEL-POSTRTG -s {pods} -d {CLUSTER} -j RETURN"),
-        format!("-t nat -A FLANNEL-POSTRTG -s {CLUSTER} -d {pods} -j RETURN"),
-        format!("-t nat -A FLANNEL-POSTRTG ! -s {CLUSTER} -d {pods} -j RETURN"),
-        format!("-t nat -A FLANNEL-POSTRTG -s {CLUSTER} ! -d 224.0.0.0/4 -j MASQUERADE --random-fully"),
-        format!("-t nat -A FLANNEL-POSTRTG ! -s {CLUSTER} -d {CLUSTER} -j MASQUERADE --random-fully"),
-    ] {
-        host.ns.sh(&format!("iptables -w {rule}")).expect("a rule of flannel's");
-    }
-}
-
 /// Datagrams and requests are exact and get repeated outer headers with right UDP checksums; TCP in bulk is exact.
 fn carries(world: &World) {
     let _echo = Echo::start(&world.host(1).container, 7002);
@@ -84,7 +57,7 @@ fn flannel_with_its_devices_and_rules() {
     let device = host.ns.sh(&format!("ip -d link show {TUNNEL}")).expect("the device");
     assert!(device.contains(" udpcsum "), "{device}");
     for number in [0, 1] {
-        rules(world.host(number));
+        world.host(number).add_rules_of_flannel().expect("rules");
     }
     carries(&world);
     let said = world.check();

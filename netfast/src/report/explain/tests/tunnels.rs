@@ -22,6 +22,7 @@ fn with(ifindex: u32, why: Option<&str>) -> State {
         checksums: false,
         bridge: (ifindex == 12).then_some(5),
         why: why.map(Into::into),
+        why_in: None,
     }];
     state
 }

@@ -184,7 +184,7 @@ pub(super) fn out(
 
 /// What becomes of the outer header there.
 fn outer(tunnel: &TunnelReport) -> String {
-    let outer = tunnels::outer(tunnel.why.as_deref(), tunnel.checksums);
+    let outer = tunnels::outer(tunnel.why.as_deref(), tunnel.why_in.as_deref(), tunnel.checksums);
     format!("; it is a tunnel (VXLAN {}): {outer}", tunnel.vni)
 }
 
