@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use super::*;
 use crate::{
     host::{
-        Address, AddressScope, Attachment, BridgeInfo, Container, ContainerId, ContainerInterface, FdbEntry, FdbState,
-        IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId, NetworkMode, Offload,
-        OperState, Peer, PortState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict, Way,
-        Xdp,
+        Address, AddressScope, Attachment, BridgeInfo, BridgePort, Container, ContainerId, ContainerInterface,
+        FdbEntry, FdbState, IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId,
+        NetworkMode, Offload, OperState, Peer, PortState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity,
+        TcFilter, Verdict, Way, Xdp,
     },
     plan::report::Slow,
     report::golden::assert_golden,
