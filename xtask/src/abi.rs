@@ -129,7 +129,7 @@ mod tests {
             let entries = fs::read_dir(root().join(dir)).expect("a directory");
             let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
             names
-                .filter(|name| name.ends_with(".rs"))
+                .filter(|name| Path::new(name).extension().is_some_and(|ext| ext == "rs"))
                 .map(|name| format!("{dir}/{name}"))
                 .collect()
         };
