@@ -195,7 +195,8 @@ fn published(context: Socket, asked: &Name, protocol: u32) -> Option<Name> {
 /// Where a program is led that asks for `asked`; `None`: nowhere else. `bound_to` is what it says its datagram is from.
 #[inline(always)]
 fn way(context: Socket, asked: &Name, protocol: u32, bound_to: u32) -> Option<Redirection> {
-    // docker-proxy's answers to datagrams come from where the kernel sends from, whatever loopback address was asked.
+    // docker-proxy's answers to datagrams come from where the kernel sends from, whatever loopback address was asked, before
+    // Docker 28.0 (moby/moby#48571), and from the address that was asked since.
     if protocol == UDP && asked.is_v4() && asked.address[3] != LOCALHOST4 {
         return None;
     }
