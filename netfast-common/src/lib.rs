@@ -27,6 +27,7 @@ pub mod tunnel;
 mod verdicts;
 pub mod vet;
 pub mod vip;
+pub mod xdp;
 
 /// Refuses at compile time a type whose size is more than the sum of its fields.
 #[macro_export]

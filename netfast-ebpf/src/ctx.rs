@@ -5,16 +5,24 @@
 use netfast_common::{trace::CAPTURE, vip::Syn};
 
 pub mod atomic;
+#[cfg(target_arch = "bpf")]
+mod bounds;
 #[cfg(not(target_arch = "bpf"))]
 pub mod fake;
 pub mod inner;
 pub mod kernel;
 #[cfg(target_arch = "bpf")]
 mod tc;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 /// What tc and XDP programs have in common: a packet at a hook of an interface. A trait, so that host tests can run the
 /// programs' own code on a packet of their making.
 pub trait Ctx {
+    /// Whether the checksum of a packet may be left to a device (`CHECKSUM_PARTIAL`) that is still to come, without the program's
+    /// seeing it.
+    const LEAVES_CHECKSUMS: bool;
+
     /// Bytes from the Ethernet header on, fragments included.
     fn length(&self) -> u32;
     /// Address of the first byte that can be read directly.
@@ -37,30 +45,37 @@ pub trait Ctx {
     /// Sends the packet out of an interface, or with [`BPF_F_INGRESS`](aya_ebpf::bindings::BPF_F_INGRESS) into it;
     /// returns the program's verdict.
     fn redirect(&self, ifindex: u32, flags: u64) -> i32;
-}
-
-/// What only a packet in a `struct sk_buff` has, as tc programs see it.
-pub trait Skb: Ctx {
     /// `EtherType` as loaded from the header, in wire order.
     fn ethertype(&self) -> u16;
     /// Whether a VLAN tag was taken off the packet (`skb->vlan_present`).
     fn has_vlan(&self) -> bool;
+    /// Payload bytes of each segment of a GSO packet; 0 if it is none.
+    fn gso_size(&self) -> u32;
+    /// Makes the first `length` bytes directly readable.
+    fn pull(&self, length: u32) -> bool;
+    /// Writes `header` over the start of the packet.
+    fn store_header<H: Header>(&self, header: &H) -> bool;
+    /// How many checksums, from the outermost on, the device has found to be right (`CHECKSUM_UNNECESSARY`,
+    /// `skb->csum_level`).
+    fn verified(&self) -> u32;
+    /// Writes a 16-bit field in wire order.
+    fn store_half(&self, offset: u32, half: u16) -> bool;
+    /// Cuts the packet to this length in bytes, Ethernet header included, or makes it so long with zeros.
+    fn resize(&self, length: u32) -> bool;
+}
+
+/// What only a packet in a `struct sk_buff` has, as tc programs see it.
+pub trait Skb: Ctx {
     /// Whether its frame is for another MAC address than its interface's (`PACKET_OTHERHOST`).
     fn is_for_another_mac(&self) -> bool;
     /// `skb->mark`.
     fn mark(&self) -> u32;
     /// `skb->priority`.
     fn priority(&self) -> u32;
-    /// Payload bytes of each segment of a GSO packet; 0 if it is none.
-    fn gso_size(&self) -> u32;
     /// The interface the packet was received by last (`skb->skb_iif`); 0 if it was made on this host.
     fn ingress_ifindex(&self) -> u32;
     /// The number, which is never given again, of the network namespace of the socket that sends it (Linux 6.15 for tc).
     fn netns_cookie(&self) -> u64;
-    /// Makes the first `length` bytes directly readable.
-    fn pull(&self, length: u32) -> bool;
-    /// Writes `header` over the start of the packet.
-    fn store_header<H: Header>(&self, header: &H) -> bool;
     /// Corrects a transport checksum by a difference ([`netfast_common::csum::difference`]), whatever state of
     /// offloading it is in. `flags` are those of
     /// `bpf_l4_csum_replace`, of which `BPF_F_PSEUDO_HDR` is for changes of the pseudo header, that is of addresses.
@@ -74,19 +89,12 @@ pub trait Skb: Ctx {
     fn set_mark(&self, mark: u32);
     /// Sets `skb->priority`.
     fn set_priority(&self, priority: u32);
-    /// How many checksums, from the outermost on, the device has found to be right (`CHECKSUM_UNNECESSARY`,
-    /// `skb->csum_level`).
-    fn verified(&self) -> u32;
     /// Writes `length` bytes, more than none and no more than the buffer has, a power of two, into the packet.
     fn store_some<const N: usize>(&self, offset: u32, length: u32, from: &[u8; N]) -> bool;
-    /// Writes a 16-bit field in wire order.
-    fn store_half(&self, offset: u32, half: u16) -> bool;
     /// Copies `length` bytes, more than none and no more than there is room, from the start of the packet.
     fn load_headers(&self, length: u32, to: &mut Headers) -> bool;
     /// Writes `length` bytes, more than none and no more than there are, over the start of the packet.
     fn store_headers(&self, length: u32, from: &Headers) -> bool;
-    /// Cuts the packet to this length in bytes, Ethernet header included, or makes it so long with zeros.
-    fn resize(&self, length: u32) -> bool;
     /// Makes room for the headers of VXLAN over IPv4 between the Ethernet header and the network header, of
     /// [`GROWTH`](netfast_common::tunnel::GROWTH) bytes, and tells the kernel that the packet is within a tunnel now: its
     /// segments, if it is a GSO packet, get these headers each. `false` leaves it as it was.
@@ -111,6 +119,11 @@ pub trait Skb: Ctx {
 /// On to the next program of the chain, then the stack: `TCX_NEXT`, and for clsact `TC_ACT_UNSPEC`. Never `TC_ACT_OK`,
 /// which would end the chain and skip other people's programs.
 pub const NEXT: i32 = -1;
+
+/// Of an XDP program: on to the stack, and the tc programs in it (`XDP_PASS`).
+pub const XDP_PASS: u32 = 2;
+/// Of an XDP program: where [`DevMapHash::redirect`](kernel::DevMapHash::redirect) said (`XDP_REDIRECT`).
+pub const XDP_REDIRECT: u32 = 4;
 
 /// Linux's number of the IPv4 family (`socket.h`).
 pub const AF_INET: u8 = 2;

@@ -10,7 +10,7 @@ use netfast_common::{
 };
 
 use crate::{
-    ctx::{NEXT, kernel::coarse_ns},
+    ctx::{NEXT, Skb, kernel::coarse_ns},
     fastpath::{
         Entry,
         checksum::{self, Sums},
@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// What the programs at the hooks need of a packet.
-pub trait Hooked: Sums + Show + Forward {}
+pub trait Hooked: Skb + Sums + Show + Forward {}
 
-impl<S: Sums + Show + Forward> Hooked for S {}
+impl<S: Skb + Sums + Show + Forward> Hooked for S {}
 
 /// A packet enters the host's network here.
 #[inline(always)]

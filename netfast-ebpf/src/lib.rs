@@ -11,6 +11,7 @@
 //! | [`lb`], [`dns`], [`tunnel`] | virtual addresses; answers of Docker's resolver; packets that leave through a tunnel |
 //! | [`resolver`] | the ports of Docker's resolver, in place of its NAT rules |
 //! | [`localhost`] | the host's sockets that are led past docker-proxy |
+//! | [`xdp`] | datagrams of known flows, straight from an uplink's driver to the container |
 //! | [`macvlan`] | frames between the host and its containers on a macvlan network |
 //!
 //! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
@@ -31,3 +32,4 @@ pub mod packet;
 pub mod resolver;
 pub mod state;
 pub mod tunnel;
+pub mod xdp;

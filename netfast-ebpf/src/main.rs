@@ -10,8 +10,8 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{cgroup_sock_addr, classifier, fentry},
-        programs::{FEntryContext, SockAddrContext, TcContext},
+        macros::{cgroup_sock_addr, classifier, fentry, xdp},
+        programs::{FEntryContext, SockAddrContext, TcContext, XdpContext},
     };
     use netfast_ebpf::{
         dns,
@@ -19,7 +19,7 @@ mod programs {
         hooks, lb,
         learn::candidate,
         localhost::{self, Family, Socket},
-        macvlan, resolver, tunnel,
+        macvlan, resolver, tunnel, xdp as at_driver,
     };
 
     /// tcx ingress of an endpoint's host-side veth.
@@ -179,6 +179,12 @@ mod programs {
     #[cgroup_sock_addr(getsockname6)]
     pub fn netfast_own6(context: SockAddrContext) -> i32 {
         localhost::name_own(Socket::new(context.sock_addr), Family::V6)
+    }
+
+    /// XDP at an uplink's driver.
+    #[xdp]
+    pub fn netfast_up_xdp(context: XdpContext) -> u32 {
+        at_driver::at_uplink(&context)
     }
 
     /// The kernel lets only GPL-compatible programs call some helpers.

@@ -3,18 +3,15 @@
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
-    io,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{
-    BtfError, Ebpf, EbpfError,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
-    pin::PinError,
-    programs::ProgramError,
+    Ebpf,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, xdp::DevMapHash},
 };
 use netfast_common::{
-    abi::{DEFAULT_UNREPLIED, Program, map},
+    abi::{DEFAULT_UNREPLIED, HookKind, Program, map},
     control::Control,
     device::{Device, DeviceKey, Traffic},
     direct::{Port, PortKey},
@@ -32,6 +29,7 @@ pub mod conntrack;
 mod direct;
 #[cfg(test)]
 mod document;
+mod error;
 mod executor;
 mod facts;
 pub mod flows;
@@ -56,8 +54,10 @@ pub mod verify;
 pub mod vet;
 mod vip_links;
 pub mod vips;
+pub mod xdp;
 
 pub use attach::{AttachError, Mode};
+pub use error::ApplyError;
 pub use executor::{Failure, Outcome};
 pub use facts::foreign;
 pub use object::OBJECT;
@@ -66,11 +66,11 @@ pub use remove::{
 };
 
 use crate::{
-    diff::{Attachment, Hook, Realized, RealizedDevice, Target},
+    diff::{Attachment, Hook, Realized, RealizedDevice},
     plan::Facts,
 };
 use lacks::{Lack, Without};
-use pins::{Pins, PinsError};
+use pins::Pins;
 
 /// The loaded programs and maps, and what is attached.
 pub struct Datapath {
@@ -93,6 +93,11 @@ pub struct Datapath {
     macvlan: macvlan::MacvlanMaps,
     localhost: localhost::LocalMaps,
     resolvers: HashMap<MapData, u64, Ports>,
+    /// The interfaces that frames are sent to, and what could have changed them.
+    xdp_ends: DevMapHash<MapData>,
+    xdp_state: xdp::State,
+    /// Who listens whether they have.
+    xdp_watch: Option<xdp::Watch>,
     /// What the kernel calls the namespaces that are known there, by their inodes.
     cookies: BTreeMap<u64, u64>,
     queue_watch_error: Option<String>,
@@ -142,6 +147,9 @@ impl Datapath {
             macvlan: macvlan::MacvlanMaps::take(&mut ebpf)?,
             localhost: localhost::LocalMaps::take(&mut ebpf)?,
             resolvers: take(&mut ebpf, map::RESOLVERS)?,
+            xdp_ends: take(&mut ebpf, map::XDP_ENDS)?,
+            xdp_state: xdp::State::new(take(&mut ebpf, map::XDP_STATE)?),
+            xdp_watch: None,
             cookies: BTreeMap::new(),
             control,
             devices: take(&mut ebpf, map::DEVICES)?,
@@ -184,7 +192,8 @@ impl Datapath {
                 (self.facts.aliases_off, self.facts.vip_off) = (why.clone(), why.clone());
                 (self.facts.tunnels_off, self.facts.macvlan_off) = (why.clone(), why.clone());
                 self.facts.way_in_off = why.clone();
-                self.facts.resolver_off = why;
+                self.facts.resolver_off.clone_from(&why);
+                self.facts.xdp.off = why;
                 vec![lack]
             }
             Mode::Tcx => {
@@ -198,7 +207,9 @@ impl Datapath {
                 self.facts.macvlan_off = macvlan.as_ref().map(why);
                 let resolver = self.load_optional(Program::Resolver, without);
                 self.facts.resolver_off = resolver.as_ref().map(why);
-                let all = [answer, vips, tunnels, way_in, macvlan, resolver];
+                let xdp = self.load_optional(Program::UplinkXdp, without);
+                self.facts.xdp.off = xdp.as_ref().map(why);
+                let all = [answer, vips, tunnels, way_in, macvlan, resolver, xdp];
                 all.into_iter().flatten().collect()
             }
         };
@@ -259,12 +270,21 @@ impl Datapath {
                 return detach(&self.pins);
             }
         }
-        let adopted = if at == Target::Cgroup {
-            let program = object::get(&mut self.ebpf, attachment.program)?;
-            localhost::adopt(program, &self.pins, &attachment).map(|()| true)
-        } else {
-            let program = object::get(&mut self.ebpf, attachment.program)?;
-            attach::adopt(program, &self.pins, &attachment)
+        let adopted = match attachment.program.hook() {
+            HookKind::Xdp => xdp::adopt(
+                object::get(&mut self.ebpf, attachment.program)?,
+                &self.pins,
+                &attachment,
+            ),
+            HookKind::SockAddr(_) => {
+                let program = object::get(&mut self.ebpf, attachment.program)?;
+                localhost::adopt(program, &self.pins, &attachment).map(|()| true)
+            }
+            HookKind::Tcx(_) | HookKind::Fentry(_) => attach::adopt(
+                object::get(&mut self.ebpf, attachment.program)?,
+                &self.pins,
+                &attachment,
+            ),
         };
         match adopted {
             Ok(true) => {
@@ -377,107 +397,4 @@ fn map_error(name: &'static str, source: MapError) -> ApplyError {
         name,
         source: Box::new(source),
     }
-}
-
-/// Why something cannot be done to the host.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// It was built without.
-    #[error("this build of netfast has no BPF programs in it (it was built with AYA_BUILD_SKIP)")]
-    NoObject,
-    /// It was built from other sources.
-    #[error("the BPF object has no {name}")]
-    NotInObject {
-        /// The program or map.
-        name: &'static str,
-    },
-    /// The kernel or the parser refused.
-    #[error("cannot load {what}")]
-    Load {
-        /// What.
-        what: &'static str,
-        /// Why.
-        source: Box<EbpfError>,
-    },
-    /// The verifier refused, or the kernel did.
-    #[error("the kernel does not take the BPF program {name}")]
-    Program {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: Box<ProgramError>,
-    },
-    /// The kernel has no type information.
-    #[error("cannot read the kernel's BTF")]
-    Btf(#[source] Box<BtfError>),
-    /// What the programs say cannot be read.
-    #[cfg(feature = "bpf-log")]
-    #[error("cannot read what the BPF programs say")]
-    Log {
-        /// Why.
-        source: Box<aya_log::Error>,
-    },
-    /// A map cannot be read or written.
-    #[error("cannot access the map {name}")]
-    Map {
-        /// Its name.
-        name: &'static str,
-        /// Why.
-        source: Box<MapError>,
-    },
-    /// A program cannot be attached or detached.
-    #[error("{at}")]
-    Attach {
-        /// Where.
-        at: Target,
-        /// Why.
-        source: AttachError,
-    },
-    /// A client's way to virtual addresses cannot be made or taken away.
-    #[error("the network namespace of process {pid}")]
-    Way {
-        /// A process of the container.
-        pid: u32,
-        /// Why.
-        source: routes::WayError,
-    },
-    /// Docker's rules for its resolver cannot be taken out of a container, or put back.
-    #[error("the network namespace of process {pid}")]
-    Resolver {
-        /// A process of the container.
-        pid: u32,
-        /// Why.
-        source: resolver::ResolverError,
-    },
-    /// The host's programs cannot be led past docker-proxy, or cannot be left to it again.
-    #[error("the host's cgroups and docker-proxy")]
-    Localhost(#[source] io::Error),
-    /// An interface does not take other segments.
-    #[error("the size of segments")]
-    Segments(#[source] routes::WayError),
-    /// The host's route for the pool of virtual addresses cannot be made or taken away.
-    #[error("the host's route for virtual addresses")]
-    Pool(#[source] routes::WayError),
-    /// The pins cannot be made.
-    #[error(transparent)]
-    Pins(#[from] PinsError),
-    /// Flows cannot be vetted.
-    #[error("conntrack cannot be asked about flows")]
-    Vet(#[source] vet::VetError),
-    /// A map cannot be pinned.
-    #[error("cannot pin {}", path.display())]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: Box<PinError>,
-    },
-    /// The file system refused.
-    #[error("cannot access {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }

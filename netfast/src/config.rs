@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 mod modes;
 mod pool;
 mod segments;
+mod xdp;
 
 pub use modes::{AliasMode, Runtime};
 pub use pool::{VipPool, block, block_prefix, plus};
 pub use segments::Segments;
+pub use xdp::XdpMode;
 
 /// Where Docker's API is by default.
 pub const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -74,6 +76,8 @@ pub struct Config {
     pub localhost: bool,
     /// Which networks' containers may hand over bigger segments of TCP.
     pub segments: Segments,
+    /// Send datagrams that come in by uplinks to containers by XDP.
+    pub xdp: XdpMode,
     /// The namespace is that of an overlay network, served for the daemon of the host's. No key of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
@@ -106,6 +110,7 @@ impl Default for Config {
             resolver: false,
             localhost: false,
             segments: Segments::Off,
+            xdp: XdpMode::Off,
             sandbox: None,
             metrics: Some(DEFAULT_METRICS),
             alias_mode: AliasMode::Rr,
@@ -194,6 +199,8 @@ pub struct RawConfig {
     pub localhost: Option<bool>,
     /// See [`Config::segments`].
     pub segments: Option<Segments>,
+    /// See [`Config::xdp`].
+    pub xdp: Option<XdpMode>,
     /// See [`Config::metrics`].
     pub metrics: Option<String>,
     /// See [`Config::alias_mode`].
@@ -238,6 +245,7 @@ impl RawConfig {
             resolver: typed.resolver.or(self.resolver),
             localhost: typed.localhost.or(self.localhost),
             segments: typed.segments.or(self.segments),
+            xdp: typed.xdp.or(self.xdp),
             metrics: typed.metrics.or(self.metrics),
             alias_mode: typed.alias_mode.or(self.alias_mode),
             alias_ttl: typed.alias_ttl.or(self.alias_ttl),
@@ -327,6 +335,7 @@ impl RawConfig {
             resolver: self.resolver.unwrap_or(default.resolver),
             localhost: self.localhost.unwrap_or(default.localhost),
             segments: self.segments.unwrap_or(default.segments),
+            xdp: self.xdp.unwrap_or(default.xdp),
             sandbox: None,
             metrics,
             alias_mode: self.alias_mode.unwrap_or(default.alias_mode),
@@ -404,7 +413,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 19);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 20);
     }
 
     #[test]

@@ -352,6 +352,10 @@ impl Daemon {
                     }
                 }
                 _ = renew.tick() => {
+                    // Some interface may take no frames any more.
+                    if self.sync.datapath().confirm_xdp() {
+                        due = Some(Instant::now());
+                    }
                     // What was heard since may be that somebody judges.
                     if changes.is_empty() && self.has_looked {
                         self.sync.datapath().renew_leases();

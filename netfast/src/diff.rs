@@ -12,7 +12,8 @@
 //! 5. What containers are told by name; no flow depends on it. A virtual address is told only when there is a way to it
 //!    and it stands for somebody, and goes only when it is told no more.
 //! 6. What the host and its containers on macvlan networks know of each other, and how big segments are, of which no flow knows.
-//! 7. Docker's rules for its resolver inside containers: they come back before the program goes that does the same, and go
+//! 7. Who takes frames from XDP at uplinks, and then the programs there; these go among the first.
+//! 8. Docker's rules for its resolver inside containers: they come back before the program goes that does the same, and go
 //!    after it has come.
 //! 8. The host's programs are led past docker-proxy last: all of it must be there by then, and existing connections do not
 //!    depend on it.
@@ -38,10 +39,12 @@ mod realized;
 mod resolver;
 mod tunnels;
 mod vips;
+mod xdp;
 
 pub use action::Action;
 pub use attachment::{Attachment, Target};
 pub use realized::{Realized, RealizedDevice, RealizedPort};
+pub use xdp::XdpStep;
 
 use crate::plan::{Desired, DeviceSpec};
 
@@ -62,6 +65,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     }
     ports_that_go(desired, realized, &mut actions);
     tunnels::go(desired, realized, &mut actions);
+    xdp::go(desired, realized, &mut actions);
     let gone = removals(desired, realized, &mut actions);
     additions(desired, realized, &gone, &mut actions);
     tunnels::come(desired, realized, &mut actions);
@@ -78,6 +82,7 @@ pub fn diff(desired: &Desired, realized: &Realized) -> Vec<Action> {
     resolver::resolvers(desired, realized, &mut actions);
     localhost::localhost(desired, realized, &mut actions);
     segments(desired, realized, &mut actions);
+    xdp::come(desired, realized, &mut actions);
     actions
 }
 
@@ -128,6 +133,7 @@ fn ports_that_come(desired: &Desired, realized: &Realized, actions: &mut Vec<Act
             | Action::PutBack { .. }
             | Action::SetMacvlans { .. }
             | Action::SetLocalhost { .. }
+            | Action::Xdp(_)
             | Action::SetSegments { .. } => {}
         }
     }

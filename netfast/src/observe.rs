@@ -31,6 +31,7 @@ mod poll;
 pub mod rules;
 pub mod sandbox;
 pub mod sysctl;
+pub mod xdp;
 
 use change::Hints;
 

@@ -36,6 +36,7 @@ mod tunnels;
 mod unjudged;
 mod uplinks;
 mod vip;
+mod xdp;
 
 pub use aliases::{AliasReport, AliasTable, Aliases, Loopback, MemberReport};
 pub use device::{DeviceSpec, Identity};
@@ -50,6 +51,7 @@ pub use tunnels::TunnelReport;
 pub use unjudged::DirectPort;
 pub use uplinks::NotUplink;
 pub use vip::{Client, VipMemory, VipService, VipTable, Vips, Way, next_hop};
+pub use xdp::{Xdp, XdpEnd, XdpFacts, XdpReport, XdpWish};
 
 use index::Index;
 use report::{NetworkReport, Path, Why};
@@ -88,6 +90,8 @@ pub struct Facts {
     pub inside: BTreeMap<u64, InsideRules>,
     /// The virtual addresses that were given.
     pub vips: VipMemory,
+    /// What XDP depends on.
+    pub xdp: XdpFacts,
 }
 
 /// What should be.
@@ -123,6 +127,8 @@ pub struct Desired {
     pub resolvers: BTreeMap<Loopback, Inside>,
     /// Interfaces that take bigger segments, with a name for each.
     pub segments: BTreeMap<SegmentEnd, String>,
+    /// XDP at uplinks.
+    pub xdp: Xdp,
 }
 
 impl Desired {
@@ -170,6 +176,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let resolvers = resolver::plan(host, config, facts);
     let localhost = localhost::plan(host, config, facts);
     let segments = segments::add(&build, &mut networks);
+    let xdp = xdp::plan(&build);
     let devices = build.devices;
     let inputs = EpochInputs::of(netns, &devices);
     Desired {
@@ -181,6 +188,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         localhost,
         resolvers,
         segments,
+        xdp,
         networks,
         inputs,
         learning_off: pace::learning_off(netns, facts),

@@ -23,5 +23,6 @@ pub mod top;
 pub mod trace;
 pub mod tunnels;
 pub mod units;
+pub mod xdp;
 
 pub use table::{Style, Table};

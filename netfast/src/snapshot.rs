@@ -34,6 +34,7 @@ pub fn status(
         flows: count(flows).map_err(SnapshotError::Flows)?,
         tunnels: tables.tunnels()?,
         outcomes: tables.outcomes()?,
+        xdp: tables.xdp()?,
         sandboxes: BTreeMap::new(),
     };
     for sandbox in sandboxes {

@@ -19,7 +19,7 @@ use crate::{
     host::ResolverRules,
     plan::{
         AliasReport, Client, LocalReport, Loopback, NotUplink, ResolverReport, SegmentEnd, TunnelReport, VipMemory,
-        Way,
+        Way, XdpEnd, XdpReport,
         report::{NetworkReport, Slow},
     },
 };
@@ -100,6 +100,15 @@ pub struct State {
     /// Interfaces that take bigger segments, those included that are just being told to.
     #[serde(default)]
     pub segments: Vec<SegmentEnd>,
+    /// Interfaces of containers whose GRO is on by netfast's doing, those included that are just being told to.
+    #[serde(default)]
+    pub xdp_gro: Vec<XdpEnd>,
+    /// What became of uplinks' XDP.
+    #[serde(default)]
+    pub xdp: Vec<XdpReport>,
+    /// Interfaces of containers that frames are sent to.
+    #[serde(default)]
+    pub xdp_ends: usize,
 }
 
 /// What was done for virtual addresses.

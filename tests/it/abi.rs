@@ -27,7 +27,7 @@ use netfast_ebpf::{
 };
 
 /// Each map's key and value as this side sees them, in bytes.
-const MAPS: [(&str, usize, usize); 51] = [
+const MAPS: [(&str, usize, usize); 54] = [
     (map::CONTROL, 4, size_of::<Control>()),
     (map::DEVICES, size_of::<DeviceKey>(), size_of::<Device>()),
     (map::GENERATIONS, 4, 4),
@@ -77,6 +77,10 @@ const MAPS: [(&str, usize, usize); 51] = [
         size_of::<AddressKey>(),
         size_of::<AddressOwner>(),
     ),
+    // `struct bpf_devmap_val`.
+    (map::XDP_ENDS, 4, 8),
+    (map::XDP_STATE, 4, 8),
+    (map::XDP_DONE, 4, size_of::<Count>()),
     (map::RESOLVERS, 8, size_of::<Ports>()),
     (map::LOCALHOST, 4, size_of::<Switch>()),
     (map::PUBLISHED, 4, size_of::<Published>()),
@@ -124,6 +128,7 @@ fn programs_are_for_the_hooks_of_the_abi() {
         let section = &object.programs[program.name()].section;
         let fits = match program.hook() {
             HookKind::Tcx(_) => matches!(section, ProgramSection::SchedClassifier),
+            HookKind::Xdp => matches!(section, ProgramSection::Xdp { .. }),
             HookKind::Fentry(_) => matches!(section, ProgramSection::FEntry { .. }),
             // `UDPSendMsg4` is of `sendmsg4`.
             HookKind::SockAddr(name) => {

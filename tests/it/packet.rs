@@ -29,4 +29,5 @@ mod verifier;
 mod vetting;
 mod vip;
 mod way;
+mod xdp;
 mod young;

@@ -23,6 +23,7 @@ pub mod cmd;
 pub mod corpus;
 pub mod dns;
 pub mod docker_host;
+pub mod frames;
 pub mod hosts;
 pub mod leftovers;
 pub mod listing;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::root;
 
 /// The files that say how maps and their values are laid out. The names of maps and programs are read from their tables.
-const FILES: [&str; 23] = [
+const FILES: [&str; 24] = [
     "netfast-common/src/abi.rs",
     "netfast-common/src/alias.rs",
     "netfast-common/src/control.rs",
@@ -31,6 +31,7 @@ const FILES: [&str; 23] = [
     "netfast-common/src/vet.rs",
     "netfast-common/src/verdicts.rs",
     "netfast-common/src/vip.rs",
+    "netfast-common/src/xdp.rs",
     "netfast-ebpf/src/ctx.rs",
     "netfast-ebpf/src/state/candidate.rs",
     "netfast-ebpf/src/state/dns.rs",

@@ -30,6 +30,7 @@ mod test;
 mod tidy;
 mod vm;
 mod workspace;
+mod xdp;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,8 @@ enum Verb {
     Foreign(foreign::Args),
     /// Run the namespace tests under other kernels, in a virtual machine.
     Vm(vm::Args),
+    /// Measure datagrams that come in as a network card hands them over: the kernel's path, tc and XDP, in interleaved rounds.
+    Xdp(xdp::Args),
 }
 
 fn main() -> ExitCode {
@@ -115,5 +118,6 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Foreign(args) => foreign::run(&args),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Xdp(args) => xdp::run(&args),
     }
 }

@@ -132,6 +132,12 @@ maps! {
     MACVLANS = "netfast_mvmacs", Pinned;
     /// [`AddressKey`](crate::macvlan::AddressKey) to [`AddressOwner`](crate::macvlan::AddressOwner).
     MACVLAN_ADDRESSES = "netfast_mvaddrs", Pinned;
+    /// Index of a host-side veth whose other end takes frames from XDP, to the same.
+    XDP_ENDS = "netfast_xdpends", Unpinned;
+    /// The numbers of [`xdp`](crate::xdp), `u64`.
+    XDP_STATE = "netfast_xdpseen", Unpinned;
+    /// [`Count`](crate::reason::Count), one entry, per CPU: packets that went by XDP; the fast path's count has them, too.
+    XDP_DONE = "netfast_xdpdone", Pinned;
     /// Cookie of a container's network namespace, `u64`, to [`Ports`](crate::resolver::Ports): where its resolver listens.
     RESOLVERS = "netfast_resolvr", Pinned;
     /// [`Switch`](crate::localhost::Switch), one entry: whether anybody is led past docker-proxy.

@@ -34,6 +34,8 @@ pub enum HookKind {
     /// A system call of the sockets of a cgroup, by the name that the kernel has for it in sections of objects (Linux 5.8 for
     /// all of them).
     SockAddr(&'static str),
+    /// XDP in an interface's driver, by a link (Linux 5.9).
+    Xdp,
 }
 
 /// Makes the programs, a constant of each name, and the list of all of them.
@@ -103,6 +105,9 @@ const NO_VIPS: Option<&str> =
 /// What is lost without the programs for published ports at loopback addresses.
 const NO_LOCALHOST: Option<&str> =
     Some("the host's connections to published ports at loopback addresses go through docker-proxy");
+
+/// What is lost without the program for XDP.
+const NO_XDP: Option<&str> = Some("datagrams that come in by uplinks take the fast path in tc, not in XDP");
 
 programs! {
     EndpointIngress, ENDPOINT_INGRESS = "netfast_ep_in", HookKind::Tcx(Hook::Ingress), {
@@ -235,6 +240,11 @@ programs! {
         does: "the same for IPv6's sockets",
         without: NO_LOCALHOST,
     }
+    UplinkXdp, UPLINK_XDP = "netfast_up_xdp", HookKind::Xdp, {
+        of: "an uplink's driver, before all else (`xdp`)",
+        does: "sends datagrams of known flows straight to the container",
+        without: NO_XDP,
+    }
 }
 
 impl Program {
@@ -275,7 +285,8 @@ impl Program {
             | Self::Peer4
             | Self::Peer6
             | Self::Own4
-            | Self::Own6 => None,
+            | Self::Own6
+            | Self::UplinkXdp => None,
         }
     }
 
@@ -289,7 +300,12 @@ impl Program {
     /// Whether there is no place for it without tcx: classic filters are made on devices that carry flows only, and must be
     /// removable by whoever finds them.
     pub const fn needs_tcx(self) -> bool {
-        matches!(self.hook(), HookKind::Tcx(_)) && self.device_kind().is_none()
+        (matches!(self.hook(), HookKind::Tcx(_)) && self.device_kind().is_none()) || self.is_for_xdp()
+    }
+
+    /// Whether it is the one of XDP at uplinks, which needs what is there where tcx is: drivers that say what they can do with frames.
+    pub const fn is_for_xdp(self) -> bool {
+        matches!(self, Self::UplinkXdp)
     }
 
     /// The one for virtual addresses on a hook of an endpoint.

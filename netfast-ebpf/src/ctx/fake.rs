@@ -2,6 +2,8 @@
 //!
 //! The programs' own code runs on it in unit tests, under the fuzzer, and beside the real kernel.
 
+mod devmap;
+mod frame;
 mod maps;
 #[cfg(test)]
 mod plain;
@@ -20,6 +22,7 @@ pub use self::maps::{
     Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, reset, set_ns, set_random, set_stack,
     stack,
 };
+pub use self::{devmap::DevMapHash, frame::FakeFrame};
 #[cfg(test)]
 pub use self::{
     maps::set_contended,
@@ -149,6 +152,8 @@ impl FakeSkb {
 }
 
 impl Ctx for FakeSkb {
+    const LEAVES_CHECKSUMS: bool = true;
+
     fn length(&self) -> u32 {
         self.bytes.borrow().len().try_into().expect("short")
     }
@@ -199,32 +204,14 @@ impl Ctx for FakeSkb {
     fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
         self.send(Sent::To(ifindex, flags))
     }
-}
-
-impl Skb for FakeSkb {
     fn ethertype(&self) -> u16 {
         self.ethertype
     }
     fn has_vlan(&self) -> bool {
         self.vlan
     }
-    fn is_for_another_mac(&self) -> bool {
-        self.for_another_mac
-    }
-    fn mark(&self) -> u32 {
-        self.mark.get()
-    }
-    fn priority(&self) -> u32 {
-        self.priority.get()
-    }
     fn gso_size(&self) -> u32 {
         self.gso_size
-    }
-    fn ingress_ifindex(&self) -> u32 {
-        self.received_by
-    }
-    fn netns_cookie(&self) -> u64 {
-        self.netns_cookie
     }
     fn pull(&self, length: u32) -> bool {
         let length = length as usize;
@@ -235,17 +222,57 @@ impl Skb for FakeSkb {
         self.make_linear(now.max(length));
         true
     }
+    fn store_half(&self, offset: u32, half: u16) -> bool {
+        let start = offset as usize;
+        self.change(|bytes| bytes[start..start + 2].copy_from_slice(&half.to_ne_bytes()));
+        true
+    }
+    fn resize(&self, length: u32) -> bool {
+        if self.no_memory {
+            return false;
+        }
+        self.bytes.borrow_mut().resize(length as usize, 0);
+        self.make_linear(length as usize);
+        true
+    }
+    fn store_header<H: Header>(&self, header: &H) -> bool {
+        let length = H::LENGTH as usize;
+        assert_eq!(size_of::<H>(), length);
+        if self.no_memory || length > self.bytes.borrow().len() {
+            return false;
+        }
+        // SAFETY: a header has no padding and this many bytes.
+        let new = unsafe { core::slice::from_raw_parts((&raw const *header).cast::<u8>(), length) };
+        self.change(|bytes| bytes[..length].copy_from_slice(new));
+        true
+    }
+    fn verified(&self) -> u32 {
+        self.verified.get()
+    }
+}
+
+impl Skb for FakeSkb {
+    fn is_for_another_mac(&self) -> bool {
+        self.for_another_mac
+    }
+    fn mark(&self) -> u32 {
+        self.mark.get()
+    }
+    fn priority(&self) -> u32 {
+        self.priority.get()
+    }
+    fn ingress_ifindex(&self) -> u32 {
+        self.received_by
+    }
+    fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
+    }
     fn store_some<const N: usize>(&self, offset: u32, length: u32, from: &[u8; N]) -> bool {
         let (start, length) = (offset as usize, length as usize);
         if !(1..=from.len()).contains(&length) || start + length > self.bytes().len() {
             return false;
         }
         self.change(|bytes| bytes[start..start + length].copy_from_slice(&from[..length]));
-        true
-    }
-    fn store_half(&self, offset: u32, half: u16) -> bool {
-        let start = offset as usize;
-        self.change(|bytes| bytes[start..start + 2].copy_from_slice(&half.to_ne_bytes()));
         true
     }
     fn load_headers(&self, length: u32, to: &mut Headers) -> bool {
@@ -271,25 +298,6 @@ impl Skb for FakeSkb {
             return false;
         }
         self.change(|bytes| bytes[..part.len()].copy_from_slice(part));
-        true
-    }
-    fn resize(&self, length: u32) -> bool {
-        if self.no_memory {
-            return false;
-        }
-        self.bytes.borrow_mut().resize(length as usize, 0);
-        self.make_linear(length as usize);
-        true
-    }
-    fn store_header<H: Header>(&self, header: &H) -> bool {
-        let length = H::LENGTH as usize;
-        assert_eq!(size_of::<H>(), length);
-        if self.no_memory || length > self.bytes.borrow().len() {
-            return false;
-        }
-        // SAFETY: a header has no padding and this many bytes.
-        let new = unsafe { core::slice::from_raw_parts((&raw const *header).cast::<u8>(), length) };
-        self.change(|bytes| bytes[..length].copy_from_slice(new));
         true
     }
     /// `bpf_l4_csum_replace` with a size of 0, and `inet_proto_csum_replace_by_diff`.
@@ -335,9 +343,6 @@ impl Skb for FakeSkb {
     }
     fn set_priority(&self, priority: u32) {
         self.priority.set(priority);
-    }
-    fn verified(&self) -> u32 {
-        self.verified.get()
     }
     fn encapsulate(&self) -> bool {
         if self.no_memory || self.encapsulated.replace(true) {

@@ -36,6 +36,8 @@ impl<'a, S: Skb> Inner<'a, S> {
 }
 
 impl<S: Skb> Ctx for Inner<'_, S> {
+    const LEAVES_CHECKSUMS: bool = S::LEAVES_CHECKSUMS;
+
     #[inline(always)]
     fn length(&self) -> u32 {
         self.outer.length().saturating_sub(GROWTH)
@@ -76,9 +78,6 @@ impl<S: Skb> Ctx for Inner<'_, S> {
     fn redirect(&self, ifindex: u32, flags: u64) -> i32 {
         self.outer.redirect(ifindex, flags)
     }
-}
-
-impl<S: Skb> Skb for Inner<'_, S> {
     #[inline(always)]
     fn ethertype(&self) -> u16 {
         self.ethertype
@@ -87,6 +86,33 @@ impl<S: Skb> Skb for Inner<'_, S> {
     fn has_vlan(&self) -> bool {
         self.outer.has_vlan()
     }
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        self.outer.gso_size()
+    }
+    #[inline(always)]
+    fn pull(&self, length: u32) -> bool {
+        self.outer.pull(length + GROWTH)
+    }
+    #[inline(always)]
+    fn store_header<H: Header>(&self, _: &H) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn verified(&self) -> u32 {
+        self.outer.verified().saturating_sub(1)
+    }
+    #[inline(always)]
+    fn store_half(&self, _: u32, _: u16) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn resize(&self, _: u32) -> bool {
+        false
+    }
+}
+
+impl<S: Skb> Skb for Inner<'_, S> {
     #[inline(always)]
     fn is_for_another_mac(&self) -> bool {
         self.outer.is_for_another_mac()
@@ -100,24 +126,12 @@ impl<S: Skb> Skb for Inner<'_, S> {
         self.outer.priority()
     }
     #[inline(always)]
-    fn gso_size(&self) -> u32 {
-        self.outer.gso_size()
-    }
-    #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         self.outer.ingress_ifindex()
     }
     #[inline(always)]
     fn netns_cookie(&self) -> u64 {
         self.outer.netns_cookie()
-    }
-    #[inline(always)]
-    fn pull(&self, length: u32) -> bool {
-        self.outer.pull(length + GROWTH)
-    }
-    #[inline(always)]
-    fn store_header<H: Header>(&self, _: &H) -> bool {
-        false
     }
     #[inline(always)]
     fn correct_checksum(&self, _: u32, _: u32, _: u64) -> bool {
@@ -134,15 +148,7 @@ impl<S: Skb> Skb for Inner<'_, S> {
     #[inline(always)]
     fn set_priority(&self, _: u32) {}
     #[inline(always)]
-    fn verified(&self) -> u32 {
-        self.outer.verified().saturating_sub(1)
-    }
-    #[inline(always)]
     fn store_some<const N: usize>(&self, _: u32, _: u32, _: &[u8; N]) -> bool {
-        false
-    }
-    #[inline(always)]
-    fn store_half(&self, _: u32, _: u16) -> bool {
         false
     }
     #[inline(always)]
@@ -151,10 +157,6 @@ impl<S: Skb> Skb for Inner<'_, S> {
     }
     #[inline(always)]
     fn store_headers(&self, _: u32, _: &Headers) -> bool {
-        false
-    }
-    #[inline(always)]
-    fn resize(&self, _: u32) -> bool {
         false
     }
     #[inline(always)]

@@ -2,12 +2,12 @@
 //! Host builds have [`fake`](super::fake) in its place.
 
 #[cfg(target_arch = "bpf")]
-pub use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+pub use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
 
 #[cfg(target_arch = "bpf")]
 pub use self::bpf::{coarse_ns, ns, random, sum};
 #[cfg(not(target_arch = "bpf"))]
-pub use super::fake::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, sum};
+pub use super::fake::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf, coarse_ns, ns, random, sum};
 
 /// The address of the current stack, as a number to be stored: the verifier lets no program calculate with it.
 #[inline(always)]

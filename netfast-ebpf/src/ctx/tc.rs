@@ -15,7 +15,10 @@ use aya_ebpf::{
 
 use netfast_common::{trace::CAPTURE, tunnel::GROWTH};
 
-use super::{AF_INET, Ctx, Header, Headers, RouteQuery, Skb};
+use super::{
+    AF_INET, Ctx, Header, Headers, RouteQuery, Skb,
+    bounds::{bounded, clamped},
+};
 
 /// `if_packet.h`: addressed to this host.
 const PACKET_HOST: u32 = 0;
@@ -36,43 +39,6 @@ const VXLAN: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
     | 14 << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
 
-/// A length of 1 to `MOST` bytes, a power of two, as it is; others are made such. The compiler would check one copy of the
-/// number and pass another, for which the verifier then knows no bounds.
-#[inline(always)]
-fn bounded<const MOST: usize>(length: u32) -> u32 {
-    let mut length = u64::from(length);
-    // SAFETY: arithmetic on a register.
-    unsafe {
-        core::arch::asm!(
-            "{length} += -1",
-            "{length} &= {mask}",
-            "{length} += 1",
-            length = inout(reg) length,
-            mask = const MOST - 1,
-            options(pure, nomem, nostack),
-        );
-    }
-    length as u32
-}
-
-/// A length of 1 to `MOST` bytes as it is, and `MOST` for others. In steps that the compiler does not see through: from a
-/// comparison with 0, verifiers before Linux 6.8 do not learn that a number is 1 or more.
-#[inline(always)]
-fn clamped<const MOST: u32>(length: u32) -> u32 {
-    let most_but_one = plus::<-1>(length.into()).min(u64::from(MOST - 1));
-    plus::<1>(most_but_one) as u32
-}
-
-/// The sum, which the compiler knows nothing of.
-#[inline(always)]
-fn plus<const NUMBER: i32>(mut to: u64) -> u64 {
-    // SAFETY: arithmetic on a register.
-    unsafe {
-        core::arch::asm!("{to} += {number}", to = inout(reg) to, number = const NUMBER, options(pure, nomem, nostack));
-    }
-    to
-}
-
 macro_rules! field {
     ($context:expr, $field:ident) => {
         // SAFETY: the kernel hands the program a valid context and rewrites loads of its fields.
@@ -81,6 +47,8 @@ macro_rules! field {
 }
 
 impl Ctx for TcContext {
+    const LEAVES_CHECKSUMS: bool = true;
+
     #[inline(always)]
     fn length(&self) -> u32 {
         field!(self, len)
@@ -152,9 +120,6 @@ impl Ctx for TcContext {
         // SAFETY: no pointers.
         unsafe { bpf_redirect(ifindex, flags) as i32 }
     }
-}
-
-impl Skb for TcContext {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "__sk_buff widens the 16-bit field")]
     fn ethertype(&self) -> u16 {
@@ -164,6 +129,40 @@ impl Skb for TcContext {
     fn has_vlan(&self) -> bool {
         field!(self, vlan_present) != 0
     }
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        field!(self, gso_size)
+    }
+    #[inline(always)]
+    fn pull(&self, length: u32) -> bool {
+        // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
+        unsafe { bpf_skb_pull_data(raw(self), length) == 0 }
+    }
+    #[inline(always)]
+    fn store_header<H: Header>(&self, header: &H) -> bool {
+        // SAFETY: `header` has that many bytes; the helper checks the packet's side and makes it writable.
+        unsafe { bpf_skb_store_bytes(raw(self), 0, (&raw const *header).cast(), H::LENGTH, 0) == 0 }
+    }
+    #[inline(always)]
+    fn verified(&self) -> u32 {
+        // SAFETY: a valid context. It answers the number of checksums that were found right less one, or an error where none
+        // was looked at (kernel 5.8, 7cdec54f9713).
+        let level = unsafe { bpf_csum_level(raw(self), u64::from(BPF_CSUM_LEVEL_QUERY)) };
+        if level < 0 { 0 } else { level as u32 + 1 }
+    }
+    #[inline(always)]
+    fn store_half(&self, offset: u32, half: u16) -> bool {
+        // SAFETY: as above, two bytes.
+        unsafe { bpf_skb_store_bytes(raw(self), offset, (&raw const half).cast(), 2, 0) == 0 }
+    }
+    #[inline(always)]
+    fn resize(&self, length: u32) -> bool {
+        // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
+        unsafe { bpf_skb_change_tail(raw(self), length, 0) == 0 }
+    }
+}
+
+impl Skb for TcContext {
     #[inline(always)]
     fn is_for_another_mac(&self) -> bool {
         field!(self, pkt_type) == PACKET_OTHERHOST
@@ -177,10 +176,6 @@ impl Skb for TcContext {
         field!(self, priority)
     }
     #[inline(always)]
-    fn gso_size(&self) -> u32 {
-        field!(self, gso_size)
-    }
-    #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         field!(self, ingress_ifindex)
     }
@@ -188,16 +183,6 @@ impl Skb for TcContext {
     fn netns_cookie(&self) -> u64 {
         // SAFETY: a valid context.
         unsafe { bpf_get_netns_cookie(raw(self).cast()) }
-    }
-    #[inline(always)]
-    fn pull(&self, length: u32) -> bool {
-        // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
-        unsafe { bpf_skb_pull_data(raw(self), length) == 0 }
-    }
-    #[inline(always)]
-    fn store_header<H: Header>(&self, header: &H) -> bool {
-        // SAFETY: `header` has that many bytes; the helper checks the packet's side and makes it writable.
-        unsafe { bpf_skb_store_bytes(raw(self), 0, (&raw const *header).cast(), H::LENGTH, 0) == 0 }
     }
     #[inline(always)]
     fn correct_checksum(&self, offset: u32, difference: u32, flags: u64) -> bool {
@@ -229,22 +214,10 @@ impl Skb for TcContext {
         unsafe { (*raw(self)).priority = priority }
     }
     #[inline(always)]
-    fn verified(&self) -> u32 {
-        // SAFETY: a valid context. It answers the number of checksums that were found right less one, or an error where none
-        // was looked at (kernel 5.8, 7cdec54f9713).
-        let level = unsafe { bpf_csum_level(raw(self), u64::from(BPF_CSUM_LEVEL_QUERY)) };
-        if level < 0 { 0 } else { level as u32 + 1 }
-    }
-    #[inline(always)]
     fn store_some<const N: usize>(&self, offset: u32, length: u32, from: &[u8; N]) -> bool {
         let length = bounded::<N>(length);
         // SAFETY: `from` has at least that many bytes; the helper checks the packet's side and makes it writable.
         unsafe { bpf_skb_store_bytes(raw(self), offset, from.as_ptr().cast(), length, 0) == 0 }
-    }
-    #[inline(always)]
-    fn store_half(&self, offset: u32, half: u16) -> bool {
-        // SAFETY: as above, two bytes.
-        unsafe { bpf_skb_store_bytes(raw(self), offset, (&raw const half).cast(), 2, 0) == 0 }
     }
     #[inline(always)]
     fn load_headers(&self, length: u32, to: &mut Headers) -> bool {
@@ -257,11 +230,6 @@ impl Skb for TcContext {
         let length = bounded::<{ size_of::<Headers>() }>(length);
         // SAFETY: `from` has at least that many bytes; the helper checks the packet's side and makes it writable.
         unsafe { bpf_skb_store_bytes(raw(self), 0, from.as_ptr().cast(), length, 0) == 0 }
-    }
-    #[inline(always)]
-    fn resize(&self, length: u32) -> bool {
-        // SAFETY: a valid context; the verifier checks that no packet pointer is used across the call.
-        unsafe { bpf_skb_change_tail(raw(self), length, 0) == 0 }
     }
     #[inline(always)]
     fn encapsulate(&self) -> bool {

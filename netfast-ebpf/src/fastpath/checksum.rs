@@ -9,7 +9,7 @@
 use netfast_common::{csum, net::Address as _, tunnel::GROWTH};
 
 use crate::{
-    ctx::{PART, Skb, inner::Inner, kernel},
+    ctx::{Ctx, PART, Skb, inner::Inner, kernel},
     packet::{ETHERNET, Family, Packet, TCP, UDP, echo::ICMP},
     state::maps,
 };
@@ -22,7 +22,7 @@ const PROTOCOL: u32 = 16;
 const BEFORE: u32 = 24;
 
 /// The steps that are run out of line: the verifier looks at each once, and not on each path that leads there.
-pub trait Sums: Skb {
+pub trait Sums: Ctx {
     /// Runs [`examine`].
     fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool;
     /// Runs [`sum_parts`].
@@ -68,6 +68,10 @@ pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u
     )]
     let (checksum, protocol) = (field as u16, (field >> PROTOCOL) as u8);
     let is_left = (protocol == TCP || protocol == UDP) && is_same(checksum, csum::fold16(pseudo));
+    if is_left && !S::LEAVES_CHECKSUMS {
+        // Somebody left it to a device, of which only a `struct sk_buff` would tell.
+        return false;
+    }
     if is_left || skb.verified() > field >> BEFORE {
         return true;
     }
@@ -85,7 +89,7 @@ pub fn examine<S: Sums>(skb: &S, field: u32, pseudo: u32, offset: u32, length: u
 }
 
 /// Of the frame inside a tunnel's packet: behind one more checksum, and so many bytes further on.
-impl<S: Sums> Sums for Inner<'_, S> {
+impl<S: Sums + Skb> Sums for Inner<'_, S> {
     #[inline(always)]
     fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
         let field = field | 1 << BEFORE;
@@ -109,7 +113,7 @@ const fn is_same(a: u16, b: u16) -> bool {
 
 /// Sums up so many parts of the packet from `offset` on; 0 if there are not so many.
 #[inline(always)]
-pub fn sum_parts<S: Skb>(skb: &S, offset: u32, parts: u32) -> u32 {
+pub fn sum_parts<S: Ctx>(skb: &S, offset: u32, parts: u32) -> u32 {
     let Some(buffer) = maps::SUMMED.get_ptr_mut(0) else {
         return 0;
     };
@@ -129,7 +133,7 @@ pub fn sum_parts<S: Skb>(skb: &S, offset: u32, parts: u32) -> u32 {
 
 /// Sums up `length` bytes of the packet from `offset` on, less than a part; 0 if there are not so many.
 #[inline(always)]
-pub fn sum_rest<S: Skb>(skb: &S, offset: u32, length: u32) -> u32 {
+pub fn sum_rest<S: Ctx>(skb: &S, offset: u32, length: u32) -> u32 {
     let Some(buffer) = maps::SUMMED.get_ptr_mut(0) else {
         return 0;
     };

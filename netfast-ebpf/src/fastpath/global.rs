@@ -3,7 +3,10 @@
 
 #[cfg(target_arch = "bpf")]
 mod bpf {
-    use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+    use aya_ebpf::{
+        bindings::{__sk_buff, xdp_md},
+        programs::{TcContext, XdpContext},
+    };
 
     use crate::fastpath::{
         checksum::{self, Sums},
@@ -49,6 +52,63 @@ mod bpf {
     #[unsafe(no_mangle)]
     pub extern "C" fn netfast_direct(skb: *mut __sk_buff) -> u64 {
         direct::forward(&TcContext::new(skb)).number()
+    }
+
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_xshow(xdp: *mut xdp_md, reason: u32, out_ifindex: u32) -> u32 {
+        trace::show(&XdpContext::new(xdp), reason, out_ifindex);
+        0
+    }
+
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_xwanted(xdp: *mut xdp_md, reason: u32, out_ifindex: u32) -> u32 {
+        trace::is_wanted(&XdpContext::new(xdp), reason, out_ifindex).into()
+    }
+
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_xsound(xdp: *mut xdp_md, field: u32, pseudo: u32, offset: u32, length: u32) -> u32 {
+        checksum::examine(&XdpContext::new(xdp), field, pseudo, offset, length).into()
+    }
+
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_xsum(xdp: *mut xdp_md, offset: u32, parts: u32) -> u32 {
+        checksum::sum_parts(&XdpContext::new(xdp), offset, parts)
+    }
+
+    #[inline(never)]
+    #[unsafe(no_mangle)]
+    pub extern "C" fn netfast_xrest(xdp: *mut xdp_md, offset: u32, length: u32) -> u32 {
+        checksum::sum_rest(&XdpContext::new(xdp), offset, length)
+    }
+
+    impl Show for XdpContext {
+        #[inline(always)]
+        fn show(&self, reason: u32, out_ifindex: u32) {
+            netfast_xshow(self.ctx, reason, out_ifindex);
+        }
+        #[inline(always)]
+        fn is_wanted(&self, reason: u32, out_ifindex: u32) -> bool {
+            netfast_xwanted(self.ctx, reason, out_ifindex) != 0
+        }
+    }
+
+    impl Sums for XdpContext {
+        #[inline(always)]
+        fn has_sound_checksum(&self, field: u32, pseudo: u32, offset: u32, length: u32) -> bool {
+            netfast_xsound(self.ctx, field, pseudo, offset, length) != 0
+        }
+        #[inline(always)]
+        fn sum_parts(&self, offset: u32, parts: u32) -> u32 {
+            netfast_xsum(self.ctx, offset, parts)
+        }
+        #[inline(always)]
+        fn sum_rest(&self, offset: u32, length: u32) -> u32 {
+            netfast_xrest(self.ctx, offset, length)
+        }
     }
 
     impl Forward for TcContext {

@@ -2,13 +2,13 @@
 
 use netfast_common::{
     control::Control,
-    flow::{Flow, FlowKey, Origin},
+    flow::{Exit, Flow, FlowKey, Origin},
     reason::Reason,
 };
 
 use super::vet;
 use crate::{
-    ctx::Skb,
+    ctx::Ctx,
     packet::{ECN, Packet, UDP, segment_length},
     state::{self, Place, Tables, maps},
 };
@@ -19,7 +19,7 @@ const CALM_NS: u64 = 8_000_000;
 
 /// The key under which a packet enters.
 #[inline(always)]
-pub fn key<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, origin: Origin) -> Result<F::Key, Reason> {
+pub fn key<F: Tables, S: Ctx>(skb: &S, packet: &Packet<F::Address>, origin: Origin) -> Result<F::Key, Reason> {
     F::keep(Place::Own, |key| {
         key.source = packet.network.source;
         key.destination = packet.network.destination;
@@ -66,17 +66,37 @@ impl<A> Hit<A> {
     }
 }
 
+/// A flow that this packet may be used with, of which nothing was written yet.
+pub struct Found<A: 'static> {
+    place: *mut Flow<A>,
+    tag: u32,
+    /// See [`Flow::bulk`], with this packet in mind.
+    bulk: u8,
+}
+
 /// Finds the flow, if this packet may be used with it.
 ///
 /// Times and counters are written in place. A packet that is due to ask the kernel again is a miss.
 #[inline(always)]
-pub fn find<F: Tables, S: Skb>(
+pub fn find<F: Tables, S: Ctx>(
     skb: &S,
     packet: &Packet<F::Address>,
     key: &FlowKey<F::Address>,
     control: &Control,
     now: u64,
 ) -> Result<Hit<F::Address>, Reason> {
+    look::<F, S>(skb, packet, key, control, now)?.take(packet.network.length, now)
+}
+
+/// The same without writing anything: for who may leave the packet to another program.
+#[inline(always)]
+pub fn look<F: Tables, S: Ctx>(
+    skb: &S,
+    packet: &Packet<F::Address>,
+    key: &FlowKey<F::Address>,
+    control: &Control,
+    now: u64,
+) -> Result<Found<F::Address>, Reason> {
     let place = match F::flows().get_ptr_mut(key) {
         Some(place) => place,
         None => one_way::<F>(key).ok_or(Reason::NoFlow)?,
@@ -84,7 +104,7 @@ pub fn find<F: Tables, S: Skb>(
     let tag = key.tag();
     // SAFETY: the map's element lives as long as the program runs; it is made of integers, so a torn read is only a
     // wrong number, which the tags tell.
-    let flow = unsafe { &mut *place };
+    let flow = unsafe { &*place };
     // SAFETY: as above; volatile, so that it is read before the rest.
     if unsafe { (&raw const flow.tag_end).read_volatile() } != tag {
         return Err(Reason::Replaced);
@@ -121,31 +141,51 @@ pub fn find<F: Tables, S: Skb>(
     } else {
         flow.bulk
     };
-    if bulk != flow.bulk {
-        flow.bulk = bulk;
+    Ok(Found { place, tag, bulk })
+}
+
+impl<A> Found<A> {
+    /// The interface of the container that the flow goes to at once ([`Exit::Peer`]), if it goes to one and waits for nothing.
+    #[inline(always)]
+    pub fn peer(&self) -> Option<u32> {
+        // SAFETY: as in `look`.
+        let flow = unsafe { &*self.place };
+        let (exit, out_ifindex) = (flow.exit, flow.out_ifindex);
+        (exit == Exit::Peer as u8 && self.bulk == 0).then_some(out_ifindex)
     }
-    // Plain stores: a direction of a flow is on one CPU at a time, but for a moment when it moves; a count lost then
-    // is worth less than a locked instruction for every packet.
-    flow.used_ns = now;
-    flow.packets += 1;
-    flow.bytes += u64::from(packet.network.length);
-    let flow = &*flow;
-    let hit = Hit {
-        tag,
-        exit: flow.exit,
-        flags: flow.flags,
-        bulk,
-        out_ifindex: flow.out_ifindex,
-        in_slot: flow.in_slot,
-        out_slot: flow.out_slot,
-        mark: flow.mark,
-        priority: flow.priority,
-        flow,
-    };
-    if hit.is_intact() {
-        Ok(hit)
-    } else {
-        Err(Reason::Replaced)
+
+    /// Uses it for a packet of this length in bytes, network layer and up.
+    #[inline(always)]
+    pub fn take(self, length: u32, now: u64) -> Result<Hit<A>, Reason> {
+        let Self { place, tag, bulk } = self;
+        // SAFETY: as in `look`.
+        let flow = unsafe { &mut *place };
+        if bulk != flow.bulk {
+            flow.bulk = bulk;
+        }
+        // Plain stores: a direction of a flow is on one CPU at a time, but for a moment when it moves; a count lost then
+        // is worth less than a locked instruction for every packet.
+        flow.used_ns = now;
+        flow.packets += 1;
+        flow.bytes += u64::from(length);
+        let flow = &*flow;
+        let hit = Hit {
+            tag,
+            exit: flow.exit,
+            flags: flow.flags,
+            bulk,
+            out_ifindex: flow.out_ifindex,
+            in_slot: flow.in_slot,
+            out_slot: flow.out_slot,
+            mark: flow.mark,
+            priority: flow.priority,
+            flow,
+        };
+        if hit.is_intact() {
+            Ok(hit)
+        } else {
+            Err(Reason::Replaced)
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use core::borrow::Borrow as _;
 
 use aya_ebpf::bindings::BPF_F_MARK_MANGLED_0;
-use netfast_common::{flow::Flow, reason::Reason};
+use netfast_common::{csum, flow::Flow, reason::Reason};
 
 use super::lookup::Hit;
 use crate::{
-    ctx::Skb,
+    ctx::{Ctx, Skb},
     packet::{
         ETHERNET, Packet, TCP, echo,
         rewrite::{TCP_CHECKSUM, UDP_CHECKSUM},
@@ -59,10 +59,45 @@ pub fn rewrite<F: Tables, S: Skb>(skb: &S, packet: &Packet<F::Address>, hit: &Hi
     if done { Ok(()) } else { Err(Reason::RewriteFailed) }
 }
 
+/// The same of a UDP datagram in a frame that is in no `struct sk_buff`, so that its checksum is whole.
+///
+/// An error leaves the packet as it was.
+#[inline(always)]
+pub fn rewrite_frame<F: Tables, C: Ctx>(
+    frame: &C,
+    packet: &Packet<F::Address>,
+    hit: &Hit<F::Address>,
+) -> Result<(), Reason> {
+    if hit.flags & Flow::<F::Address>::REWRITTEN == 0 {
+        return Ok(());
+    }
+    let header = F::keep_header(|to| F::write_header(packet, hit.flow, to))?;
+    let difference = u64::from(hit.flow.address_difference) + u64::from(hit.flow.port_difference);
+    if !hit.is_intact() {
+        return Err(Reason::Replaced);
+    }
+    if !frame.store_header(header.borrow()) {
+        return Err(Reason::RewriteFailed);
+    }
+    // None (RFC 768) stays none.
+    if hit.flags & Flow::<F::Address>::TRANSLATED == 0 || packet.checksum == 0 {
+        return Ok(());
+    }
+    let checksum = match csum::apply(packet.checksum, csum::fold32(difference)) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    if frame.store_half(F::TRANSPORT + UDP_CHECKSUM, checksum) {
+        Ok(())
+    } else {
+        Err(Reason::RewriteFailed)
+    }
+}
+
 /// Cuts off what follows the IP packet in its frame, as the kernel does (`ip_rcv_core`, `net/ipv4/ip_input.c`). `false` leaves
 /// it as it was.
 #[inline(always)]
-pub fn trim<A, S: Skb>(skb: &S, packet: &Packet<A>) -> bool {
+pub fn trim<A, S: Ctx>(skb: &S, packet: &Packet<A>) -> bool {
     skb.resize(ETHERNET + packet.network.length)
 }
 

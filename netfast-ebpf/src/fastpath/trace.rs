@@ -7,7 +7,7 @@ use netfast_common::{
 };
 
 use crate::{
-    ctx::{Skb, kernel},
+    ctx::{Ctx, kernel},
     packet::{TCP, UDP},
     state::maps,
 };
@@ -25,7 +25,7 @@ const NEXT_HEADER: u32 = 20;
 const PORTS6: u32 = 54;
 
 /// The steps that are run out of line: the verifier looks at each once, and not on each path that leads there.
-pub trait Show: Skb {
+pub trait Show: Ctx {
     /// Runs [`show`].
     fn show(&self, reason: u32, out_ifindex: u32);
     /// Runs [`is_wanted`].
@@ -106,7 +106,7 @@ pub fn show<S: Show>(skb: &S, reason: u32, out_ifindex: u32) {
 
 /// Whether the filter wants a packet.
 #[inline(always)]
-pub fn is_wanted<S: Skb>(skb: &S, reason: u32, out_ifindex: u32) -> bool {
+pub fn is_wanted<S: Ctx>(skb: &S, reason: u32, out_ifindex: u32) -> bool {
     let Some(filter) = maps::FILTER.get(0) else {
         return false;
     };
@@ -143,7 +143,7 @@ fn is_of_interest(filter: &Filter, reason: u32, ifindex: u32, out_ifindex: u32) 
 
 /// By addresses, ports and protocol.
 #[inline(always)]
-fn has_tuple<S: Skb>(skb: &S, filter: &Filter) -> bool {
+fn has_tuple<S: Ctx>(skb: &S, filter: &Filter) -> bool {
     let (address, port) = (filter.address.wire(), filter.port.wire());
     if address == 0 && port == 0 && filter.protocol == 0 {
         return true;

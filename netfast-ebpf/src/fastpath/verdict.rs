@@ -2,7 +2,7 @@
 
 use netfast_common::{
     device::Traffic,
-    reason::{self, Reason},
+    reason::{self, Count, Reason},
 };
 
 use super::{Entry, lookup::Hit, redirect};
@@ -65,7 +65,13 @@ pub fn learned<S: Skb>(skb: &S, reason: Reason) -> i32 {
 /// Counts a packet under a reason.
 #[inline(always)]
 pub fn count(number: u32, bytes: u32) {
-    if let Some(count) = maps::REASONS.get_ptr_mut(number) {
+    add(maps::REASONS.get_ptr_mut(number), bytes);
+}
+
+/// Counts a packet at a place of a map that each CPU has its own of.
+#[inline(always)]
+pub fn add(place: Option<*mut Count>, bytes: u32) {
+    if let Some(count) = place {
         // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
         let count = unsafe { &mut *count };
         count.packets += 1;

@@ -7,7 +7,7 @@ use netfast_common::{
 };
 
 use crate::{
-    ctx::Skb,
+    ctx::Ctx,
     packet::{
         ETHERNET, Frame, Network, Packet, TCP, UDP, echo,
         ends::{Translated, address_length},
@@ -26,18 +26,18 @@ const UDP_HEADER: u32 = 8;
 /// Reads a packet up to its transport header. The order of the checks is the order in which they can be understood:
 /// nothing of a header is believed before the one under it is sound.
 #[inline(always)]
-pub fn parse<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+pub fn parse<F: Family, S: Ctx>(skb: &S) -> Result<Packet<F::Address>, Reason> {
     transport::<F, S, true>(skb)
 }
 
 /// The same of TCP and UDP alone.
 #[inline(always)]
-pub fn parse_with_ports<F: Family, S: Skb>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+pub fn parse_with_ports<F: Family, S: Ctx>(skb: &S) -> Result<Packet<F::Address>, Reason> {
     transport::<F, S, false>(skb)
 }
 
 #[inline(always)]
-fn transport<F: Family, S: Skb, const ECHO: bool>(skb: &S) -> Result<Packet<F::Address>, Reason> {
+fn transport<F: Family, S: Ctx, const ECHO: bool>(skb: &S) -> Result<Packet<F::Address>, Reason> {
     let (frame, macs, network) = link::<F, S>(skb, TCP_HEADER)?;
     let (transport, header, checksum) = match network.protocol {
         TCP => {
@@ -106,7 +106,7 @@ fn transport<F: Family, S: Skb, const ECHO: bool>(skb: &S) -> Result<Packet<F::A
 
 /// Reads Ethernet and network header, and makes as many bytes behind them directly readable, as far as there are.
 #[inline(always)]
-pub(super) fn link<F: Family, S: Skb>(skb: &S, behind: u32) -> Result<(Frame, MacPair, Network<F::Address>), Reason> {
+pub(super) fn link<F: Family, S: Ctx>(skb: &S, behind: u32) -> Result<(Frame, MacPair, Network<F::Address>), Reason> {
     if skb.ethertype() != F::ETHERTYPE {
         return Err(Reason::NotIp);
     }
@@ -136,7 +136,7 @@ pub(super) fn link<F: Family, S: Skb>(skb: &S, behind: u32) -> Result<(Frame, Ma
 
 /// The Ethernet addresses of an IP packet, whatever is in it; `None`: it is another, or they cannot be read directly.
 #[inline(always)]
-pub fn macs_of_ip<S: Skb>(skb: &S) -> Option<MacPair> {
+pub fn macs_of_ip<S: Ctx>(skb: &S) -> Option<MacPair> {
     let ethertype = skb.ethertype();
     if ethertype != V4::ETHERTYPE && ethertype != V6::ETHERTYPE {
         return None;
@@ -147,7 +147,7 @@ pub fn macs_of_ip<S: Skb>(skb: &S) -> Option<MacPair> {
 
 /// The address that a packet of this family goes to and its protocol, whatever else is about it.
 #[inline(always)]
-pub fn glance<F: Translated, S: Skb>(skb: &S) -> Option<(F::Address, u8)> {
+pub fn glance<F: Translated, S: Ctx>(skb: &S) -> Option<(F::Address, u8)> {
     let mut frame = Frame::new(skb.data(), skb.data_end());
     if frame.start + F::TRANSPORT as usize > frame.end {
         if !skb.pull(F::TRANSPORT) {
@@ -162,18 +162,18 @@ pub fn glance<F: Translated, S: Skb>(skb: &S) -> Option<(F::Address, u8)> {
 
 /// Whether an IPv4 packet comes from this address, as far as can be read directly.
 #[inline(always)]
-pub fn is_from<S: Skb>(skb: &S, address: Ip4) -> bool {
+pub fn is_from<S: Ctx>(skb: &S, address: Ip4) -> bool {
     has(skb, SOURCE, address)
 }
 
 /// Whether an IPv4 packet goes to this address, as far as can be read directly.
 #[inline(always)]
-pub fn is_to<S: Skb>(skb: &S, address: Ip4) -> bool {
+pub fn is_to<S: Ctx>(skb: &S, address: Ip4) -> bool {
     has(skb, DESTINATION, address)
 }
 
 #[inline(always)]
-fn has<S: Skb>(skb: &S, place: u32, address: Ip4) -> bool {
+fn has<S: Ctx>(skb: &S, place: u32, address: Ip4) -> bool {
     let frame = Frame::new(skb.data(), skb.data_end());
     skb.ethertype() == V4::ETHERTYPE
         && frame
@@ -184,7 +184,7 @@ fn has<S: Skb>(skb: &S, place: u32, address: Ip4) -> bool {
 /// Whether an endpoint sends a frame from an address that is not its own. Asked only of what takes the slow path, for
 /// the counters; it looks no further than what can be read directly.
 #[inline(always)]
-pub fn is_from_another<F: Family, S: Skb>(skb: &S, device: &Device) -> bool {
+pub fn is_from_another<F: Family, S: Ctx>(skb: &S, device: &Device) -> bool {
     let frame = Frame::new(skb.data(), skb.data_end());
     let Ok(macs) = frame.at(0).map(MacPair::from_wire) else {
         return false;

@@ -19,6 +19,7 @@ use netfast_common::{
     tunnel::{self, Decap, Encap, End, Tunnel},
     vet::Answer,
     vip::{self, Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey, Syn},
+    xdp,
 };
 
 use super::{
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::ctx::{
     Part,
-    kernel::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    kernel::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
 /// The daemon's switches. Mappable, so that a tracer can write its lease alone: with an update of the whole entry it
@@ -214,6 +215,18 @@ pub static MACVLANS: HashMap<StationKey, Station> = HashMap::with_max_entries(ma
 #[map(name = "netfast_mvaddrs")]
 pub static MACVLAN_ADDRESSES: HashMap<AddressKey, AddressOwner> =
     HashMap::with_max_entries(macvlan::ADDRESSES, BPF_F_NO_PREALLOC);
+
+/// The host-side veths whose other ends take frames, by their index.
+#[map(name = "netfast_xdpends")]
+pub static XDP_ENDS: DevMapHash = DevMapHash::with_max_entries(abi::MAX_DEVICES, 0);
+
+/// What the ends may have changed in, and what of that the daemon has looked at.
+#[map(name = "netfast_xdpseen")]
+pub static XDP_STATE: Array<u64> = Array::with_max_entries(xdp::STATES, 0);
+
+/// Packets that were sent to them.
+#[map(name = "netfast_xdpdone")]
+pub static XDP_DONE: PerCpuArray<Count> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where the resolvers of containers' network namespaces listen, by the namespaces' cookies.
 #[map(name = "netfast_resolvr")]

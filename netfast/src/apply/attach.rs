@@ -75,7 +75,7 @@ impl Place<'_> {
     }
 
     /// Whether the name still is that interface's.
-    fn check(self) -> Result<(), AttachError> {
+    pub(super) fn check(self) -> Result<(), AttachError> {
         if if_nametoindex(self.name) == Ok(self.ifindex) {
             Ok(())
         } else {
@@ -157,8 +157,17 @@ pub(super) fn in_namespace<T: Send, E: From<AttachError> + Send>(
     netns: u64,
     act: impl FnOnce() -> Result<T, E> + Send,
 ) -> Result<T, E> {
+    in_namespace_at(Path::new(&format!("/proc/{pid}/ns/net")), netns, act)
+}
+
+/// The same for one that a file leads to.
+pub(super) fn in_namespace_at<T: Send, E: From<AttachError> + Send>(
+    path: &Path,
+    netns: u64,
+    act: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
     let enter = || {
-        let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(|_| AttachError::Gone)?;
+        let namespace = File::open(path).map_err(|_| AttachError::Gone)?;
         if namespace.metadata().map_err(|_| AttachError::Gone)?.ino() != netns {
             return Err(AttachError::Gone);
         }
@@ -256,6 +265,9 @@ pub enum AttachError {
     /// The kernel refused.
     #[error("the kernel refused")]
     Program(#[source] Box<ProgramError>),
+    /// The driver refused, with these words.
+    #[error("the driver refused: {0}")]
+    Refused(String),
     /// The kernel refused the clsact qdisc.
     #[error(transparent)]
     Clsact(NetlinkError),

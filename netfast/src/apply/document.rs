@@ -15,6 +15,7 @@ fn the_document_has_the_table_of_programs() {
             HookKind::Tcx(Hook::Egress) => "egress",
             HookKind::Fentry(_) => "fentry",
             HookKind::SockAddr(name) => name,
+            HookKind::Xdp => "XDP",
         };
         let without = program.without().unwrap_or("netfast does not start");
         let (of, name, does) = (program.of(), program.name(), program.does());

@@ -161,6 +161,7 @@ impl Datapath {
     /// A device changed: makes every flow a miss that enters or leaves by it. Packets between endpoints and the outside
     /// pass their bridge, too.
     pub fn outdate_device(&mut self, device: DeviceKey) -> Result<(), ApplyError> {
+        self.suspend_xdp(device.ifindex)?;
         self.outdate(device)?;
         let kind = self.realized.devices.get(&device).and_then(|entry| entry.device.kind());
         match kind {
@@ -246,6 +247,7 @@ impl Datapath {
                 rules,
             } => self.take_out(*loopback, container, rules),
             Action::PutBack { loopback, rules, .. } => self.put_back(*loopback, rules),
+            Action::Xdp(step) => self.step_xdp(step),
             Action::SetSegments { end, bigger: true, .. } => segments::set(*end, true).map_err(ApplyError::Segments),
             Action::SetSegments { end, .. } => segments::restore(*end).map_err(ApplyError::Segments),
         }
@@ -304,6 +306,15 @@ impl Datapath {
         let Attachment { at, program } = attachment;
         let failed = |source| ApplyError::Attach { at, source };
         match at {
+            Target::Interface { device, hook } if program == Program::UplinkXdp => {
+                let ifindex = device.ifindex;
+                let place = Place {
+                    ifindex,
+                    name: to,
+                    hook,
+                };
+                self.attach_xdp(&attachment, place)
+            }
             Target::Interface { device, hook } => {
                 let program = object::get(&mut self.ebpf, program)?;
                 let place = Place {

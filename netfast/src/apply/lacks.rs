@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn without_tcx_only_the_programs_of_devices_and_tracing_are_loaded() {
         let loaded: Vec<Program> = loadable(Mode::Clsact).collect();
-        assert_eq!(loaded.len(), Program::ALL.len() - 9, "those of cgroups need no tcx");
+        assert_eq!(loaded.len(), Program::ALL.len() - 10, "those of cgroups need no tcx");
         assert!(loaded.iter().all(|program| !program.needs_tcx()));
         assert_eq!(loadable(Mode::Tcx).count(), Program::ALL.len());
         // One that netfast cannot do without never needs it.

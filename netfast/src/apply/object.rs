@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapInfo, MapType},
-    programs::{CgroupSockAddr, FEntry, ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, FEntry, ProgramError, SchedClassifier, Xdp},
 };
 use netfast_common::{
     abi::{DEFAULT_FLOWS, DEFAULT_FLOWS6, DEFAULT_UNREPLIED6, HookKind, NETNS_VARIABLE, Program, map},
@@ -67,6 +67,7 @@ pub fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), ApplyError>
     let loaded = match program.hook() {
         HookKind::Tcx(_) => get::<SchedClassifier>(ebpf, program)?.load(),
         HookKind::SockAddr(_) => get::<CgroupSockAddr>(ebpf, program)?.load(),
+        HookKind::Xdp => get::<Xdp>(ebpf, program)?.load(),
         HookKind::Fentry(function) => {
             let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;
             get::<FEntry>(ebpf, program)?.load(function, &btf)

@@ -65,6 +65,10 @@ fn attachment_of(name: &OsStr) -> Option<Attachment> {
             device: DeviceKey::new(NetnsNumber(netns.parse().ok()?), ifindex.parse().ok()?),
             hook,
         },
+        (_, HookKind::Xdp, (Some(netns), Some(ifindex))) => Target::Interface {
+            device: DeviceKey::new(NetnsNumber(netns.parse().ok()?), ifindex.parse().ok()?),
+            hook: Hook::Ingress,
+        },
         (_, HookKind::Fentry(function), (None, None)) => Target::Function(function),
         (_, HookKind::SockAddr(_), (None, None)) => Target::Cgroup,
         _ => return None,
@@ -323,6 +327,7 @@ mod tests {
             (Attachment::of_vips(other, Hook::Ingress), "netfast_vip_in-3-12"),
             (Attachment::QUEUE_WATCH, "netfast_queued"),
             (Attachment::of_localhost(Program::Connect4), "netfast_conn4"),
+            (Attachment::of_xdp(DeviceKey::served(3)), "netfast_up_xdp-0-3"),
             (
                 Attachment::of_answers(Loopback {
                     netns: 4_026_532_000,

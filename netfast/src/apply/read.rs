@@ -37,6 +37,7 @@ pub struct Tables {
     encapsulations: HashMap<MapData, FlowKey<Ip4>, Encap>,
     outcomes: PerCpuArray<MapData, u64>,
     decapsulations: HashMap<MapData, FlowKey<Ip4>, Decap>,
+    xdp: PerCpuArray<MapData, Count>,
 }
 
 /// A conversation inside a tunnel, and the outer header of what comes in of it.
@@ -76,6 +77,7 @@ impl Tables {
             encapsulations: open(&pins, map::ENCAP4)?,
             outcomes: open(&pins, map::OUTCOMES)?,
             decapsulations: open(&pins, map::DECAP4)?,
+            xdp: open(&pins, map::XDP_DONE)?,
         })
     }
 
@@ -189,15 +191,23 @@ impl Tables {
 
     /// The counts by reason number; entry 0 is the fast path.
     pub fn reasons(&self) -> Result<Vec<Count>, ReadError> {
-        let sum = |values: PerCpuValues<Count>| {
-            values.iter().fold(Count::default(), |sum, part| Count {
-                packets: sum.packets.wrapping_add(part.packets),
-                bytes: sum.bytes.wrapping_add(part.bytes),
-            })
-        };
         (0..SLOTS)
-            .map(|number| self.reasons.get(&number, 0).map(sum))
+            .map(|number| self.reasons.get(&number, 0).map(|values| sum(&values)))
             .collect::<Result<_, _>>()
             .map_err(|source| read_error(map::REASONS, source))
     }
+
+    /// What the fast path has sent by XDP; it is in its count, too.
+    pub fn xdp(&self) -> Result<Count, ReadError> {
+        let count = self.xdp.get(&0, 0).map(|values| sum(&values));
+        count.map_err(|source| read_error(map::XDP_DONE, source))
+    }
+}
+
+/// The counts of all CPUs together.
+fn sum(values: &PerCpuValues<Count>) -> Count {
+    values.iter().fold(Count::default(), |sum, part| Count {
+        packets: sum.packets.wrapping_add(part.packets),
+        bytes: sum.bytes.wrapping_add(part.bytes),
+    })
 }

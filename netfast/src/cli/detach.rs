@@ -45,6 +45,9 @@ fn preview_text(would: &Detached) -> String {
             would.segments
         ));
     }
+    if would.gro > 0 {
+        say(format!("Switch GRO off again in {} containers.", would.gro));
+    }
     if would.ways > 0 {
         say(format!(
             "Remove the routes and neighbour entries for virtual addresses of {} interfaces; their connections over IPv4 \
@@ -96,6 +99,9 @@ fn text(done: &Detached) -> String {
             done.segments
         ));
     }
+    if done.gro > 0 {
+        say(format!("Switched GRO off again in {} containers.", done.gro));
+    }
     if done.ways > 0 {
         say(format!(
             "Removed the routes and neighbour entries for virtual addresses of {} interfaces.",
@@ -142,6 +148,7 @@ impl From<DetachError> for CliError {
             | DetachError::Filters { .. }
             | DetachError::Clsact { .. }
             | DetachError::Segments { .. }
+            | DetachError::Gro { .. }
             | DetachError::Way { .. }
             | DetachError::Pool(_)
             | DetachError::Older(_)
@@ -165,6 +172,7 @@ mod tests {
             clsact: vec!["eth0".into()],
             sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
             segments: 3,
+            gro: 2,
             ways: 2,
             ..Detached::default()
         };
@@ -176,6 +184,7 @@ mod tests {
              Remove the clsact qdisc from eth0.\n\
              Restore net.netfilter.nf_conntrack_tcp_be_liberal = 0, if it still is what netfast made it.\n\
              Set the usual size of segments on 3 interfaces.\n\
+             Switch GRO off again in 2 containers.\n\
              Remove the routes and neighbour entries for virtual addresses of 2 interfaces; their connections over IPv4 \
              continue, translated in the containers' namespaces, and those over IPv6, and of containers with themselves, end.\n"
         );
@@ -193,6 +202,7 @@ mod tests {
             sysctls: vec![("net.netfilter.nf_conntrack_tcp_be_liberal".into(), 0)],
             connections: 3,
             segments: 3,
+            gro: 2,
             ways: 2,
             handed_over: 5,
             ended: 1,
@@ -206,6 +216,7 @@ mod tests {
              Restored net.netfilter.nf_conntrack_tcp_be_liberal = 0.\n\
              Put Docker's rules for its resolver back into 4 containers.\n\
              Set the usual size of segments on 3 interfaces.\n\
+             Switched GRO off again in 2 containers.\n\
              Removed the routes and neighbour entries for virtual addresses of 2 interfaces.\n\
              5 connections to virtual addresses go on in their containers.\n\
              1 connections to virtual addresses end: those over IPv6, and of containers with themselves, cannot go on.\n\

@@ -23,7 +23,7 @@ use crate::{
         pins::Pins,
         resolver::{self, ResolverError},
         routes::{self, WayError},
-        segments,
+        segments, xdp,
     },
     daemon::{
         instance::{self, InstanceError},
@@ -61,6 +61,8 @@ pub struct Detached {
     pub connections: usize,
     /// Interfaces that take the usual segments again.
     pub segments: usize,
+    /// Interfaces of containers whose GRO is off again.
+    pub gro: usize,
     /// Containers whose ways to virtual addresses were removed.
     pub ways: usize,
     /// Containers in which Docker's rules for its resolver are back.
@@ -130,6 +132,7 @@ pub fn preview(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> 
             .filter_map(|saved| Some((saved.name, saved.found.parse().ok()?)))
             .collect();
         would.segments = state.segments.len();
+        would.gro = state.xdp_gro.len();
         would.ways = state.vips.ways.len();
         would.resolvers = state.resolver_rules.len();
     }
@@ -170,6 +173,7 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     done.pin_directories = directories;
     remove_ways(state.as_ref(), &mut done)?;
     restore_segments(state.as_ref(), &mut done)?;
+    restore_gro(state.as_ref(), &mut done)?;
     if let Some(state) = &state {
         done.clsact = remove_clsact(state)?;
         let restored = older::restore(&state.sysctls)?;
@@ -304,6 +308,15 @@ fn restore_segments(state: Option<&State>, done: &mut Detached) -> Result<(), De
     Ok(())
 }
 
+/// What was switched on in containers to take frames.
+fn restore_gro(state: Option<&State>, done: &mut Detached) -> Result<(), DetachError> {
+    for end in state.into_iter().flat_map(|state| &state.xdp_gro) {
+        xdp::restore(end).map_err(|source| DetachError::Gro { veth: end.veth, source })?;
+        done.gro += 1;
+    }
+    Ok(())
+}
+
 fn remove_filters(state: &State) -> Result<(), DetachError> {
     if state.attached_by != apply::Mode::Clsact.name() {
         return Ok(());
@@ -397,6 +410,14 @@ pub enum DetachError {
         /// Why.
         source: ResolverError,
     },
+    /// GRO of a container's interface cannot be switched off again.
+    #[error("cannot switch GRO off again in the container behind device {veth}")]
+    Gro {
+        /// Index of its veth on the host.
+        veth: u32,
+        /// Why.
+        source: xdp::XdpError,
+    },
     /// An interface does not take the usual segments again.
     #[error("cannot let {end} take the usual segments again")]
     Segments {
@@ -435,6 +456,7 @@ impl DetachError {
             | Self::Way { .. }
             | Self::Resolver { .. }
             | Self::Segments { .. }
+            | Self::Gro { .. }
             | Self::Pool(_)
             | Self::Older(OlderError::Connections(_))
             | Self::State(StateError::Malformed { .. }) => false,

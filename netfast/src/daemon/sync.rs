@@ -16,10 +16,10 @@ use crate::{
     apply::{Datapath, Failure, Outcome},
     config::Config,
     daemon::{inside::Memory, localhost, older},
-    diff::{Action, diff},
+    diff::{Action, XdpStep, diff},
     host::{Host, InsideRules, ResolverRules, RuntimeState},
     plan::{
-        Client, Desired, Inside, Loopback, SegmentEnd, Vips, Way, plan,
+        Client, Desired, Inside, Loopback, SegmentEnd, Vips, Way, Xdp, XdpEnd, plan,
         report::{Slow, Why},
         report_failure, report_waiting, resolver_reports, wanted_resolvers,
     },
@@ -83,6 +83,7 @@ impl Sync {
             older = before.sysctls;
             clsact = before.clsact;
             datapath.remember_segments(before.segments);
+            datapath.remember_xdp(before.xdp_gro);
             datapath.remember_vips(before.vips.given, &before.vips.ways.into_iter().collect());
             datapath.remember_resolvers(before.resolver_rules);
         }
@@ -123,19 +124,22 @@ impl Sync {
         let unmended = self.repin(thorough);
         self.look_inside(host, config, thorough);
         self.datapath.set_localhost(self.localhost.look(host, config));
+        self.datapath.look_at_xdp(host, config);
         let facts = self.datapath.facts(host, thorough);
         let desired = plan(host, config, facts);
         let actions = diff(&desired, self.datapath.realized());
         self.save(&actions, &desired, host, config)?;
         self.datapath.set_vip_memory(desired.aliases.vips.memory.clone());
         let outcome = self.datapath.execute(actions, budget);
+        let is_lost = self.datapath.confirm_xdp();
         self.inside.note(&outcome);
         self.datapath.look_at_cgroups();
         self.tell(&outcome);
         self.clsact.extend(self.datapath.added_clsact().clone());
         self.clsact.retain(|device, _| host.link(*device).is_some());
         self.restore_older(&outcome);
-        let in_sync = !outcome.unfinished && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
+        let in_sync =
+            !outcome.unfinished && !is_lost && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
         let state = self.state(desired, host, config, &outcome.failures, in_sync);
         let devices = || state.devices.values();
         let count = |kind: Kind| {
@@ -223,7 +227,10 @@ impl Sync {
         let new = actions.iter().any(|action| {
             matches!(
                 action,
-                Action::SetWay { to: Some(_), .. } | Action::SetSegments { bigger: true, .. } | Action::TakeOut { .. }
+                Action::SetWay { to: Some(_), .. }
+                    | Action::SetSegments { bigger: true, .. }
+                    | Action::TakeOut { .. }
+                    | Action::Xdp(XdpStep::Gro { on: true, .. })
             )
         });
         if new {
@@ -329,6 +336,9 @@ impl Sync {
             clsact: self.clsact.clone(),
             table_bytes: self.datapath.table_bytes(),
             segments: self.segments(&desired.segments, in_sync),
+            xdp_gro: self.xdp_gro(&desired.xdp, in_sync),
+            xdp: desired.xdp.reports,
+            xdp_ends: self.datapath.xdp_ends(),
             aliases: desired.aliases.reports,
             resolvers: resolver_reports(
                 host,
@@ -380,6 +390,16 @@ impl Sync {
         let mut ends: BTreeSet<SegmentEnd> = self.datapath.segments().collect();
         if !in_sync {
             ends.extend(wanted.keys());
+        }
+        ends.into_iter().collect()
+    }
+
+    /// The interfaces whose GRO is on by netfast's doing, and those that may be.
+    fn xdp_gro(&self, wanted: &Xdp, in_sync: bool) -> Vec<XdpEnd> {
+        let mut ends = self.datapath.xdp_gro().clone();
+        if !in_sync {
+            let wanted = wanted.ends.iter().filter(|(_, wish)| wish.gro);
+            ends.extend(wanted.map(|(end, _)| end.clone()));
         }
         ends.into_iter().collect()
     }

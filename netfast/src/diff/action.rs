@@ -11,7 +11,7 @@ use netfast_common::{
 
 use crate::{
     config::VipPool,
-    diff::{Attachment, Target},
+    diff::{Attachment, Target, XdpStep},
     host::{Proxy, ResolverRules},
     plan::{
         AliasTable, Cause, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way,
@@ -170,6 +170,8 @@ pub enum Action {
         /// Whether they may be bigger.
         bigger: bool,
     },
+    /// Lets a container's interface take frames from uplinks, or no longer.
+    Xdp(XdpStep),
 }
 
 impl Action {
@@ -254,6 +256,7 @@ impl Action {
                 name: name.clone(),
                 bigger: !bigger,
             }),
+            Self::Xdp(step) => Some(Self::Xdp(step.undo())),
         }
     }
 
@@ -291,9 +294,10 @@ impl Action {
             | Self::PutBack { .. }
             | Self::SetMacvlans { .. }
             | Self::SetLocalhost { .. }
+            | Self::Xdp(_)
             | Self::SetSegments { .. } => true,
             Self::Attach { attachment, .. } | Self::Detach(attachment) => {
-                matches!(attachment.at, Target::Loopback(_) | Target::Cgroup)
+                matches!(attachment.at, Target::Loopback(_) | Target::Cgroup) || attachment.program.is_for_xdp()
             }
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
@@ -329,6 +333,8 @@ impl Action {
             | Self::SetPort { key, .. }
             | Self::SetTunnel { key, .. }
             | Self::RemoveDevice { key, .. } => Some(*key),
+            // An uplink without XDP is an uplink nevertheless.
+            Self::Attach { attachment, .. } | Self::Detach(attachment) if attachment.program.is_for_xdp() => None,
             Self::Attach { attachment, .. } | Self::Detach(attachment) => attachment.at.device(),
             Self::NewEpoch { .. }
             | Self::NoteInputs(_)
@@ -341,6 +347,7 @@ impl Action {
             | Self::PutBack { .. }
             | Self::SetMacvlans { .. }
             | Self::SetLocalhost { .. }
+            | Self::Xdp(_)
             | Self::SetSegments { .. }
             | Self::SetAliases { .. } => None,
         }
@@ -405,6 +412,7 @@ impl fmt::Display for Action {
                 "put Docker's rules for its resolver back into the network namespace of process {}",
                 loopback.pid
             ),
+            Self::Xdp(step) => step.fmt(f),
             Self::SetSegments { name, bigger: true, .. } => write!(f, "let {name} take bigger segments"),
             Self::SetSegments { name, .. } => write!(f, "let {name} take the usual segments again"),
             Self::SetLocalhost { to, .. } => write!(f, "lead past {} listeners of docker-proxy", to.len()),
@@ -421,6 +429,8 @@ const fn what(attachment: &Attachment) -> &'static str {
         "outer headers "
     } else if attachment.macvlan_parent().is_some() {
         "macvlan "
+    } else if attachment.program.is_for_xdp() {
+        "XDP "
     } else {
         ""
     }

@@ -39,13 +39,28 @@ pub enum Target {
 
 impl Attachment {
     /// The watch of packets that are handed to user space.
-    pub const QUEUE_WATCH: Self = Self {
-        at: match Program::Queued.hook() {
-            HookKind::Fentry(function) => Target::Function(function),
-            HookKind::Tcx(_) | HookKind::SockAddr(_) => panic!("it watches a function"),
-        },
-        program: Program::Queued,
-    };
+    pub const QUEUE_WATCH: Self = Self::of_function(Program::Queued);
+
+    const fn of_function(program: Program) -> Self {
+        match program.hook() {
+            HookKind::Fentry(function) => Self {
+                at: Target::Function(function),
+                program,
+            },
+            HookKind::Tcx(_) | HookKind::SockAddr(_) | HookKind::Xdp => panic!("it watches a function"),
+        }
+    }
+
+    /// The program at the driver of an uplink.
+    pub const fn of_xdp(device: DeviceKey) -> Self {
+        Self {
+            at: Target::Interface {
+                device,
+                hook: Hook::Ingress,
+            },
+            program: Program::UplinkXdp,
+        }
+    }
 
     /// The program for a kind of device at one of its hooks.
     pub const fn of_device(device: DeviceKey, kind: Kind, hook: Hook) -> Self {

@@ -10,9 +10,12 @@ use netfast_common::{
 
 use crate::{
     config::VipPool,
-    diff::{Action, Attachment},
+    diff::{Action, Attachment, XdpStep},
     host::{Proxy, ResolverRules},
-    plan::{AliasTable, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way},
+    plan::{
+        AliasTable, Client, DirectPort, EpochInputs, Identity, Loopback, MacvlanTable, SegmentEnd, VipTable, Way,
+        XdpEnd,
+    },
 };
 
 /// The state of what is netfast's on the host.
@@ -46,6 +49,10 @@ pub struct Realized {
     pub resolvers: BTreeMap<Loopback, ResolverRules>,
     /// Interfaces that take bigger segments.
     pub segments: BTreeSet<SegmentEnd>,
+    /// Interfaces of containers that frames are sent to.
+    pub xdp_ends: BTreeSet<XdpEnd>,
+    /// Interfaces of containers that take frames by netfast's doing.
+    pub xdp_gro: BTreeSet<XdpEnd>,
 }
 
 /// An entry of the devices map.
@@ -155,6 +162,17 @@ impl Realized {
             }
             Action::SetMacvlans { to, .. } => self.macvlans = to.as_ref().clone(),
             Action::SetLocalhost { to, .. } => self.led.clone_from(to),
+            Action::Xdp(step) => {
+                let (set, end, on) = match step {
+                    XdpStep::Gro { end, on, .. } => (&mut self.xdp_gro, end, *on),
+                    XdpStep::End { end, on, .. } => (&mut self.xdp_ends, end, *on),
+                };
+                if on {
+                    set.insert(end.clone());
+                } else {
+                    set.remove(end);
+                }
+            }
             Action::SetSegments { end, bigger, .. } => {
                 if *bigger {
                     self.segments.insert(*end);

@@ -66,6 +66,7 @@ impl Host {
             | Action::PutBack { .. }
             | Action::SetMacvlans { .. }
             | Action::SetLocalhost { .. }
+            | Action::Xdp(_)
             | Action::SetSegments { .. } => {}
         }
         self.realized.note(action);
@@ -289,11 +290,10 @@ proptest! {
             prop_assert_eq!(&host.realized.vips, &vips.table);
             prop_assert_eq!(host.for_vips().len(), 2 * vips.endpoints.len());
             prop_assert!(host.realized.ways.iter().eq(vips.clients.iter().map(|(client, (way, _))| (client, way))));
-            prop_assert_eq!(&host.realized.pools, &vips.pools);
-            prop_assert_eq!(&host.realized.macvlans, &desired.macvlans.table);
+            prop_assert_eq!((&host.realized.pools, &host.realized.macvlans), (&vips.pools, &desired.macvlans.table));
             prop_assert!(host.realized.segments.iter().eq(desired.segments.keys()));
-            let parents: Vec<_> = host.realized.attachments.iter().filter_map(Attachment::macvlan_parent).collect();
-            prop_assert!(parents.iter().eq(desired.macvlans.parents.keys()));
+            let parents = host.realized.attachments.iter().filter_map(Attachment::macvlan_parent);
+            prop_assert!(parents.eq(desired.macvlans.parents.keys().copied()));
             prop_assert_eq!(diff(desired, &host.realized), vec![]);
         }
     }

@@ -25,6 +25,7 @@ mod aliases;
 mod localhost;
 mod sums;
 mod tunnels;
+mod xdp;
 
 /// What the text looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,7 @@ impl Collector for Collected {
         self.devices(encoder)?;
         tunnels::encode(&self.status, encoder)?;
         localhost::encode(&self.status, encoder)?;
+        xdp::encode(&self.status, encoder)?;
         aliases::encode(&self.aliases, encoder)
     }
 }

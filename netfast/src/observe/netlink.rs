@@ -80,8 +80,13 @@ pub fn peers(links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, Netlink
 
 /// Asks how big the segments are that an interface of the calling thread's namespace takes; `None`: there is no such interface.
 pub fn offload(ifindex: u32) -> Result<Option<Offload>, NetlinkError> {
+    Ok(interface(ifindex)?.map(|link| link.offload))
+}
+
+/// Asks about an interface of the calling thread's namespace; `None`: there is no such interface.
+pub fn interface(ifindex: u32) -> Result<Option<Link>, NetlinkError> {
     match link::ask(&mut NetlinkSocket::route()?, ifindex) {
-        Ok(link) => Ok(Some(link.offload)),
+        Ok(link) => Ok(Some(link)),
         Err(error) if error.refused() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error),
     }

@@ -25,6 +25,7 @@ mod segments;
 mod tunnels;
 mod unjudged;
 mod uplinks;
+mod xdp;
 
 use build::*;
 

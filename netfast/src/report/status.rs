@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     plan::ResolverReport,
-    report::{path::PathState, tunnels::Tunnel},
+    report::{path::PathState, tunnels::Tunnel, xdp::Xdp},
     state::LocalState,
 };
 
@@ -39,6 +39,8 @@ pub struct Status {
     pub tunnels: Vec<Tunnel>,
     /// Published ports at loopback addresses.
     pub localhost: LocalState,
+    /// XDP at uplinks.
+    pub xdp: Xdp,
     /// Containers in which Docker's rules for its resolver should be replaced.
     pub resolvers: Vec<ResolverReport>,
 }

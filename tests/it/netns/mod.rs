@@ -25,3 +25,4 @@ mod transfer;
 mod tunnel;
 mod uplinks;
 mod verbs;
+mod xdp;

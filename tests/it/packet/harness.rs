@@ -11,7 +11,7 @@ use aya::{
 };
 use netfast::apply::OBJECT;
 use netfast_common::{
-    abi::{ADDRESS_VARIABLE, NETNS_VARIABLE, map, program},
+    abi::{ADDRESS_VARIABLE, NETNS_VARIABLE, map},
     alias::MemberKey,
     control::Control,
     device::{Device, DeviceKey, NetnsNumber, Traffic},
@@ -40,10 +40,14 @@ use nix::{
 };
 
 mod context;
+mod hook;
 mod ports;
 mod reset;
+mod xdp;
 
 pub use context::Context;
+pub use hook::Hook;
+pub use xdp::Xdp;
 
 /// The epoch before a row changes it.
 pub const EPOCH: u32 = 7;
@@ -51,79 +55,6 @@ pub const EPOCH: u32 = 7;
 const DEVICE_SLOTS: u32 = 16;
 /// Flows that the tables of a test hold.
 const TABLE: u32 = 1024;
-
-/// An entry point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
-    /// tcx ingress of an endpoint's veth.
-    EndpointIn,
-    /// tcx egress of an endpoint's veth.
-    EndpointOut,
-    /// tcx ingress of a bridge device.
-    BridgeIn,
-    /// tcx egress of a bridge device.
-    BridgeOut,
-    /// tcx ingress of an uplink.
-    UplinkIn,
-    /// tcx egress of an uplink.
-    UplinkOut,
-    /// tcx ingress of an endpoint's veth, packets to virtual addresses.
-    VipIn,
-    /// tcx egress of an endpoint's veth, packets from their members.
-    VipOut,
-    /// tcx egress of a tunnel's device.
-    TunnelOut,
-    /// tcx egress of an uplink, outer headers.
-    TunnelUp,
-    /// tcx ingress of an uplink, outer headers.
-    TunnelIn,
-    /// tcx ingress of a tunnel's device.
-    TunnelTaken,
-    /// tcx egress of a parent of macvlan networks.
-    Macvlan,
-    /// tcx egress of the loopback interface in a container's namespace.
-    Resolver,
-}
-
-impl Hook {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::EndpointIn,
-        Self::EndpointOut,
-        Self::BridgeIn,
-        Self::BridgeOut,
-        Self::UplinkIn,
-        Self::UplinkOut,
-        Self::VipIn,
-        Self::VipOut,
-        Self::TunnelOut,
-        Self::TunnelUp,
-        Self::TunnelIn,
-        Self::TunnelTaken,
-        Self::Macvlan,
-        Self::Resolver,
-    ];
-
-    /// Its program.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::EndpointIn => program::ENDPOINT_INGRESS,
-            Self::EndpointOut => program::ENDPOINT_EGRESS,
-            Self::BridgeIn => program::BRIDGE_INGRESS,
-            Self::BridgeOut => program::BRIDGE_EGRESS,
-            Self::UplinkIn => program::UPLINK_INGRESS,
-            Self::UplinkOut => program::UPLINK_EGRESS,
-            Self::VipIn => program::VIP_INGRESS,
-            Self::VipOut => program::VIP_EGRESS,
-            Self::TunnelOut => program::TUNNEL_EGRESS,
-            Self::TunnelUp => program::TUNNEL_UPLINK,
-            Self::TunnelIn => program::TUNNEL_INGRESS,
-            Self::TunnelTaken => program::TUNNEL_TAKEN,
-            Self::Macvlan => program::MACVLAN,
-            Self::Resolver => program::RESOLVER,
-        }
-    }
-}
 
 /// What a program did to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,6 +150,8 @@ pub struct Lab {
     pub macvlan_addresses: HashMap<MapData, AddressKey, AddressOwner>,
     /// Where resolvers listen.
     pub resolvers: HashMap<MapData, u64, Ports>,
+    /// What XDP depends on.
+    pub xdp: Xdp,
 }
 
 impl Lab {
@@ -307,6 +240,7 @@ impl Lab {
             macvlans: take(&mut ebpf, map::MACVLANS),
             macvlan_addresses: take(&mut ebpf, map::MACVLAN_ADDRESSES),
             resolvers: take(&mut ebpf, map::RESOLVERS),
+            xdp: Xdp::load(&mut ebpf),
             ebpf,
         }
     }
@@ -378,6 +312,9 @@ impl Lab {
 
     /// Runs a packet through a program.
     pub fn test_run(&mut self, hook: Hook, context: Context, packet: &[u8]) -> Outcome {
+        if hook == Hook::UplinkXdp {
+            return xdp::test_run(&mut self.ebpf, context, packet);
+        }
         let mut out = vec![0; packet.len() + 256];
         let context_in = context.bytes();
         let mut context_out = [0; Context::BYTES];

@@ -45,7 +45,7 @@ const fn most_instructions(program: Program) -> u32 {
         | Program::Peer6
         | Program::Own4
         | Program::Own6 => 3_000,
-        Program::TunnelEgress | Program::TunnelUplink | Program::TunnelIngress | Program::TunnelTaken => 20_000,
+        Program::TunnelEgress | Program::TunnelUplink | Program::TunnelIngress | Program::TunnelTaken | Program::UplinkXdp => 20_000,
         // Two lookups, and a copy of what asks for an address; headers of TCP or UDP, or those of an error.
         Program::Macvlan | Program::Resolver => 5_000,
         // It loops over each byte of a name, of a message and over each record of DNS messages.
@@ -102,7 +102,8 @@ const fn most_stack(program: Program) -> u32 {
         | Program::UplinkIngress
         | Program::UplinkEgress
         | Program::Resolver
-        | Program::Macvlan => 480,
+        | Program::Macvlan
+        | Program::UplinkXdp => 480,
     }
 }
 
@@ -185,6 +186,7 @@ fn relocated(ebpf: &mut Ebpf) -> Object {
             | Map::LruHashMap(data)
             | Map::PerCpuArray(data)
             | Map::SkStorage(data)
+            | Map::DevMapHash(data)
             | Map::RingBuf(data)) = ebpf.take_map(&name).expect("the same object")
             else {
                 panic!("{name} is of another type than the data path has");
@@ -232,6 +234,10 @@ fn cost(object: &Object, types: &OwnedFd, program: Program) -> Option<Cost> {
     // SAFETY: all members of the union are integers, and all is zero.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    if program.hook() == HookKind::Xdp {
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
+        load.expected_attach_type = bpf_attach_type::BPF_XDP as u32;
+    }
     if let HookKind::Fentry(entered) = program.hook() {
         let kernel = Btf::from_sys_fs().expect("the kernel's types");
         load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
@@ -383,7 +389,9 @@ fn compare(text: &str, costs: &[(Program, Cost)]) {
             (Some(line), _) => line,
             // Recorded where the kernel loads no such programs.
             (None, HookKind::Fentry(_)) => continue,
-            (None, HookKind::Tcx(_) | HookKind::SockAddr(_)) => panic!("{name} has no record: UPDATE_GOLDEN=1"),
+            (None, HookKind::Tcx(_) | HookKind::SockAddr(_) | HookKind::Xdp) => {
+                panic!("{name} has no record: UPDATE_GOLDEN=1")
+            }
         };
         let numbers = line
             .split(' ')

@@ -37,6 +37,8 @@ pub struct Coverage {
     pub beyond: BTreeMap<String, String>,
     /// Packets that took the fast path, with netfast on.
     pub fast_packets: u64,
+    /// Datagrams of these that XDP has sent to containers.
+    pub xdp_packets: u64,
     /// Conversations that were opened, and those that did not get through.
     pub opened: u64,
     /// See [`opened`](Self::opened).
@@ -86,6 +88,7 @@ impl Coverage {
         self.beyond
             .extend(other.beyond.iter().map(|(name, why)| (name.clone(), why.clone())));
         self.fast_packets += other.fast_packets;
+        self.xdp_packets += other.xdp_packets;
         self.opened += other.opened;
         self.refused += other.refused;
     }
@@ -137,8 +140,8 @@ impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} seeds; {} conversations opened, {} refused; {} packets on the fast path",
-            self.seeds, self.opened, self.refused, self.fast_packets
+            "{} seeds; {} conversations opened, {} refused; {} packets on the fast path, {} of them by XDP",
+            self.seeds, self.opened, self.refused, self.fast_packets, self.xdp_packets
         )?;
         for (title, counts) in [
             ("rules (scenarios)", &self.rules),

@@ -46,6 +46,7 @@ pub fn shape(seed: u64) -> Shape {
         // Seldom: what is only counted is not on the fast path.
         learn_after: if rng.chance(20) { 3 } else { 0 },
         strict: rng.chance(30),
+        xdp: rng.chance(40),
     }
 }
 

@@ -48,6 +48,10 @@ pub struct Shape {
     /// conntrack judges windows (`nf_conntrack_tcp_be_liberal` 0), with netfast off and on. netfast takes that from the
     /// connections that it carries, and only from those; so in such shapes all segments are in their windows.
     pub strict: bool,
+    /// netfast sends datagrams that come from outside to containers by XDP. With a program at a veth's driver the kernel takes
+    /// segmentation from its other end, so in such shapes nobody sends segments at once.
+    #[serde(default)]
+    pub xdp: bool,
 }
 
 impl Shape {

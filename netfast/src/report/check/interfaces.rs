@@ -122,6 +122,9 @@ fn xdp<'a>(link: &'a Link, name_of: &'a impl Fn(u32) -> Option<String>) -> impl 
     modes.into_iter().filter_map(move |(mode, id)| {
         let id = id?;
         let name = name_of(id).unwrap_or_default();
+        if name.starts_with(PREFIX) {
+            return None;
+        }
         let name = quoted(&name);
         let text =
             format!("{mode} XDP program {name} (id {id}), of other software: it runs first and sees every packet");

@@ -118,6 +118,9 @@ fn state() -> State {
         aliases: Vec::new(),
         vips: crate::state::VipState::default(),
         segments: Vec::new(),
+        xdp_gro: Vec::new(),
+        xdp: Vec::new(),
+        xdp_ends: 0,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     report::{
         path::PathState,
         tunnels::{self, Told},
+        xdp::Xdp,
     },
     state::{DeviceReport, LocalState, State},
 };
@@ -37,6 +38,8 @@ pub struct Tables {
     pub tunnels: Told,
     /// What became of programs that asked for published ports at loopback addresses.
     pub outcomes: BTreeMap<String, u64>,
+    /// What went by XDP.
+    pub xdp: Count,
     /// Those in the namespaces of overlay networks, by the names of their directories.
     pub sandboxes: BTreeMap<String, Ports>,
 }
@@ -76,6 +79,7 @@ impl Status {
             devices: devices(state, tables),
             tunnels: tunnels::gather(&state.tunnels, &tables.tunnels),
             localhost: localhost(state, tables),
+            xdp: Xdp::gather(&state.xdp, state.xdp_ends, tables.xdp),
             resolvers: state.resolvers.clone(),
             ..Self::default()
         });
@@ -285,6 +289,9 @@ mod tests {
             resolver_rules: Vec::new(),
             vips: crate::state::VipState::default(),
             segments: Vec::new(),
+            xdp_gro: Vec::new(),
+            xdp: Vec::new(),
+            xdp_ends: 0,
         }
     }
 
@@ -343,6 +350,7 @@ mod tests {
             flows: 4,
             tunnels: Told::new(),
             outcomes: BTreeMap::new(),
+            xdp: Count::default(),
         }
     }
 

@@ -59,6 +59,7 @@ impl Status {
             let _ = writeln!(text, "\nTUNNELS ({packets} packets left with a repeated outer header)");
             text.push_str(&tunnels::table(&self.tunnels).render(style));
         }
+        text.push_str(&self.xdp.render());
         text.push_str(&self.counted(style, verbose));
         text
     }

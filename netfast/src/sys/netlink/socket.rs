@@ -100,6 +100,33 @@ pub fn received(length: io::Result<usize>, buffer: &[u8]) -> Result<(), NetlinkE
     }
 }
 
+/// A group of generic netlink that is listened to.
+pub struct GenericGroup {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl GenericGroup {
+    /// Listens from now on, in the namespace of the calling thread.
+    pub fn join(group: u32) -> Result<Self, NetlinkError> {
+        let socket = open(protocols::NETLINK_GENERIC, 0)?;
+        socket.add_membership(group).map_err(NetlinkError::io("membership"))?;
+        Ok(Self {
+            socket,
+            buffer: Vec::with_capacity(BUFFER),
+        })
+    }
+
+    /// Waits for a message. That some were lost is one, too.
+    pub fn wait(&mut self) -> Result<(), NetlinkError> {
+        let length = receive_now(&self.socket, &mut self.buffer);
+        match received(length, &self.buffer) {
+            Err(NetlinkError::Overflow) => Ok(()),
+            done => done,
+        }
+    }
+}
+
 /// A socket to ask questions with; the calling thread waits for the answer.
 pub struct NetlinkSocket<T = Kernel> {
     transport: T,
@@ -115,6 +142,11 @@ impl NetlinkSocket {
     /// A socket for rtnetlink.
     pub fn route() -> Result<Self, NetlinkError> {
         Ok(Self::over(Kernel::new(protocols::NETLINK_ROUTE)?))
+    }
+
+    /// A socket for generic netlink.
+    pub fn generic() -> Result<Self, NetlinkError> {
+        Ok(Self::over(Kernel::new(protocols::NETLINK_GENERIC)?))
     }
 
     /// A socket for nfnetlink.

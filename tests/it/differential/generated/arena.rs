@@ -180,8 +180,10 @@ impl Arena {
         if self.mode == Mode::On {
             let options = Options {
                 config: Some(format!(
-                    "direct = true\nrevalidate_ms = {}\nlearn_after = {}\n",
-                    self.shape.revalidate_ms, self.shape.learn_after
+                    "direct = true\nrevalidate_ms = {}\nlearn_after = {}\nxdp = \"{}\"\n",
+                    self.shape.revalidate_ms,
+                    self.shape.learn_after,
+                    if self.shape.xdp { "on" } else { "off" }
                 )),
                 ..Options::no_runtime()
             };

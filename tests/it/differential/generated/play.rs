@@ -81,7 +81,7 @@ pub struct Play<'a> {
 /// Plays it, in an arena that may have seen others before.
 pub fn play(arena: &mut Arena, part: &Part, patience: &Patience) -> Record {
     begin(arena, part, patience);
-    let counted = reasons(arena);
+    let (counted, by_xdp) = (reasons(arena), by_xdp(arena));
     let mut play = Play {
         live: (0..part.scenario.talks.len())
             .map(|number| Live::new(&part.scenario, number))
@@ -122,6 +122,7 @@ pub fn play(arena: &mut Arena, part: &Part, patience: &Patience) -> Record {
             None => {}
         }
     }
+    record.coverage.xdp_packets += self::by_xdp(arena) - by_xdp;
     for (reason, why) in BEYOND {
         record.coverage.beyond.insert(reason.name().to_owned(), why.to_owned());
     }
@@ -182,6 +183,12 @@ fn reasons(arena: &Arena) -> Vec<u64> {
     };
     let counts = maps.reasons().expect("the counts");
     counts.iter().map(|count| count.packets).collect()
+}
+
+/// Datagrams that XDP has sent to containers.
+fn by_xdp(arena: &Arena) -> u64 {
+    let counted = arena.maps.as_ref().map(|maps| maps.xdp().expect("the count"));
+    counted.map_or(0, |count| count.packets)
 }
 
 /// What conntrack knows, without what counts.

@@ -119,6 +119,11 @@ pub fn seeds(from: u64, count: u64, json: Option<PathBuf>) {
         coverage.fast_packets,
         coverage.seeds
     );
+    assert!(
+        played < MANY || coverage.xdp_packets > played,
+        "{played} seeds, and {} datagrams went by XDP",
+        coverage.xdp_packets
+    );
     let rare = coverage.rare(LEAST);
     assert!(
         played < MANY || rare.is_empty(),

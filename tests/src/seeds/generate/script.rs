@@ -178,7 +178,7 @@ impl Maker {
         Datagrams {
             rounds: rng.pick(&[1, 5, 8]),
             size,
-            segments,
+            segments: if self.shape.xdp { 1 } else { segments },
         }
     }
 
@@ -237,7 +237,7 @@ impl Maker {
             40 if is_tcp => Odd::Sack,
             27 => rng.pick(&[Odd::Truncated(4), Odd::BadHeaderLength, Odd::NotIp]),
             28 => Odd::BadLength,
-            29 | 30 => Odd::Gso {
+            29 | 30 if !self.shape.xdp => Odd::Gso {
                 size: rng.pick(&[100, 536, 1000, 1400, 1448]),
                 count: rng.pick(&[2, 3, 10]),
             },
