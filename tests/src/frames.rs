@@ -18,39 +18,75 @@ const PROG_TEST_RUN: c_long = 10;
 const PROG_TYPE_XDP: u32 = 6;
 const LIVE_FRAMES: u32 = 1 << 1;
 
-/// A program that sends each frame out of the interface that it is said to have come by (`r0 = XDP_TX; exit`).
-pub struct Injector(OwnedFd);
+/// Bytes from the start of each frame that are written anew: Ethernet, IPv4 and UDP headers, in words.
+const HEADERS: usize = 44;
+
+/// A program that writes the headers and sends the frame out of the interface that it is said to have come by (`XDP_TX`). It must
+/// write them: pages are used again and again, and who has forwarded a frame has changed it.
+pub struct Injector {
+    program: OwnedFd,
+    frame: Vec<u8>,
+}
 
 impl Injector {
-    /// Loads it.
-    pub fn new() -> io::Result<Self> {
-        const CODE: [u64; 2] = [0x0000_0003_0000_00b7, 0x95];
+    /// Loads it, for a frame of 44 bytes or more.
+    pub fn new(frame: &[u8]) -> io::Result<Self> {
+        let code = code(frame);
         let license = c"GPL";
         let mut attr = [0_u8; 72];
         put(&mut attr, 0, PROG_TYPE_XDP);
-        put(&mut attr, 4, 2);
-        put_address(&mut attr, 8, CODE.as_ptr() as u64);
+        put(&mut attr, 4, u32::try_from(code.len()).map_err(io::Error::other)?);
+        put_address(&mut attr, 8, code.as_ptr() as u64);
         put_address(&mut attr, 16, license.as_ptr() as u64);
         let fd = bpf(PROG_LOAD, &mut attr)?;
-        // SAFETY: the kernel has just given it to us alone.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Self {
+            // SAFETY: the kernel has just given it to us alone.
+            program: unsafe { OwnedFd::from_raw_fd(fd) },
+            frame: frame.to_vec(),
+        })
     }
 
-    /// Sends a frame so many times out of an interface of the calling thread's namespace; returns when all are sent.
-    pub fn send(&self, ifindex: u32, frame: &[u8], times: u32) -> io::Result<()> {
-        let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    /// Sends the frame so many times out of an interface of the calling thread's namespace; returns when all are sent.
+    pub fn send(&self, ifindex: u32, times: u32) -> io::Result<()> {
+        let length = u32::try_from(self.frame.len()).map_err(io::Error::other)?;
         // `struct xdp_md`: data, its end, metadata, the interface that it came by, queue, the interface that it goes to.
         let context = [0, length, 0, ifindex, 0, 0_u32];
         let mut attr = [0_u8; 80];
-        put(&mut attr, 0, self.0.as_raw_fd().cast_unsigned());
+        put(&mut attr, 0, self.program.as_raw_fd().cast_unsigned());
         put(&mut attr, 8, length);
-        put_address(&mut attr, 16, frame.as_ptr() as u64);
+        put_address(&mut attr, 16, self.frame.as_ptr() as u64);
         put(&mut attr, 32, times);
         put(&mut attr, 40, 24);
         put_address(&mut attr, 48, context.as_ptr() as u64);
         put(&mut attr, 64, LIVE_FRAMES);
         bpf(PROG_TEST_RUN, &mut attr).map(drop)
     }
+}
+
+/// The program's instructions (Documentation/bpf/standardization/instruction-set.rst).
+fn code(frame: &[u8]) -> Vec<[u8; 8]> {
+    let instruction = |operation: u8, to: u8, from: u8, offset: u8, number: [u8; 4]| {
+        let [a, b, c, d] = number;
+        [operation, from << 4 | to, offset, 0, a, b, c, d]
+    };
+    const NONE: [u8; 4] = [0; 4];
+    const { assert!(HEADERS.is_multiple_of(4) && HEADERS < 128) };
+    let (words, _) = frame.as_chunks::<4>();
+    let words = &words[..HEADERS / 4];
+    let mut code = vec![
+        // r2 = data, r3 = its end, r4 = r2 + HEADERS
+        instruction(0x61, 2, 1, 0, NONE),
+        instruction(0x61, 3, 1, 4, NONE),
+        instruction(0xbf, 4, 2, 0, NONE),
+        instruction(0x07, 4, 0, 0, [HEADERS as u8, 0, 0, 0]),
+        // Past the words, if r4 > r3.
+        instruction(0x2d, 4, 3, words.len() as u8, NONE),
+    ];
+    let stores = words.iter().zip((0_u8..).step_by(4));
+    code.extend(stores.map(|(word, offset)| instruction(0x62, 2, 0, offset, *word)));
+    // r0 = XDP_TX, exit
+    code.extend([instruction(0xb7, 0, 0, 0, [3, 0, 0, 0]), instruction(0x95, 0, 0, 0, NONE)]);
+    code
 }
 
 fn put(attr: &mut [u8], place: usize, number: u32) {
