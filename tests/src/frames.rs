@@ -19,7 +19,9 @@ const PROG_TYPE_XDP: u32 = 6;
 const LIVE_FRAMES: u32 = 1 << 1;
 
 /// Bytes from the start of each frame that are written anew: Ethernet, IPv4 and UDP headers, in words.
-const HEADERS: usize = 44;
+const HEADERS: u8 = 4 * WORDS;
+/// So many words.
+const WORDS: u8 = 11;
 
 /// A program that writes the headers and sends the frame out of the interface that it is said to have come by (`XDP_TX`). It must
 /// write them: pages are used again and again, and who has forwarded a frame has changed it.
@@ -69,23 +71,25 @@ fn code(frame: &[u8]) -> Vec<[u8; 8]> {
         let [a, b, c, d] = number;
         [operation, from << 4 | to, offset, 0, a, b, c, d]
     };
-    const NONE: [u8; 4] = [0; 4];
-    const { assert!(HEADERS.is_multiple_of(4) && HEADERS < 128) };
+    let none = [0; 4];
     let (words, _) = frame.as_chunks::<4>();
-    let words = &words[..HEADERS / 4];
+    let words = &words[..usize::from(WORDS)];
     let mut code = vec![
         // r2 = data, r3 = its end, r4 = r2 + HEADERS
-        instruction(0x61, 2, 1, 0, NONE),
-        instruction(0x61, 3, 1, 4, NONE),
-        instruction(0xbf, 4, 2, 0, NONE),
-        instruction(0x07, 4, 0, 0, [HEADERS as u8, 0, 0, 0]),
+        instruction(0x61, 2, 1, 0, none),
+        instruction(0x61, 3, 1, 4, none),
+        instruction(0xbf, 4, 2, 0, none),
+        instruction(0x07, 4, 0, 0, [HEADERS, 0, 0, 0]),
         // Past the words, if r4 > r3.
-        instruction(0x2d, 4, 3, words.len() as u8, NONE),
+        instruction(0x2d, 4, 3, WORDS, none),
     ];
     let stores = words.iter().zip((0_u8..).step_by(4));
     code.extend(stores.map(|(word, offset)| instruction(0x62, 2, 0, offset, *word)));
     // r0 = XDP_TX, exit
-    code.extend([instruction(0xb7, 0, 0, 0, [3, 0, 0, 0]), instruction(0x95, 0, 0, 0, NONE)]);
+    code.extend([
+        instruction(0xb7, 0, 0, 0, [3, 0, 0, 0]),
+        instruction(0x95, 0, 0, 0, none),
+    ]);
     code
 }
 
