@@ -83,17 +83,6 @@ impl Host {
         })
     }
 
-    /// The same of all networks at once.
-    pub fn all_members(&self) -> BTreeMap<&NetworkId, Vec<(&Container, &Attachment)>> {
-        let mut members: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for container in self.containers.values() {
-            for on in &container.attachments {
-                members.entry(&on.network).or_default().push((container, on));
-            }
-        }
-        members
-    }
-
     /// The link, if there is one.
     pub fn link(&self, device: DeviceKey) -> Option<&Link> {
         self.namespaces.get(&device.netns)?.links.get(&device.ifindex)

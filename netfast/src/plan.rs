@@ -148,6 +148,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     let netns = host.served();
     let rules = RateRules::judge(netns, config);
     let rules6 = rules.of_ipv6_alone();
+    let index = Index::of(host, netns);
     let mut build = Build {
         host,
         netns,
@@ -156,8 +157,8 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         rules,
         rules6,
         devices: BTreeMap::new(),
-        vips: aliases::networks_with_vips(host, config),
-        index: Index::of(host, netns),
+        vips: aliases::networks_with_vips(host, &index, config),
+        index,
         on_the_way: tc::on_the_way(netns),
     };
     let mut networks = match config.runtime {
@@ -169,7 +170,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     tunnels::add(&mut build);
     let not_uplinks = uplinks::left_out(&build);
     build.allow_what_rules_leave();
-    let aliases = aliases::aliases(host, config, facts, &networks, &build.devices);
+    let aliases = aliases::aliases(host, &build.index, config, facts, &networks, &build.devices);
     let direct = unjudged::add(&build, &mut networks, &aliases.vips.endpoints);
     let (tunnels, tunnel_reports) = tunnels::ends(&build);
     let macvlans = macvlan::plan(&build);

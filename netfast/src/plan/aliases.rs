@@ -20,7 +20,9 @@ use crate::{
     config::{AliasMode, Config},
     host::{Attachment, Container, ContainerState, Health, Host, NetnsId, Network, NetworkId, NetworkMode},
     plan::{
-        DeviceSpec, Facts, labels,
+        DeviceSpec, Facts,
+        index::Index,
+        labels,
         report::NetworkReport,
         vip::{Builder, Vips},
     },
@@ -141,6 +143,7 @@ pub struct MemberReport {
 /// Decides what should be. Of networks and their endpoints the plan is made already.
 pub fn aliases(
     host: &Host,
+    index: &Index<'_>,
     config: &Config,
     facts: &Facts,
     reports: &[NetworkReport],
@@ -150,12 +153,10 @@ pub fn aliases(
     let mut vips = Builder::new(host, reports, devices, [config.vip_pool, config.vip_pool6], &facts.vips);
     let mut ambiguous = BTreeSet::new();
     let mut answered = BTreeSet::new();
-    let all_members = host.all_members();
     for network in host.networks.values().filter(|network| has_resolver(network)) {
         let why = off(network, config, facts);
         let remembered: BTreeSet<&str> = facts.vips.aliases(&network.id).collect();
-        let on_it = all_members.get(&network.id).map_or(&[][..], Vec::as_slice);
-        for (name, members) in names(on_it, &remembered) {
+        for (name, members) in names(index.members(&network.id), &remembered) {
             let mut report = AliasReport {
                 mode: AliasMode::Off,
                 why: why.clone(),
@@ -206,17 +207,13 @@ pub fn aliases(
 }
 
 /// The networks whose aliases should have virtual addresses, or some of them.
-pub(super) fn networks_with_vips(host: &Host, config: &Config) -> BTreeSet<NetworkId> {
+pub(super) fn networks_with_vips(host: &Host, index: &Index<'_>, config: &Config) -> BTreeSet<NetworkId> {
     if config.alias_mode == AliasMode::Off {
         return BTreeSet::new();
     }
     let is_rotated = |network: &&Network| has_resolver(network) && !network.resolved_at_gateway;
     let networks = host.networks.values().filter(is_rotated);
-    let members = host.all_members();
-    let wished = networks.filter(|network| {
-        let members = members.get(&network.id).map_or(&[][..], Vec::as_slice);
-        wish(network, members, config) == AliasMode::Vip
-    });
+    let wished = networks.filter(|network| wish(network, index.members(&network.id), config) == AliasMode::Vip);
     wished.map(|network| network.id.clone()).collect()
 }
 

@@ -23,7 +23,11 @@ impl<'a> Index<'a> {
     /// That of a host, and of a namespace of it.
     pub fn of(host: &'a Host, netns: &'a Namespace) -> Self {
         let mut interfaces: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        let mut members: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for container in host.containers.values() {
+            for on in &container.attachments {
+                members.entry(&on.network).or_default().push((container, on));
+            }
             for interface in &container.interfaces {
                 let end = interface.host_ifindex.and_then(|ifindex| netns.links.get(&ifindex));
                 if let Some(master) = end.and_then(|link| link.master) {
@@ -41,7 +45,7 @@ impl<'a> Index<'a> {
         Self {
             ports,
             links: netns.links.values().map(|link| (link.name.as_str(), link)).collect(),
-            members: host.all_members(),
+            members,
             interfaces,
             heard: entries.map(|entry| (entry.ifindex, entry.mac)).collect(),
         }

@@ -72,7 +72,8 @@ fn planned(host: &Host) -> Aliases {
 }
 
 fn with(host: &Host, config: &Config, facts: &Facts) -> Aliases {
-    aliases(host, config, facts, &[], &BTreeMap::new())
+    let index = Index::of(host, host.served());
+    aliases(host, &index, config, facts, &[], &BTreeMap::new())
 }
 
 fn key(name: &str, addresses: &[[u8; 4]]) -> AliasKey {
@@ -314,7 +315,7 @@ fn where_the_resolver_is_at_the_gateway_no_turns_are_taken_and_that_is_said() {
         let plan = with(&host, &config, &Facts::default());
         assert_eq!(plan.table, AliasTable::default());
         assert!(plan.loopbacks.is_empty() && plan.vips.table.services.is_empty());
-        assert!(networks_with_vips(&host, &config).is_empty());
+        assert!(networks_with_vips(&host, &Index::of(&host, host.served()), &config).is_empty());
         let [report] = &plan.reports[..] else {
             panic!("one alias: {:?}", plan.reports);
         };
