@@ -228,7 +228,7 @@ impl Twins<'_> {
             }
         }
         let candidates = self.lab.candidates.get(&0, 0).expect("a candidate");
-        let waits = candidates.iter().any(|candidate| candidate[..8] != [0; 8]);
+        let waits = candidates.iter().any(|all| all.0.any());
         if waits != self.host.has_candidate() {
             let _ = writeln!(text, "a candidate waits on the kernel: {waits}");
         }
