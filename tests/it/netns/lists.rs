@@ -59,7 +59,11 @@ fn a_flood_that_begins_at_full_rate_is_fast() {
     assert_eq!(came, BURST, "{}", lab.told());
     let learned = lab.count(Reason::Learned) - before;
     let other = lab.count(Reason::OtherPacket);
-    assert!(learned > 0, "none of {came} was learned, {other} were not what had entered last; {}", lab.told());
+    assert!(
+        learned > 0,
+        "none of {came} was learned, {other} were not what had entered last; {}",
+        lab.told()
+    );
     let fast = cmd::poll("the flood is fast", TIMEOUT, || {
         (burst(&lab, &from, &sink) == (BURST, BURST as u64)).then_some(())
     });

@@ -126,7 +126,9 @@ fn of_one_list() -> Vec<Row> {
             ],
         ),
     ];
-    rows.into_iter().map(|(what, steps)| row(what, Vec::new(), steps)).collect()
+    rows.into_iter()
+        .map(|(what, steps)| row(what, Vec::new(), steps))
+        .collect()
 }
 
 /// What is refused, and what does not come in lists.
@@ -206,7 +208,9 @@ fn among_others() -> Vec<Row> {
             ],
         ),
     ];
-    rows.into_iter().map(|(what, steps)| row(what, Vec::new(), steps)).collect()
+    rows.into_iter()
+        .map(|(what, steps)| row(what, Vec::new(), steps))
+        .collect()
 }
 
 #[test]
@@ -218,7 +222,9 @@ fn packets_that_come_in_lists_are_told_apart() {
 /// Sends a list through; how many were learned and how many were not known any more, or nothing, if that took too long.
 fn long_list(lab: &mut Lab) -> Option<(u64, u64)> {
     lab.reset();
-    let ways: Vec<Way> = (0..LONG).map(|number| from_outside(52_000 + u16::try_from(number).expect("few"))).collect();
+    let ways: Vec<Way> = (0..LONG)
+        .map(|number| from_outside(52_000 + u16::try_from(number).expect("few")))
+        .collect();
     let uplink = Context {
         ifindex: lab.ifindex(Dev::Uplink),
         ..Context::default()
@@ -228,7 +234,8 @@ fn long_list(lab: &mut Lab) -> Option<(u64, u64)> {
         ingress_ifindex: uplink.ifindex,
         ..Context::default()
     };
-    let counts = |lab: &Lab| [Reason::Learned, Reason::OtherPacket].map(|of| lab.counts()[of.number() as usize].packets);
+    let counts =
+        |lab: &Lab| [Reason::Learned, Reason::OtherPacket].map(|of| lab.counts()[of.number() as usize].packets);
     let before = counts(lab);
     let start = Instant::now();
     for (address, way) in (1..).zip(&ways) {
@@ -249,7 +256,14 @@ fn a_long_list_is_learned_from_its_end() {
     Lab::run(|lab| {
         let seen = (0..200).find_map(|_| long_list(lab));
         assert_eq!(seen, Some((PLACES.into(), (LONG - PLACES).into())));
-        let ports: Vec<u16> = lab.flows_in(false).iter().map(|(key, _)| key.source_port.number()).collect();
-        assert!(ports.iter().all(|port| u32::from(*port) >= 52_000 + LONG - PLACES), "{ports:?}");
+        let ports: Vec<u16> = lab
+            .flows_in(false)
+            .iter()
+            .map(|(key, _)| key.source_port.number())
+            .collect();
+        assert!(
+            ports.iter().all(|port| u32::from(*port) >= 52_000 + LONG - PLACES),
+            "{ports:?}"
+        );
     });
 }
