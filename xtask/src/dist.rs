@@ -52,6 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
         None => Parts::make(&build::build(true)?.netfast)?,
         Some(processor) => {
             let program = processor.cargo()?.build(true, &["netfast"])?.join("netfast");
+            if !processor.starts(&program, concat!("netfast ", env!("CARGO_PKG_VERSION")))? {
+                println!("The program was not started: there is no emulator of its processor here (Debian package qemu-user-static)");
+            }
             // What it says of itself must come from one that runs here.
             let generate = build::build(false)?.netfast;
             Parts::for_processor(&generate, &program, Some(processor))?
@@ -311,7 +314,8 @@ impl Parts {
         let file = self.dir.join(format!("netfast_{version}_{architecture}.deb"));
         let mut pack = Command::new("dpkg-deb");
         pack.args(["--build", "--root-owner-group"]).arg(&stage).arg(&file);
-        cmd::run(&mut pack)?;
+        // Compressing takes as long as it takes: no limit of time.
+        show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
@@ -335,7 +339,7 @@ impl Parts {
             .arg("--output")
             .arg(&file)
             .current_dir(root());
-        cmd::run(&mut pack)?;
+        show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
@@ -360,7 +364,7 @@ impl Parts {
             .arg("--file")
             .arg(&file)
             .arg(&name);
-        cmd::run(&mut pack)?;
+        show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }

@@ -25,7 +25,7 @@ const VERSION_LINE: &str = "version = \"";
 /// their target directory, and one would be linked with parts of the other, its ABI number among them.
 const NEXT_VERSION: &str = "9999.0.0";
 
-/// Builds it, as for a release or in the half of the time, and returns the program. What was built in the same directory is to be built
+/// Builds it, optimised or in half the time, and returns the program. What was built in the same directory is to be built
 /// again: this takes its place there.
 pub fn build(release: bool) -> Result<PathBuf> {
     let (root, target) = (root(), target_dir()?);

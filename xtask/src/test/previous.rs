@@ -65,7 +65,7 @@ pub fn deb() -> Result<PathBuf> {
     }
     let mut pack = Command::new("dpkg-deb");
     pack.args(["--build", "--root-owner-group"]).arg(&stage).arg(&kept);
-    cmd::run(&mut pack)?;
+    show(&mut pack)?;
     fs::remove_dir_all(&stage)?;
     fs::remove_dir_all(&sources)?;
     Ok(kept)
