@@ -107,7 +107,11 @@ impl Processor {
             return Ok(false);
         };
         let mut start = Command::new(emulator);
-        start.arg("-L").arg(format!("/usr/{}-linux-gnu", self.name())).arg(program).arg("--version");
+        start
+            .arg("-L")
+            .arg(format!("/usr/{}-linux-gnu", self.name()))
+            .arg(program)
+            .arg("--version");
         let said = cmd::run(&mut start)?;
         ensure!(said == version, "{} says {said:?}, not {version:?}", program.display());
         Ok(true)

@@ -53,7 +53,9 @@ pub fn run(args: &Args) -> Result<()> {
         Some(processor) => {
             let program = processor.cargo()?.build(true, &["netfast"])?.join("netfast");
             if !processor.starts(&program, concat!("netfast ", env!("CARGO_PKG_VERSION")))? {
-                println!("The program was not started: there is no emulator of its processor here (Debian package qemu-user-static)");
+                println!(
+                    "The program was not started: there is no emulator of its processor here (Debian package qemu-user-static)"
+                );
             }
             // What it says of itself must come from one that runs here.
             let generate = build::build(false)?.netfast;
@@ -111,7 +113,11 @@ const FILES: [(From, &str, &str); 15] = [
     ),
     // Without keys, so that no release changes it: dpkg asks an administrator who has changed theirs, too, and
     // unattended-upgrades then leaves the package as it is.
-    (From::Sources, "netfast/dist/etc/netfast.toml", "etc/netfast/netfast.toml"),
+    (
+        From::Sources,
+        "netfast/dist/etc/netfast.toml",
+        "etc/netfast/netfast.toml",
+    ),
     (
         From::Sources,
         "netfast/dist/netfast.toml",
@@ -255,7 +261,11 @@ impl Parts {
             compress(&target)?;
         }
         let notices = to.join("usr/share/doc/netfast/NOTICES");
-        write(&notices, &notices::text(&self.linked()?)?)?;
+        let mut text = notices::text(&self.linked()?)?;
+        if self.suffix == musl::SUFFIX {
+            text = fs::read_to_string(root().join(musl::NOTICE))? + "\n" + &text;
+        }
+        write(&notices, &text)?;
         compress(&notices)
     }
 
@@ -334,7 +344,9 @@ impl Parts {
         let mut pack = Command::new("cargo-generate-rpm");
         // As cargo runs it: the first word is the verb.
         pack.args(["generate-rpm", "--package", "netfast", "--arch", architecture])
-            .arg(format!("--set-metadata=version = \"{version}\"\nvendor = \"{MAINTAINER}\""))
+            .arg(format!(
+                "--set-metadata=version = \"{version}\"\nvendor = \"{MAINTAINER}\""
+            ))
             .arg(format!("--source-date={}", changelog::last_change()?))
             .arg("--output")
             .arg(&file)
@@ -401,7 +413,10 @@ mod tests {
     #[test]
     fn the_installed_configuration_has_no_keys() {
         let text = fs::read_to_string(root().join("netfast/dist/etc/netfast.toml")).expect("a file");
-        assert!(!text.is_empty() && text.lines().all(|line| line.starts_with("# ")), "{text}");
+        assert!(
+            !text.is_empty() && text.lines().all(|line| line.starts_with("# ")),
+            "{text}"
+        );
         let shipped = FILES.iter().filter(|(_, _, to)| to.starts_with("etc/"));
         let shipped: Vec<&str> = shipped.map(|(_, from, _)| *from).collect();
         assert_eq!(shipped, ["netfast/dist/etc/netfast.toml"]);

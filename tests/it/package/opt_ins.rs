@@ -31,7 +31,8 @@ use crate::{
     left::left_on,
 };
 
-const CONFIG: &str = "resolver = true\nlocalhost = true\nsegments = \"on\"\nxdp = \"on\"\ntunnels = true\nalias_mode = \"vip\"\n";
+const CONFIG: &str =
+    "resolver = true\nlocalhost = true\nsegments = \"on\"\nxdp = \"on\"\ntunnels = true\nalias_mode = \"vip\"\n";
 /// Where the container's port is published.
 const PUBLISHED: u16 = 8080;
 /// Connections of each path that are open and say nothing.
@@ -109,10 +110,17 @@ fn missing(bed: &Bed) -> Vec<&'static str> {
         ("localhost", all(&status["localhost"]["ports"], &of_127)),
         ("segments", text("shop", "segments") == "up to 128 KiB"),
         ("xdp", all(&status["xdp"]["uplinks"], &|uplink| uplink["why"].is_null())),
-        ("macvlan-host", text("lan", "reason").ends_with("reach each other by eth0")),
+        (
+            "macvlan-host",
+            text("lan", "reason").ends_with("reach each other by eth0"),
+        ),
         ("vip", answered().is_some()),
     ];
-    found.into_iter().filter(|(_, is_so)| !is_so).map(|(name, _)| name).collect()
+    found
+        .into_iter()
+        .filter(|(_, is_so)| !is_so)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 fn await_all(bed: &Bed, when: &str) {
@@ -145,10 +153,16 @@ impl Load {
             ("vip", bed.ns("client"), at(vip(bed).expect("an address"), PORT)),
         ];
         let held = IDLE.to_string();
-        let idle = ways.iter().map(|(what, client, to)| (*what, run(client, &["hold", to, "--connections", &held])));
+        let idle = ways
+            .iter()
+            .map(|(what, client, to)| (*what, run(client, &["hold", to, "--connections", &held])));
         let idle = idle.collect();
-        let ask = |client: &NsHandle, to: &str, more: &[&str]| run(client, &[&["rr", to, "--seconds", "300"], more].concat());
-        let mut busy: Vec<_> = ways.iter().map(|(what, client, to)| (*what, ask(client, to, &[]))).collect();
+        let ask =
+            |client: &NsHandle, to: &str, more: &[&str]| run(client, &[&["rr", to, "--seconds", "300"], more].concat());
+        let mut busy: Vec<_> = ways
+            .iter()
+            .map(|(what, client, to)| (*what, ask(client, to, &[])))
+            .collect();
         // What goes by XDP.
         let (_, lan, published) = &ways[1];
         busy.push(("datagrams", ask(lan, published, &["--udp"])));
@@ -208,8 +222,10 @@ fn all_that_is_off_by_default_goes_on_over_upgrades_and_no_connection_is_lost() 
                 bed.netfast.launch().expect("the other one starts");
                 await_all(&bed, when);
                 let before = sent(&bed);
-                cmd::poll("datagrams by XDP", TIMEOUT, || (sent(&bed) > before + 100).then_some(()))
-                    .unwrap_or_else(|error| panic!("{when}: {error}\n{}", bed.netfast.log()));
+                cmd::poll("datagrams by XDP", TIMEOUT, || {
+                    (sent(&bed) > before + 100).then_some(())
+                })
+                .unwrap_or_else(|error| panic!("{when}: {error}\n{}", bed.netfast.log()));
             }
         }));
         done.store(true, Ordering::Relaxed);

@@ -114,7 +114,8 @@ mod tests {
     /// Else a snapshot's changelog would begin with two entries of one version.
     #[test]
     fn what_came_after_a_release_of_the_same_number_is_in_its_entry() {
-        let markdown = "# Changelog\n\n## [Unreleased]\n\n### Fixed\n\n- Two.\n\n## [0.2.0] - 2026-01-02\n\n### Added\n\n- One.\n";
+        let markdown =
+            "# Changelog\n\n## [Unreleased]\n\n### Fixed\n\n- Two.\n\n## [0.2.0] - 2026-01-02\n\n### Added\n\n- One.\n";
         let text = debian(markdown, "0.2.0", "M <m@example.org>").expect("a changelog");
         assert_eq!(text.matches("netfast (").count(), 1, "{text}");
         assert!(text.contains("  * Fixed: Two.\n  * Added: One.\n\n -- M"), "{text}");

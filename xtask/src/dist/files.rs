@@ -20,7 +20,12 @@ pub fn checksums(dir: &Path, files: &[PathBuf]) -> Result<String> {
     for (file, line) in files.iter().zip(sums.lines()) {
         let sum = line.split(' ').next().unwrap_or_default();
         // Writing to a string cannot fail.
-        let _ = writeln!(told, "{} KiB: {}, SHA-256 {sum}", fs::metadata(file)?.len() >> 10, file.display());
+        let _ = writeln!(
+            told,
+            "{} KiB: {}, SHA-256 {sum}",
+            fs::metadata(file)?.len() >> 10,
+            file.display()
+        );
     }
     Ok(told)
 }

@@ -77,14 +77,7 @@ fn build(sources: &Path, target: &Path) -> Result<PathBuf> {
     let mut build = cargo();
     build
         .current_dir(sources)
-        .args([
-            "build",
-            "--bins",
-            "--package",
-            "netfast",
-            "--package",
-            "netfast-tests",
-        ])
+        .args(["build", "--bins", "--package", "netfast", "--package", "netfast-tests"])
         .env("CARGO_TARGET_DIR", target)
         .env_remove("CARGO_MANIFEST_DIR");
     show(&mut build).with_context(|| format!("the sources of {VERSION} in {} do not build", sources.display()))?;
