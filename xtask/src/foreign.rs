@@ -13,10 +13,11 @@ mod sources;
 use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result, ensure};
+use netfast_tests::leftovers;
 
 use self::{outcome::Outcome, play::Bench};
 use crate::{
-    build, roots,
+    build, interrupt, roots,
     setup::{self, Scope},
     vm,
     workspace::root,
@@ -124,6 +125,8 @@ struct Row {
 
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
+    interrupt::handle()?;
+    leftovers::sweep_dead();
     setup::ensure(Scope::All)?;
     let built = build::build(true)?;
     let root = roots::debian(SUITE, PACKAGES)?;
@@ -230,11 +233,44 @@ fn line(row: &Row) -> String {
 fn write(mark: &str, tables: &str) -> Result<()> {
     let path = root().join(DOCUMENT);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {DOCUMENT}"))?;
+    let text = with_tables(&text, mark, tables).with_context(|| format!("{DOCUMENT} has no place for {mark}"))?;
+    fs::write(&path, text).with_context(|| format!("cannot write {DOCUMENT}"))
+}
+
+/// The document with these tables in the place of those between the marks of that name; `None` if it has none.
+fn with_tables(text: &str, mark: &str, tables: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {mark}: begin -->\n"), format!("<!-- {mark}: end -->"));
-    let parts = text
-        .split_once(&begin)
-        .and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
-    let (before, after) = parts.with_context(|| format!("{DOCUMENT} has no place for {mark}"))?;
-    fs::write(&path, format!("{before}{begin}\n{tables}\n{end}{after}"))
-        .with_context(|| format!("cannot write {DOCUMENT}"))
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{tables}\n{end}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_take_the_place_of_those_between_their_marks() {
+        let text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\n<!-- y: begin -->\nkept\n<!-- y: end -->\n";
+        let new = with_tables(text, "x", "| new |\n").expect("a place");
+        assert_eq!(new, text.replace("old\n", "\n| new |\n\n"));
+        assert_eq!(with_tables(&new, "x", "| new |\n").as_deref(), Some(new.as_str()));
+        assert_eq!(with_tables(text, "z", ""), None);
+        let document = fs::read_to_string(root().join(DOCUMENT)).expect("the document");
+        for mark in ["tests", "emulated"] {
+            with_tables(&document, mark, "").expect(mark);
+        }
+    }
+
+    #[test]
+    fn a_row_tells_both_ends_and_what_was_carried() {
+        let of = |output, counted| Outcome::new(Some(0), output, counted);
+        let row = Row {
+            name: "net/x.sh".to_owned(),
+            plain: of("PASS: a", ""),
+            with: of("", "n1\tattached\t5\t6\n"),
+        };
+        assert!(row.differs());
+        assert_eq!(line(&row), "| net/x.sh | passes, 1 ok | passes | 1 | 5 | 6 |");
+    }
 }

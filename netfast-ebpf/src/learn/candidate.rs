@@ -27,7 +27,7 @@ use crate::{
     packet::{Family, Packet, TCP, UDP, V4},
     state::{
         self, Tables,
-        candidate::{Candidate, SAMPLE},
+        candidate::{Candidate, SAMPLE, Sort},
         maps,
     },
 };
@@ -101,7 +101,13 @@ pub fn leave<F: Tables, S: Skb>(
     slot.length = network.length;
     slot.identity = network.identity;
     slot.transport = packet.transport;
-    slot.is_local = u8::from(is_host || device.is_endpoint());
+    slot.sort = if is_host || device.is_endpoint() {
+        Sort::LOCAL
+    } else if device.has(Device::ANY_SOURCE) {
+        Sort::TRANSIT
+    } else {
+        Sort::OTHERS
+    };
     slot.is_bare = u8::from(packet.payload == 0 && network.protocol == TCP);
     slot.may_be_one_way = u8::from(network.protocol == UDP && device.has(Device::ONE_WAY));
     Ok(())

@@ -8,6 +8,18 @@ use netfast_common::{
 /// Bytes of the transport's payload that are compared.
 pub const SAMPLE: usize = 16;
 
+/// Of whom a packet is, as far as the interface tells that it entered by.
+pub struct Sort;
+
+impl Sort {
+    /// It came in by an uplink, and is nobody's unless it leaves for a container.
+    pub const OTHERS: u8 = 0;
+    /// It is a container's, or the host's own.
+    pub const LOCAL: u8 = 1;
+    /// It came in by an uplink and may leave by another.
+    pub const TRANSIT: u8 = 2;
+}
+
 /// The packet that this CPU let go the slow path last. There is one place for both families, so all that does not depend on
 /// the family stands before what does.
 #[derive(Clone, Copy)]
@@ -43,8 +55,8 @@ pub struct Candidate<A> {
     pub(crate) transport: [u32; 3],
     /// First bytes of the transport's payload.
     pub(crate) sample: [u8; SAMPLE],
-    /// Whether the device it entered by is a container's, or the packet is the host's own.
-    pub is_local: u8,
+    /// Of whom it is: one of [`Sort`]'s.
+    pub sort: u8,
     /// Whether it is a TCP packet without payload.
     pub(crate) is_bare: u8,
     /// Whether it is UDP, and what it entered by lets that be used before it is answered.

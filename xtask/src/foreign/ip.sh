@@ -14,7 +14,7 @@ netfast() { # the namespace, or nothing for the test's own; then the command
 
 attach() {
     mkdir -p "$state"
-    [ -e "$state/config" ] || printf 'metrics = ""\nflows = 4096\n' >"$state/config"
+    [ -e "$state/config" ] || printf 'metrics = ""\nflows = 4096\nlearn_after = 0\ntransit = true\n' >"$state/config"
     netfast "$1" run --runtime none --config "$state/config" >"/seen/daemon-$1.log" 2>&1 </dev/null &
     echo $! >"$state/pid-$1"
     tries=0
