@@ -97,13 +97,11 @@ const TESTS: [Test; 24] = [
     test("net", "udpgro_fwd.sh"),
 ];
 
-/// What is run under another kernel: bridges' tests, whose hosts are VRFs, and others that call for modules.
-const EMULATED: [Test; 5] = [
+/// What is run under another kernel: bridges' tests, whose hosts are VRFs. Few: emulated, each takes minutes.
+const EMULATED: [Test; 3] = [
     test("net/forwarding", "bridge_vlan_unaware.sh"),
     test("net/forwarding", "bridge_port_isolation.sh"),
     test("net/forwarding", "router_bridge.sh"),
-    test("net/netfilter", "bridge_brouter.sh").pinging(),
-    test("net/netfilter", "ipvs.sh"),
 ];
 
 /// Options of `foreign`.
