@@ -26,7 +26,7 @@ fn commands_in_documents_are_understood() {
                 | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
                 | ErrorKind::MissingSubcommand
                 | ErrorKind::MissingRequiredArgument => true,
-                ErrorKind::InvalidValue | ErrorKind::ValueValidation => has_placeholder,
+                ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue | ErrorKind::ValueValidation => has_placeholder,
                 _ => false,
             };
             if !is_fine {

@@ -131,7 +131,7 @@ fn an_engine_that_comes_late_is_waited_for() {
     let mut command = netfast.command(&["run", "--wait", "--docker-host", &host.docker_host()]);
     let daemon = Background::start(&mut command).expect("it starts");
     let pid = daemon.pid();
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     assert_eq!(programs(host.host()), attached);
     assert_ne!(state(&netfast)["pid"], pid, "nothing is in sync yet");
     host.start_dockerd().expect("dockerd is back");
