@@ -264,9 +264,9 @@ impl Machine {
         Ok(())
     }
 
-    /// The end of the machine's journal.
+    /// The machine's journal.
     pub fn journal(&self) -> String {
-        let done = self.try_run(&["journalctl", "--no-pager", "--lines=60", "--output=short-precise"]);
+        let done = self.try_run(&["journalctl", "--no-pager", "--output=short-precise"]);
         done.map(|done| done.stdout).unwrap_or_default()
     }
 }

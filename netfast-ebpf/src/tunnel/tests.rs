@@ -10,11 +10,13 @@ use super::*;
 use crate::ctx::fake::{self, FakeSkb, Plain, Sent};
 use crate::packet::Family as _;
 
-const TUNNEL: u32 = 5;
-const UPLINK: u32 = 7;
-const SECOND: u64 = 1_000_000_000;
+/// The tunnel's device, and the uplink that its outer packets go by.
+pub(super) const TUNNEL: u32 = 5;
+pub(super) const UPLINK: u32 = 7;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
-fn world() {
+/// A tunnel and an uplink, one second after the clock's start.
+pub(super) fn world() {
     fake::reset();
     fake::set_ns(SECOND);
     let control = maps::CONTROL.get_ptr_mut(0).expect("an element");

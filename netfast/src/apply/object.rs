@@ -11,7 +11,7 @@ use netfast_common::{
     abi::{DEFAULT_FLOWS, DEFAULT_FLOWS6, DEFAULT_UNREPLIED6, HookKind, NETNS_VARIABLE, Program, map},
     device::NetnsNumber,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::apply::{
     ApplyError,
@@ -110,6 +110,7 @@ fn drop_unfit_maps(pins: &Pins, flows: u32) -> Result<(), ApplyError> {
         what: "the object",
         source: Box::new(aya::EbpfError::ParseError(source)),
     })?;
+    let mut fit = 0_usize;
     for name in map::pinned() {
         let path = pins.map(name);
         if !path.exists() {
@@ -127,11 +128,15 @@ fn drop_unfit_maps(pins: &Pins, flows: u32) -> Result<(), ApplyError> {
             },
         };
         if form(&path) == Some(made) {
-            info!("taking over the pinned map {name}");
+            debug!("taking over the pinned map {name}");
+            fit += 1;
         } else {
             warn!("the pinned map {name} has another form or size: it is replaced");
             remove_file(&path).map_err(|source| ApplyError::Io { path, source })?;
         }
+    }
+    if fit > 0 {
+        info!("took over {fit} pinned maps");
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ use serde_json::Value;
 use super::bed::{Bed, PORT, TIMEOUT, docker_host};
 
 mod datagrams;
+mod restart;
 
 /// Where the container's port is published.
 const PUBLISHED: u16 = 8080;

@@ -216,6 +216,21 @@ fn a_rule_of_the_hosts_output_stops_outer_packets() {
     world.warm(&socket);
 }
 
+/// A rule for outer packets that must see each one.
+const LIMIT: &str = "-m limit --limit 10000/s --limit-burst 10000 -j ACCEPT";
+
+/// Adds that rule to a chain, and waits until the fast path, which counts its packets by `reason`, leaves them to the kernel.
+fn limit_in(world: &World, socket: &UdpSocket, chain: &str, reason: Reason) {
+    let rule = format!("iptables -w -I {chain} -p udp --dport {PORT} {LIMIT}");
+    world.host(0).ns.sh(&rule).expect("a rule");
+    cmd::poll("the kernel has outer headers to itself", TIMEOUT, || {
+        let before = world.count(0, reason);
+        let answered = (0..8).filter(|_| ask(socket)).count();
+        (answered == 8 && world.count(0, reason) == before).then_some(())
+    })
+    .expect("the rule must see each");
+}
+
 /// One that must see each packet keeps the kernel writing all headers.
 #[test]
 fn a_rule_that_judges_by_the_packet_sees_every_outer_packet() {
@@ -223,16 +238,7 @@ fn a_rule_that_judges_by_the_packet_sees_every_outer_packet() {
         return;
     };
     let ns = &world.host(0).ns;
-    ns.sh(&format!(
-        "iptables -w -I OUTPUT -p udp --dport {PORT} -m limit --limit 10000/s --limit-burst 10000 -j ACCEPT"
-    ))
-    .expect("a rule");
-    cmd::poll("the kernel writes outer headers", TIMEOUT, || {
-        let before = world.count(0, Reason::Encapsulated);
-        let answered = (0..8).filter(|_| ask(&socket)).count();
-        (answered == 8 && world.count(0, Reason::Encapsulated) == before).then_some(())
-    })
-    .expect("it must see each");
+    limit_in(&world, &socket, "OUTPUT", Reason::Encapsulated);
     let said = world.check();
     assert!(said.contains("must see every outer packet"), "{said}");
     let counted = |ns: &NsHandle| -> u64 {

@@ -9,35 +9,18 @@ use netfast_common::{
 };
 
 use super::*;
-use crate::ctx::fake::{self, FakeSkb, Plain, Sent};
+use crate::{
+    ctx::fake::{self, FakeSkb, Plain, Sent},
+    tunnel::tests::{self, SECOND, TUNNEL, UPLINK},
+};
 
-const TUNNEL: u32 = 5;
-const UPLINK: u32 = 7;
 const VETH: u32 = 9;
 /// What it is, what is done to the container, and whether the outer header is learned.
 type Edit = (&'static str, fn(&mut Device), bool);
 
-const SECOND: u64 = 1_000_000_000;
-
 /// A tunnel, an uplink, a container, and the flow of a packet inside.
 fn world(inner: &Plain, exit: Exit) {
-    fake::reset();
-    fake::set_ns(SECOND);
-    let control = maps::CONTROL.get_ptr_mut(0).expect("an element");
-    // SAFETY: an element of this thread's, and no program runs.
-    unsafe {
-        *control = Control {
-            switches: Control::USE | Control::LEARN,
-            revalidate_ns: SECOND,
-            ..Control::default()
-        };
-    }
-    for (slot, ifindex) in [(1, TUNNEL), (2, UPLINK)] {
-        let device = Device::new(Kind::Uplink, Device::ACCELERATED, slot);
-        maps::DEVICES
-            .insert(DeviceKey::served(ifindex), device, 0)
-            .expect("room");
-    }
+    tests::world();
     let mut container = Device::new(Kind::Endpoint, Device::ACCELERATED, 3);
     container.address4 = Ip4::from_bytes([10, 0, 0, 2]);
     maps::DEVICES

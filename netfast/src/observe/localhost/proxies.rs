@@ -6,12 +6,16 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::fs::MetadataExt as _,
     },
 };
 
 use nix::sys::socket::{SockaddrStorage, getpeername, getsockname, getsockopt, sockopt};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+};
 
 use crate::host::{Protocol, Proxy};
 
@@ -153,23 +157,18 @@ fn sockets(pid: u32) -> io::Result<Vec<(RawFd, u64)>> {
 
 /// A descriptor of a socket of another process (`pidfd_open`, Linux 5.3; `pidfd_getfd`, Linux 5.6).
 fn take(pid: u32, fd: RawFd) -> Result<OwnedFd, ProxyError> {
-    let failed = |what| ProxyError {
-        pid,
-        what,
-        source: io::Error::last_os_error(),
+    let failed = |what| {
+        move |error: Errno| ProxyError {
+            pid,
+            what,
+            source: error.into(),
+        }
     };
-    // SAFETY: takes numbers.
-    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let process = owned(process).ok_or_else(|| failed("pidfd_open"))?;
-    // SAFETY: takes numbers.
-    let socket = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_fd().as_raw_fd(), fd, 0) };
-    owned(socket).ok_or_else(|| failed("pidfd_getfd"))
-}
-
-fn owned(fd: libc::c_long) -> Option<OwnedFd> {
-    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the kernel has just made it, and nobody else knows it.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH);
+    let process = process
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(failed("pidfd_open"))?;
+    pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).map_err(failed("pidfd_getfd"))
 }
 
 /// The socket with this inode of a process.

@@ -188,17 +188,7 @@ fn a_rule_that_judges_by_the_packet_sees_every_one_that_comes_in() {
     let Some((world, _echo, socket)) = warm_conversation(Kind::Routed) else {
         return;
     };
-    let ns = &world.host(0).ns;
-    ns.sh(&format!(
-        "iptables -w -I INPUT -p udp --dport {PORT} -m limit --limit 10000/s --limit-burst 10000 -j ACCEPT"
-    ))
-    .expect("a rule");
-    cmd::poll("the kernel takes outer headers off", TIMEOUT, || {
-        let before = world.count(0, Reason::Decapsulated);
-        let answered = (0..8).filter(|_| ask(&socket)).count();
-        (answered == 8 && world.count(0, Reason::Decapsulated) == before).then_some(())
-    })
-    .expect("it must see each");
+    limit_in(&world, &socket, "INPUT", Reason::Decapsulated);
     // What goes out is none of its business.
     world.warm(&socket);
     let said = world.check();
@@ -208,10 +198,8 @@ fn a_rule_that_judges_by_the_packet_sees_every_one_that_comes_in() {
         ),
         "{said}"
     );
-    ns.sh(&format!(
-        "iptables -w -D INPUT -p udp --dport {PORT} -m limit --limit 10000/s --limit-burst 10000 -j ACCEPT"
-    ))
-    .expect("no rule");
+    let rule = format!("iptables -w -D INPUT -p udp --dport {PORT} {LIMIT}");
+    world.host(0).ns.sh(&rule).expect("no rule");
     world.warm_in(&socket);
 }
 

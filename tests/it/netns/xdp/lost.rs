@@ -57,10 +57,7 @@ fn gro_is_switched_off_while_no_daemon_runs() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let mut world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (mut world, _echo, socket) = World::at_work();
     world.kill();
     thread::sleep(Duration::from_secs(1));
     world.set_gro(false);
@@ -76,10 +73,7 @@ fn gro_is_switched_off_while_it_is_down() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     let ns = &world.container().ns;
     let down_and_up = || {
         ns.sh("ip link set eth0 down").expect("down");
@@ -101,10 +95,7 @@ fn the_interface_goes_down_and_comes_back() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     let ns = &world.container().ns;
     ns.sh("ip link set eth0 down").expect("down");
     until_silent(&socket, "it is down");
@@ -119,10 +110,7 @@ fn the_container_goes_in_mid_flow() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, echo, socket) = World::at_work();
     world.lab.topo.host().sh("ip link del veth0x0").expect("gone");
     drop(echo);
     until_silent(&socket, "it is gone");

@@ -22,9 +22,7 @@ fn datagrams_arrive_exactly_and_by_xdp() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let echo = world.echo();
-    world.is_fast(&world.socket());
+    let (world, echo, _) = World::at_work();
     drop(echo);
     let before = world.sent();
     transfer::datagrams(
@@ -44,10 +42,7 @@ fn each_length_arrives_exactly() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     let before = world.sent();
     let mut answer = [0; 2048];
     for length in [1_usize, 2, 17, 18, 19, 63, 511, 512, 513, 1024, 1471, 1472] {
@@ -70,9 +65,7 @@ fn tcp_is_left_alone_and_whole() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let echo = world.echo();
-    world.is_fast(&world.socket());
+    let (world, echo, _) = World::at_work();
     drop(echo);
     let before = world.sent();
     transfer::bulk(world.lab.topo.lan(), at(HOST_IP, 7000), &world.container().ns, PORT);
@@ -85,10 +78,7 @@ fn a_checksum_that_is_left_to_a_device_is_left_to_the_stack() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     world.set_tx_checksums(true);
     let before = world.sent();
     assert!((0..100).filter(|_| ask(&socket)).count() > 95, "datagrams are lost");
@@ -101,10 +91,7 @@ fn a_rule_that_comes_decides() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     world
         .lab
         .topo
@@ -126,10 +113,7 @@ fn detach_restores() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     assert!(world.gro(), "it takes frames");
     world.lab.netfast.detach().expect("detached");
     assert!(!world.gro(), "GRO is off again");
@@ -144,10 +128,7 @@ fn goes_on_without_a_daemon_and_with_the_next() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let mut world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (mut world, _echo, socket) = World::at_work();
     world.kill();
     assert!((0..100).filter(|_| ask(&socket)).count() > 95, "datagrams are lost");
     std::thread::sleep(std::time::Duration::from_secs(1));

@@ -59,9 +59,7 @@ fn nobody_takes_its_place() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    world.is_fast(&world.socket());
+    let (world, _echo, _) = World::at_work();
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         Judge::on(world.lab.topo.host(), "eth0", Place::XdpNative)
     }));
@@ -75,10 +73,7 @@ fn a_program_on_the_ingress_sees_all() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     let judge = Judge::on(world.lab.topo.host(), "eth0", Place::TcxIngressFirst);
     world.says("its ingress must see every packet");
     world.is_not(&socket);
@@ -93,10 +88,7 @@ fn a_filter_on_the_ingress_sees_all() {
     if !needs(&[Need::Root, Need::Program("tc")]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     let host = world.lab.topo.host();
     let program = Pinned::of_filter();
     let add = format!(
@@ -132,10 +124,7 @@ fn odd_frames_go_on() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let world = World::start();
-    let _echo = world.echo();
-    let socket = world.socket();
-    world.is_fast(&socket);
+    let (world, _echo, socket) = World::at_work();
     // Fragments: longer than the MTU.
     let before = world.sent();
     let data = vec![b'f'; 4000];

@@ -26,6 +26,15 @@ impl World {
         Self::with("xdp = \"on\"")
     }
 
+    /// With `xdp = "on"`, an echo in the container, and a socket whose datagrams go there by XDP.
+    pub fn at_work() -> (Self, Echo, UdpSocket) {
+        let world = Self::start();
+        let echo = world.echo();
+        let socket = world.socket();
+        world.is_fast(&socket);
+        (world, echo, socket)
+    }
+
     /// With these keys.
     pub fn with(config: &str) -> Self {
         Self::around(Topo::new(&topology()).expect("a topology"), config)
