@@ -102,7 +102,10 @@ fn a_router_is_fast_if_it_is_wanted() {
         .sh("iptables -A FORWARD -m limit --limit 1/s -j ACCEPT")
         .expect("a rule");
     let said = check(&world);
-    assert!(said.contains("takes the kernel's path: this rule must see every packet"), "{said}");
+    assert!(
+        said.contains("takes the kernel's path: this rule must see every packet"),
+        "{said}"
+    );
     cmd::poll("the kernel's path, once the daemon has read the rules", TIMEOUT, || {
         let before = world.fast();
         let is_answered = (0..4).all(|_| ask(&socket));
