@@ -3,6 +3,7 @@
 
 mod empty;
 mod life;
+mod opt_ins;
 mod scrape;
 
 use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
@@ -61,10 +62,14 @@ fn files(machine: &Machine) -> BTreeSet<String> {
     lasting.map(str::to_owned).collect()
 }
 
-/// Where both the administrator and the release have changed the configuration file, dpkg asks; the default answer is to keep it.
+/// Installs it, or over what is there. dpkg asks nothing: a question would be a failure, for there is nobody to answer.
 fn install(machine: &Machine, package: &str) {
+    install_with(machine, package, &[]);
+}
+
+fn install_with(machine: &Machine, package: &str, options: &[&str]) {
     machine
-        .run(&["dpkg", "--force-unsafe-io", "--force-confold", "--install", package])
+        .run(&[&["dpkg", "--force-unsafe-io"], options, &["--install", package]].concat())
         .expect("dpkg installs it");
 }
 
