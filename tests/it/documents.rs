@@ -1,6 +1,6 @@
 //! What the documents tell users to type is what netfast understands.
 
-use std::{error::Error, ffi::OsString, fs};
+use std::{error::Error as _, ffi::OsString, fs};
 
 use clap::error::ErrorKind;
 use netfast::{
