@@ -39,7 +39,11 @@ fn name(suite: &str, packages: &str) -> String {
     }
     let mut hasher = DefaultHasher::new();
     packages.hash(&mut hasher);
-    format!("{suite}-{}-packages-{:016x}", packages.split(',').count(), hasher.finish())
+    format!(
+        "{suite}-{}-packages-{:016x}",
+        packages.split(',').count(),
+        hasher.finish()
+    )
 }
 
 fn make(suite: &str, packages: &str, dir: &Path) -> Result<()> {

@@ -115,7 +115,9 @@ impl<'a> RateRules<'a> {
 
     /// A rule that any forwarded packet may meet, or that judges some by their kind: whoever sends it and whatever it is.
     pub fn concerning_any_forwarded(&self) -> Option<&'a RuleFinding> {
-        let mut all = [&self.met, &self.met6, &self.unreplied, &self.icmp].into_iter().flatten();
+        let mut all = [&self.met, &self.met6, &self.unreplied, &self.icmp]
+            .into_iter()
+            .flatten();
         Some(all.find(|(_, way)| !way.host_only)?.0)
     }
 

@@ -72,7 +72,12 @@ pub fn uplinks(desired: &Desired) -> Vec<Line> {
         Line::new(Area::Interfaces, level, name.clone(), detail)
     }));
     lines.extend(desired.transit.as_ref().map(|transit| match transit {
-        Ok(()) => Line::new(Area::Interfaces, Level::Ok, "transit", "what is forwarded between uplinks is fast, too"),
+        Ok(()) => Line::new(
+            Area::Interfaces,
+            Level::Ok,
+            "transit",
+            "what is forwarded between uplinks is fast, too",
+        ),
         Err(why) => {
             let detail = format!("what is forwarded between uplinks takes the kernel's path: {why}");
             Line::new(Area::Interfaces, Level::Note, "transit", detail)

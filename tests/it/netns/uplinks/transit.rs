@@ -19,7 +19,7 @@ const PORT: u16 = 7002;
 /// A router between two hosts. In the order of dropping: netfast before its namespace.
 struct Router {
     netfast: NetfastProc,
-    router: NetNs,
+    forwarding: NetNs,
     client: NetNs,
     server: NetNs,
 }
@@ -54,7 +54,7 @@ impl Router {
         };
         Self {
             netfast: NetfastProc::start(&router, options).expect("netfast starts"),
-            router,
+            forwarding: router,
             client,
             server,
         }
@@ -82,7 +82,7 @@ fn a_router_is_fast_if_it_is_wanted() {
     until_answered(&socket, "before the rule");
     let rule = |verb: &str| {
         let line = format!("iptables -{verb} FORWARD -p udp --dport {PORT} -j DROP");
-        world.router.sh(&line).expect("a rule");
+        world.forwarding.sh(&line).expect("a rule");
     };
     rule("I");
     until_silent(&socket, "while a rule forbids it");
@@ -98,11 +98,14 @@ fn a_router_is_fast_if_it_is_wanted() {
     };
     assert!(check(&world).contains("what is forwarded between uplinks is fast"));
     world
-        .router
+        .forwarding
         .sh("iptables -A FORWARD -m limit --limit 1/s -j ACCEPT")
         .expect("a rule");
     let said = check(&world);
-    assert!(said.contains("takes the kernel's path: this rule must see every packet"), "{said}");
+    assert!(
+        said.contains("takes the kernel's path: this rule must see every packet"),
+        "{said}"
+    );
     cmd::poll("the kernel's path, once the daemon has read the rules", TIMEOUT, || {
         let before = world.fast();
         let is_answered = (0..4).all(|_| ask(&socket));
