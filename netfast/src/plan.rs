@@ -264,7 +264,7 @@ impl Build<'_> {
                 Why::RateRules,
                 format!("this rule must see every packet (see allow_rate_rules): {rule}"),
             )
-        } else if self.netns.sysctls.conntrack_acct == Some(true) && !self.config.allow_accounting {
+        } else if self.netns.sysctls.counts_each_packet(self.config.allow_accounting) {
             Path::slow(Why::Accounting)
         } else {
             Path::Fast

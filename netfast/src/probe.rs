@@ -16,7 +16,7 @@ mod privileges;
 mod tracing_program;
 
 pub use attached::{Attached, Hook, attached, program_name};
-pub use kernel::{Release, TCX, no_tcx};
+pub use kernel::{Release, TCX, full_release, no_tcx};
 pub use tracing_program::WATCH;
 
 /// What this kernel can do beyond what is required.
@@ -28,6 +28,8 @@ pub struct Features {
     pub tcx: bool,
     /// A program can watch `nf_queue`, so that a packet handed to user space is known not to be a candidate any more.
     pub watch_nf_queue: bool,
+    /// Containers' own counters count what is redirected to them.
+    pub counts_redirected: bool,
     /// Namespaces of containers can be entered, to see their interfaces and addresses.
     pub enter_namespaces: bool,
 }
@@ -136,6 +138,7 @@ pub fn required(pin_dir: &Path, run_dir: &Path) -> Result<Features, ProbeError> 
         release: kernel::release(),
         tcx: false,
         watch_nf_queue: false,
+        counts_redirected: false,
         enter_namespaces: false,
     };
     for tried in try_all(pin_dir, run_dir) {
@@ -144,6 +147,7 @@ pub fn required(pin_dir: &Path, run_dir: &Path) -> Result<Features, ProbeError> 
             (outcome, _) => match tried.what {
                 TCX => features.tcx = outcome.is_ok(),
                 WATCH => features.watch_nf_queue = outcome.is_ok(),
+                counters::WHAT => features.counts_redirected = outcome.is_ok(),
                 privileges::ENTER => features.enter_namespaces = outcome.is_ok(),
                 _ => {}
             },

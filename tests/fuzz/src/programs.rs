@@ -15,8 +15,7 @@ use netfast_ebpf::{
     fastpath::Entry,
     hooks,
     learn::candidate,
-    packet::V4,
-    state::maps,
+    state::{candidate::Candidates, maps},
 };
 use netfast_tests::{
     packet::{ICMP, Packet, TCP, check_checksums, difference, six},
@@ -112,14 +111,12 @@ impl Host {
                 grow_older(unsafe { &mut *place }, ns);
             }
         }
-        if let Some(candidate) = candidate::current::<V4>() {
-            candidate.grow_older(ns);
-        }
+        candidates().grow_older(ns);
     }
 
     /// Whether a candidate waits.
     pub fn has_candidate(&self) -> bool {
-        candidate::current::<V4>().is_some()
+        candidates().any()
     }
 
     /// Flows in use, and those that wait for their reverse.
@@ -234,6 +231,12 @@ impl Machine for Host {
             .map(|slot| *maps::TRAFFIC.get(slot).expect("an element"))
             .collect()
     }
+}
+
+fn candidates() -> &'static mut Candidates {
+    let all = maps::CANDIDATES.get_ptr_mut(0).expect("an element");
+    // SAFETY: an element of this thread's, and no program runs.
+    unsafe { &mut *all }
 }
 
 /// Makes a flow older.
