@@ -19,7 +19,7 @@ const PORT: u16 = 7002;
 /// A router between two hosts. In the order of dropping: netfast before its namespace.
 struct Router {
     netfast: NetfastProc,
-    router: NetNs,
+    forwarding: NetNs,
     client: NetNs,
     server: NetNs,
 }
@@ -54,7 +54,7 @@ impl Router {
         };
         Self {
             netfast: NetfastProc::start(&router, options).expect("netfast starts"),
-            router,
+            forwarding: router,
             client,
             server,
         }
@@ -82,7 +82,7 @@ fn a_router_is_fast_if_it_is_wanted() {
     until_answered(&socket, "before the rule");
     let rule = |verb: &str| {
         let line = format!("iptables -{verb} FORWARD -p udp --dport {PORT} -j DROP");
-        world.router.sh(&line).expect("a rule");
+        world.forwarding.sh(&line).expect("a rule");
     };
     rule("I");
     until_silent(&socket, "while a rule forbids it");
@@ -98,7 +98,7 @@ fn a_router_is_fast_if_it_is_wanted() {
     };
     assert!(check(&world).contains("what is forwarded between uplinks is fast"));
     world
-        .router
+        .forwarding
         .sh("iptables -A FORWARD -m limit --limit 1/s -j ACCEPT")
         .expect("a rule");
     let said = check(&world);
