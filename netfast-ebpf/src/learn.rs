@@ -16,7 +16,10 @@ use crate::{
     ctx::{RouteQuery, Skb, kernel::coarse_ns},
     fastpath::{gate, lookup::generation},
     packet::{ECN, Packet, parse, segment_length},
-    state::{self, Place, Tables, candidate::Candidate},
+    state::{
+        self, Place, Tables,
+        candidate::{Candidate, Sort},
+    },
 };
 
 pub mod candidate;
@@ -134,7 +137,7 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         if packet.macs.destination() != device.mac {
             return Err(Reason::Flooded);
         }
-    } else if candidate.is_local == 0 {
+    } else if candidate.sort == Sort::OTHERS || (candidate.sort == Sort::TRANSIT && !device.has(Device::ANY_SOURCE)) {
         return Err(Reason::NoEndpoint);
     }
     let netns = candidate.key.netns;

@@ -3,7 +3,7 @@
 //! What goes well must also have gone by the fast path: every test looks at the counts.
 
 mod aliases;
-mod bed;
+pub mod bed;
 mod broken;
 mod cgroup;
 mod churn;

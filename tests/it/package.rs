@@ -3,6 +3,7 @@
 
 mod empty;
 mod life;
+mod opt_ins;
 mod scrape;
 
 use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
@@ -22,7 +23,7 @@ const UNIT: &str = "netfast.service";
 const CONFIG: &str = "/etc/netfast/netfast.toml";
 const OWN_CONFIG: &str = "# The administrator's.\nruntime = \"none\"\n";
 /// Files besides the program, the unit and the configuration.
-const INSTALLED: [&str; 16] = [
+const INSTALLED: [&str; 19] = [
     "/usr/share/man/man5/netfast.toml.5.gz",
     "/usr/share/man/man8/netfast.8.gz",
     "/usr/share/man/man8/netfast-run.8.gz",
@@ -32,6 +33,9 @@ const INSTALLED: [&str; 16] = [
     "/usr/share/fish/vendor_completions.d/netfast.fish",
     "/usr/share/netfast/prometheus/netfast.rules.yml",
     "/usr/share/netfast/grafana/netfast.json",
+    "/usr/share/netfast/grafana/provisioning-dashboards.yml",
+    "/usr/share/netfast/grafana/provisioning-datasource.yml",
+    "/usr/share/doc/netfast/docs/monitoring.md",
     "/usr/share/doc/netfast/copyright",
     "/usr/share/doc/netfast/changelog.gz",
     "/usr/share/doc/netfast/NOTICES.gz",
@@ -58,10 +62,14 @@ fn files(machine: &Machine) -> BTreeSet<String> {
     lasting.map(str::to_owned).collect()
 }
 
-/// Where both the administrator and the release have changed the configuration file, dpkg asks; the default answer is to keep it.
+/// Installs it, or over what is there. dpkg asks nothing: a question would be a failure, for there is nobody to answer.
 fn install(machine: &Machine, package: &str) {
+    install_with(machine, package, &[]);
+}
+
+fn install_with(machine: &Machine, package: &str, options: &[&str]) {
     machine
-        .run(&["dpkg", "--force-unsafe-io", "--force-confold", "--install", package])
+        .run(&[&["dpkg", "--force-unsafe-io"], options, &["--install", package]].concat())
         .expect("dpkg installs it");
 }
 

@@ -99,6 +99,24 @@ impl Processor {
         })
     }
 
+    /// Starts a program that was built for it, if this machine can: with Debian's qemu-user, which emulates the processor and leaves the
+    /// kernel as it is (so that BPF is out of its reach). Fails unless it says what `--version` should; false: it cannot be started here.
+    pub fn starts(self, program: &Path, version: &str) -> Result<bool> {
+        let names = ["-static", ""].map(|suffix| format!("qemu-{}{suffix}", self.name()));
+        let Some(emulator) = names.iter().find_map(|name| programs::find(name)) else {
+            return Ok(false);
+        };
+        let mut start = Command::new(emulator);
+        start
+            .arg("-L")
+            .arg(format!("/usr/{}-linux-gnu", self.name()))
+            .arg(program)
+            .arg("--version");
+        let said = cmd::run(&mut start)?;
+        ensure!(said == version, "{} says {said:?}, not {version:?}", program.display());
+        Ok(true)
+    }
+
     /// Whether the toolchain in use has the standard library.
     fn is_in_use(self) -> bool {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

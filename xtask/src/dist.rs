@@ -52,6 +52,11 @@ pub fn run(args: &Args) -> Result<()> {
         None => Parts::make(&build::build(true)?.netfast)?,
         Some(processor) => {
             let program = processor.cargo()?.build(true, &["netfast"])?.join("netfast");
+            if !processor.starts(&program, concat!("netfast ", env!("CARGO_PKG_VERSION")))? {
+                println!(
+                    "The program was not started: there is no emulator of its processor here (Debian package qemu-user-static)"
+                );
+            }
             // What it says of itself must come from one that runs here.
             let generate = build::build(false)?.netfast;
             Parts::for_processor(&generate, &program, Some(processor))?
@@ -73,9 +78,11 @@ pub fn run(args: &Args) -> Result<()> {
     if args.musl {
         files.push(parts.with_musl()?.tarball(version)?);
     }
-    for file in files {
-        println!("{} ({} KiB)", file.display(), fs::metadata(&file)?.len() >> 10);
-    }
+    println!(
+        "{} KiB: the program, stripped",
+        fs::metadata(&parts.program)?.len() >> 10
+    );
+    print!("{}", files::checksums(&parts.dir, &files)?);
     Ok(())
 }
 
@@ -91,17 +98,26 @@ pub struct Parts {
     suffix: &'static str,
 }
 
+/// Who answers for the packages: the workspace's author, who is that of its commits.
+const MAINTAINER: &str = env!("CARGO_PKG_AUTHORS");
+
 /// Where the program goes, below the root directory.
 const PROGRAM: &str = "usr/bin/netfast";
 
 /// What goes where: below `target/dist` or the sources, then below the root directory.
-const FILES: [(From, &str, &str); 15] = [
+const FILES: [(From, &str, &str); 18] = [
     (
         From::Sources,
         "netfast/dist/netfast.service",
         "usr/lib/systemd/system/netfast.service",
     ),
-    (From::Sources, "netfast/dist/netfast.toml", "etc/netfast/netfast.toml"),
+    // Without keys, so that no release changes it: dpkg asks an administrator who has changed theirs, too, and
+    // unattended-upgrades then leaves the package as it is.
+    (
+        From::Sources,
+        "netfast/dist/etc/netfast.toml",
+        "etc/netfast/netfast.toml",
+    ),
     (
         From::Sources,
         "netfast/dist/netfast.toml",
@@ -116,6 +132,16 @@ const FILES: [(From, &str, &str); 15] = [
         From::Sources,
         "netfast/dist/grafana/netfast.json",
         "usr/share/netfast/grafana/netfast.json",
+    ),
+    (
+        From::Sources,
+        "netfast/dist/grafana/provisioning-dashboards.yml",
+        "usr/share/netfast/grafana/provisioning-dashboards.yml",
+    ),
+    (
+        From::Sources,
+        "netfast/dist/grafana/provisioning-datasource.yml",
+        "usr/share/netfast/grafana/provisioning-datasource.yml",
     ),
     (
         From::Sources,
@@ -137,6 +163,11 @@ const FILES: [(From, &str, &str); 15] = [
         From::Documents,
         "docs/at-3-am.md",
         "usr/share/doc/netfast/docs/at-3-am.md",
+    ),
+    (
+        From::Documents,
+        "docs/monitoring.md",
+        "usr/share/doc/netfast/docs/monitoring.md",
     ),
     (
         From::Documents,
@@ -245,7 +276,11 @@ impl Parts {
             compress(&target)?;
         }
         let notices = to.join("usr/share/doc/netfast/NOTICES");
-        write(&notices, &notices::text(&self.linked()?)?)?;
+        let mut text = notices::text(&self.linked()?)?;
+        if self.suffix == musl::SUFFIX {
+            text = fs::read_to_string(root().join(musl::NOTICE))? + "\n" + &text;
+        }
+        write(&notices, &text)?;
         compress(&notices)
     }
 
@@ -279,9 +314,8 @@ impl Parts {
         }
         write(&stage.join("usr/share/doc/netfast/copyright"), &copyright)?;
         let control = fs::read_to_string(sources.join("control"))?;
-        let maintainer = control.lines().find_map(|line| line.strip_prefix("Maintainer: "));
         let changes = fs::read_to_string(root().join("CHANGELOG.md"))?;
-        let changes = changelog::debian(&changes, version, maintainer.context("control has no maintainer")?)?;
+        let changes = changelog::debian(&changes, version, MAINTAINER)?;
         let file = stage.join("usr/share/doc/netfast/changelog");
         write(&file, &changes)?;
         compress(&file)?;
@@ -291,6 +325,7 @@ impl Parts {
         };
         let control = control
             .replace("@VERSION@", version)
+            .replace("@MAINTAINER@", MAINTAINER)
             .replace("@ARCHITECTURE@", &architecture)
             .replace("@GLIBC@", &glibc(&fs::read(&self.program)?))
             .replace("@SIZE@", &(size(&stage)? / 1024).to_string());
@@ -304,7 +339,8 @@ impl Parts {
         let file = self.dir.join(format!("netfast_{version}_{architecture}.deb"));
         let mut pack = Command::new("dpkg-deb");
         pack.args(["--build", "--root-owner-group"]).arg(&stage).arg(&file);
-        cmd::run(&mut pack)?;
+        // Compressing takes as long as it takes: no limit of time.
+        show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
@@ -323,12 +359,14 @@ impl Parts {
         let mut pack = Command::new("cargo-generate-rpm");
         // As cargo runs it: the first word is the verb.
         pack.args(["generate-rpm", "--package", "netfast", "--arch", architecture])
-            .arg(format!("--set-metadata=version = \"{version}\""))
+            .arg(format!(
+                "--set-metadata=version = \"{version}\"\nvendor = \"{MAINTAINER}\""
+            ))
             .arg(format!("--source-date={}", changelog::last_change()?))
             .arg("--output")
             .arg(&file)
             .current_dir(root());
-        cmd::run(&mut pack)?;
+        show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
@@ -353,7 +391,7 @@ impl Parts {
             .arg("--file")
             .arg(&file)
             .arg(&name);
-        cmd::run(&mut pack)?;
+        show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)
     }
@@ -384,6 +422,19 @@ mod tests {
             "it is not silent: {said}"
         );
         assert!(run("upgrade").stderr.is_empty(), "an upgrade detaches nothing");
+    }
+
+    /// Not even a default, which the next release might change: see the list of files.
+    #[test]
+    fn the_installed_configuration_has_no_keys() {
+        let text = fs::read_to_string(root().join("netfast/dist/etc/netfast.toml")).expect("a file");
+        assert!(
+            !text.is_empty() && text.lines().all(|line| line.starts_with("# ")),
+            "{text}"
+        );
+        let shipped = FILES.iter().filter(|(_, _, to)| to.starts_with("etc/"));
+        let shipped: Vec<&str> = shipped.map(|(_, from, _)| *from).collect();
+        assert_eq!(shipped, ["netfast/dist/etc/netfast.toml"]);
     }
 
     /// What the unit starts is where the package puts it, and where README says that it is put by hand.

@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(setup::Lacking::new(why).into());
     }
     let next_abi = if args.events.iter().any(|event| event.needs_next_abi()) {
-        Some(next_abi::build()?)
+        Some(next_abi::build(true)?)
     } else {
         None
     };

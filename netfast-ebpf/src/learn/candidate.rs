@@ -31,7 +31,7 @@ use crate::{
     packet::{Family, Packet, TCP, UDP},
     state::{
         self, Tables,
-        candidate::{Candidate, Candidates, PLACES, SAMPLE},
+        candidate::{Candidate, Candidates, PLACES, SAMPLE, Sort},
         maps,
     },
 };
@@ -115,7 +115,13 @@ pub fn leave<F: Tables, S: Skb>(
     slot.length = network.length;
     slot.identity = network.identity;
     slot.transport = packet.transport;
-    slot.is_local = u8::from(is_host || device.is_endpoint());
+    slot.sort = if is_host || device.is_endpoint() {
+        Sort::LOCAL
+    } else if device.has(Device::ANY_SOURCE) {
+        Sort::TRANSIT
+    } else {
+        Sort::OTHERS
+    };
     slot.is_bare = u8::from(packet.payload == 0 && network.protocol == TCP);
     slot.may_be_one_way = u8::from(network.protocol == UDP && device.has(Device::ONE_WAY));
     Ok(slot)

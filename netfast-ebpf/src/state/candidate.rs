@@ -8,6 +8,18 @@ use netfast_common::{
 /// Bytes of the transport's payload that are compared.
 pub const SAMPLE: usize = 16;
 
+/// Of whom a packet is, as far as the interface tells that it entered by.
+pub struct Sort;
+
+impl Sort {
+    /// It came in by an uplink, and is nobody's unless it leaves for a container.
+    pub const OTHERS: u8 = 0;
+    /// It is a container's, or the host's own.
+    pub const LOCAL: u8 = 1;
+    /// It came in by an uplink and may leave by another.
+    pub const TRANSIT: u8 = 2;
+}
+
 /// Packets that a CPU remembers at once; a power of two. A network card hands over up to eight in a list, and sets out to hand
 /// over the next when it has (`gro_normal_one`, include/net/gro.h).
 pub const PLACES: u32 = 16;
@@ -93,8 +105,8 @@ pub struct Candidate<A> {
     pub(crate) transport: [u32; 3],
     /// First bytes of the transport's payload.
     pub(crate) sample: [u8; SAMPLE],
-    /// Whether the device it entered by is a container's, or the packet is the host's own.
-    pub is_local: u8,
+    /// Of whom it is: one of [`Sort`]'s.
+    pub sort: u8,
     /// Whether it is a TCP packet without payload.
     pub(crate) is_bare: u8,
     /// Whether it is UDP, and what it entered by lets that be used before it is answered.

@@ -20,7 +20,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 
-use super::{CONFIG, INSTALLED, OWN_CONFIG, UNIT, files, install, must_be_fast, named, property};
+use super::{CONFIG, INSTALLED, OWN_CONFIG, UNIT, files, install, install_with, must_be_fast, named, property};
 use crate::left::left_on;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -94,10 +94,14 @@ fn ended<T: DeserializeOwned>(process: Background) -> T {
     serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"))
 }
 
-/// Installs over what is there; another daemon is at work afterwards, with the administrator's file.
+/// Installs over what is there; another daemon is at work afterwards, with the administrator's file, which needs no question.
 fn upgrade(machine: &Machine, package: &str) {
+    upgrade_with(machine, package, &[]);
+}
+
+fn upgrade_with(machine: &Machine, package: &str, options: &[&str]) {
     let pid = property(machine, "MainPID");
-    install(machine, package);
+    install_with(machine, package, options);
     assert_eq!(property(machine, "ActiveState"), "active", "{}", machine.journal());
     assert_ne!(property(machine, "MainPID"), pid);
     assert_eq!(fs::read_to_string(machine.path(CONFIG)).expect("a file"), OWN_CONFIG);
@@ -136,7 +140,8 @@ fn lives_on(root: &str) {
     let pins = |version: &str| machine.path(&format!("/sys/fs/bpf/netfast/v{version}")).exists();
     let this = netfast_common::abi::ABI_VERSION.to_string();
     assert!(pins("1") && !pins(&this));
-    upgrade(&machine, old);
+    // 0.1.0's file had all keys in it, so that this once dpkg would ask for the administrator's.
+    upgrade_with(&machine, old, &["--force-confold"]);
     assert!(pins(&this) && !pins("1"), "{}", machine.journal());
     let attached = left_on(host);
     upgrade(&machine, new);
@@ -165,11 +170,8 @@ fn lives_on(root: &str) {
     assert!(gone.is_empty(), "{gone:?}");
     assert!(!machine.path("/run/netfast").exists());
     install(&machine, new);
-    assert!(
-        fs::read_to_string(machine.path(CONFIG))
-            .expect("a file")
-            .contains("#runtime = \"docker\"")
-    );
+    let shipped = fs::read_to_string(machine.path(CONFIG)).expect("a file");
+    assert!(shipped.contains("/usr/share/doc/netfast/netfast.toml"), "{shipped}");
     machine
         .run(&["dpkg", "--purge", "netfast"])
         .expect("never run, it goes as well");

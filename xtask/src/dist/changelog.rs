@@ -1,6 +1,6 @@
 //! CHANGELOG.md as Debian's tools read a changelog (deb-changelog(5)).
 
-use std::{env, fmt::Write as _, process::Command};
+use std::{env, process::Command};
 
 use anyhow::{Context as _, Result};
 use netfast_tests::cmd;
@@ -10,9 +10,9 @@ use crate::workspace::root;
 /// Columns of a line.
 const WIDTH: usize = 80;
 
-/// The text for this version. What is not released yet is this version's.
+/// The text for this version. What is not released yet is this version's, in one entry with what stands under its number.
 pub fn debian(markdown: &str, version: &str, maintainer: &str) -> Result<String> {
-    let mut text = String::new();
+    let mut entries: Vec<(&str, String, String)> = Vec::new();
     for section in markdown.split("\n## ").skip(1) {
         let (heading, body) = section.split_once('\n').unwrap_or((section, ""));
         // `[0.2.0] - 2026-12-01` or `[Unreleased]`
@@ -26,13 +26,15 @@ pub fn debian(markdown: &str, version: &str, maintainer: &str) -> Result<String>
         if changes.is_empty() {
             continue;
         }
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "netfast ({number}) unstable; urgency=medium\n\n{changes}\n -- {maintainer}  {date}\n\n"
-        );
+        match entries.last_mut() {
+            Some((same, text, _)) if *same == number => text.push_str(&changes),
+            Some(_) | None => entries.push((number, changes, date)),
+        }
     }
-    Ok(text.trim_end().to_owned() + "\n")
+    let entries = entries.into_iter().map(|(number, changes, date)| {
+        format!("netfast ({number}) unstable; urgency=medium\n\n{changes}\n -- {maintainer}  {date}\n")
+    });
+    Ok(entries.collect::<Vec<_>>().join("\n"))
 }
 
 /// Each point of the lists, with its heading's first word where it begins.
@@ -107,6 +109,16 @@ mod tests {
             text.ends_with("\n -- M <m@example.org>  Fri, 02 Jan 2026 00:00:00 +0000\n"),
             "{text}"
         );
+    }
+
+    /// Else a snapshot's changelog would begin with two entries of one version.
+    #[test]
+    fn what_came_after_a_release_of_the_same_number_is_in_its_entry() {
+        let markdown =
+            "# Changelog\n\n## [Unreleased]\n\n### Fixed\n\n- Two.\n\n## [0.2.0] - 2026-01-02\n\n### Added\n\n- One.\n";
+        let text = debian(markdown, "0.2.0", "M <m@example.org>").expect("a changelog");
+        assert_eq!(text.matches("netfast (").count(), 1, "{text}");
+        assert!(text.contains("  * Fixed: Two.\n  * Added: One.\n\n -- M"), "{text}");
     }
 
     #[test]

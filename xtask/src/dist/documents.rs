@@ -66,7 +66,7 @@ mod tests {
                     [e](#build-it), [f](https://docker.com)";
         assert_eq!(
             with_installed_links(text, "README.md"),
-            "[a](docs/aliases.md#virtual-addresses), [c](/etc/netfast/netfast.toml), \
+            "[a](docs/aliases.md#virtual-addresses), [c](/usr/share/doc/netfast/netfast.toml), \
              [d](https://github.com/netfast/netfast/blob/main/CONTRIBUTING.md), [e](#build-it), [f](https://docker.com)"
         );
         assert_eq!(

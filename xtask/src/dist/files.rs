@@ -1,9 +1,34 @@
 //! Files as packages have them: modes, sums, sizes, compressed as Debian's policy wants it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use netfast_tests::cmd;
+
+/// Writes `SHA256SUMS` of these files, beside them in `dir`, for `sha256sum --check`; returns a line about each: its size and its sum.
+pub fn checksums(dir: &Path, files: &[PathBuf]) -> Result<String> {
+    let names: Vec<_> = files.iter().filter_map(|file| file.file_name()).collect();
+    let sums = cmd::run(Command::new("sha256sum").arg("--").args(names).current_dir(dir))?;
+    write(&dir.join("SHA256SUMS"), &format!("{sums}\n"))?;
+    let mut told = String::new();
+    for (file, line) in files.iter().zip(sums.lines()) {
+        let sum = line.split(' ').next().unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            told,
+            "{} KiB: {}, SHA-256 {sum}",
+            fs::metadata(file)?.len() >> 10,
+            file.display()
+        );
+    }
+    Ok(told)
+}
 
 /// Removes what only a debugger reads, and what compilers say of themselves.
 pub fn strip(tool: &str, program: &Path, to: &Path) -> Result<()> {

@@ -13,6 +13,9 @@ use crate::{
 /// What the names of its files end in.
 pub const SUFFIX: &str = "-musl";
 
+/// What the licences of the libraries that are linked into it want to be said, in the sources.
+pub const NOTICE: &str = "netfast/dist/musl-notice";
+
 /// Rust's target for this machine's processor.
 fn triple() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)

@@ -11,6 +11,8 @@ use crate::{build, dist::Parts, roots, survival::next_abi, workspace::target_dir
 const INCLUDE: &str = "systemd,procps,iproute2";
 /// The tests of those.
 const LIFE: &str = "package::life::";
+/// The test that upgrades with all that is off by default.
+const OPT_INS: &str = "package::opt_ins::";
 /// The releases that the package is for: code names, each with the variable of its root.
 const RELEASES: [(&str, &str); 3] = [
     ("bookworm", "NETFAST_ROOT_BOOKWORM"),
@@ -43,15 +45,20 @@ pub fn environment(tests: &[String]) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut variables = Vec::new();
     let mut next_abi = None;
     if is_wanted(LIFE) {
-        // These two first, for the real build takes their place.
         variables.push(("NETFAST_DEB_PREVIOUS", previous::deb()?));
-        next_abi = Some(next_abi::build()?);
     }
+    if is_wanted(LIFE) || is_wanted(OPT_INS) {
+        next_abi = Some(next_abi::build(false)?);
+    }
+    // Both have taken the place of what the tests use.
+    build::build(false)?;
     let parts = Parts::make(&build::build(true)?.netfast)?;
     let version = env!("CARGO_PKG_VERSION");
     if let Some(next_abi) = next_abi {
         let next = parts.with_program(&next_abi)?.deb(&format!("{version}+next"))?;
         variables.push(("NETFAST_DEB_NEXT", next));
+    }
+    if is_wanted(LIFE) {
         // `~` sorts before the end of a version.
         variables.push(("NETFAST_DEB_OLD", parts.deb(&format!("{version}~rc"))?));
         for (suite, variable) in RELEASES {

@@ -43,7 +43,7 @@ pub fn page() -> String {
     page.push_str(
         ".SH FILES\n\
          .TP\n/etc/netfast/netfast.toml\nThe file.\n\
-         .TP\n/usr/share/doc/netfast/netfast.toml\nAs it was shipped.\n\
+         .TP\n/usr/share/doc/netfast/netfast.toml\nAll keys with their defaults.\n\
          .SH EXAMPLE\n.nf\nuplinks = [\"bond0\"]\ndisabled_networks = [\"backup\"]\nmetrics = \"\"\n.fi\n\
          .SH SEE ALSO\n.BR netfast (8),\n.BR netfast\\-run (8),\n.BR netfast\\-config\\-check (8)\n",
     );

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use libc::{NDA_DST, NDA_LLADDR, NDA_MASTER, NDA_VLAN};
+use libc::{NDA_DST, NDA_LLADDR, NDA_VLAN};
 
 use crate::host::{FdbEntry, FdbState, Mac, Neighbour, NeighbourKey, NeighbourState};
 use crate::sys::netlink::rt::{
@@ -14,6 +14,9 @@ use crate::sys::netlink::{
 };
 
 pub use libc::{RTM_DELNEIGH, RTM_NEWNEIGH};
+
+/// linux/neighbour.h; the crate libc has it for glibc only.
+const NDA_MASTER: u16 = 9;
 
 /// Forwarding entries of one port that are remembered. A container has one address; a port that has more than this is
 /// another bridge, or somebody's game.

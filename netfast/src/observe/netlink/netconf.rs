@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use super::{AF_INET, AF_INET6};
 use crate::sys::netlink::{Attrs, DUMP, Malformed, Message, NetlinkError, NetlinkSocket, Request};
 
-pub use libc::{RTM_DELNETCONF, RTM_NEWNETCONF};
+/// linux/rtnetlink.h, where links' switches come and go; the crate libc has both for glibc only.
+pub const RTM_NEWNETCONF: u16 = 80;
+/// See [`RTM_NEWNETCONF`].
+pub const RTM_DELNETCONF: u16 = 81;
 
 /// `struct netconfmsg`, padded.
 const NETCONFMSG: usize = 4;

@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use libc::{
-    RTA_DST, RTA_ENCAP_TYPE, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE,
-    RTA_VIA,
-};
+use libc::{RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE};
 
 use super::{AF_INET, AF_INET6};
 use crate::bytes::{u16_at, u32_at};
@@ -23,6 +20,10 @@ use crate::sys::netlink::{
 
 pub use libc::{RTM_DELROUTE, RTM_DELRULE, RTM_NEWROUTE, RTM_NEWRULE};
 
+/// linux/rtnetlink.h; the crate libc has both for glibc only.
+const RTA_VIA: u16 = 18;
+/// See [`RTA_VIA`].
+const RTA_ENCAP_TYPE: u16 = 21;
 /// `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
 const RTAX_MTU: u16 = 2;
