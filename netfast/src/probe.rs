@@ -21,6 +21,7 @@ pub use tracing_program::WATCH;
 
 /// What this kernel can do beyond what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one answer to one question each")]
 pub struct Features {
     /// The kernel's version.
     pub release: Release,

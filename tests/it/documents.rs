@@ -1,6 +1,6 @@
 //! What the documents tell users to type is what netfast understands.
 
-use std::{error::Error, ffi::OsString, fs};
+use std::{error::Error as _, ffi::OsString, fs};
 
 use clap::error::ErrorKind;
 use netfast::{
@@ -19,16 +19,20 @@ fn commands_in_documents_are_understood() {
             let Err(error) = cli::command().try_get_matches_from(words.iter().map(OsString::from)) else {
                 continue;
             };
-            let is_fine = match error.kind() {
-                // A command may be named without what it is told.
+            // A command may be named without what it is told.
+            let is_short = matches!(
+                error.kind(),
                 ErrorKind::DisplayHelp
-                | ErrorKind::DisplayVersion
-                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-                | ErrorKind::MissingSubcommand
-                | ErrorKind::MissingRequiredArgument => true,
-                ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue | ErrorKind::ValueValidation => has_placeholder,
-                _ => false,
-            };
+                    | ErrorKind::DisplayVersion
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                    | ErrorKind::MissingSubcommand
+                    | ErrorKind::MissingRequiredArgument
+            );
+            let is_value = matches!(
+                error.kind(),
+                ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue | ErrorKind::ValueValidation
+            );
+            let is_fine = is_short || (is_value && has_placeholder);
             if !is_fine {
                 wrong.push(format!("{name}: {}: {error}", words.join(" ")));
             }

@@ -139,11 +139,12 @@ mod tests {
                 let Err(error) = Cli::try_parse_from(&words) else {
                     continue;
                 };
-                let is_fine = match error.kind() {
-                    ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => true,
-                    ErrorKind::InvalidValue | ErrorKind::ValueValidation => has_placeholder,
-                    _ => false,
-                };
+                let is_help = matches!(
+                    error.kind(),
+                    ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                let is_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+                let is_fine = is_help || (is_value && has_placeholder);
                 if !is_fine {
                     wrong.push(format!("{name}: {}: {error}", words.join(" ")));
                 }

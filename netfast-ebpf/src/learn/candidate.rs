@@ -129,7 +129,7 @@ pub fn leave<F: Tables, S: Skb>(
 
 /// What this CPU remembers.
 #[inline(always)]
-fn candidates() -> Option<&'static mut Candidates> {
+pub fn candidates() -> Option<&'static mut Candidates> {
     let all = maps::CANDIDATES.get_ptr_mut(0)?;
     // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
     Some(unsafe { &mut *all })

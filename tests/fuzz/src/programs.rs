@@ -15,7 +15,7 @@ use netfast_ebpf::{
     fastpath::Entry,
     hooks,
     learn::candidate,
-    state::{candidate::Candidates, maps},
+    state::maps,
 };
 use netfast_tests::{
     packet::{ICMP, Packet, TCP, check_checksums, difference, six},
@@ -111,12 +111,12 @@ impl Host {
                 grow_older(unsafe { &mut *place }, ns);
             }
         }
-        candidates().grow_older(ns);
+        candidate::candidates().expect("an element").grow_older(ns);
     }
 
     /// Whether a candidate waits.
     pub fn has_candidate(&self) -> bool {
-        candidates().any()
+        candidate::candidates().expect("an element").any()
     }
 
     /// Flows in use, and those that wait for their reverse.
@@ -231,12 +231,6 @@ impl Machine for Host {
             .map(|slot| *maps::TRAFFIC.get(slot).expect("an element"))
             .collect()
     }
-}
-
-fn candidates() -> &'static mut Candidates {
-    let all = maps::CANDIDATES.get_ptr_mut(0).expect("an element");
-    // SAFETY: an element of this thread's, and no program runs.
-    unsafe { &mut *all }
 }
 
 /// Makes a flow older.

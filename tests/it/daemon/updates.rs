@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(45);
 /// A kernel that nobody runs any more.
 const OLD: &str = "4.99.0-earlier";
 
-/// What a daemon on an older kernel, with br_netfilter, has left.
+/// What a daemon on an older kernel, with `br_netfilter`, has left.
 fn leave_earlier(dir: &Path) {
     let grounds = Grounds {
         missing: [Program::Resolver].into(),
@@ -98,7 +98,7 @@ fn what_a_kernel_and_a_switch_give_and_take_is_told_by_status_metrics_and_log() 
         )
     };
     let now = scrape();
-    assert_eq!(now["netfast_ability{\"ability\": \"direct\"}"], 1.0);
+    assert!(now["netfast_ability{\"ability\": \"direct\"}"] > 0.5);
     let told = now
         .iter()
         .find(|(name, _)| name.starts_with("netfast_update_timestamp_seconds"));
@@ -120,7 +120,7 @@ fn what_a_kernel_and_a_switch_give_and_take_is_told_by_status_metrics_and_log() 
         "{text}"
     );
     cmd::poll("the metric", SOON, || {
-        (scrape()["netfast_ability{\"ability\": \"direct\"}"] == 0.0).then_some(())
+        (scrape()["netfast_ability{\"ability\": \"direct\"}"] < 0.5).then_some(())
     })
     .expect("it follows");
 
