@@ -113,7 +113,7 @@ impl Device {
     /// Something on the device's egress (a qdisc, a filter) must see every packet: no `bpf_redirect_peer`.
     pub const EGRESS_QDISC: u8 = 4;
     /// The endpoint's addresses are not known, or it forwards for others by its owner's wish: its source addresses are
-    /// not checked, only its MAC.
+    /// not checked, only its MAC. An uplink: what came in by it may leave by another one on the fast path.
     pub const ANY_SOURCE: u8 = 8;
     /// UDP that nobody has answered yet may be repeated on its flows: no rule judges the packets before the first reply.
     pub const ONE_WAY: u8 = 16;

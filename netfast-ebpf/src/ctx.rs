@@ -85,6 +85,8 @@ pub trait Skb: Ctx {
     /// Notes the address of this packet's `struct sk_buff` in a place of a map's, and returns it. By way of memory: the verifier
     /// lets no program calculate with it, but lets a privileged one store it, and what is loaded from a map is a number.
     fn note_address(&self, place: &mut u64) -> u64;
+    /// What test runs of programs have instead of it: the first word of what the kernel's layers may note of a packet (`skb->cb`).
+    fn stand_in(&self) -> u32;
     /// Sets `skb->mark`.
     fn set_mark(&self, mark: u32);
     /// Sets `skb->priority`.

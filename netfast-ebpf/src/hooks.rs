@@ -125,17 +125,17 @@ fn enter<F: Tables, S: Hooked>(
     due: Option<Reason>,
 ) -> Result<(Hit<F::Address>, u32), Reason> {
     if control.switches == 0 {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Err(Reason::Disabled);
     }
     if let Some(reason) = due {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Err(reason);
     }
     match examine::<F, S>(skb, entry, control) {
         Err(reason) => {
             // What was refused must not be taken for what an earlier packet left here.
-            candidate::forget();
+            candidate::refuse(skb, entry.arrival());
             Err(reason)
         }
         Ok((packet, key)) => {
@@ -222,40 +222,40 @@ fn miss<F: Tables, S: Hooked>(
     reason: Reason,
 ) -> Reason {
     if reason == Reason::RewriteFailed {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return reason;
     }
     if !control.may_learn() {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Reason::LearnOff;
     }
     let Some(device) = state::device(skb.ifindex()) else {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Reason::UnknownDevice;
     };
     if !device.has(Device::ACCELERATED) {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Reason::UnknownDevice;
     }
     if !device.has_all(F::ACCELERATED) {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return F::NOT_ACCELERATED;
     }
     if key.protocol == F::ICMP && !device.has(Device::ECHO) {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Reason::EchoOff;
     }
     if entry == Entry::Endpoint && is_spoofed::<F>(packet.macs.source(), key, device) {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Reason::Spoofed;
     }
     // UDP is learned at once: one answer may be all that ever comes back (iperf3 -u, video, logs), and the table of
     // flows that wait for one bounds what a flood can do. So is ICMP echo.
     if reason == Reason::NoFlow && key.protocol == TCP && !warmup::is_enough(key, control.learn_after) {
-        candidate::forget();
+        candidate::refuse(skb, entry.arrival());
         return Reason::Young;
     }
-    if let Err(refusal) = candidate::leave::<F, S>(skb, packet, key, device, control, now) {
+    if let Err(refusal) = candidate::leave::<F, S>(skb, packet, key, device, control, now, entry.arrival()) {
         return refusal;
     }
     if reason == Reason::NoFlow && key.protocol != TCP && pairs::is_waiting::<F>(key) {

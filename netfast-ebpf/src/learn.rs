@@ -16,7 +16,10 @@ use crate::{
     ctx::{RouteQuery, Skb, kernel::coarse_ns},
     fastpath::{gate, lookup::generation},
     packet::{ECN, Packet, parse, segment_length},
-    state::{self, Place, Tables, candidate::Candidate},
+    state::{
+        self, Place, Tables,
+        candidate::{Candidate, Sort},
+    },
 };
 
 pub mod candidate;
@@ -30,33 +33,31 @@ use candidate::Recognised;
 /// Always an `Err`-like reason: what became of the candidate.
 #[inline(always)]
 pub fn at_exit<F: Tables, S: Skb>(skb: &S) -> Reason {
-    let Some(candidate) = candidate::current::<F>() else {
-        return Reason::NoCandidate;
+    let candidate = match candidate::take::<F, S>(skb) {
+        Ok(candidate) => candidate,
+        Err(reason) => return reason,
     };
-    let reason = match examine::<F, S>(skb, candidate) {
+    match examine::<F, S>(skb, candidate) {
         Ok(()) => pairs::remember::<F>(&candidate.key, &mut candidate.flow),
         Err(reason) => reason,
-    };
-    candidate.consume();
-    reason
+    }
 }
 
 /// At the ingress of a bridge device: the packet is handed to the host, which may keep it or send it on.
 #[inline(always)]
 pub fn at_host<F: Tables, S: Skb>(skb: &S) -> Reason {
-    let Some(candidate) = candidate::current::<F>() else {
-        return Reason::NoCandidate;
+    let Some(candidate) = candidate::current::<F, S>(skb) else {
+        return candidate::end::<F, S>(skb);
     };
     let Ok(mut packet) = parse::<F, S>(skb) else {
         return Reason::EgressGated;
     };
     if !matches!(candidate.recognise::<F, S>(skb, &packet), Recognised::Same) {
         // Its run is over: the kernel kept it, or dropped it.
-        candidate.consume();
-        return Reason::OtherPacket;
+        return candidate::end::<F, S>(skb);
     }
-    if !candidate.is_same_run(skb, coarse_ns()) {
-        candidate.consume();
+    if !candidate.is_same_run(coarse_ns()) {
+        candidate::end::<F, S>(skb);
         return Reason::OtherRun;
     }
     candidate.passes(skb.ifindex());
@@ -114,7 +115,7 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         Recognised::Mangled => return Err(Reason::Mangled),
         Recognised::Other => return Err(Reason::OtherPacket),
     }
-    if !candidate.is_same_run(skb, coarse_ns()) || !candidate.is_from_there(skb) {
+    if !candidate.is_same_run(coarse_ns()) || !candidate.is_from_there(skb) {
         return Err(Reason::OtherRun);
     }
     if !packet.macs.is_unicast() {
@@ -136,7 +137,7 @@ fn examine<F: Tables, S: Skb>(skb: &S, candidate: &mut Candidate<F::Address>) ->
         if packet.macs.destination() != device.mac {
             return Err(Reason::Flooded);
         }
-    } else if candidate.is_local == 0 {
+    } else if candidate.sort == Sort::OTHERS || (candidate.sort == Sort::TRANSIT && !device.has(Device::ANY_SOURCE)) {
         return Err(Reason::NoEndpoint);
     }
     let netns = candidate.key.netns;

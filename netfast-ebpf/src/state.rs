@@ -27,8 +27,9 @@ pub fn netns() -> u16 {
     unsafe { (&raw const NETFAST_NETNS).read_volatile() }
 }
 
-/// Whether a candidate is told by the address of its packet, too: 1 is yes. Test runs of programs have another packet each time,
-/// so tests of both ends of one set it to 0 before they load them; nobody else does.
+/// Whether a packet is told by its address: 1 is yes. Test runs of programs have another packet each time, so tests of both ends
+/// of one set it to 0 before they load them, and say what the address is ([`Skb::stand_in`](crate::ctx::Skb::stand_in)); nobody else
+/// does.
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
 static NETFAST_BY_SKB: u8 = 1;
 

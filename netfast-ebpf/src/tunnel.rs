@@ -18,7 +18,7 @@ use netfast_common::{
 
 use crate::{
     ctx::{NEXT, Skb, kernel::coarse_ns},
-    fastpath::{lookup, verdict},
+    fastpath::{Arrival, lookup, verdict},
     learn::{candidate, warmup},
     packet::{ECN, ETHERNET, Packet, UDP, V4, outer::Each, outer::Outer, outer::without_length, parse, segment_length},
     state::{self, maps},
@@ -56,11 +56,11 @@ pub fn at_device<S: Skb>(skb: &S) -> i32 {
     }
     // Most conversations are short, and who makes up new ones all the time shall not fill the table.
     let is_learned = control.may_learn() && warmup::is_enough(&key, control.learn_after);
-    if !is_learned || candidate::leave::<V4, S>(skb, &packet, &key, device, control, now).is_err() {
+    if !is_learned {
         candidate::forget();
         return NEXT;
     }
-    if let Some(candidate) = candidate::current::<V4>() {
+    if let Ok(candidate) = candidate::leave::<V4, S>(skb, &packet, &key, device, control, now, Arrival::Alone) {
         // There is room for it in what will be the flow.
         candidate.flow.mark = skb.mark();
     }

@@ -335,6 +335,17 @@ impl Datapath {
         &self.lacks
     }
 
+    /// The programs that are not there on this kernel.
+    pub fn missing(&self) -> BTreeSet<Program> {
+        let no_place = Program::ALL
+            .iter()
+            .copied()
+            .filter(|program| self.mode == Mode::Clsact && program.needs_tcx());
+        let refused = self.lacks.iter().filter_map(|lack| lack.program);
+        let unwatched = self.queue_watch_error.is_some().then_some(Program::Queued);
+        no_place.chain(refused).chain(unwatched).collect()
+    }
+
     /// Kernel memory of the flow tables, in bytes.
     pub fn table_bytes(&self) -> u64 {
         self.table_bytes

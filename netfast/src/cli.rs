@@ -58,6 +58,7 @@ Environment:
                    debug, netfast::observe=trace, ...
   NETFAST_PIN_DIR  --pin-dir, where it is not given
   NETFAST_RUN_DIR  --run-dir, where it is not given
+  STATE_DIRECTORY  --state-dir of `run`, where it is not given (systemd sets it)
 
 Start with `netfast check`: it says whether this host can run netfast, and changes nothing.";
 
@@ -133,8 +134,8 @@ pub enum Command {
     ///
     /// With --follow, one JSON object a line: "event" is "found" (it was there at the start), "open", "bytes" (it has
     /// carried packets since) or "close"; the rest is as with --json. The tables are walked every two seconds, so flows that
-    /// come and go in between are not seen. With 129,000 flows that takes 5 % of a CPU and 80 MiB; the daemon and the packets
-    /// have no part in it.
+    /// come and go in between are not seen. With 129,000 flows that takes 5 to 6 % of a CPU and 80 MiB; the daemon and the
+    /// packets have no part in it.
     Flows(FlowsArgs),
     /// Show packets as they enter, with what became of each: fast, or slow and why
     ///

@@ -70,6 +70,8 @@ pub struct Config {
     pub direct: bool,
     /// Repeat the outer headers of packets that leave through VXLAN devices.
     pub tunnels: bool,
+    /// Accelerate what is forwarded from one uplink to another.
+    pub transit: bool,
     /// Do in containers what Docker's NAT rules for its resolver do there, and take these out.
     pub resolver: bool,
     /// Lead the host's own connections to published ports at loopback addresses past docker-proxy.
@@ -107,6 +109,7 @@ impl Default for Config {
             allow_accounting: false,
             direct: true,
             tunnels: false,
+            transit: false,
             resolver: false,
             localhost: false,
             segments: Segments::Off,
@@ -193,6 +196,8 @@ pub struct RawConfig {
     pub direct: Option<bool>,
     /// See [`Config::tunnels`].
     pub tunnels: Option<bool>,
+    /// See [`Config::transit`].
+    pub transit: Option<bool>,
     /// See [`Config::resolver`].
     pub resolver: Option<bool>,
     /// See [`Config::localhost`].
@@ -242,6 +247,7 @@ impl RawConfig {
             allow_accounting: typed.allow_accounting.or(self.allow_accounting),
             direct: typed.direct.or(self.direct),
             tunnels: typed.tunnels.or(self.tunnels),
+            transit: typed.transit.or(self.transit),
             resolver: typed.resolver.or(self.resolver),
             localhost: typed.localhost.or(self.localhost),
             segments: typed.segments.or(self.segments),
@@ -332,6 +338,7 @@ impl RawConfig {
             allow_accounting: self.allow_accounting.unwrap_or(default.allow_accounting),
             direct: self.direct.unwrap_or(default.direct),
             tunnels: self.tunnels.unwrap_or(default.tunnels),
+            transit: self.transit.unwrap_or(default.transit),
             resolver: self.resolver.unwrap_or(default.resolver),
             localhost: self.localhost.unwrap_or(default.localhost),
             segments: self.segments.unwrap_or(default.segments),
@@ -413,7 +420,7 @@ mod tests {
             .collect();
         let switched_on = lines.join("\n");
         assert_eq!(load(&switched_on), Ok(Config::default()));
-        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 20);
+        assert_eq!(toml::from_str::<toml::Table>(&switched_on).expect("TOML").len(), 21);
     }
 
     #[test]

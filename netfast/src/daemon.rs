@@ -15,6 +15,7 @@ pub mod alone;
 mod configure;
 pub mod detach;
 mod error;
+pub mod history;
 mod inside;
 pub mod instance;
 pub mod localhost;
@@ -44,6 +45,7 @@ use crate::{
     state::State,
 };
 use alone::Alone;
+use history::History;
 use lock::Lock;
 use parent::Parent;
 use retry::Backoff;
@@ -88,6 +90,8 @@ pub struct Settings {
     pub pin_dir: PathBuf,
     /// Where lock and state are.
     pub run_dir: PathBuf,
+    /// Where what outlives a restart of the machine is kept; `None`: in the run directory, and nothing does.
+    pub state_dir: Option<PathBuf>,
     /// What is to be missed although the kernel has it: as on other kernels.
     pub without: Without,
     /// Wait for a container runtime that does not answer at the start.
@@ -171,7 +175,13 @@ pub async fn run(settings: Settings, parent: Option<Parent>) -> Result<(), Daemo
         mode.name()
     );
     let mut daemon = Daemon {
-        sync: Sync::new(datapath, &settings.run_dir, before),
+        sync: Sync::new(
+            datapath,
+            &settings.run_dir,
+            before,
+            history(&settings),
+            features.counts_redirected,
+        ),
         config,
         observer,
         hints,
@@ -193,6 +203,14 @@ pub async fn run(settings: Settings, parent: Option<Parent>) -> Result<(), Daemo
     let ended = daemon.keep(&mut signals, again).await;
     daemon.stop();
     ended
+}
+
+/// What the host let netfast do before. The daemon of an overlay network's namespace is of the same host.
+fn history(settings: &Settings) -> History {
+    if settings.given.is_some() {
+        return History::none();
+    }
+    History::open(settings.state_dir.as_ref().unwrap_or(&settings.run_dir))
 }
 
 /// The daemon, in sync or on its way there.

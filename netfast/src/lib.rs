@@ -1,5 +1,6 @@
 //! netfast: library of the daemon and its commands.
 
+pub mod abilities;
 pub mod apply;
 mod bpf;
 mod bytes;

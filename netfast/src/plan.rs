@@ -32,6 +32,7 @@ mod rules;
 mod segments;
 mod swarm;
 mod tc;
+mod transit;
 mod tunnels;
 mod unjudged;
 mod uplinks;
@@ -111,6 +112,8 @@ pub struct Desired {
     pub missing_uplinks: Vec<String>,
     /// Interfaces with routes that are no uplinks.
     pub not_uplinks: Vec<NotUplink>,
+    /// Where it is wanted: whether what is forwarded between uplinks may be fast, or why not.
+    pub transit: Option<Result<(), String>>,
     /// Names that several containers share.
     pub aliases: Aliases,
     /// The endpoints between which packets are forwarded directly, within their bridge.
@@ -168,6 +171,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     build.add_bridges(&mut networks);
     let missing_uplinks = uplinks::add(&mut build);
     tunnels::add(&mut build);
+    let transit = transit::add(&mut build);
     let not_uplinks = uplinks::left_out(&build);
     build.allow_what_rules_leave();
     let aliases = aliases::aliases(host, &build.index, config, facts, &networks, &build.devices);
@@ -199,6 +203,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         },
         missing_uplinks,
         not_uplinks,
+        transit,
         devices,
     }
 }
@@ -259,7 +264,7 @@ impl Build<'_> {
                 Why::RateRules,
                 format!("this rule must see every packet (see allow_rate_rules): {rule}"),
             )
-        } else if self.netns.sysctls.conntrack_acct == Some(true) && !self.config.allow_accounting {
+        } else if self.netns.sysctls.counts_each_packet(self.config.allow_accounting) {
             Path::slow(Why::Accounting)
         } else {
             Path::Fast

@@ -16,11 +16,12 @@ mod privileges;
 mod tracing_program;
 
 pub use attached::{Attached, Hook, attached, program_name};
-pub use kernel::{Release, TCX, no_tcx};
+pub use kernel::{Release, TCX, full_release, no_tcx};
 pub use tracing_program::WATCH;
 
 /// What this kernel can do beyond what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one answer to one question each")]
 pub struct Features {
     /// The kernel's version.
     pub release: Release,
@@ -28,6 +29,8 @@ pub struct Features {
     pub tcx: bool,
     /// A program can watch `nf_queue`, so that a packet handed to user space is known not to be a candidate any more.
     pub watch_nf_queue: bool,
+    /// Containers' own counters count what is redirected to them.
+    pub counts_redirected: bool,
     /// Namespaces of containers can be entered, to see their interfaces and addresses.
     pub enter_namespaces: bool,
 }
@@ -136,6 +139,7 @@ pub fn required(pin_dir: &Path, run_dir: &Path) -> Result<Features, ProbeError> 
         release: kernel::release(),
         tcx: false,
         watch_nf_queue: false,
+        counts_redirected: false,
         enter_namespaces: false,
     };
     for tried in try_all(pin_dir, run_dir) {
@@ -144,6 +148,7 @@ pub fn required(pin_dir: &Path, run_dir: &Path) -> Result<Features, ProbeError> 
             (outcome, _) => match tried.what {
                 TCX => features.tcx = outcome.is_ok(),
                 WATCH => features.watch_nf_queue = outcome.is_ok(),
+                counters::WHAT => features.counts_redirected = outcome.is_ok(),
                 privileges::ENTER => features.enter_namespaces = outcome.is_ok(),
                 _ => {}
             },

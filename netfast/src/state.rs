@@ -15,6 +15,7 @@ use netfast_common::device::DeviceKey;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    abilities::Record,
     config::Config,
     host::ResolverRules,
     plan::{
@@ -59,6 +60,12 @@ pub struct State {
     /// What else this kernel does not do, with what is lost by it and what can be done about it: a line each.
     #[serde(default)]
     pub lacks: Vec<String>,
+    /// What this host lets netfast do, and what has changed about it since earlier looks.
+    #[serde(default)]
+    pub record: Record,
+    /// Where that is kept for the next daemon, if it is.
+    #[serde(default)]
+    pub record_file: Option<PathBuf>,
     /// Whether flows may be learned, and if not, why.
     pub learning_off: Option<String>,
     /// The container runtime.
@@ -196,19 +203,11 @@ impl State {
     /// Replaces the file as a whole: a reader sees the old one or the new one.
     pub fn write(&self, run_dir: &Path) -> Result<(), StateError> {
         let path = run_dir.join(FILE);
-        let part = run_dir.join(format!("{FILE}.part"));
         let text = serde_json::to_vec(self).map_err(|source| StateError::Malformed {
             path: path.clone(),
             source,
         })?;
-        let write = || {
-            let mut file = fs::File::create(&part)?;
-            file.write_all(&text)?;
-            // The saved sysctls must survive a crash of the machine's file system on disk; on tmpfs it costs nothing.
-            file.sync_all()?;
-            fs::rename(&part, &path)
-        };
-        write().map_err(|source| StateError::Io { path, source })
+        replace(&path, &text).map_err(|source| StateError::Io { path, source })
     }
 
     /// Removes the file; none is fine.
@@ -219,6 +218,17 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// Replaces a file as a whole: a reader sees the old one or the new one, also after a crash of the machine (on tmpfs that costs
+/// nothing).
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let mut file = fs::File::create(&part)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&part, path)
 }
 
 /// Which boot of the machine this is.

@@ -23,7 +23,7 @@ use netfast_common::{
 };
 use netfast_ebpf::{
     ctx::Part,
-    state::{asked::Asked, candidate::Candidate, dns::Scratch, lb::Work, six::Work6},
+    state::{asked::Asked, candidate::Candidates, dns::Scratch, lb::Work, six::Work6},
 };
 
 /// Each map's key and value as this side sees them, in bytes.
@@ -53,7 +53,7 @@ const MAPS: [(&str, usize, usize); 54] = [
     (map::ASKED, 4, size_of::<Asked>()),
     (map::ENCAP_WORK, 4, size_of::<Encap>()),
     (map::DECAP_WORK, 4, size_of::<Decap>()),
-    (map::CANDIDATE, 4, size_of::<Candidate<Ip6>>()),
+    (map::CANDIDATES, 4, size_of::<Candidates>()),
     (map::FILTER, 4, size_of::<Filter>()),
     (map::TALLY, 4, size_of::<Tally>()),
     (map::TRACED, 0, 0),

@@ -11,6 +11,7 @@ mod refusals;
 mod survive;
 mod systemd;
 mod trouble;
+mod updates;
 mod upgrade;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};

@@ -7,6 +7,7 @@ mod cli;
 mod daemon;
 mod differential;
 mod docker;
+mod documents;
 mod lab;
 mod left;
 mod metrics;

@@ -23,7 +23,7 @@ const UNIT: &str = "netfast.service";
 const CONFIG: &str = "/etc/netfast/netfast.toml";
 const OWN_CONFIG: &str = "# The administrator's.\nruntime = \"none\"\n";
 /// Files besides the program, the unit and the configuration.
-const INSTALLED: [&str; 16] = [
+const INSTALLED: [&str; 19] = [
     "/usr/share/man/man5/netfast.toml.5.gz",
     "/usr/share/man/man8/netfast.8.gz",
     "/usr/share/man/man8/netfast-run.8.gz",
@@ -33,6 +33,9 @@ const INSTALLED: [&str; 16] = [
     "/usr/share/fish/vendor_completions.d/netfast.fish",
     "/usr/share/netfast/prometheus/netfast.rules.yml",
     "/usr/share/netfast/grafana/netfast.json",
+    "/usr/share/netfast/grafana/provisioning-dashboards.yml",
+    "/usr/share/netfast/grafana/provisioning-datasource.yml",
+    "/usr/share/doc/netfast/docs/monitoring.md",
     "/usr/share/doc/netfast/copyright",
     "/usr/share/doc/netfast/changelog.gz",
     "/usr/share/doc/netfast/NOTICES.gz",

@@ -11,6 +11,7 @@ mod harness;
 mod host;
 mod interfaces;
 mod learning;
+mod lists;
 mod localhost;
 mod macvlan;
 mod main_paths;

@@ -14,7 +14,8 @@
 //! - [`seeds`]: generated differential tests, the pure part;
 //! - [`packet`], [`scene`]: packets, and the host that the rows of the packet ring and the fuzz targets play on;
 //! - [`matrix`]: what tests of paths tell of engines;
-//! - [`corpus`]: what the fuzz targets have kept.
+//! - [`corpus`]: what the fuzz targets have kept;
+//! - [`documents`]: what documents tell people to type.
 //!
 //! Nothing here depends on netfast or aya, only on netfast-common, which is plain Rust: `cargo xtask setup` uses it before
 //! a BPF toolchain exists. Everything is removed when dropped, panics included; see [`leftovers`] for crashes.
@@ -23,6 +24,7 @@ pub mod cmd;
 pub mod corpus;
 pub mod dns;
 pub mod docker_host;
+pub mod documents;
 pub mod frames;
 pub mod hosts;
 pub mod leftovers;

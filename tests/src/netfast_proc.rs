@@ -238,6 +238,11 @@ impl NetfastProc {
         program.clone_into(&mut self.program);
     }
 
+    /// What it is started with the next time. The configuration file stays as it is.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
     /// Process id of the running daemon.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

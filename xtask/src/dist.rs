@@ -105,7 +105,7 @@ const MAINTAINER: &str = env!("CARGO_PKG_AUTHORS");
 const PROGRAM: &str = "usr/bin/netfast";
 
 /// What goes where: below `target/dist` or the sources, then below the root directory.
-const FILES: [(From, &str, &str); 15] = [
+const FILES: [(From, &str, &str); 18] = [
     (
         From::Sources,
         "netfast/dist/netfast.service",
@@ -135,6 +135,16 @@ const FILES: [(From, &str, &str); 15] = [
     ),
     (
         From::Sources,
+        "netfast/dist/grafana/provisioning-dashboards.yml",
+        "usr/share/netfast/grafana/provisioning-dashboards.yml",
+    ),
+    (
+        From::Sources,
+        "netfast/dist/grafana/provisioning-datasource.yml",
+        "usr/share/netfast/grafana/provisioning-datasource.yml",
+    ),
+    (
+        From::Sources,
         "netfast/dist/prometheus/scrape.yml",
         "usr/share/netfast/prometheus/scrape.yml",
     ),
@@ -153,6 +163,11 @@ const FILES: [(From, &str, &str); 15] = [
         From::Documents,
         "docs/at-3-am.md",
         "usr/share/doc/netfast/docs/at-3-am.md",
+    ),
+    (
+        From::Documents,
+        "docs/monitoring.md",
+        "usr/share/doc/netfast/docs/monitoring.md",
     ),
     (
         From::Documents,

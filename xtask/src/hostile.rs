@@ -1,7 +1,8 @@
 //! `cargo xtask hostile`: what a container that floods, spoofs and lies does to its neighbours' throughput, by the
-//! kernel's path and with netfast, in turn; and whether it takes their flows.
+//! kernel's path and with netfast, in turn; and whether it takes their flows. With `--together`, whether all of it at once for
+//! long does the daemon any harm.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum as _;
@@ -25,6 +26,8 @@ use crate::{
     setup::{self, Scope},
 };
 
+mod together;
+
 /// Options of `hostile`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -40,6 +43,9 @@ pub struct Args {
     /// Seconds of each measurement; the attack begins after the first.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// No comparison: all of it at once, for this many minutes, and what became of the daemon and of others' flows.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["rounds", "seconds"])]
+    together: Option<f64>,
 }
 
 /// An attack may cut the neighbour off, as it does on any bridge; that need not be waited for long.
@@ -50,6 +56,8 @@ const VICTIM: usize = 1;
 const PEER: usize = 2;
 /// Conversations that go on all the time, and whose flows are looked after.
 const STANDING: u16 = 8;
+/// Where they go.
+const STANDING_PORT: u16 = RR + 100;
 
 /// The figures of one attack, or of none, by variant and metric.
 type Figures = BTreeMap<(Variant, Option<usize>, &'static str), Vec<f64>>;
@@ -57,12 +65,18 @@ type Figures = BTreeMap<(Variant, Option<usize>, &'static str), Vec<f64>>;
 /// The verb.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0, "--rounds 0: at least one round is needed");
+    if let Some(minutes) = args.together {
+        ensure!(
+            minutes.is_finite() && minutes >= 1.0,
+            "--together {minutes}: a minute at least is needed, the daemon's memory is compared with that after the first"
+        );
+    }
     interrupt::handle()?;
     setup::ensure(Scope::All)?;
     let traffic = build::build_for_laboratory(true)?;
     ensure_bpffs()?;
     let topo = Topo::new(&topo::Options {
-        bridges: vec![3],
+        bridges: vec![3, 1],
         ..topo::Options::default()
     })?;
     let scene = Scene {
@@ -73,6 +87,10 @@ pub fn run(args: &Args) -> Result<()> {
         },
         rate: args.rate,
     };
+    if let Some(minutes) = args.together {
+        let length = Duration::from_secs_f64(minutes * 60.0);
+        return together::run(&scene, &args.attacks, length);
+    }
     let mut figures = Figures::new();
     for round in 1..=args.rounds {
         let mut variants = [Variant::Kernel, Variant::Netfast];
@@ -110,11 +128,12 @@ impl Scene<'_> {
             Variant::Netfast => Some(NetfastProc::start(self.topo.host(), Options::no_runtime())?),
             Variant::Kernel | Variant::Direct | Variant::Before => None,
         };
-        let standing = self.standing()?;
+        let standing = self.standing(&[(0, PEER)])?;
         // All of them on the fast path.
         thread::sleep(Duration::from_secs(1));
         let kinds = std::iter::once(None).chain(attacks.iter().copied().enumerate().map(Some));
         for kind in kinds {
+            let flows = |netfast| Ok::<_, anyhow::Error>(standing_of(&all_flows(netfast)?));
             let before = netfast.as_ref().map(flows).transpose()?;
             let ends = Ends {
                 client: self.topo.container(0, VICTIM).ns.handle(),
@@ -138,22 +157,17 @@ impl Scene<'_> {
                 self.forget_neighbours()?;
             }
             if let (Some(netfast), Some(before)) = (&netfast, before) {
-                let after = flows(netfast)?;
-                // A flow that is there again is younger than it was.
-                let lost = before
-                    .iter()
-                    .filter(|(key, age)| after.get(*key).is_none_or(|now| now < *age));
                 figures
                     .entry((variant, number, "lost"))
                     .or_default()
-                    .push(lost.count() as f64);
+                    .push(lost(&before, &flows(netfast)?) as f64);
                 figures
                     .entry((variant, number, "stood"))
                     .or_default()
                     .push(before.len() as f64);
             }
         }
-        for process in standing {
+        for process in standing.into_iter().rev() {
             process.stop()?;
         }
         if let Some(mut netfast) = netfast {
@@ -194,19 +208,20 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Conversations of the victim's peer with the outside, so that no ARP of the attacker's is about them.
-    fn standing(&self) -> Result<Vec<Background>> {
+    /// Conversations with the outside of each of these, so that no ARP of the attacker's is about them. The server is first.
+    fn standing(&self, of: &[(usize, usize)]) -> Result<Vec<Background>> {
         let traffic = self.tools.traffic.display().to_string();
-        let port = (RR + 100).to_string();
+        let port = STANDING_PORT.to_string();
         let server = self.topo.lan().handle().spawn(&[&traffic, "rr-server", &port])?;
         thread::sleep(Duration::from_millis(300));
         let to = format!("{}:{port}", netfast_tests::site::LAN_IP);
-        let mut all = Vec::new();
-        for _ in 0..STANDING {
-            let client = self.topo.container(0, PEER).ns.handle();
-            all.push(client.spawn(&[&traffic, "paced", &to, "--rate", "50", "--seconds", "3600"])?);
+        let mut all = vec![server];
+        for (bridge, index) in of {
+            let client = self.topo.container(*bridge, *index).ns.handle();
+            for _ in 0..STANDING {
+                all.push(client.spawn(&[&traffic, "paced", &to, "--rate", "50", "--seconds", "7200"])?);
+            }
         }
-        all.push(server);
         Ok(all)
     }
 
@@ -233,6 +248,8 @@ impl Scene<'_> {
             mac(VICTIM),
             "--rate",
             &self.rate.to_string(),
+            "--seconds",
+            "7200",
         ])
     }
 }
@@ -242,40 +259,51 @@ fn word(kind: Kind) -> String {
         .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// The standing conversations' flows in use, with their ages in milliseconds.
-fn flows(netfast: &NetfastProc) -> Result<BTreeMap<String, u64>> {
+/// A flow, of what `netfast flows --json` tells of it.
+#[derive(Deserialize)]
+struct Flow {
+    enters: End,
+    usable: bool,
+    age_ms: u64,
+}
+
+/// Where it enters.
+#[derive(Deserialize)]
+struct End {
+    device: String,
+    source: SocketAddr,
+    destination: SocketAddr,
+}
+
+/// All flows.
+fn all_flows(netfast: &NetfastProc) -> Result<Vec<Flow>> {
     #[derive(Deserialize)]
     struct Report {
         flows: Vec<Flow>,
     }
-    #[derive(Deserialize)]
-    struct Flow {
-        enters: End,
-        usable: bool,
-        age_ms: u64,
-    }
-    #[derive(Deserialize)]
-    struct End {
-        ifindex: u32,
-        source: String,
-        destination: String,
-    }
-    let report: Report = serde_json::from_str(&netfast.verb(&["flows", "--json"])?).context("the flows")?;
-    let port = format!(":{}", RR + 100);
-    let of_standing = report.flows.into_iter().filter(|flow| {
-        let End {
-            source, destination, ..
-        } = &flow.enters;
-        flow.usable && (source.ends_with(&port) || destination.ends_with(&port))
+    let said = netfast.verb(&["flows", "--json", "--limit", "0"])?;
+    let report: Report = serde_json::from_str(&said).context("the flows")?;
+    Ok(report.flows)
+}
+
+/// The standing conversations' flows in use, with their ages in milliseconds.
+fn standing_of(flows: &[Flow]) -> BTreeMap<String, u64> {
+    let of_standing = flows.iter().filter(|flow| {
+        let ports = [flow.enters.source.port(), flow.enters.destination.port()];
+        flow.usable && ports.contains(&STANDING_PORT)
     });
-    Ok(of_standing
+    of_standing
         .map(|Flow { enters, age_ms, .. }| {
-            (
-                format!("{} {} {}", enters.ifindex, enters.source, enters.destination),
-                age_ms,
-            )
+            let key = format!("{} {} {}", enters.device, enters.source, enters.destination);
+            (key, *age_ms)
         })
-        .collect())
+        .collect()
+}
+
+/// How many of them were evicted or replaced since: one that is there again is younger than it was.
+fn lost(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> usize {
+    let is_lost = |(key, age): &(&String, &u64)| after.get(*key).is_none_or(|now| now < *age);
+    before.iter().filter(is_lost).count()
 }
 
 fn table(attacks: &[Kind], figures: &Figures) -> Table {

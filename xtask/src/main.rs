@@ -121,3 +121,55 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Xdp(args) => xdp::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use netfast_tests::documents::{all, commands, is_placeholder};
+
+    use super::*;
+
+    #[test]
+    fn verbs_in_documents_are_understood() {
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for (name, text) in all().expect("documents") {
+            for words in commands(&text, "cargo xtask") {
+                seen += 1;
+                let has_placeholder = words.iter().any(|word| is_placeholder(word));
+                let Err(error) = Cli::try_parse_from(&words) else {
+                    continue;
+                };
+                let is_help = matches!(
+                    error.kind(),
+                    ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                let is_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+                let is_fine = is_help || (is_value && has_placeholder);
+                if !is_fine {
+                    wrong.push(format!("{name}: {}: {error}", words.join(" ")));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 50, "{seen}");
+    }
+
+    #[test]
+    fn packages_in_documents_are_of_this_version() {
+        let mut seen = 0;
+        for (name, text) in all().expect("documents") {
+            for rest in text.split("netfast_").skip(1) {
+                let Some((version, _)) = rest.split_once("_amd64.deb") else {
+                    continue;
+                };
+                let is_version =
+                    version.starts_with(|c: char| c.is_ascii_digit()) && !version.contains(char::is_whitespace);
+                if is_version {
+                    seen += 1;
+                    assert_eq!(version, env!("CARGO_PKG_VERSION"), "{name}");
+                }
+            }
+        }
+        assert!(seen > 0, "Ansible's example has one");
+    }
+}

@@ -14,6 +14,7 @@ mod overlay;
 pub mod path;
 pub mod picture;
 pub mod plan;
+pub mod process;
 pub mod sample;
 pub mod table;
 

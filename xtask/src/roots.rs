@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -20,12 +21,29 @@ use crate::{
 
 /// The root of a release, by its code name, with these packages (separated by commas) and what they depend on.
 pub fn debian(suite: &str, packages: &str) -> Result<PathBuf> {
-    let name = format!("{suite}-{}", packages.replace(',', "-"));
-    let dir = target_dir()?.join("engines").join(name);
+    let dir = target_dir()?.join("engines").join(name(suite, packages));
     if !dir.is_dir() {
         make(suite, packages, &dir)?;
     }
     Ok(dir)
+}
+
+/// What the directory of a root is called: after its packages; where these are too many for a name, after their number and a hash of
+/// them.
+fn name(suite: &str, packages: &str) -> String {
+    /// A file's name has 255 bytes, and the unfinished root's has five more than this.
+    const LONGEST: usize = 128;
+    let name = format!("{suite}-{}", packages.replace(',', "-"));
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let mut hasher = DefaultHasher::new();
+    packages.hash(&mut hasher);
+    format!(
+        "{suite}-{}-packages-{:016x}",
+        packages.split(',').count(),
+        hasher.finish()
+    )
 }
 
 fn make(suite: &str, packages: &str, dir: &Path) -> Result<()> {
@@ -40,8 +58,10 @@ fn make(suite: &str, packages: &str, dir: &Path) -> Result<()> {
         fs::remove_dir_all(&part)?;
     }
     fs::create_dir_all(&part)?;
-    let mut debootstrap = Command::new("debootstrap");
+    // What it mounts in the root goes with it, also when it is killed.
+    let mut debootstrap = Command::new("unshare");
     debootstrap
+        .args(["--mount", "--propagation", "private", "debootstrap"])
         .args(["--variant=minbase", &format!("--include={packages}"), suite])
         .arg(&part)
         .arg(&mirror);
@@ -65,4 +85,17 @@ fn make(suite: &str, packages: &str, dir: &Path) -> Result<()> {
     // Only a whole one is found by its name.
     fs::rename(&part, dir)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_root_fits_and_tells_its_packages_from_others() {
+        assert_eq!(name("trixie", "systemd,procps"), "trixie-systemd-procps");
+        let [many, others] = ["jq", "socat"].map(|last| name("trixie", &format!("{}{last}", "iproute2,".repeat(40))));
+        assert!(many.len() < 128 && many.starts_with("trixie-41-packages-"), "{many}");
+        assert_ne!(many, others);
+    }
 }

@@ -1,7 +1,7 @@
 //! The project's own rules, which no other tool checks.
 
 use std::{
-    fs, iter,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::workspace::root;
 
+mod links;
 mod named;
 
 /// A file has one subject.
@@ -60,7 +61,7 @@ pub fn check() -> Result<()> {
                     object_names(&text, &mut found);
                 }
             }
-            "md" => links(&text, &path, &mut found),
+            "md" => links::check(&text, &path, &mut found),
             _ => {}
         }
     }
@@ -149,31 +150,6 @@ fn object_names(text: &str, found: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// Links between documents, and from them to sources.
-fn links(text: &str, path: &Path, found: &mut impl FnMut(usize, String)) {
-    let dir = path.parent().unwrap_or(path);
-    for (number, line) in text.lines().enumerate() {
-        for target in link_targets(line) {
-            let file = target.split('#').next().unwrap_or_default();
-            if file.is_empty() || file.contains("://") || file.starts_with("mailto:") || dir.join(file).exists() {
-                continue;
-            }
-            found(number + 1, format!("link to {file}, which does not exist"));
-        }
-    }
-}
-
-/// What stands between `](` and `)`.
-fn link_targets(line: &str) -> impl Iterator<Item = &str> {
-    let mut rest = line;
-    iter::from_fn(move || {
-        let (_, after) = rest.split_once("](")?;
-        let (target, after) = after.split_once(')')?;
-        rest = after;
-        Some(target)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,13 +166,6 @@ mod tests {
                     pub const A: &str = \"netfast_much_too_long\";\npub fn a_function_of_another_kind() {\n\
                     #[map(name = \"netfast_flows4\")]\n";
         assert_eq!(findings(|mut found| object_names(text, &mut found)), [1, 3, 4]);
-    }
-
-    #[test]
-    fn links_to_missing_files_are_found() {
-        let text = "[a](tidy.rs) [b](https://x.y/z) [c](#here)\n[d](missing.md#there)\n";
-        let path = root().join("xtask/src/README.md");
-        assert_eq!(findings(|mut found| links(text, &path, &mut found)), [2]);
     }
 
     #[test]

@@ -91,8 +91,8 @@ maps! {
     ENCAP_WORK = "netfast_encwork", Unpinned;
     /// The same of one that is taken off.
     DECAP_WORK = "netfast_decwork", Unpinned;
-    /// The candidate of each CPU, of either family.
-    CANDIDATE = "netfast_cand", Pinned;
+    /// The candidates of each CPU, of either family.
+    CANDIDATES = "netfast_cand", Pinned;
     /// [`Filter`](crate::trace::Filter), one entry: what `netfast trace` wants to see.
     FILTER = "netfast_filter", Pinned;
     /// [`Tally`](crate::trace::Tally), one entry, per CPU.

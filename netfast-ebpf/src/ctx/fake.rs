@@ -338,6 +338,9 @@ impl Skb for FakeSkb {
         *place = self.address;
         self.address
     }
+    fn stand_in(&self) -> u32 {
+        0
+    }
     fn set_mark(&self, mark: u32) {
         self.mark.set(mark);
     }

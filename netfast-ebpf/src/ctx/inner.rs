@@ -144,6 +144,10 @@ impl<S: Skb> Skb for Inner<'_, S> {
         self.outer.note_address(place)
     }
     #[inline(always)]
+    fn stand_in(&self) -> u32 {
+        self.outer.stand_in()
+    }
+    #[inline(always)]
     fn set_mark(&self, _: u32) {}
     #[inline(always)]
     fn set_priority(&self, _: u32) {}

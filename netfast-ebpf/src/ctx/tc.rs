@@ -204,6 +204,10 @@ impl Skb for TcContext {
         }
     }
     #[inline(always)]
+    fn stand_in(&self) -> u32 {
+        field!(self, cb)[0]
+    }
+    #[inline(always)]
     fn set_mark(&self, mark: u32) {
         // SAFETY: a valid context; tc programs may write this field.
         unsafe { (*raw(self)).mark = mark }

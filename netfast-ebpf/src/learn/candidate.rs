@@ -1,16 +1,19 @@
-//! What an ingress hook remembers of a packet that it lets go the slow path, so that an egress hook on the same CPU,
-//! in the same run of the kernel, can recognise it.
+//! What an ingress hook remembers of packets that it lets go the slow path, so that an egress hook on the same CPU,
+//! in the same run of the kernel, can recognise them.
 //!
 //! A packet is followed by what NAT does not change, not by a mark: marks belong to other software. That it is the
 //! same *run* follows from five things:
-//! - the slot is per CPU, and every ingress overwrites it;
+//! - what is remembered is per CPU, and every ingress ends it, but for one: where packets come in lists
+//!   ([`Arrival::InLists`]), those that enter one after the other, with no packet recognised or missed in between, wait together. Each
+//!   egress ends one: the packet that leaves and those that entered before it, as the kernel keeps the order of a list, or the
+//!   oldest, if it is none of them. Whoever enters with the same address as one before has taken its place, also if it is refused;
 //! - the interface that the kernel says the packet was received by last (`skb_iif`) is the one that our hooks saw it
 //!   at last, which excludes packets that a program sends (`AF_PACKET`, tun);
 //! - both hooks run on the same kernel stack: a packet enters in a softirq, on the CPU's own stack or ksoftirqd's, but
 //!   what user space held (NFQUEUE) comes out on the stack of the program that let it go (`nf_reinject`);
 //! - the packet is in the same place: the address of its `struct sk_buff`. Who clones it makes another packet of it. IPv6 has
-//!   no identification in its header, so there it is what tells one datagram from the next;
-//! - the kernel's `nf_queue` empties the slot ([`forget`]). The stack alone does not tell when an interrupt hits that
+//!   no identification in its header, so there it is what tells one datagram from the next, and in a list it is in both;
+//! - the kernel's `nf_queue` ends all ([`forget`]). The stack alone does not tell when an interrupt hits that
 //!   program in user mode: its softirqs then run on the program's own stack (x86, `run_on_irqstack_cond`). Where the
 //!   kernel refuses to trace `nf_queue`, the daemon switches learning off while a queue is bound.
 
@@ -24,10 +27,11 @@ use netfast_common::{
 
 use crate::{
     ctx::{Skb, kernel},
-    packet::{Family, Packet, TCP, UDP, V4},
+    fastpath::Arrival,
+    packet::{Family, Packet, TCP, UDP},
     state::{
         self, Tables,
-        candidate::{Candidate, SAMPLE},
+        candidate::{Candidate, Candidates, PLACES, SAMPLE, Sort},
         maps,
     },
 };
@@ -62,7 +66,16 @@ fn note_stack(place: *mut u64) -> u64 {
     }
 }
 
-/// Remembers a packet that enters.
+/// Notes the address of the packet at hand, or what stands in for it.
+#[inline(always)]
+fn note_address<S: Skb>(skb: &S, place: &mut u64) -> u64 {
+    if state::compares_addresses() {
+        return skb.note_address(place);
+    }
+    skb.stand_in().into()
+}
+
+/// Remembers a packet that enters, and returns what is remembered.
 #[inline(always)]
 pub fn leave<F: Tables, S: Skb>(
     skb: &S,
@@ -71,10 +84,13 @@ pub fn leave<F: Tables, S: Skb>(
     device: &Device,
     control: &Control,
     now: u64,
-) -> Result<(), Reason> {
-    let Some(slot) = slot::<F>() else {
+    arrival: Arrival,
+) -> Result<&'static mut Candidate<F::Address>, Reason> {
+    let Some(all) = candidates() else {
         return Err(Reason::NoCandidate);
     };
+    let at = enter(all, skb, arrival);
+    let slot = place::<F>(all, at);
     let Some(generation) = maps::GENERATIONS.get(u32::from(device.slot)) else {
         return Err(Reason::UnknownDevice);
     };
@@ -83,12 +99,10 @@ pub fn leave<F: Tables, S: Skb>(
     let network = &packet.network;
     slot.sample = [0; SAMPLE];
     if !sample(skb, packet, &mut slot.sample) {
-        slot.left_ns = 0;
         return Err(Reason::Malformed);
     }
     slot.left_ns = now;
     note_stack(&raw mut slot.stack);
-    skb.note_address(&mut slot.address);
     slot.family = F::NUMBER;
     slot.key = *key;
     slot.macs = packet.macs;
@@ -101,55 +115,134 @@ pub fn leave<F: Tables, S: Skb>(
     slot.length = network.length;
     slot.identity = network.identity;
     slot.transport = packet.transport;
-    slot.is_local = u8::from(is_host || device.is_endpoint());
+    slot.sort = if is_host || device.is_endpoint() {
+        Sort::LOCAL
+    } else if device.has(Device::ANY_SOURCE) {
+        Sort::TRANSIT
+    } else {
+        Sort::OTHERS
+    };
     slot.is_bare = u8::from(packet.payload == 0 && network.protocol == TCP);
     slot.may_be_one_way = u8::from(network.protocol == UDP && device.has(Device::ONE_WAY));
-    Ok(())
+    Ok(slot)
 }
 
-/// This CPU's slot, as one of a candidate of this family.
+/// What this CPU remembers.
 #[inline(always)]
-fn slot<F: Tables>() -> Option<&'static mut Candidate<F::Address>> {
-    let slot = maps::CANDIDATE.get_ptr_mut(0)?.cast::<Candidate<F::Address>>();
-    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile. It has room for either
-    // family's (asserted below), and is made of integers.
-    Some(unsafe { &mut *slot })
+pub fn candidates() -> Option<&'static mut Candidates> {
+    let all = maps::CANDIDATES.get_ptr_mut(0)?;
+    // SAFETY: this CPU's element; hooks run with softirqs off, so nothing else touches it meanwhile.
+    Some(unsafe { &mut *all })
 }
 
-/// This CPU's candidate, if there is one, as one of this family: whether it is is for [`Candidate::recognise`] to find out, and
-/// only then its key is worth something.
+/// A place, as one of a candidate of this family.
 #[inline(always)]
-pub fn current<F: Tables>() -> Option<&'static mut Candidate<F::Address>> {
-    slot::<F>().filter(|slot| slot.left_ns != 0)
+fn place<F: Tables>(all: &'static mut Candidates, at: u32) -> &'static mut Candidate<F::Address> {
+    let place = (&raw mut all.places[at as usize % PLACES as usize]).cast::<Candidate<F::Address>>();
+    // SAFETY: it has room for either family's (asserted below), and is made of integers.
+    unsafe { &mut *place }
 }
 
-/// Empties this CPU's slot.
+/// Gives a packet that enters the next place, where it is as if it were refused so far.
 #[inline(always)]
-pub fn forget() {
-    if let Some(candidate) = current::<V4>() {
-        candidate.left_ns = 0;
+fn enter<S: Skb>(all: &mut Candidates, skb: &S, arrival: Arrival) -> u32 {
+    let is_listed = arrival == Arrival::InLists;
+    let before = if is_listed && all.is_open != 0 { all.waiting } else { 0 };
+    all.waiting = before.wrapping_add(1);
+    all.is_open = is_listed.into();
+    let at = all.newest.wrapping_add(1) % PLACES;
+    all.newest = at;
+    all.addresses[at as usize] = note_address(skb, &mut all.here);
+    all.places[at as usize].left_ns = 0;
+    at
+}
+
+/// How many candidates are newer than the one at the packet's address, if there is one.
+#[inline(always)]
+fn find<S: Skb>(all: &mut Candidates, skb: &S) -> Option<u32> {
+    let address = note_address(skb, &mut all.here);
+    let mut newer = 0;
+    while newer < PLACES && newer < all.waiting {
+        if all.addresses[(all.newest.wrapping_sub(newer) % PLACES) as usize] == address {
+            // By way of memory: so the verifier goes through what follows once, whichever it is.
+            // SAFETY: valid references.
+            return Some(unsafe {
+                (&raw mut all.newer).write_volatile(newer);
+                (&raw const all.newer).read_volatile()
+            });
+        }
+        newer += 1;
+    }
+    None
+}
+
+/// This CPU's candidate at the packet's address, if there is one, as one of this family: whether it is is for
+/// [`Candidate::recognise`] to find out, and only then its key is worth something.
+#[inline(always)]
+pub fn current<F: Tables, S: Skb>(skb: &S) -> Option<&'static mut Candidate<F::Address>> {
+    let all = candidates()?;
+    let newer = find(all, skb)?;
+    let at = all.newest.wrapping_sub(newer);
+    Some(place::<F>(all, at)).filter(|candidate| candidate.left_ns != 0)
+}
+
+/// The same where a packet leaves: the candidate and those that entered before it are over then. If the packet is none of them,
+/// the oldest is.
+#[inline(always)]
+pub fn take<F: Tables, S: Skb>(skb: &S) -> Result<&'static mut Candidate<F::Address>, Reason> {
+    let all = candidates().ok_or(Reason::NoCandidate)?;
+    if all.waiting == 0 {
+        return Err(Reason::NoCandidate);
+    }
+    all.is_open = 0;
+    let Some(newer) = find(all, skb) else {
+        all.waiting -= 1;
+        return Err(Reason::OtherPacket);
+    };
+    all.waiting = newer;
+    let at = all.newest.wrapping_sub(newer);
+    let candidate = place::<F>(all, at);
+    if candidate.left_ns == 0 {
+        return Err(Reason::NoCandidate);
+    }
+    Ok(candidate)
+}
+
+/// The packet at hand is another than it should be, or was learned: what is at its address is over, whatever it is.
+#[inline(always)]
+pub fn end<F: Tables, S: Skb>(skb: &S) -> Reason {
+    match take::<F, S>(skb) {
+        Ok(_) => Reason::OtherPacket,
+        Err(reason) => reason,
     }
 }
 
-const _: () = assert!(size_of::<Candidate<Ip4>>() <= size_of::<Candidate<Ip6>>());
+/// A packet that enters is refused: nothing at its address is to be taken for it.
+#[inline(always)]
+pub fn refuse<S: Skb>(skb: &S, arrival: Arrival) {
+    let Some(all) = candidates() else { return };
+    if arrival == Arrival::InLists && all.is_open != 0 {
+        enter(all, skb, arrival);
+    } else {
+        all.waiting = 0;
+    }
+}
+
+/// All that this CPU remembers is over.
+#[inline(always)]
+pub fn forget() {
+    if let Some(all) = candidates() {
+        all.waiting = 0;
+    }
+}
+
+const _: () = assert!(size_of::<Candidate<Ip4>>() <= size_of::<Candidate<Ip6>>() && PLACES.is_power_of_two());
 
 impl<A: netfast_common::net::Address> Candidate<A> {
     /// Whether it was left where a packet of this family is given to a tunnel's device.
     #[inline(always)]
     pub fn is_of_tunnel<F: Family<Address = A>>(&self) -> bool {
         self.family == F::NUMBER && self.key.origin == Origin::Tunnel as u8
-    }
-
-    /// Empties the slot.
-    #[inline(always)]
-    pub fn consume(&mut self) {
-        self.left_ns = 0;
-    }
-
-    /// It was left so much earlier, in nanoseconds.
-    #[cfg(not(target_arch = "bpf"))]
-    pub fn grow_older(&mut self, ns: u64) {
-        self.left_ns = self.left_ns.wrapping_sub(ns);
     }
 
     /// Whether it is a TCP packet without payload.
@@ -164,12 +257,10 @@ impl<A: netfast_common::net::Address> Candidate<A> {
         self.received_by = ifindex;
     }
 
-    /// Whether this hook runs in the run that left the candidate, and with the same packet.
+    /// Whether this hook runs in the run that left the candidate. That it is the same packet is known by then ([`find`]).
     #[inline(always)]
-    pub fn is_same_run<S: Skb>(&mut self, skb: &S, now: u64) -> bool {
-        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT
-            && now.wrapping_sub(self.left_ns) < MAX_RUN_NS
-            && (!state::compares_addresses() || skb.note_address(&mut self.here) == self.address)
+    pub fn is_same_run(&mut self, now: u64) -> bool {
+        note_stack(&raw mut self.here) == self.stack >> STACK_SHIFT && now.wrapping_sub(self.left_ns) < MAX_RUN_NS
     }
 
     /// Whether the packet at this hook was received by the interface that saw the candidate last. A packet that a
@@ -218,7 +309,7 @@ fn sample<S: Skb, A>(skb: &S, packet: &Packet<A>, to: &mut [u8; SAMPLE]) -> bool
 
 netfast_common::assert_no_padding!(
     Candidate<Ip4>,
-    [u64; 4],
+    [u64; 3],
     MacPair,
     [u32; 3],
     u16,
@@ -232,7 +323,7 @@ netfast_common::assert_no_padding!(
 );
 netfast_common::assert_no_padding!(
     Candidate<Ip6>,
-    [u64; 4],
+    [u64; 3],
     MacPair,
     [u32; 3],
     u16,
@@ -264,11 +355,11 @@ mod tests {
         let key = crate::fastpath::lookup::key::<V6, _>(&skb, &parsed, Origin::Wire).expect("room");
         let control = Control::default();
         let device = Device::new(netfast_common::device::Kind::Endpoint, Device::ACCELERATED, 1);
-        assert_eq!(leave::<V6, _>(&skb, &parsed, key, &device, &control, 5), Ok(()));
-        let candidate = current::<V6>().expect("it was left");
+        assert!(leave::<V6, _>(&skb, &parsed, key, &device, &control, 5, Arrival::Alone).is_ok());
+        let candidate = current::<V6, _>(&skb).expect("it was left");
         assert!(matches!(candidate.recognise::<V6, _>(&skb, &parsed), Recognised::Same));
-        assert!(candidate.is_same_run(&skb, 5));
+        assert!(candidate.is_same_run(5));
         skb.address = 0x1100;
-        assert!(!candidate.is_same_run(&skb, 5));
+        assert!(current::<V6, _>(&skb).is_none());
     }
 }

@@ -24,7 +24,7 @@ use netfast_common::{
 
 use super::{
     asked::{self, Asked},
-    candidate::Candidate,
+    candidate::Candidates,
     dns::Scratch,
     lb::Work,
     six::Work6,
@@ -135,9 +135,9 @@ pub static ENCAP_WORK: PerCpuArray<Encap> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "netfast_decwork")]
 pub static DECAP_WORK: PerCpuArray<Decap> = PerCpuArray::with_max_entries(1, 0);
 
-/// The packet that each CPU let go the slow path last, of either family: its place has room for the longer one.
+/// The packets that each CPU let go the slow path last.
 #[map(name = "netfast_cand")]
-pub static CANDIDATE: PerCpuArray<Candidate<Ip6>> = PerCpuArray::with_max_entries(1, 0);
+pub static CANDIDATES: PerCpuArray<Candidates> = PerCpuArray::with_max_entries(1, 0);
 
 /// What a tracer wants to see.
 #[map(name = "netfast_filter")]

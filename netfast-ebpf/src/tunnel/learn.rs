@@ -29,21 +29,21 @@ const ASKED_NS: u64 = 100_000_000;
 /// A packet leaves by an uplink: if it was given to a tunnel's device in this run, its outer header is learned.
 #[inline(always)]
 pub fn at_uplink<S: Skb>(skb: &S) -> i32 {
-    let Some(candidate) = candidate::current::<V4>().filter(|candidate| candidate.is_of_tunnel::<V4>()) else {
+    let Some(candidate) = candidate::current::<V4, S>(skb).filter(|candidate| candidate.is_of_tunnel::<V4>()) else {
         return NEXT;
     };
     let reason = match examine(skb, candidate) {
         Ok(()) => Reason::OuterLearned,
         Err(reason) => reason,
     };
-    candidate.consume();
+    candidate::end::<V4, S>(skb);
     verdict::learned(skb, reason)
 }
 
 /// The rule: what must hold between the packet that was given to the device and the one that leaves.
 #[inline(always)]
 fn examine<S: Skb>(skb: &S, candidate: &mut Candidate<Ip4>) -> Result<(), Reason> {
-    if !candidate.is_same_run(skb, coarse_ns()) || !candidate.is_from_there(skb) {
+    if !candidate.is_same_run(coarse_ns()) || !candidate.is_from_there(skb) {
         return Err(Reason::OtherRun);
     }
     let tunnel = tunnel(candidate.key.ifindex).ok_or(Reason::OuterOdd)?;

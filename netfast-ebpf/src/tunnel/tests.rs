@@ -138,14 +138,14 @@ fn with_udp_checksums_what_has_none_inside_and_segments_are_the_kernels() {
     let mut segments = given();
     segments.gso_size = 10;
     assert_eq!(at_device(&segments), NEXT);
-    assert!(candidate::current::<V4>().is_none());
+    assert!(candidate::current::<V4, _>(&segments).is_none());
     let mut bytes = inner();
     bytes[40..42].fill(0);
     let mut without = FakeSkb::new(&bytes);
     without.ifindex = TUNNEL;
     without.mark.set(3);
     assert_eq!(at_device(&without), NEXT);
-    assert!(candidate::current::<V4>().is_none());
+    assert!(candidate::current::<V4, _>(&without).is_none());
 }
 
 #[test]
@@ -191,12 +191,14 @@ fn a_tag_is_the_kernels() {
 #[test]
 fn an_ipv6_candidate_is_not_taken_for_one_of_a_tunnel() {
     world();
-    let candidate = maps::CANDIDATE.get_ptr_mut(0).expect("an element");
+    let all = maps::CANDIDATES.get_ptr_mut(0).expect("an element");
     // SAFETY: an element of this thread's, and no program runs; bytes.
     unsafe {
-        core::ptr::write_bytes(candidate.cast::<u8>(), 2, size_of_val(&*candidate));
-        (*candidate).family = crate::packet::V6::NUMBER;
+        core::ptr::write_bytes(all.cast::<u8>(), 0, size_of_val(&*all));
+        core::ptr::write_bytes((&raw mut (*all).places).cast::<u8>(), 2, size_of_val(&(*all).places));
+        (*all).places[0].family = crate::packet::V6::NUMBER;
+        (*all).waiting = 1;
     }
     assert_eq!(at_uplink(&leaving()), NEXT);
-    assert!(candidate::current::<V4>().is_some(), "it is not consumed");
+    assert!(candidate::current::<V4, _>(&leaving()).is_some(), "it is not consumed");
 }

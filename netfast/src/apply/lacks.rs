@@ -37,6 +37,8 @@ impl Without {
 /// Something that this kernel does not do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
+    /// The program that is refused; `None`: those that only tcx has a place for.
+    pub program: Option<Program>,
     /// What, and why, in one line.
     pub why: String,
     /// What is lost by it.
@@ -49,6 +51,7 @@ impl Lack {
     /// A program that the kernel does not take.
     pub fn refused(program: Program, error: &ApplyError) -> Self {
         Self {
+            program: Some(program),
             why: one_line(error),
             lost: program.without().unwrap_or("netfast does not start"),
             remedy: remedy(error).into(),
@@ -58,6 +61,7 @@ impl Lack {
     /// Programs that only tcx has a place for.
     pub fn no_tcx() -> Self {
         Self {
+            program: None,
             why: "the kernel has no tcx (Linux 6.6)".into(),
             lost: Program::Answer.without().unwrap_or_default(),
             remedy: "A newer kernel has it.".into(),
@@ -67,7 +71,7 @@ impl Lack {
 
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { why, lost, remedy } = self;
+        let Self { why, lost, remedy, .. } = self;
         write!(f, "{why}; without it, {lost}. {remedy}")
     }
 }

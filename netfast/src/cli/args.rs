@@ -80,6 +80,9 @@ pub struct RunArgs {
     /// Wait for the container runtime at the start instead of exiting with 6
     #[arg(long)]
     pub wait: bool,
+    /// Directory for what outlives a restart of the machine: what this host let netfast do last [default: the run directory]
+    #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", hide_env_values = true)]
+    pub state_dir: Option<PathBuf>,
     /// Serve the namespace of an overlay network for the daemon at the other end of standard input
     #[arg(long, hide = true)]
     pub sandbox: bool,
@@ -105,7 +108,7 @@ pub struct StatusArgs {
         value_parser = interval
     )]
     pub watch: Option<f64>,
-    /// Show what became of candidates for learning, too
+    /// Show what became of candidates for learning, and older updates, too
     #[arg(long, short = 'v')]
     pub verbose: bool,
     /// How it is printed.

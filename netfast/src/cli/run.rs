@@ -1,6 +1,10 @@
 //! `netfast run`.
 
-use std::path::{self, Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::{self, Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use tracing::{Instrument as _, Span, error_span};
@@ -31,6 +35,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
         // As the pins and the state name them, from wherever they are read.
         pin_dir: absolute(&global.dirs.pin_dir)?,
         run_dir: absolute(&global.dirs.run_dir)?,
+        state_dir: args.state_dir.as_deref().map(first).map(absolute).transpose()?,
         wait: args.wait,
         without: lacking::pretended(),
         given,
@@ -43,6 +48,12 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), CliError> {
     runtime
         .block_on(daemon::run(settings, parent).instrument(span))
         .map_err(Into::into)
+}
+
+/// The first directory of a list, as systemd writes it where a unit has several (`STATE_DIRECTORY`, systemd.exec(5)).
+fn first(list: &Path) -> &Path {
+    let mut parts = list.as_os_str().as_bytes().split(|byte| *byte == b':');
+    Path::new(OsStr::from_bytes(parts.next().unwrap_or_default()))
 }
 
 /// A directory as it is called from everywhere.

@@ -26,6 +26,7 @@ use crate::{
         segments, xdp,
     },
     daemon::{
+        history,
         instance::{self, InstanceError},
         lock::{self, Lock, LockError},
         older::{self, OlderError},
@@ -147,7 +148,9 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
     // Nobody starts one meanwhile. Without a run directory there never was one.
     let lock = run_dir.exists().then(|| take_lock(run_dir)).transpose()?;
     // The daemon may have written until it ended.
-    let state = read_state(run_dir).filter(State::is_of_this_boot);
+    let state = read_state(run_dir);
+    let record = state.as_ref().and_then(|state| state.record_file.clone());
+    let state = state.filter(State::is_of_this_boot);
 
     // Docker's own rules first: what is resolved by the program must not stop being resolved, and connections that conntrack is
     // given in a container need its hooks there.
@@ -180,6 +183,11 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
         (done.connections, done.sysctls) = (restored.connections, restored.sysctls);
     }
     if lock.is_some() {
+        if let Some(record) = record
+            && let Err(error) = history::remove(&record)
+        {
+            warn!("cannot remove {}: {error}", record.display());
+        }
         State::remove(run_dir)?;
         // The lock's name goes while it is held; what somebody else put there stays, and so does the directory then.
         let _ = fs::remove_file(run_dir.join(lock::FILE));

@@ -13,9 +13,10 @@ use netfast_common::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    apply::{Datapath, Failure, Outcome},
+    abilities::Grounds,
+    apply::{Datapath, Failure, Mode, Outcome},
     config::Config,
-    daemon::{inside::Memory, localhost, older},
+    daemon::{history::History, inside::Memory, localhost, older},
     diff::{Action, XdpStep, diff},
     host::{Host, InsideRules, ResolverRules, RuntimeState},
     plan::{
@@ -46,6 +47,10 @@ pub struct Sync {
     inside: Memory,
     /// The rules for the host's own packets, as last seen.
     localhost: localhost::Memory,
+    /// What the host let netfast do before.
+    history: History,
+    /// Whether the kernel counts in containers what is redirected to them.
+    counts_redirected: bool,
 }
 
 /// What a pass came to.
@@ -75,7 +80,13 @@ pub struct Pass {
 
 impl Sync {
     /// Takes over what an earlier daemon wrote down about the host.
-    pub fn new(mut datapath: Datapath, run_dir: &Path, before: Option<State>) -> Self {
+    pub fn new(
+        mut datapath: Datapath,
+        run_dir: &Path,
+        before: Option<State>,
+        history: History,
+        counts_redirected: bool,
+    ) -> Self {
         let (mut older, mut clsact) = (Vec::new(), BTreeMap::new());
         let before = before.filter(State::is_of_this_boot);
         let first = before.is_none();
@@ -99,6 +110,8 @@ impl Sync {
             mending: false,
             inside: Memory::default(),
             localhost: localhost::Memory::default(),
+            history,
+            counts_redirected,
         }
     }
 
@@ -140,6 +153,7 @@ impl Sync {
         self.restore_older(&outcome);
         let in_sync =
             !outcome.unfinished && !is_lost && unmended.is_none() && outcome.failures.iter().all(Failure::is_late);
+        self.history.look(&self.grounds(host, config), &host.runtime);
         let state = self.state(desired, host, config, &outcome.failures, in_sync);
         let devices = || state.devices.values();
         let count = |kind: Kind| {
@@ -171,6 +185,10 @@ impl Sync {
             done: outcome.done,
         };
         self.write(state)?;
+        // After one that fails for good all is as it was.
+        if pass.failures.is_empty() {
+            self.history.save();
+        }
         Ok(pass)
     }
 
@@ -326,6 +344,8 @@ impl Sync {
             attached_by: self.datapath.mode().name().into(),
             queue_watch_error: self.datapath.queue_watch_error().map(Into::into),
             lacks: self.datapath.lacks().iter().map(ToString::to_string).collect(),
+            record: self.history.record().clone(),
+            record_file: self.history.path().map(Into::into),
             learning_off: desired.learning_off,
             runtime: runtime_report(&host.runtime),
             networks,
@@ -364,6 +384,17 @@ impl Sync {
 }
 
 impl Sync {
+    /// What decides what is possible on this host.
+    fn grounds(&self, host: &Host, config: &Config) -> Grounds {
+        Grounds {
+            missing: self.datapath.missing(),
+            tcx: self.datapath.mode() == Mode::Tcx,
+            counts_redirected: self.counts_redirected,
+            sysctls: host.served().sysctls,
+            allow_accounting: config.allow_accounting,
+        }
+    }
+
     /// Looks at the rules in containers where that matters.
     fn look_inside(&mut self, host: &Host, config: &Config, thorough: bool) {
         let wanted = wanted_resolvers(host, config);

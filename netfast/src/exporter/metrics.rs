@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+mod abilities;
 mod aliases;
 mod localhost;
 mod sums;
@@ -112,6 +113,7 @@ impl Collector for Collected {
         self.tables(encoder)?;
         self.endpoints(encoder)?;
         self.devices(encoder)?;
+        abilities::encode(&self.status.host, encoder)?;
         tunnels::encode(&self.status, encoder)?;
         localhost::encode(&self.status, encoder)?;
         xdp::encode(&self.status, encoder)?;

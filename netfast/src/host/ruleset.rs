@@ -195,6 +195,22 @@ pub struct Sysctls {
 }
 
 impl Sysctls {
+    /// Whom `br_netfilter` shows the packets within every bridge: `iptables` or `ip6tables`, if anybody.
+    pub fn bridged_shown_to(&self) -> Option<&'static str> {
+        let switches = [
+            ("iptables", self.bridge_nf_call_iptables),
+            ("ip6tables", self.bridge_nf_call_ip6tables),
+        ];
+        switches
+            .into_iter()
+            .find_map(|(name, on)| (on == Some(true)).then_some(name))
+    }
+
+    /// Whether conntrack is to count each packet, and may not lag behind (key `allow_accounting`).
+    pub fn counts_each_packet(&self, allow_accounting: bool) -> bool {
+        self.conntrack_acct == Some(true) && !allow_accounting
+    }
+
     /// Those that the kernel's verdict on a packet may depend on; the others, of which netfast sets one itself, are
     /// `None`.
     #[must_use]

@@ -113,6 +113,14 @@ impl<'a> RateRules<'a> {
         of_host(&self.met, netns, bridge)
     }
 
+    /// A rule that any forwarded packet may meet, or that judges some by their kind: whoever sends it and whatever it is.
+    pub fn concerning_any_forwarded(&self) -> Option<&'a RuleFinding> {
+        let mut all = [&self.met, &self.met6, &self.unreplied, &self.icmp]
+            .into_iter()
+            .flatten();
+        Some(all.find(|(_, way)| !way.host_only)?.0)
+    }
+
     /// A rule that forwarded packets of this bridge may meet.
     pub fn concerning(&self, netns: &Namespace, bridge: &Link) -> Option<&'a RuleFinding> {
         forwarded(&self.met, netns, bridge)

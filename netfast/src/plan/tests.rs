@@ -22,6 +22,7 @@ mod reasons;
 mod rules;
 mod sandbox;
 mod segments;
+mod transit;
 mod tunnels;
 mod unjudged;
 mod uplinks;

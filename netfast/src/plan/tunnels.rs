@@ -213,7 +213,7 @@ fn by_others(build: &Build<'_>, link: &Link) -> Option<String> {
             link.name
         ));
     }
-    if netns.sysctls.conntrack_acct == Some(true) && !build.config.allow_accounting {
+    if netns.sysctls.counts_each_packet(build.config.allow_accounting) {
         return Some("conntrack counts each packet (nf_conntrack_acct)".into());
     }
     if netns.ruleset.unreadable.is_some() && !build.config.allow_rate_rules {

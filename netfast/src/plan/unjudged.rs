@@ -93,19 +93,17 @@ fn of_bridge(build: &Build<'_>, bridge: &Link, network: &NetworkReport) -> Path 
 /// Whether `br_netfilter` shows packets within the bridge to iptables, whatever the rules there are: conntrack may see them.
 /// What it shows to arptables is ARP alone (`br_nf_forward_arp`, `net/bridge/br_netfilter_hooks.c`), which stays with the bridge.
 fn shown_to_netfilter(netns: &Namespace, bridge: &Link, info: BridgeInfo) -> Option<Path> {
-    let sysctls = &netns.sysctls;
     let switches = [
-        ("iptables", sysctls.bridge_nf_call_iptables, info.nf_call_iptables),
-        ("ip6tables", sysctls.bridge_nf_call_ip6tables, info.nf_call_ip6tables),
+        ("iptables", info.nf_call_iptables),
+        ("ip6tables", info.nf_call_ip6tables),
     ];
-    let (name, of_all, _) = switches
-        .into_iter()
-        .find(|(_, of_all, of_this)| *of_all == Some(true) || *of_this)?;
-    let whose = if of_all == Some(true) {
-        "all bridges"
-    } else {
-        &bridge.name
+    let of_this = || {
+        switches
+            .into_iter()
+            .find_map(|(name, on)| on.then_some((name, bridge.name.as_str())))
     };
+    let of_all = netns.sysctls.bridged_shown_to().map(|name| (name, "all bridges"));
+    let (name, whose) = of_all.or_else(of_this)?;
     Some(Path::slow_since(
         Why::BridgeNetfilter,
         format!("br_netfilter shows packets within {whose} to {name} (bridge-nf-call-{name})"),

@@ -10,7 +10,7 @@ use aya_obj::btf::BtfKind;
 use super::{ProbeError, Tried, kernel::Release};
 
 /// What [`try_redirected`] calls it.
-const WHAT: &str = "counting of redirected packets";
+pub(super) const WHAT: &str = "counting of redirected packets";
 const PURPOSE: &str = "count in the receiving container what the fast path delivers";
 /// How devices of a driver count, as the driver says it since then.
 const TYPE: &str = "netdev_stat_type";

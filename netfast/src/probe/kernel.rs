@@ -51,7 +51,8 @@ pub(super) fn release() -> Release {
         .unwrap_or_default()
 }
 
-fn full_release() -> Option<String> {
+/// The running kernel's whole release, `6.12.43+deb12-cloud-amd64` for instance (uname(2)).
+pub fn full_release() -> Option<String> {
     Some(nix::sys::utsname::uname().ok()?.release().to_str()?.to_owned())
 }
 

@@ -1,9 +1,12 @@
 //! `netfast status`: is it there, what does it do, how well.
 
+use std::collections::BTreeMap;
+
 use netfast_common::reason::{self, Count, Reason};
 use serde::Serialize;
 
 use crate::{
+    abilities::{Abilities, Part, Record, Update},
     plan::ResolverReport,
     report::{path::PathState, tunnels::Tunnel, xdp::Xdp},
     state::LocalState,
@@ -31,6 +34,8 @@ pub struct Status {
     pub reasons: Vec<ReasonCount>,
     /// What became of the packets that were candidates for learning, most frequent first; only what occurred.
     pub learning: Vec<ReasonCount>,
+    /// What this host lets netfast do, and what changed about it.
+    pub host: HostAbilities,
     /// Networks and their endpoints.
     pub networks: Vec<Network>,
     /// Interfaces that lead off the host, and bridge devices.
@@ -77,6 +82,33 @@ pub struct Daemon {
     pub revalidate_ms: u64,
     /// Where the pins are.
     pub pin_dir: String,
+}
+
+/// What this host lets netfast do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HostAbilities {
+    /// The kernel, the engine and netfast itself, by version, at the daemon's last look.
+    pub versions: BTreeMap<Part, String>,
+    /// What is possible, and what is not.
+    pub abilities: Abilities,
+    /// What changed about it between two looks, the newest last.
+    pub updates: Vec<Update>,
+    /// Those of them that are shown to everybody: of the last 30 days.
+    #[serde(skip)]
+    pub recent: Vec<Update>,
+}
+
+impl HostAbilities {
+    fn gather(record: &Record, now_ms: u64) -> Self {
+        let last = record.last.clone().unwrap_or_default();
+        let recent = record.updates.iter().filter(|update| update.is_recent(now_ms));
+        Self {
+            versions: last.versions,
+            abilities: last.abilities,
+            updates: record.updates.clone(),
+            recent: recent.cloned().collect(),
+        }
+    }
 }
 
 /// The container runtime.

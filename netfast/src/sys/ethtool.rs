@@ -14,6 +14,8 @@ const GET_GRO: u32 = 0x2b;
 const SET_GRO: u32 = 0x2c;
 /// `ETHTOOL_STXCSUM`, and `ETHTOOL_GTXCSUM` that asks.
 const SET_TX_CHECKSUMS: u32 = 0x17;
+/// `ETHTOOL_STSO`.
+const SET_TSO: u32 = 0x1f;
 
 /// `struct ethtool_value`.
 #[repr(C)]
@@ -40,6 +42,11 @@ pub fn set_gro(name: &str, on: bool) -> io::Result<()> {
 /// Lets an interface leave the checksums of what it sends to the hardware, or has them computed before.
 pub fn set_tx_checksums(name: &str, on: bool) -> io::Result<()> {
     call(name, SET_TX_CHECKSUMS, on.into()).map(drop)
+}
+
+/// Lets an interface leave the cutting of TCP into segments to the hardware, or has it done before.
+pub fn set_tso(name: &str, on: bool) -> io::Result<()> {
+    call(name, SET_TSO, on.into()).map(drop)
 }
 
 fn call(name: &str, command: u32, data: u32) -> io::Result<u32> {

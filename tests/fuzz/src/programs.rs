@@ -15,7 +15,6 @@ use netfast_ebpf::{
     fastpath::Entry,
     hooks,
     learn::candidate,
-    packet::V4,
     state::maps,
 };
 use netfast_tests::{
@@ -112,14 +111,12 @@ impl Host {
                 grow_older(unsafe { &mut *place }, ns);
             }
         }
-        if let Some(candidate) = candidate::current::<V4>() {
-            candidate.grow_older(ns);
-        }
+        candidate::candidates().expect("an element").grow_older(ns);
     }
 
     /// Whether a candidate waits.
     pub fn has_candidate(&self) -> bool {
-        candidate::current::<V4>().is_some()
+        candidate::candidates().expect("an element").any()
     }
 
     /// Flows in use, and those that wait for their reverse.

@@ -2,6 +2,12 @@
 
 use std::{
     collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -125,7 +131,7 @@ fn an_engine_that_comes_late_is_waited_for() {
     let mut command = netfast.command(&["run", "--wait", "--docker-host", &host.docker_host()]);
     let daemon = Background::start(&mut command).expect("it starts");
     let pid = daemon.pid();
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     assert_eq!(programs(host.host()), attached);
     assert_ne!(state(&netfast)["pid"], pid, "nothing is in sync yet");
     host.start_dockerd().expect("dockerd is back");
@@ -141,5 +147,112 @@ fn an_engine_that_comes_late_is_waited_for() {
     });
     let done = daemon.stop().expect("it ends");
     assert!(done.stderr.contains("the container runtime answers"), "{}", done.stderr);
+    netfast.detach().expect("detach");
+}
+
+/// Hands on what is said to the engine and what it answers, with another version in its answers once it is told to.
+struct Renamed {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is replaced by what, of one length.
+    names: Option<(String, String)>,
+    connections: Vec<UnixStream>,
+}
+
+impl Renamed {
+    fn listen(at: &Path, engine: String) -> Self {
+        let listener = UnixListener::bind(at).expect("a socket");
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, UnixStream::connect(&engine)) else {
+                    continue;
+                };
+                let both = || {
+                    (
+                        client.try_clone().expect("a socket"),
+                        server.try_clone().expect("a socket"),
+                    )
+                };
+                let ((ask, asked), (told, tell)) = (both(), both());
+                shared.lock().expect("no panic").connections.extend([client, server]);
+                let state = Arc::clone(&shared);
+                thread::spawn(move || hand_on(ask, asked, None));
+                thread::spawn(move || hand_on(tell, told, Some(&state)));
+            }
+        });
+        Self { state }
+    }
+
+    /// As an update does: all connections end, and the next ones are to another version.
+    fn update(&self, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len(), "lengths in answers stay true");
+        let mut state = self.state.lock().expect("no panic");
+        state.names = Some((from.into(), to.into()));
+        for connection in state.connections.drain(..) {
+            // It may have ended already.
+            let _ended = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn hand_on(mut from: UnixStream, mut to: UnixStream, renamed: Option<&Mutex<State>>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let mut part = buffer[..length].to_vec();
+        let names = renamed.and_then(|state| state.lock().expect("no panic").names.clone());
+        if let Some((old, new)) = names {
+            for at in 0..part.len().saturating_sub(old.len() - 1) {
+                if part[at..].starts_with(old.as_bytes()) {
+                    part[at..at + old.len()].copy_from_slice(new.as_bytes());
+                }
+            }
+        }
+        if to.write_all(&part).is_err() {
+            break;
+        }
+    }
+    let _ended = to.shutdown(Shutdown::Write);
+}
+
+#[test]
+fn an_engine_that_is_updated_meanwhile_is_told_as_an_update() {
+    if !needs(&[Need::Root, Need::Docker, Need::Kernel(6, 6)]) {
+        return;
+    }
+    let host = DockerHost::start(docker_host::Options::default()).expect("a Docker host");
+    let version = ["version", "--format", "{{.Server.Version}}"];
+    let old = host.docker(&version).expect("a version").trim().to_owned();
+    let new = format!("99{}", &old[2..]);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("docker.sock");
+    let engine = host.docker_host();
+    let renamed = Renamed::listen(&socket, engine.trim_start_matches("unix://").to_owned());
+    let url = format!("unix://{}", socket.display());
+    let netfast = NetfastProc::start(host.host(), Options::docker(url)).expect("netfast starts");
+    assert!(
+        state(&netfast)["record"]["updates"][0].is_null(),
+        "nothing was updated yet"
+    );
+
+    renamed.update(&old, &new);
+    let state = wait_for(&netfast, "the update is noticed", SOON, |state| {
+        state["record"]["updates"][0].is_object()
+    });
+    let update = &state["record"]["updates"][0];
+    let updated = update["updated"].as_array().expect("a list");
+    assert_eq!(updated.len(), 1, "{update}");
+    assert_eq!(updated[0]["part"], "engine", "{update}");
+    let text = |key: &str| updated[0][key].as_str().expect("a version").to_owned();
+    assert!(text("from").ends_with(&old) && text("to").ends_with(&new), "{update}");
+    let said = netfast.verb(&["status"]).expect("status").replace('\n', " ");
+    assert!(
+        said.contains(&format!("Since the update engine {} -> {}", text("from"), text("to"))),
+        "{said}"
+    );
     netfast.detach().expect("detach");
 }

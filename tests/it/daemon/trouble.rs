@@ -220,6 +220,7 @@ fn panic_when_ready(dirs: &std::path::Path) -> ! {
         run_dir: real("run"),
         without: Without::default(),
         wait: false,
+        state_dir: None,
         given: None,
     };
     let state = settings.run_dir.join("state.json");

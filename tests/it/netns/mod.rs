@@ -13,6 +13,7 @@ mod hostile;
 pub mod judges;
 mod kernel;
 pub mod lab;
+mod lists;
 mod one_way;
 mod own_rules;
 mod paths;

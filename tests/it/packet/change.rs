@@ -14,6 +14,7 @@ use super::{
     state::{self, NOW, State},
     way::InLab as _,
 };
+use netfast_ebpf::state::candidate::Candidates;
 use netfast_tests::scene::{Dev, Way};
 
 /// Which flow table.
@@ -194,14 +195,8 @@ impl Given {
                 };
                 lab.answer(way.key(lab), answer);
             }
-            Self::CandidateAged(by) => lab.edit_candidates(|candidate| {
-                let left = u64::from_ne_bytes(candidate[..8].try_into().expect("eight bytes"));
-                if left != 0 {
-                    candidate[..8].copy_from_slice(&(left - by).to_ne_bytes());
-                }
-            }),
-            // The second field is an address on the stack.
-            Self::OtherStack => lab.edit_candidates(|candidate| candidate[10] ^= 1),
+            Self::CandidateAged(by) => lab.edit_candidates(|all| all.grow_older(*by)),
+            Self::OtherStack => lab.edit_candidates(Candidates::change_stack),
         }
     }
 }

@@ -26,7 +26,7 @@ use netfast_common::{
     vet::Answer,
     vip::{Backend, BackendStats, Conn, ConnKey, Member, Service, SlotKey},
 };
-use netfast_ebpf::state::candidate::Candidate;
+use netfast_ebpf::state::candidate::Candidates;
 use netfast_tests::{
     netns::NetNs,
     require::{Need, needs},
@@ -71,8 +71,13 @@ pub struct Outcome {
 
 /// A flow table.
 pub type Table = HashMap<MapData, FlowKey<Ip4>, Flow<Ip4>>;
-/// A candidate as bytes: its fields are the programs' own.
-pub type CandidateBytes = [u8; size_of::<Candidate<Ip6>>()];
+/// What a CPU remembers of packets.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct OfCpu(pub Candidates);
+
+// SAFETY: made of integers, without padding.
+unsafe impl aya::Pod for OfCpu {}
 
 /// The namespace, the programs and the maps.
 pub struct Lab {
@@ -100,8 +105,8 @@ pub struct Lab {
     pub tables6: [HashMap<MapData, FlowKey<Ip6>, Flow<Ip6>>; 2],
     /// What the daemon found of its flows.
     pub vetted6: HashMap<MapData, FlowKey<Ip6>, Answer>,
-    /// The candidate of each CPU.
-    pub candidates: PerCpuArray<MapData, CandidateBytes>,
+    /// The candidates of each CPU.
+    pub candidates: PerCpuArray<MapData, OfCpu>,
     /// Packets of flows that are not known yet.
     seen: Array<MapData, u32>,
     /// Whether anything may have been counted there.
@@ -215,7 +220,7 @@ impl Lab {
             unreplied: take(&mut ebpf, map::UNREPLIED4),
             tables6: [map::FLOWS6, map::UNREPLIED6].map(|name| take(&mut ebpf, name)),
             vetted6: take(&mut ebpf, map::VETTED6),
-            candidates: take(&mut ebpf, map::CANDIDATE),
+            candidates: take(&mut ebpf, map::CANDIDATES),
             seen: take(&mut ebpf, map::WARMUP),
             has_seen: false,
             ports: take(&mut ebpf, map::PORTS),
@@ -258,10 +263,10 @@ impl Lab {
         self.control.set(0, control, 0).expect("control");
     }
 
-    /// Changes the candidate of every CPU.
-    pub fn edit_candidates(&mut self, edit: impl Fn(&mut CandidateBytes)) {
+    /// Changes the candidates of every CPU.
+    pub fn edit_candidates(&mut self, edit: impl Fn(&mut Candidates)) {
         let mut values: Vec<_> = self.candidates.get(&0, 0).expect("a candidate").to_vec();
-        values.iter_mut().for_each(edit);
+        values.iter_mut().for_each(|of_cpu| edit(&mut of_cpu.0));
         let values = PerCpuValues::try_from(values).expect("one for each CPU");
         self.candidates.set(0, values, 0).expect("a candidate");
     }

@@ -375,8 +375,39 @@ fn right_place() -> Vec<Row> {
     rows
 }
 
+/// From uplink to uplink, where both may (key `transit`).
+fn transit() -> Vec<Row> {
+    let (_, to_container) = masquerade();
+    let way = to_container.with(|way| {
+        way.leaves = Dev::Uplink2;
+        way.exit = Exit::Device;
+    });
+    let may = |dev: Dev| device(dev, |device| device.flags |= Device::ANY_SOURCE);
+    vec![
+        refused_at(
+            "from an uplink that may to one that may not",
+            vec![may(Dev::Uplink)],
+            &way,
+            Reason::NoEndpoint,
+        ),
+        refused_at(
+            "from an uplink that may not to one that may",
+            vec![may(Dev::Uplink2)],
+            &way,
+            Reason::NoEndpoint,
+        ),
+        learned(
+            "from an uplink to another, as both may",
+            vec![may(Dev::Uplink), may(Dev::Uplink2)],
+            &way,
+            &way.packet(),
+            |_| (),
+        ),
+    ]
+}
+
 pub(super) fn rows() -> Vec<Row> {
-    [same_packet(), same_run(), right_place()]
+    [same_packet(), same_run(), right_place(), transit()]
         .into_iter()
         .flatten()
         .collect()

@@ -48,6 +48,7 @@ pub struct Step {
     mark: u32,
     priority: u32,
     gso_size: u32,
+    address: u32,
     before: Vec<Given>,
     reason: Option<Reason>,
     verdict: i32,
@@ -85,6 +86,7 @@ pub fn frame_at(hook: Hook, dev: Dev, from: Option<Dev>, frame: Vec<u8>) -> Step
         mark: 0,
         priority: 0,
         gso_size: 0,
+        address: 0,
         before: Vec::new(),
         reason: None,
         verdict: NEXT,
@@ -299,6 +301,12 @@ impl Step {
         self
     }
 
+    /// The kernel keeps it there.
+    pub fn kept_at(mut self, address: u32) -> Self {
+        self.address = address;
+        self
+    }
+
     /// It comes with a mark.
     pub fn mark(mut self, mark: u32) -> Self {
         self.mark = mark;
@@ -419,6 +427,7 @@ impl Step {
             ingress_ifindex: self.from.map_or(0, |dev| lab.ifindex(dev)),
             ifindex: lab.ifindex(self.dev),
             gso_size: self.gso_size,
+            address: self.address,
         };
         let like = |frame: &[u8]| {
             let like = lab.six.then(|| packet::six::frame(frame).expect("the row has a like"));

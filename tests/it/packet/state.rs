@@ -53,8 +53,7 @@ impl State {
                 .collect(),
             flows: by_name(lab.flows_in(true)),
             unreplied: by_name(lab.flows_in(false)),
-            // Its first field is the time when it was left, 0 if there is none.
-            candidate: candidates.iter().any(|candidate| candidate[..8] != [0; 8]),
+            candidate: candidates.iter().any(|all| all.0.any()),
         }
     }
 

@@ -85,6 +85,7 @@ impl Machine for Twins<'_> {
             ingress_ifindex: run.from.map_or(0, |from| self.lab.ifindex(from)),
             ifindex: self.lab.ifindex(run.dev),
             gso_size: run.odds.gso(),
+            ..Context::default()
         };
         self.host.set_now(now_ns());
         let on_host = self.host.run(run);
@@ -163,12 +164,7 @@ impl Machine for Twins<'_> {
                 table.insert(key, flow, 0).expect("it is there");
             }
         }
-        self.lab.edit_candidates(|candidate| {
-            let left = u64::from_ne_bytes(candidate[..8].try_into().expect("eight bytes"));
-            if left != 0 {
-                candidate[..8].copy_from_slice(&left.wrapping_sub(ns).to_ne_bytes());
-            }
-        });
+        self.lab.edit_candidates(|all| all.grow_older(ns));
     }
 
     fn edit_flow(&mut self, way: &Way, edit: fn(&mut Flow<Ip4>)) {
@@ -182,7 +178,7 @@ impl Machine for Twins<'_> {
 
     fn queued(&mut self) {
         self.host.queued();
-        self.lab.edit_candidates(|candidate| candidate[..8].fill(0));
+        self.lab.edit_candidates(|all| all.waiting = 0);
     }
 
     fn counts(&mut self) -> Vec<Count> {
@@ -232,7 +228,7 @@ impl Twins<'_> {
             }
         }
         let candidates = self.lab.candidates.get(&0, 0).expect("a candidate");
-        let waits = candidates.iter().any(|candidate| candidate[..8] != [0; 8]);
+        let waits = candidates.iter().any(|all| all.0.any());
         if waits != self.host.has_candidate() {
             let _ = writeln!(text, "a candidate waits on the kernel: {waits}");
         }

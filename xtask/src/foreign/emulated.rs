@@ -12,12 +12,13 @@ const MARK: &str = "@@ ";
 /// Runs a test: what it says, between marks. `$netfast` is the program or nothing; the rest of the words are play's.
 const RUN: &str = r#"
 play() {
-    mode=$1 program=$2 cwd=$3
-    shift 3
+    mode=$1 program=$2 pings=$3 cwd=$4
+    shift 4
     rm -rf /tmp/mounts /tmp/seen
     mkdir -p /tmp/mounts /tmp/seen
     cp "$scripts/ip.sh" /tmp/seen/ip
-    chmod 755 /tmp/seen/ip
+    [ "$pings" = false ] || cp "$scripts/ping.sh" /tmp/seen/ping
+    chmod 755 /tmp/seen/*
     timeout --kill-after=10 "$seconds" unshare --net --mount --pid --fork --ipc --uts --kill-child --propagation private \
         sh "$scripts/enter.sh" /tmp/mounts "$root" "$tests" /tmp/seen "$program" "$cwd" "$@" >/tmp/said 2>&1 </dev/null
     echo "@@ $mode $1 $?"
@@ -43,7 +44,8 @@ pub fn rows(bench: &play::Bench, series: &str, tests: &[&Test]) -> Result<Vec<Ro
             // Writing to a string cannot fail.
             let _ = writeln!(
                 lines,
-                "play {mode} '{program}' {} ./{} {}",
+                "play {mode} '{program}' {} {} ./{} {}",
+                test.pings,
                 test.dir,
                 test.name,
                 test.arguments.join(" ")

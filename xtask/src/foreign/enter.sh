@@ -31,14 +31,17 @@ done
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mkdir "$root/run/netns"
-path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mkdir "$root/run/foreign"
+path=/run/foreign:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+if [ -e "$seen/ping" ]; then
+    cp "$seen/ping" "$root/run/foreign/ping"
+fi
 if [ -n "$program" ]; then
     # Not in /sys, which `ip netns exec` mounts anew.
-    mkdir -p "$root/run/foreign/bpf"
+    mkdir "$root/run/foreign/bpf"
     mount -t bpf -o mode=700 bpf "$root/run/foreign/bpf"
     cp "$program" "$root/run/foreign/netfast"
     cp "$seen/ip" "$root/run/foreign/ip"
-    path=/run/foreign:$path
 fi
 run() {
     setpriv --bounding-set -sys_time,-sys_module,-sys_rawio \

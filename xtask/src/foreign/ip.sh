@@ -14,8 +14,13 @@ netfast() { # the namespace, or nothing for the test's own; then the command
 
 attach() {
     mkdir -p "$state"
-    [ -e "$state/config" ] || printf 'metrics = ""\nflows = 4096\n' >"$state/config"
-    netfast "$1" run --runtime none --config "$state/config" >"/seen/daemon-$1.log" 2>&1 </dev/null &
+    [ -e "$state/config" ] || printf 'metrics = ""\nflows = 4096\nlearn_after = 0\ntransit = true\n' >"$state/config"
+    namespace=${1:+/run/netns/$1}
+    # Replaced by the program, so that its number is the program's: see "netns pids".
+    (
+        exec nsenter "--net=${namespace:-/proc/self/ns/net}" /run/foreign/netfast --pin-dir "/run/foreign/bpf/n-$1" --run-dir "$state/n-$1" \
+            run --runtime none --config "$state/config" >"/seen/daemon-$1.log" 2>&1 </dev/null
+    ) &
     echo $! >"$state/pid-$1"
     tries=0
     until netfast "$1" status --json 2>/dev/null | grep -q '"in_sync": *true'; do
@@ -32,6 +37,7 @@ leave() {
     [ -e "$state/pid-$1" ] || return 0
     netfast "$1" status --json 2>/dev/null |
         jq -r --arg name "$1" '[$name, "attached", .totals.fast_packets, .totals.slow_packets] | @tsv' >>/seen/counted
+    netfast "$1" status --verbose >"/seen/status-$1" 2>&1
     netfast "$1" detach >/dev/null 2>&1
     rm -f "$state/pid-$1"
 }

@@ -18,6 +18,8 @@ use crate::workspace::target_dir;
 const ENTER: &str = include_str!("enter.sh");
 /// `ip`, as the tests find it.
 const IP: &str = include_str!("ip.sh");
+/// `ping`, as some tests find it.
+const PING: &str = include_str!("ping.sh");
 
 /// What every run has in common.
 pub struct Bench {
@@ -45,6 +47,9 @@ impl Bench {
             .chain(test.arguments.iter().copied())
             .collect();
         let dir = Self::seen_of(test.name, with_netfast)?;
+        if test.pings {
+            script(&dir.join("ping"), PING)?;
+        }
         let done = self.enter(&dir, test.dir, &words, with_netfast)?;
         let output = format!("{}{}", done.stdout, done.stderr);
         fs::write(dir.join("output"), &output)?;
@@ -59,9 +64,7 @@ impl Bench {
             fs::remove_dir_all(&dir)?;
         }
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let ip = dir.join("ip");
-        fs::write(&ip, IP)?;
-        fs::set_permissions(&ip, fs::Permissions::from_mode(0o755))?;
+        script(&dir.join("ip"), IP)?;
         Ok(dir)
     }
 
@@ -88,4 +91,11 @@ impl Bench {
         leftovers::remove_dir(&mounts);
         done
     }
+}
+
+/// Writes a program of shell.
+fn script(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }

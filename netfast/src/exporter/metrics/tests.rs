@@ -249,3 +249,26 @@ fn the_dashboard_is_one() {
         }
     }
 }
+
+/// Grafana reads two files of YAML to have the dashboard without a hand. There is no Grafana here to read them: their keys are those of
+/// its documentation (Provision Grafana), and what they name is where the package puts it.
+#[test]
+fn the_files_for_grafana_s_provisioning_name_what_is_installed() {
+    let dashboards = include_str!("../../../dist/grafana/provisioning-dashboards.yml");
+    let datasource = include_str!("../../../dist/grafana/provisioning-datasource.yml");
+    for text in [dashboards, datasource] {
+        assert!(!text.contains('\t') && text.contains("\napiVersion: 1\n"), "{text}");
+    }
+    let setting = |text: &str, key: &str| {
+        let mut lines = text.lines().map(|line| line.trim().trim_start_matches("- "));
+        lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": ").map(str::to_owned))
+    };
+    let path = setting(dashboards, "path").expect("a path");
+    let installed = include_str!("../../../Cargo.toml");
+    assert!(installed.contains(&format!("dest = \"{path}/\"")), "{path}");
+    assert_eq!(setting(dashboards, "type").as_deref(), Some("file"));
+    assert_eq!(setting(datasource, "type").as_deref(), Some("prometheus"));
+    assert_eq!(setting(datasource, "access").as_deref(), Some("proxy"));
+    let url = setting(datasource, "url").expect("an address");
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+}

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-fn finding(chain: &str, severity: Severity) -> RuleFinding {
+pub(super) fn finding(chain: &str, severity: Severity) -> RuleFinding {
     RuleFinding {
         source: RuleSource::Nft,
         family: "ip".into(),
@@ -25,7 +25,7 @@ fn finding(chain: &str, severity: Severity) -> RuleFinding {
     }
 }
 
-fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
+pub(super) fn way(host_only: bool, iif: Option<&str>, oif: Option<&str>) -> Way {
     Way {
         host_only,
         iif: iif.map(Into::into),

@@ -71,6 +71,18 @@ pub fn uplinks(desired: &Desired) -> Vec<Line> {
         let detail = format!("VXLAN {vni}, UDP port {port}; {outer}");
         Line::new(Area::Interfaces, level, name.clone(), detail)
     }));
+    lines.extend(desired.transit.as_ref().map(|transit| match transit {
+        Ok(()) => Line::new(
+            Area::Interfaces,
+            Level::Ok,
+            "transit",
+            "what is forwarded between uplinks is fast, too",
+        ),
+        Err(why) => {
+            let detail = format!("what is forwarded between uplinks takes the kernel's path: {why}");
+            Line::new(Area::Interfaces, Level::Note, "transit", detail)
+        }
+    }));
     let left_out = desired.not_uplinks.iter().filter(|left_out| left_out.has_default);
     lines.extend(left_out.map(|left_out| {
         let NotUplink {

@@ -29,7 +29,7 @@ pub fn programs(tried: &[(Program, Result<(), Lack>)], check: &mut Check) {
         (_, number) => format!("the verifier accepts {} of {loadable}", loadable - number),
     };
     check.lines.push(Line::new(Area::Kernel, Level::Ok, SUBJECT, detail));
-    for (program, Lack { why, lost, remedy }) in news {
+    for (program, Lack { why, lost, remedy, .. }) in news {
         let detail = format!("{why}; without it, {lost}");
         let line = Line::new(Area::Kernel, Level::Note, program.name(), detail);
         check.lines.push(line.remedy(remedy.clone()));
@@ -57,6 +57,7 @@ mod tests {
 
     fn lack(program: Program) -> Lack {
         Lack {
+            program: Some(program),
             why: format!("the kernel does not take {}", program.name()),
             lost: program.without().unwrap_or("all"),
             remedy: "A newer kernel.".into(),

@@ -284,8 +284,9 @@ pub const fn of_reason(reason: Reason) -> Advice {
              it comes in it counts as no-flow, since there never is one.",
         ),
         Reason::NoEndpoint => (
-            ByNature,
-            "The packet was forwarded between two uplinks; netfast accelerates containers only.",
+            Changeable,
+            "The packet was forwarded between two uplinks, with no container at either end: such packets are fast with `transit = true` \
+             in netfast.toml, if `netfast check` names nothing that keeps them slow.",
         ),
         Reason::TableFull => (
             Changeable,

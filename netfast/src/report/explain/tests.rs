@@ -70,6 +70,8 @@ fn state() -> State {
         attached_by: "tcx".into(),
         queue_watch_error: None,
         lacks: Vec::new(),
+        record: crate::abilities::Record::default(),
+        record_file: None,
         learning_off: None,
         runtime: RuntimeReport {
             state: "connected".into(),

@@ -8,7 +8,7 @@ use netfast_common::{
     reason::Count,
 };
 
-use super::{Daemon, Device, Endpoint, Interface, Network, Runtime, Status, Totals, Traffic};
+use super::{Daemon, Device, Endpoint, HostAbilities, Interface, Network, Runtime, Status, Totals, Traffic};
 use crate::{
     plan::report::{InSandbox, Path, Why},
     report::{
@@ -75,6 +75,7 @@ impl Status {
                 table_bytes: state.table_bytes,
                 ..Totals::default()
             },
+            host: HostAbilities::gather(&state.record, now_ms),
             networks: networks(state, tables, running),
             devices: devices(state, tables),
             tunnels: tunnels::gather(&state.tunnels, &tables.tunnels),
@@ -255,6 +256,8 @@ mod tests {
             attached_by: "tcx".into(),
             queue_watch_error: None,
             lacks: vec!["the kernel has no tcx; without it, much is lost. Wait.".into()],
+            record: crate::abilities::Record::default(),
+            record_file: None,
             learning_off: None,
             runtime: RuntimeReport {
                 state: "connected".into(),

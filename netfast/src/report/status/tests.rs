@@ -1,7 +1,13 @@
+use netfast_common::abi::Program;
+
 use super::*;
-use crate::report::{
-    Style,
-    golden::{assert_golden, assert_golden_json},
+use crate::{
+    abilities::{Grounds, Look},
+    host::Sysctls,
+    report::{
+        Style,
+        golden::{assert_golden, assert_golden_json},
+    },
 };
 
 fn traffic(fast: u64, slow: u64, out: u64) -> Traffic {
@@ -32,6 +38,56 @@ fn endpoint(container: &str, path: PathState, traffic: Option<Traffic>) -> Endpo
     }
 }
 
+/// One whose engine was updated, and that was restarted.
+fn host() -> HostAbilities {
+    let look = |engine: &str, br_netfilter| Look {
+        versions: [
+            (Part::Kernel, "6.12.43"),
+            (Part::Engine, engine),
+            (Part::Netfast, "0.1.0"),
+        ]
+        .map(|(part, version)| (part, version.into()))
+        .into(),
+        boot: String::new(),
+        abilities: Grounds {
+            missing: [Program::Resolver].into(),
+            tcx: true,
+            counts_redirected: true,
+            sysctls: Sysctls {
+                bridge_nf_call_iptables: Some(br_netfilter),
+                ..Sysctls::default()
+            },
+            allow_accounting: false,
+        }
+        .abilities(),
+    };
+    let mut record = Record::default();
+    record.add(look("Docker Engine - Community 27.1.2", true), 0);
+    record.add(look("Docker Engine - Community 28.3.1", false), UPDATED);
+    HostAbilities::gather(&record, UPDATED + 1000)
+}
+
+/// 2026-11-30, milliseconds since 1970.
+const UPDATED: u64 = 1_796_000_000_000;
+
+#[test]
+fn updates_are_told_for_thirty_days_and_kept_for_who_asks() {
+    let mut status = example();
+    let told = |status: &Status| {
+        status
+            .render(Style::default(), false)
+            .contains("Since the update engine Docker")
+    };
+    assert!(told(&status));
+    let record = Record {
+        last: None,
+        updates: status.host.updates.clone(),
+    };
+    status.host = HostAbilities::gather(&record, UPDATED + 31 * 24 * 3600 * 1000);
+    assert!(!told(&status));
+    assert_eq!(status.host.updates.len(), 1, "JSON has it");
+}
+
 /// A host with a bit of everything.
 pub(crate) fn example() -> Status {
     let mut status = Status {
@@ -56,6 +112,7 @@ pub(crate) fn example() -> Status {
             engine: Some("Docker Engine - Community 28.3.1".into()),
             error: None,
         },
+        host: host(),
         totals: Totals {
             flows: 214,
             flow_capacity: 262_144,

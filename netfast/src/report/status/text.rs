@@ -5,20 +5,25 @@ use std::{fmt::Write as _, time::Duration};
 use netfast_common::device::Kind;
 
 use super::{Daemon, Device, Network, Status, Traffic};
-use crate::report::{
-    Style, Table, localhost,
-    path::PathState,
-    resolver,
-    table::{Cell, Paint, wrap},
-    tunnels,
-    units::{bytes, count, duration, share},
+use crate::{
+    abilities::Update,
+    report::{
+        Style, Table, localhost,
+        path::PathState,
+        resolver,
+        table::{Cell, Paint, wrap},
+        tunnels,
+        units::{bytes, count, duration, share},
+    },
 };
 
 /// Reasons that are shown; the others are summed up.
 const TOP: usize = 8;
+/// Updates that are shown, of those of the last 30 days.
+const UPDATES: usize = 3;
 
 impl Status {
-    /// The text; `verbose` with what became of candidates for learning.
+    /// The text; `verbose` with what became of candidates for learning, and with old updates.
     pub fn render(&self, style: Style, verbose: bool) -> String {
         let mut text = String::new();
         let paint = if self.verdict.ok { Paint::Green } else { Paint::Yellow };
@@ -29,7 +34,7 @@ impl Status {
         for part in verdict {
             push_line(&mut text, &paint.on(part, style));
         }
-        for line in self.headlines() {
+        for line in self.headlines(verbose) {
             for part in style
                 .width
                 .map_or_else(|| vec![line.as_str()], |width| wrap(&line, width))
@@ -116,7 +121,7 @@ impl Status {
     }
 
     /// What must be read even by those who read no more.
-    fn headlines(&self) -> Vec<String> {
+    fn headlines(&self, verbose: bool) -> Vec<String> {
         let mut lines = vec![self.daemon.headline()];
         match (self.runtime.state.as_str(), &self.runtime.engine, &self.runtime.error) {
             ("none", _, _) => {
@@ -144,6 +149,13 @@ impl Status {
         }
         if self.daemon.running {
             lines.extend(self.daemon.lacks.iter().map(|lack| format!("Not here: {lack}")));
+            // The newest is what may explain what is seen now.
+            let (updates, most) = if verbose {
+                (&self.host.updates, usize::MAX)
+            } else {
+                (&self.host.recent, UPDATES)
+            };
+            lines.extend(updates.iter().rev().take(most).map(Update::text));
         }
         lines
     }

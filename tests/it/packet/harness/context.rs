@@ -13,6 +13,8 @@ pub struct Context {
     pub ifindex: u32,
     /// Payload bytes of each segment of a GSO packet.
     pub gso_size: u32,
+    /// What stands in for the address of its `struct sk_buff`: the first word of `skb->cb`.
+    pub address: u32,
 }
 
 impl Context {
@@ -21,6 +23,7 @@ impl Context {
     pub(super) const PRIORITY: usize = 32;
     const INGRESS_IFINDEX: usize = 36;
     const IFINDEX: usize = 40;
+    const CB: usize = 48;
     const GSO_SIZE: usize = 176;
 
     pub(super) fn bytes(self) -> [u8; Self::BYTES] {
@@ -30,6 +33,7 @@ impl Context {
             (Self::PRIORITY, self.priority),
             (Self::INGRESS_IFINDEX, self.ingress_ifindex),
             (Self::IFINDEX, self.ifindex),
+            (Self::CB, self.address),
             (Self::GSO_SIZE, self.gso_size),
         ] {
             bytes[place..place + 4].copy_from_slice(&value.to_ne_bytes());

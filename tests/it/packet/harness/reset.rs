@@ -35,7 +35,7 @@ impl Lab {
         self.tables6.iter_mut().for_each(clear);
         clear(&mut self.vetted6);
         while self.vet.next().is_some() {}
-        self.edit_candidates(|candidate| candidate.fill(0));
+        self.edit_candidates(|all| all.waiting = 0);
         self.forget_seen();
         self.forget_ports();
     }
