@@ -266,7 +266,9 @@ impl Lab {
     /// Changes the candidates of every CPU.
     pub fn edit_candidates(&mut self, edit: impl Fn(&mut Candidates)) {
         let mut values: Vec<_> = self.candidates.get(&0, 0).expect("a candidate").to_vec();
-        values.iter_mut().for_each(|of_cpu| edit(&mut of_cpu.0));
+        for of_cpu in &mut *values {
+            edit(&mut of_cpu.0);
+        }
         let values = PerCpuValues::try_from(values).expect("one for each CPU");
         self.candidates.set(0, values, 0).expect("a candidate");
     }
