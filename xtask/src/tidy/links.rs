@@ -16,7 +16,7 @@ pub fn check(text: &str, path: &Path, found: &mut impl FnMut(usize, String)) {
             } else {
                 dir.join(file)
             };
-            if !there.exists() {
+            if !file.is_empty() && !there.exists() {
                 found(number + 1, format!("link to {file}, which does not exist"));
             } else if !heading.is_empty() && !has_heading(text, path, &there, heading) {
                 found(number + 1, format!("link to {target}: there is no such heading"));
