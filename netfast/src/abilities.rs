@@ -86,6 +86,22 @@ impl Grounds {
     }
 }
 
+#[cfg(test)]
+impl Grounds {
+    /// A host that lets netfast do everything, but for what `br_netfilter` keeps from it if that is on.
+    pub fn with_br_netfilter(on: bool) -> Self {
+        Self {
+            tcx: true,
+            counts_redirected: true,
+            sysctls: Sysctls {
+                bridge_nf_call_iptables: Some(on),
+                ..Sysctls::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 /// The ability that a program is for; `None`: netfast does not run without it.
 const fn of_program(program: Program) -> Option<&'static str> {
     Some(match program {

@@ -1,43 +1,35 @@
 //! What the documents tell users to type is what netfast understands.
 
-use std::{error::Error as _, ffi::OsString, fs};
+use std::{error::Error as _, fs};
 
 use clap::error::ErrorKind;
 use netfast::{
     cli,
     config::{Config, RawConfig},
 };
-use netfast_tests::documents::{all, code, commands, is_placeholder};
+use netfast_tests::documents::{all, code, is_placeholder, misunderstood};
 
 #[test]
 fn commands_in_documents_are_understood() {
-    let (mut seen, mut wrong) = (0, Vec::new());
-    for (name, text) in all().expect("documents") {
-        for words in commands(&text, "netfast") {
-            seen += 1;
-            let has_placeholder = words.iter().any(|word| word.split(['=', ' ']).any(is_placeholder));
-            let Err(error) = cli::command().try_get_matches_from(words.iter().map(OsString::from)) else {
-                continue;
-            };
-            // A command may be named without what it is told.
-            let is_short = matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp
-                    | ErrorKind::DisplayVersion
-                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-                    | ErrorKind::MissingSubcommand
-                    | ErrorKind::MissingRequiredArgument
-            );
-            let is_value = matches!(
-                error.kind(),
-                ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue | ErrorKind::ValueValidation
-            );
-            let is_fine = is_short || (is_value && has_placeholder);
-            if !is_fine {
-                wrong.push(format!("{name}: {}: {error}", words.join(" ")));
-            }
-        }
-    }
+    let parse = |words: &[String]| cli::command().try_get_matches_from(words).map(drop);
+    let is_fine = |kind: ErrorKind, words: &[String]| {
+        let has_placeholder = words.iter().any(|word| word.split(['=', ' ']).any(is_placeholder));
+        // A command may be named without what it is told.
+        let is_short = matches!(
+            kind,
+            ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                | ErrorKind::MissingSubcommand
+                | ErrorKind::MissingRequiredArgument
+        );
+        let is_value = matches!(
+            kind,
+            ErrorKind::InvalidSubcommand | ErrorKind::InvalidValue | ErrorKind::ValueValidation
+        );
+        is_short || (is_value && has_placeholder)
+    };
+    let (seen, wrong) = misunderstood("netfast", parse, is_fine).expect("documents");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(seen > 100, "{seen}");
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::error::ErrorKind;
 
 /// The project's directory.
 fn root() -> PathBuf {
@@ -48,9 +49,30 @@ pub fn code(text: &str) -> Vec<(&str, String)> {
     found
 }
 
+/// How many command lines of `program` the documents have, and of those that are not understood what is wrong: what `parse` says, where
+/// `is_fine` does not say that this is what a document may leave out or leave open.
+pub fn misunderstood(
+    program: &str,
+    parse: impl Fn(&[String]) -> Result<(), clap::Error>,
+    is_fine: impl Fn(ErrorKind, &[String]) -> bool,
+) -> Result<(usize, Vec<String>)> {
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (name, text) in all()? {
+        for words in commands(&text, program) {
+            seen += 1;
+            if let Err(error) = parse(&words)
+                && !is_fine(error.kind(), &words)
+            {
+                wrong.push(format!("{name}: {}: {error}", words.join(" ")));
+            }
+        }
+    }
+    Ok((seen, wrong))
+}
+
 /// The command lines of `program` (one word, or several) in a document, as their words. What people are to replace stays, and of
 /// alternatives the first is taken; brackets around what may be left out are dropped.
-pub fn commands(text: &str, program: &str) -> Vec<Vec<String>> {
+fn commands(text: &str, program: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (kind, code) in code(text) {
         if !["", "sh", "yaml"].contains(&kind) {

@@ -125,31 +125,23 @@ fn run(cli: Cli) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
-    use netfast_tests::documents::{all, commands, is_placeholder};
+    use netfast_tests::documents::{all, is_placeholder, misunderstood};
 
     use super::*;
 
     #[test]
     fn verbs_in_documents_are_understood() {
-        let (mut seen, mut wrong) = (0, Vec::new());
-        for (name, text) in all().expect("documents") {
-            for words in commands(&text, "cargo xtask") {
-                seen += 1;
-                let has_placeholder = words.iter().any(|word| is_placeholder(word));
-                let Err(error) = Cli::try_parse_from(&words) else {
-                    continue;
-                };
-                let is_help = matches!(
-                    error.kind(),
-                    ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-                );
-                let is_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
-                let is_fine = is_help || (is_value && has_placeholder);
-                if !is_fine {
-                    wrong.push(format!("{name}: {}: {error}", words.join(" ")));
-                }
-            }
-        }
+        let parse = |words: &[String]| Cli::try_parse_from(words).map(drop);
+        let is_fine = |kind: ErrorKind, words: &[String]| {
+            let has_placeholder = words.iter().any(|word| is_placeholder(word));
+            let is_help = matches!(
+                kind,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            );
+            let is_value = matches!(kind, ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+            is_help || (is_value && has_placeholder)
+        };
+        let (seen, wrong) = misunderstood("cargo xtask", parse, is_fine).expect("documents");
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(seen > 50, "{seen}");
     }

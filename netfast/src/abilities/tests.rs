@@ -11,13 +11,7 @@ fn look(kernel: &str, engine: Option<&str>, missing: &[Program], br_netfilter: b
     ];
     let grounds = Grounds {
         missing: missing.iter().copied().collect(),
-        tcx: true,
-        counts_redirected: true,
-        sysctls: Sysctls {
-            bridge_nf_call_iptables: Some(br_netfilter),
-            ..Sysctls::default()
-        },
-        allow_accounting: false,
+        ..Grounds::with_br_netfilter(br_netfilter)
     };
     Look {
         versions: versions

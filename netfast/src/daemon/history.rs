@@ -24,6 +24,10 @@ pub const FILE: &str = "abilities.json";
 #[derive(Debug, Default)]
 pub struct History {
     path: Option<PathBuf>,
+    /// The versions of what cannot become another one while the daemon runs.
+    versions: BTreeMap<Part, String>,
+    /// The boot of the machine.
+    boot: String,
     record: Record,
     /// It is still to be written.
     changed: bool,
@@ -47,8 +51,12 @@ impl History {
             );
             Record::default()
         });
+        let mut versions = BTreeMap::from([(Part::Netfast, env!("CARGO_PKG_VERSION").to_owned())]);
+        versions.extend(probe::full_release().map(|release| (Part::Kernel, release)));
         Self {
             path: Some(path),
+            versions,
+            boot: boot(),
             record,
             ..Self::default()
         }
@@ -64,14 +72,13 @@ impl History {
         if self.path.is_none() {
             return;
         }
-        let mut versions = BTreeMap::from([(Part::Netfast, env!("CARGO_PKG_VERSION").to_owned())]);
-        versions.extend(probe::full_release().map(|release| (Part::Kernel, release)));
+        let mut versions = self.versions.clone();
         if let RuntimeState::Connected { engine, version, .. } = runtime {
             versions.insert(Part::Engine, format!("{engine} {version}"));
         }
         let look = Look {
             versions,
-            boot: boot(),
+            boot: self.boot.clone(),
             abilities: grounds.abilities(),
         };
         let (update, changed) = self.record.add(look, unix_ms(SystemTime::now()));
@@ -133,19 +140,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Sysctls;
-
-    fn grounds(br_netfilter: bool) -> Grounds {
-        Grounds {
-            tcx: true,
-            counts_redirected: true,
-            sysctls: Sysctls {
-                bridge_nf_call_iptables: Some(br_netfilter),
-                ..Sysctls::default()
-            },
-            ..Grounds::default()
-        }
-    }
 
     fn docker(version: &str) -> RuntimeState {
         RuntimeState::Connected {
@@ -160,10 +154,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let dir = dir.path().join("made");
         let mut first = History::open(&dir);
-        first.look(&grounds(true), &docker("26.1.5"));
+        first.look(&Grounds::with_br_netfilter(true), &docker("26.1.5"));
         first.save();
         let mut next = History::open(&dir);
-        next.look(&grounds(false), &docker("29.0.0"));
+        next.look(&Grounds::with_br_netfilter(false), &docker("29.0.0"));
         let update = next.record().updates.last().expect("an update");
         assert_eq!(update.updated.len(), 1, "{update:?}");
         assert_eq!(update.gained.keys().collect::<Vec<_>>(), ["direct"]);
@@ -183,12 +177,12 @@ mod tests {
         fs::write(dir.path().join(FILE), "{").expect("a file");
         let mut history = History::open(dir.path());
         assert_eq!(history.record(), &Record::default());
-        history.look(&grounds(true), &docker("26.1.5"));
+        history.look(&Grounds::with_br_netfilter(true), &docker("26.1.5"));
         history.save();
         assert!(History::open(dir.path()).record().last.is_some(), "it is written anew");
         // A file where the directory should be.
         let mut nowhere = History::open(&dir.path().join(FILE));
-        nowhere.look(&grounds(true), &docker("26.1.5"));
+        nowhere.look(&Grounds::with_br_netfilter(true), &docker("26.1.5"));
         nowhere.save();
         assert!(nowhere.record().last.is_some());
     }
@@ -196,7 +190,7 @@ mod tests {
     #[test]
     fn who_keeps_nothing_says_nothing() {
         let mut none = History::none();
-        none.look(&grounds(true), &RuntimeState::None);
+        none.look(&Grounds::with_br_netfilter(true), &RuntimeState::None);
         none.save();
         assert_eq!((none.record(), none.path()), (&Record::default(), None));
     }

@@ -3,7 +3,6 @@ use netfast_common::abi::Program;
 use super::*;
 use crate::{
     abilities::{Grounds, Look},
-    host::Sysctls,
     report::{
         Style,
         golden::{assert_golden, assert_golden_json},
@@ -51,13 +50,7 @@ fn host() -> HostAbilities {
         boot: String::new(),
         abilities: Grounds {
             missing: [Program::Resolver].into(),
-            tcx: true,
-            counts_redirected: true,
-            sysctls: Sysctls {
-                bridge_nf_call_iptables: Some(br_netfilter),
-                ..Sysctls::default()
-            },
-            allow_accounting: false,
+            ..Grounds::with_br_netfilter(br_netfilter)
         }
         .abilities(),
     };
