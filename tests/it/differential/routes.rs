@@ -50,17 +50,6 @@ fn second_uplink(world: &mut World) {
     world.keep(ns);
 }
 
-/// Packets so far that found their flow outdated; `None` with netfast off.
-fn outdated(world: &World) -> Option<u64> {
-    world.counts().get(Reason::StaleEpoch.number() as usize).copied()
-}
-
-/// It was the daemon that heard of the change, and not because it was time to ask again.
-fn assert_outdated(world: &World, before: Option<u64>) {
-    let has_noticed = !world.is_on() || outdated(world) > before;
-    assert!(has_noticed, "the daemon did not outdate the flows");
-}
-
 /// Says something until it is `name` that gets it.
 fn until_it_reaches(world: &mut World, conversation: &Conversation, name: &str) {
     cmd::poll("the other way", TIMEOUT, || {
@@ -115,7 +104,7 @@ fn route_changed_in_mid_flow() {
                 conversation.warm(world);
                 all.push(conversation);
             }
-            let before = outdated(world);
+            let before = world.outdated();
             world.sh(&format!("ip route replace {BEHIND}/32 via 198.19.0.100"));
             for mut conversation in all {
                 until_it_reaches(world, &conversation, "lan2");
@@ -123,7 +112,7 @@ fn route_changed_in_mid_flow() {
                 conversation.say(world, "the other way", b"the other way");
                 conversation.say(world, "and again", b"again");
             }
-            assert_outdated(world, before);
+            world.assert_outdated(before);
         },
         ..case()
     });
@@ -141,7 +130,7 @@ fn neighbour_changed_in_mid_flow() {
                 conversation.warm(world);
                 all.push(conversation);
             }
-            let before = outdated(world);
+            let before = world.outdated();
             world.sh("ip neigh replace 198.18.0.100 lladdr 02:00:00:00:00:77 dev eth0");
             for conversation in all {
                 cmd::poll("the new neighbour", TIMEOUT, || {
@@ -152,7 +141,7 @@ fn neighbour_changed_in_mid_flow() {
                 .expect("frames for it");
                 world.step("to the new one", &[("c00", conversation.forward(b"to you"))]);
             }
-            assert_outdated(world, before);
+            world.assert_outdated(before);
         },
         ..case()
     });
@@ -299,7 +288,7 @@ fn forwarding_switched_off_in_mid_flow() {
             let to = SocketAddrV4::new(world.ip("lan"), 7000);
             let conversation = Conversation::open(world, UDP, "c00", 40_000, to, "lan");
             conversation.warm(world);
-            let before = outdated(world);
+            let before = world.outdated();
             world.sh("sysctl -qw net.ipv4.ip_forward=0");
             cmd::poll("the end of forwarding", TIMEOUT, || {
                 let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
@@ -307,7 +296,7 @@ fn forwarding_switched_off_in_mid_flow() {
             })
             .expect("it stops");
             world.step("no more", &[("c00", conversation.forward(b"no more"))]);
-            assert_outdated(world, before);
+            world.assert_outdated(before);
         },
         ..case()
     });
@@ -322,7 +311,7 @@ fn bridge_renamed_in_mid_flow() {
             let to = SocketAddrV4::new(world.ip("lan"), 7000);
             let conversation = Conversation::open(world, UDP, "c00", 40_000, to, "lan");
             conversation.warm(world);
-            let before = outdated(world);
+            let before = world.outdated();
             world.sh("ip link set br-0 name renamed");
             cmd::poll("the end of what the rules allowed", TIMEOUT, || {
                 let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
@@ -330,7 +319,7 @@ fn bridge_renamed_in_mid_flow() {
             })
             .expect("it stops");
             world.step("no more", &[("c00", conversation.forward(b"no more"))]);
-            assert_outdated(world, before);
+            world.assert_outdated(before);
         },
         ..case()
     });

@@ -215,6 +215,21 @@ impl World {
         counts.iter().map(|count| count.packets).collect()
     }
 
+    /// Packets so far that found their flow outdated by the daemon: all flows, or those of an endpoint (which is first
+    /// depends on what the kernel tells it first). `None` with netfast off.
+    pub fn outdated(&self) -> Option<u64> {
+        let counts = self.counts();
+        let of = |reason: Reason| counts.get(reason.number() as usize);
+        Some(of(Reason::StaleEpoch)? + of(Reason::StaleGeneration)?)
+    }
+
+    /// It was the daemon that heard of what happened since `outdated` was `before`, and not because it was time to ask
+    /// again.
+    pub fn assert_outdated(&self, before: Option<u64>) {
+        let has_noticed = !self.is_on() || self.outdated() > before;
+        assert!(has_noticed, "the daemon did not outdate the flows");
+    }
+
     /// Flows that may be used, now.
     pub fn flows(&self) -> usize {
         self.count_usable(|_| true)
@@ -357,6 +372,9 @@ impl Drop for World {
                 for line in &step.lines {
                     eprintln!("       {line}");
                 }
+            }
+            if let Some(netfast) = &self.netfast {
+                eprintln!("what the daemon said:\n{}", netfast.log());
             }
         }
     }

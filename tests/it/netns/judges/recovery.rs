@@ -21,8 +21,10 @@ use crate::{
     netns::lab::{Echo, Lab, TICK, TIMEOUT, at, introduce, topology, udp, until_answered, warm},
 };
 
-/// Of each side; the middle one counts.
+/// Of each side in a round; the middle one counts.
 const TRIES: usize = 3;
+/// Both sides are compared as often, at most: other work on the machine makes a round slow, a fault makes all of them so.
+const ROUNDS: usize = 3;
 /// What netfast may take longer: the noise of two runs on a busy machine, and less than a retransmitted ARP request.
 const SLACK: Duration = Duration::from_millis(400);
 
@@ -86,12 +88,23 @@ fn compare(down: &str, up: &str) {
         });
         middle(tries.collect())
     };
-    let alone = pauses(&kernel, &|_| thread::sleep(Duration::from_millis(500)));
-    let with = pauses(&lab.topo, &|socket| {
-        introduce(&lab.topo);
-        warm(&lab, socket);
-    });
-    assert!(with < alone + SLACK, "{with:?} with netfast, {alone:?} without");
+    let round = || {
+        let alone = pauses(&kernel, &|_| thread::sleep(Duration::from_millis(500)));
+        let with = pauses(&lab.topo, &|socket| {
+            introduce(&lab.topo);
+            warm(&lab, socket);
+        });
+        (with, alone)
+    };
+    let mut rounds = Vec::new();
+    while rounds.len() < ROUNDS {
+        let (with, alone) = round();
+        if with < alone + SLACK {
+            return;
+        }
+        rounds.push((with, alone));
+    }
+    panic!("with netfast and without, in each round: {rounds:?}");
 }
 
 #[test]
