@@ -2,10 +2,10 @@
 //!
 //! conntrack keeps an established connection for five days after its last packet, but only for five minutes while it believes
 //! that data is not acknowledged (`nf_conntrack_tcp_timeout_unacknowledged`, `IP_CT_TCP_FLAG_DATA_UNACKNOWLEDGED`), and takes for
-//! an acknowledgement only what ends exactly where the data did (`tcp_in_window`, net/netfilter/nf_conntrack_proto_tcp.c). Of a
+//! an acknowledgement only what ends exactly where the data did (`tcp_in_window`, `net/netfilter/nf_conntrack_proto_tcp.c`). Of a
 //! connection on the fast path it sees a segment a second, so it believes that most of the time. So a connection that has
 //! become quiet gets the time that it would have. The kernel's own flow table does the same when a flow leaves it
-//! (`flow_offload_fixup_ct`, net/netfilter/nf_flow_table_core.c).
+//! (`flow_offload_fixup_ct`, `net/netfilter/nf_flow_table_core.c`).
 //!
 //! A daemon that ends does it for all, and so do the next one and `netfast detach`. While none runs nobody does.
 
@@ -213,7 +213,7 @@ fn settle(
             let Some(entry) = conntrack::lasting(socket, tuple)? else {
                 continue;
             };
-            if let Some(seconds) = due(&entry, pair.lasts, limits, now)
+            if let Some(seconds) = due(entry, pair.lasts, limits, now)
                 && conntrack::extend(socket, tuple, seconds)?
             {
                 settled += 1;
@@ -271,7 +271,7 @@ fn reverse(key: &FlowKey<std::net::IpAddr>, flow: &Flow<std::net::IpAddr>) -> Na
 }
 
 /// The seconds that conntrack is to keep a connection from now on, if it gives it less than it would have seen all of it.
-fn due(entry: &Lasting, lasts: [Last; 2], limits: &Limits, now: u64) -> Option<u32> {
+fn due(entry: Lasting, lasts: [Last; 2], limits: &Limits, now: u64) -> Option<u32> {
     if !entry.is_established {
         return None;
     }
@@ -310,7 +310,7 @@ mod tests {
             used: used * SECOND_NS,
             judged: judged * SECOND_NS,
         };
-        due(&entry, lasts.map(at), &LIMITS, 1000 * SECOND_NS)
+        due(entry, lasts.map(at), &LIMITS, 1000 * SECOND_NS)
     }
 
     #[test]

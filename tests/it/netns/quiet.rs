@@ -124,7 +124,7 @@ fn after_detach() {
     if !needs(&[Need::Root, Need::Program("conntrack")]) {
         return;
     }
-    let (mut lab, client, server) = busy();
+    let (lab, client, server) = busy();
     lab.netfast.detach().expect("detached");
     goes_on(&lab, client, server);
 }

@@ -105,6 +105,7 @@ fn cases() -> Vec<Case> {
                limit l {{ rate 1/day burst 6 packets; }}
                counter n {{ }}
                set rated {{ type ipv4_addr; flags dynamic; timeout 1d; }}
+               set brief {{ type ipv4_addr; flags dynamic,timeout; timeout 500ms; }}
                chain judge {{ {rule} }}
                chain c {{
                  type filter hook forward priority -10
@@ -132,6 +133,16 @@ fn cases() -> Vec<Case> {
             "nft meter",
             "add @rated { ip saddr limit rate 1/day burst 4 packets } return; drop;",
             4,
+        ),
+        own(
+            "nft mark that is flipped",
+            "ct mark set ct mark xor 1; ct mark 0 drop;",
+            SENT / 2,
+        ),
+        own(
+            "nft set that forgets",
+            "update @brief { ip saddr }; ip saddr != @brief drop;",
+            SENT,
         ),
         own("nft named counter", "counter name \"n\";", SENT),
     ]);

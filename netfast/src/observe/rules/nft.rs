@@ -26,7 +26,11 @@ pub fn findings(socket: &mut NetlinkSocket, chains: &BTreeSet<NftChain>) -> Resu
         }
         Ok(())
     })?;
-    let Sets { judging, mut maps } = sets;
+    let Sets {
+        judging,
+        brief,
+        mut maps,
+    } = sets;
     // A map that has gone since is one that is not known, and its rule with it.
     for (set, chains) in &mut maps {
         let request = Request::new(GETSETELEM, DUMP, &[set.number, 0, 0, 0])
@@ -51,7 +55,7 @@ pub fn findings(socket: &mut NetlinkSocket, chains: &BTreeSet<NftChain>) -> Resu
         }
         Ok(())
     })?;
-    Ok(judge(rules, chains, &Sets { judging, maps }))
+    Ok(judge(rules, chains, &Sets { judging, brief, maps }))
 }
 
 /// The findings of rules, with the ways that lead to each.
@@ -68,8 +72,12 @@ pub fn judge(mut rules: Vec<Rule>, chains: &BTreeSet<NftChain>, sets: &Sets) -> 
             table: table.clone(),
             name: name.clone(),
         };
-        if rule.sets.iter().any(|name| sets.judging.contains(&set(name))) {
-            rule.reading.see(Place::Expression, "meter");
+        let is_judging = rule.sets.iter().any(|name| sets.judging.contains(&set(name)));
+        let is_brief = rule.adds_to.iter().any(|name| sets.brief.contains(&set(name)));
+        for (applies, name) in [(is_judging, "meter"), (is_brief, "brief set")] {
+            if applies {
+                rule.reading.see(Place::Expression, name);
+            }
         }
         let maps: Vec<_> = rule.sets.iter().filter_map(|name| sets.maps.get(&set(name))).collect();
         if rule.has_map && (maps.is_empty() || maps.contains(&&None)) {
@@ -104,6 +112,8 @@ pub struct Set {
 pub struct Sets {
     /// Those whose elements limit by rate or amount: to look something up in one is to be judged.
     judging: BTreeSet<Set>,
+    /// Those that keep what packets add for a moment only.
+    brief: BTreeSet<Set>,
     /// Those that lead to verdicts, and the chains that are among them, if it is known.
     maps: BTreeMap<Set, Option<BTreeSet<String>>>,
 }
@@ -118,6 +128,10 @@ impl Sets {
         let set = Set::read(message, attrs)?;
         if is_rated(attrs, 17, 18)? {
             self.judging.insert(set.clone());
+        }
+        // NFTA_SET_TIMEOUT
+        if attrs.find(11).map(Attr::be64).transpose()?.is_some_and(rule::is_brief) {
+            self.brief.insert(set.clone());
         }
         if attrs.find(6).map(Attr::be32).transpose()? == Some(VERDICT) {
             self.maps.entry(set).or_default();

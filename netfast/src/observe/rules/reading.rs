@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::reachability::{Aspect, Chain, Common, Graph, Protocol};
 use super::table::{Class, Known, Place, UNKNOWN, find};
-use super::xt::{Answer, ask};
+use super::xt::{Answer, Changes, ask, changes};
 use crate::host::{RuleFinding, RuleSource, Severity, Verdict, Way};
 
 /// Why a rule that does nothing but log or count keeps nobody slow.
@@ -119,6 +119,11 @@ impl Reading {
             self.unknown(place, name);
             return;
         };
+        match changes(place, name, revision, info) {
+            Some(Changes::Toggles) => self.see(Place::Expression, "toggle"),
+            Some(Changes::Brief) => self.see(Place::Expression, "brief set"),
+            None => {}
+        }
         if known.row.class != Class::Depends {
             self.know(known);
             return;

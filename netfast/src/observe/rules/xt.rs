@@ -57,6 +57,50 @@ pub enum Answer {
     Judges,
 }
 
+/// How a target lets one packet change what the next one meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// What was there is there no more, or the other way round.
+    Toggles,
+    /// What it adds is gone again before the fast path asks for the next time.
+    Brief,
+}
+
+/// What is kept in a set for so many seconds is gone before a packet of the fast path refreshes it for certain.
+pub const BRIEF_S: u32 = 2;
+
+/// Whether a target is one of those. `info` is its own structure, as the kernel has it.
+pub fn changes(place: Place, name: &str, revision: u8, info: &[u8]) -> Option<Changes> {
+    match (place, name) {
+        (Place::Target, "CONNMARK") => mark_of_connection(info),
+        (Place::Target, "SET") => set_target(revision, info),
+        _ => None,
+    }
+}
+
+/// `struct xt_connmark_tginfo1` and `2`: mark, mask, mask of the packet's mark, mode (`XT_CONNMARK_SET` is 0, `SAVE` 1). What
+/// is kept of the old mark and flipped is another mark each time.
+fn mark_of_connection(info: &[u8]) -> Option<Changes> {
+    let (mark, mask, packet) = (u32_at(info, 0)?, u32_at(info, 4)?, u32_at(info, 8)?);
+    let flipped = match info.get(12)? {
+        0 => mark,
+        1 => packet,
+        _ => 0,
+    };
+    (flipped & !mask != 0).then_some(Changes::Toggles)
+}
+
+/// `struct xt_set_info_target_v1` to `3`: the sets to add to and to delete from, four bytes each that begin with the number
+/// (`IPSET_INVALID_ID` is none); from `v2` on flags, and a time in seconds (`UINT_MAX` is the set's own).
+fn set_target(revision: u8, info: &[u8]) -> Option<Changes> {
+    const NONE: u16 = u16::MAX;
+    if u16_at(info, 4)? != NONE {
+        return Some(Changes::Toggles);
+    }
+    let is_brief = revision >= 2 && u32_at(info, 12)? <= BRIEF_S;
+    (is_brief && u16_at(info, 0)? != NONE).then_some(Changes::Brief)
+}
+
 /// Judges one of those that depend. `info` is its own structure, as the kernel has it.
 pub fn ask(place: Place, name: &str, revision: u8, info: &[u8]) -> Answer {
     let answer = match (place, name) {
@@ -297,6 +341,37 @@ mod tests {
             (Answer::Repeatable, Answer::Judges, Answer::Judges)
         );
         assert_eq!(with(5, 0), Answer::Judges, "a revision to come");
+    }
+
+    #[test]
+    fn what_changes_what_the_next_packet_meets() {
+        let words = |numbers: &[u32]| {
+            numbers
+                .iter()
+                .flat_map(|number| number.to_ne_bytes())
+                .collect::<Vec<_>>()
+        };
+        let mark =
+            |mark, mask, packet, mode: u32| changes(Place::Target, "CONNMARK", 1, &words(&[mark, mask, packet, mode]));
+        assert_eq!(mark(1, 0, u32::MAX, 0), Some(Changes::Toggles), "--set-xmark 1/0");
+        assert_eq!(mark(1, 1, u32::MAX, 0), None, "--set-mark 1/1");
+        assert_eq!(mark(0, u32::MAX, u32::MAX, 1), None, "--save-mark");
+        assert_eq!(
+            mark(0, 0, 1, 1),
+            Some(Changes::Toggles),
+            "--save-mark --nfmask 1 --ctmask 0"
+        );
+        assert_eq!(mark(0, 0, u32::MAX, 2), None, "--restore-mark");
+        // Sets by their numbers, with the dimension and flags behind.
+        let set = |revision, add: u32, delete: u32, seconds| {
+            changes(Place::Target, "SET", revision, &words(&[add, delete, 0, seconds]))
+        };
+        let none = 0xffff;
+        assert_eq!(set(3, 1, none, u32::MAX), None, "--add-set");
+        assert_eq!(set(3, 1, none, 2), Some(Changes::Brief), "--add-set --timeout 2");
+        assert_eq!(set(3, 1, none, 3), None);
+        assert_eq!(set(3, none, 1, u32::MAX), Some(Changes::Toggles), "--del-set");
+        assert_eq!(set(1, 1, none, 0), None, "without a time");
     }
 
     #[test]

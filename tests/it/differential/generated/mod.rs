@@ -3,7 +3,7 @@
 //!
 //! - [`arena`], [`wiring`], [`engine`], [`rules`]: the host's namespaces, their interfaces and addresses, and the
 //!   rules in it;
-//! - [`play`], [`talks`], [`icmp`], [`packets`], [`events`]: a script, step by step;
+//! - [`play`], [`talks`], [`host`], [`icmp`], [`packets`], [`events`]: a script, step by step;
 //! - [`judges`], [`programs`]: what others attach;
 //! - [`transfer`], [`datagrams`], [`relay`]: real sockets, and a program that sends on what it got;
 //! - [`meddle`]: what happens to netfast itself meanwhile;
@@ -20,6 +20,7 @@ mod compare;
 mod datagrams;
 mod engine;
 mod events;
+mod host;
 mod icmp;
 mod judges;
 mod meddle;

@@ -49,6 +49,8 @@ pub enum Loaded {
     Protocol,
     /// `NF_CT_STATE_BIT`s, in host order, under a mask
     State(u32),
+    /// The connection's mark; `true`: some of its bits are the opposite of what they were
+    ConnectionMark(bool),
     /// `NFPROTO_*`
     NetfilterProtocol,
     /// `ETH_P_*`, in network order
@@ -75,6 +77,7 @@ impl Loaded {
             | Self::OutgoingIndex
             | Self::Protocol
             | Self::State(_)
+            | Self::ConnectionMark(_)
             | Self::NetfilterProtocol
             | Self::EtherType => None,
         }

@@ -4,6 +4,7 @@ use super::super::field::{Bytes, Header, Outcome};
 use super::super::reachability::{Chain, Common};
 use super::super::reading::Reading;
 use super::super::table::{CT, Class, EXTENSIONS, META, OBJECTS, Place, find};
+use super::super::xt::BRIEF_S;
 use super::registers::{Loaded, Registers, Varying};
 use super::{NFTA_EXPR_NAME, is_rated};
 use crate::host::Verdict;
@@ -17,6 +18,12 @@ const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_EXPR_DATA: u16 = 2;
+/// `NFT_CT_MARK`.
+const CT_MARK: u32 = 3;
+/// What is kept in a set for so long, in milliseconds, is gone before a packet of the fast path refreshes it for certain.
+const BRIEF_MS: u64 = BRIEF_S as u64 * 1000;
+/// `NFT_DYNSET_OP_DELETE`.
+const DELETE: u32 = 2;
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`.
 const XT_NAME: u16 = 1;
 
@@ -63,6 +70,8 @@ pub struct Rule {
     pub has_map: bool,
     /// The sets that it looks something up in.
     pub sets: Vec<String>,
+    /// The sets that it adds to for as long as they keep what is added.
+    pub adds_to: Vec<String>,
     registers: Registers,
     /// Which headers the packets have that the rest of the rule sees: by its table's family, or by a comparison.
     network: Header,
@@ -78,6 +87,7 @@ impl Default for Rule {
             reading: Reading::default(),
             has_map: false,
             sets: Vec::new(),
+            adds_to: Vec::new(),
             registers: Registers::default(),
             network: Header::Ip,
             transport: Header::Transport,
@@ -196,13 +206,17 @@ impl Rule {
         if source.is_some() {
             self.reading.words.push(format!("ct {name} set"));
             self.reading.see(Place::CtSet, &name);
+            let written = source.and_then(|register| self.registers.get(register));
+            if key == Some(CT_MARK) && written == Some(&Loaded::ConnectionMark(true)) {
+                self.reading.see(Place::Expression, "toggle");
+            }
             self.ask(source);
             return Ok(());
         }
-        let loaded = if key == Some(0) {
-            Loaded::State(u32::MAX)
-        } else {
-            self.key(Place::Ct, &name)
+        let loaded = match key {
+            Some(0) => Loaded::State(u32::MAX),
+            Some(CT_MARK) => Loaded::ConnectionMark(false),
+            _ => self.key(Place::Ct, &name),
         };
         let len = if name.contains("addr") || name == "label" {
             16
@@ -323,6 +337,13 @@ impl Rule {
         self.reading.acts = true;
         self.reading.words.push(name.into());
         self.reading.see(Place::Expression, name);
+        // NFTA_DYNSET_SET_NAME, NFTA_DYNSET_OP and NFTA_DYNSET_TIMEOUT
+        match (number(data, 3)?, data.find(6).map(Attr::be64).transpose()?) {
+            (Some(DELETE), _) => self.reading.see(Place::Expression, "toggle"),
+            (_, Some(time)) if is_brief(time) => self.reading.see(Place::Expression, "brief set"),
+            (_, None | Some(0)) => self.adds_to.extend(data.find(1).map(Attr::text)),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -378,6 +399,11 @@ impl Rule {
         self.reading.words.push(what.into());
         self.reading.judges(what, reason);
     }
+}
+
+/// Whether so many milliseconds are too short for what the fast path leaves to rules; 0: for ever.
+pub(super) const fn is_brief(time: u64) -> bool {
+    time != 0 && time <= BRIEF_MS
 }
 
 /// A number of an expression, if it is there.

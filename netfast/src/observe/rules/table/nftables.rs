@@ -5,8 +5,9 @@ use super::{
     Place::{Ct, CtSet, Expression, Extension, Meta, MetaSet, Object},
     Row,
     reasons::{
-        ADDRESSES, AMOUNT, CONNECTION, CONNECTIONS, CONTENT, COUNTED, DEVICES, HANDSHAKE, HEADERS, HELPER, LOGGED,
-        MARKS, MECHANICS, OWNER, PROTOCOLS, RANDOM, RATE, SECURITY, SETS, TIME, TRACKING, TRANSLATION, VARIES, VERDICT,
+        ADDRESSES, AMOUNT, BRIEF, CONNECTION, CONNECTIONS, CONTENT, COUNTED, DEVICES, HANDSHAKE, HEADERS, HELPER,
+        LOGGED, MARKS, MECHANICS, OWNER, PROTOCOLS, RANDOM, RATE, SECURITY, SETS, TIME, TOGGLES, TRACKING, TRANSLATION,
+        VARIES, VERDICT,
     },
     row,
 };
@@ -66,6 +67,8 @@ pub const NFTABLES: &[Row] = &[
     row(Expression, &["last"], Note, "", LOGGED),
     row(Expression, &["dynset"], Note, "", SETS),
     row(Expression, &["meter"], Counts, "", RATE),
+    row(Expression, &["brief set"], Counts, "", BRIEF),
+    row(Expression, &["toggle"], Counts, "", TOGGLES),
     row(
         Expression,
         &["queue"],

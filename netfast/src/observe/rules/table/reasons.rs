@@ -32,6 +32,10 @@ pub const VERDICT: &str = "a verdict";
 pub const TRANSLATION: &str = "decided by a connection's first packet; the translation is part of the flow";
 pub const SETS: &str = "adds addresses to a set from packets; on the fast path they are refreshed about once per second and \
                     flow";
+pub const BRIEF: &str =
+    "keeps what packets add to a set for so short that about one packet per second and flow does not keep it there";
+pub const TOGGLES: &str =
+    "changes what the next packet meets; on the fast path it would see about one packet per second and flow";
 pub const TIME: &str = "judges by the time of day; a change takes effect within the revalidation interval";
 pub const CONNECTIONS: &str = "counts connections; those are still established on the slow path";
 pub const HELPER: &str = "a connection tracking helper reads the payload of this traffic";

@@ -35,6 +35,11 @@ impl Rule {
             (Some(Loaded::State(old)), Some(mask)) if is_mask && !flipped => {
                 u32_at(mask, 0).map_or(Loaded::Plain, |mask| Loaded::State(old & mask))
             }
+            // Shifted, it is another one each time, too.
+            (Some(Loaded::ConnectionMark(old)), mask) => {
+                let is_flipped = mask.is_some_and(|mask| mask.iter().zip(flip).any(|(mask, flip)| mask & flip != 0));
+                Loaded::ConnectionMark(*old || !is_mask || is_flipped)
+            }
             _ => {
                 let second = number(data, 8)?.and_then(|register| self.registers.get(register));
                 let both = source
@@ -105,6 +110,7 @@ impl Rule {
                 common.oif = by_index();
                 words.extend(common.oif.iter().map(|name| format!("oif {name}")));
             }
+            Loaded::ConnectionMark(_) => {}
             Loaded::NetfilterProtocol | Loaded::EtherType => match value.payload {
                 [2, ..] | [0x08, 0x00, ..] => self.network = Header::Ip4,
                 [10, ..] | [0x86, 0xdd, ..] => self.network = Header::Ip6,
