@@ -13,6 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
 
 /// Names the toolchain that builds the BPF programs, before all that would be tried.
 const TOOLCHAIN_VARIABLE: &str = "NETFAST_BPF_TOOLCHAIN";
@@ -61,8 +65,31 @@ fn main() -> Result<()> {
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain.name))
         .with_context(|| format!("cannot build {PACKAGE} with the toolchain {:?}", toolchain.name))?;
     let (from, to) = (shared.join(PACKAGE), out.join(PACKAGE));
-    fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    Ok(())
+    let object = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+    let object = loadable(&object).with_context(|| format!("cannot strip {}", from.display()))?;
+    fs::write(&to, object).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// The object without what no loader reads: DWARF, which the compiler needs to make BTF of and which is three quarters of the
+/// file, and the relocations of BTF, which are for a linker. The kernel gets `.BTF` and `.BTF.ext` as they are.
+fn loadable(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        let name = name.strip_prefix(b".rel").unwrap_or(name);
+        section.delete =
+            name.starts_with(b".debug_") || (section.name.starts_with(b".rel") && name.starts_with(b".BTF"));
+    }
+    // LLVM has one table of names for symbols and for sections; the writer wants one for each.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    builder.delete_orphans();
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// A directory that all profiles have in common (`OUT_DIR` is `target/PROFILE/build/PACKAGE-HASH/out`): the programs are

@@ -94,6 +94,20 @@ fn object() -> Object {
     Object::parse(OBJECT).expect("an object")
 }
 
+/// What a debugger reads would be three quarters of it.
+#[test]
+fn the_object_has_what_the_kernel_reads_and_nothing_for_debuggers() {
+    let has = |name: &str| OBJECT.windows(name.len()).any(|window| window == name.as_bytes());
+    assert!(has("\0.BTF\0") && has("\0.BTF.ext\0") && has("\0.symtab\0"));
+    assert!(!has(".debug_") && !has(".rel.BTF"));
+    // With the sources' lines, for what the verifier says.
+    let object = object();
+    assert!(object.btf_ext.is_some() && !object.functions.is_empty());
+    for function in object.functions.values() {
+        assert!(!function.line_info.line_info.is_empty(), "{}", function.name);
+    }
+}
+
 #[test]
 fn maps_are_of_the_same_size_on_both_sides() {
     let object = object();

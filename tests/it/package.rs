@@ -1,9 +1,11 @@
-//! The Debian package in a clean Debian: install, upgrade, removal, purge, under its systemd. `cargo xtask test package`
-//! makes the packages and the root file system, and names them in the environment.
+//! The Debian package in a clean Debian: install, upgrade, removal, purge, under its systemd; the other ways to install it.
+//! `cargo xtask test package` makes the packages and the root file system, and names them in the environment.
 
+mod container;
 mod empty;
 mod life;
 mod opt_ins;
+mod rpm;
 mod scrape;
 
 use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};

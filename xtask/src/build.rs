@@ -10,7 +10,7 @@ use netfast_tests::programs;
 
 use crate::{
     setup::{self, Scope},
-    workspace::{cargo, show, target_dir},
+    workspace::{Profile, cargo, show, target_dir},
 };
 
 /// Options of `build`.
@@ -50,7 +50,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Builds both programs.
 pub fn build(release: bool) -> Result<Built> {
-    let dir = cargo_build(release, &["netfast", "netfast-tests"])?;
+    let profile = if release { Profile::Release } else { Profile::Debug };
+    let dir = cargo_build(profile, &["netfast", "netfast-tests"])?;
     let built = Built::in_dir(&dir);
     for program in [&built.netfast, &built.traffic] {
         ensure!(
@@ -60,6 +61,11 @@ pub fn build(release: bool) -> Result<Built> {
         );
     }
     Ok(built)
+}
+
+/// Builds netfast as packages have it, and returns it.
+pub fn build_for_packages() -> Result<PathBuf> {
+    Ok(cargo_build(Profile::Packaged, &["netfast"])?.join("netfast"))
 }
 
 /// Builds netfast for debugging, with BPF programs that log, and returns it. It takes the ordinary one's place for the
@@ -83,7 +89,7 @@ pub fn build_with_bpf_log() -> Result<PathBuf> {
 /// the generator.
 pub fn build_for_laboratory(with_netfast: bool) -> Result<PathBuf> {
     let dir = cargo_build(
-        true,
+        Profile::Release,
         if with_netfast {
             &["netfast", "netfast-tests"]
         } else {
@@ -95,9 +101,9 @@ pub fn build_for_laboratory(with_netfast: bool) -> Result<PathBuf> {
 }
 
 /// Builds the programs of `packages` and returns the directory that has them.
-fn cargo_build(release: bool, packages: &[&str]) -> Result<PathBuf> {
+fn cargo_build(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--bins"]).args(release.then_some("--release"));
+    command.args(["build", "--bins"]).args(profile.arguments());
     for package in packages {
         command.args(["--package", package]);
     }
@@ -108,5 +114,5 @@ fn cargo_build(release: bool, packages: &[&str]) -> Result<PathBuf> {
         );
     }
     show(&mut command)?;
-    Ok(target_dir()?.join(if release { "release" } else { "debug" }))
+    Ok(target_dir()?.join(profile.dir()))
 }

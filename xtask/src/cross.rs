@@ -14,7 +14,7 @@ use netfast_tests::{cmd, programs};
 use crate::{
     debian::Archive,
     setup::{Lacking, apt},
-    workspace::{self, show, target_dir},
+    workspace::{self, Profile, show, target_dir},
 };
 
 /// A processor that netfast is built for.
@@ -216,14 +216,14 @@ impl Cargo {
     }
 
     /// Builds the programs of packages; returns the directory that has them.
-    pub fn build(&self, release: bool, packages: &[&str]) -> Result<PathBuf> {
+    pub fn build(&self, profile: Profile, packages: &[&str]) -> Result<PathBuf> {
         let mut command = self.command("build");
-        command.arg("--bins").args(release.then_some("--release"));
+        command.arg("--bins").args(profile.arguments());
         for package in packages {
             command.args(["--package", package]);
         }
         show(&mut command)?;
-        Ok(self.target.join(if release { "release" } else { "debug" }))
+        Ok(self.target.join(profile.dir()))
     }
 }
 

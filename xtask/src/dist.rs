@@ -5,6 +5,7 @@ mod documents;
 pub mod files;
 mod musl;
 mod notices;
+mod rpm;
 
 use std::{
     fs,
@@ -20,7 +21,7 @@ use crate::{
     build,
     cross::Processor,
     setup::{self, Scope},
-    workspace::{root, show, target_dir},
+    workspace::{Profile, root, show, target_dir},
 };
 
 /// Options of `dist`.
@@ -49,9 +50,12 @@ pub fn run(args: &Args) -> Result<()> {
         "--musl is for this machine's processor only"
     );
     let parts = match other {
-        None => Parts::make(&build::build(true)?.netfast)?,
+        None => Parts::make(&build::build_for_packages()?)?,
         Some(processor) => {
-            let program = processor.cargo()?.build(true, &["netfast"])?.join("netfast");
+            let program = processor
+                .cargo()?
+                .build(Profile::Packaged, &["netfast"])?
+                .join("netfast");
             if !processor.starts(&program, concat!("netfast ", env!("CARGO_PKG_VERSION")))? {
                 println!(
                     "The program was not started: there is no emulator of its processor here (Debian package qemu-user-static)"
@@ -340,32 +344,6 @@ impl Parts {
         let mut pack = Command::new("dpkg-deb");
         pack.args(["--build", "--root-owner-group"]).arg(&stage).arg(&file);
         // Compressing takes as long as it takes: no limit of time.
-        show(&mut pack)?;
-        fs::remove_dir_all(&stage)?;
-        Ok(file)
-    }
-
-    /// The package for distributions with RPM, of the same files; what goes where is in netfast/Cargo.toml.
-    fn rpm(&self, version: &str) -> Result<PathBuf> {
-        ensure!(
-            programs::find("cargo-generate-rpm").is_some(),
-            "no cargo-generate-rpm: `cargo install cargo-generate-rpm`"
-        );
-        let stage = self.dir.join("root");
-        empty(&stage)?;
-        self.lay_out(&stage)?;
-        let architecture = self.processor.map_or(std::env::consts::ARCH, Processor::name);
-        let file = self.dir.join(format!("netfast-{version}-1.{architecture}.rpm"));
-        let mut pack = Command::new("cargo-generate-rpm");
-        // As cargo runs it: the first word is the verb.
-        pack.args(["generate-rpm", "--package", "netfast", "--arch", architecture])
-            .arg(format!(
-                "--set-metadata=version = \"{version}\"\nvendor = \"{MAINTAINER}\""
-            ))
-            .arg(format!("--source-date={}", changelog::last_change()?))
-            .arg("--output")
-            .arg(&file)
-            .current_dir(root());
         show(&mut pack)?;
         fs::remove_dir_all(&stage)?;
         Ok(file)

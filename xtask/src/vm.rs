@@ -20,7 +20,7 @@ use crate::{
     cross::{Cargo, Processor},
     setup::{self, Scope, apt},
     vm::machine::Machine,
-    workspace::{root, show, target_dir},
+    workspace::{Profile, root, show, target_dir},
 };
 
 mod guest;
@@ -161,7 +161,7 @@ impl Tests {
         let built = if processor == native {
             build::build(false)?
         } else {
-            Built::in_dir(&cargo.build(false, &["netfast", "netfast-tests"])?)
+            Built::in_dir(&cargo.build(Profile::Debug, &["netfast", "netfast-tests"])?)
         };
         let program = Self::build(&cargo)?;
         let names = match names {

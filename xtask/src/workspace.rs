@@ -36,6 +36,41 @@ pub fn target_dir() -> Result<PathBuf> {
     Ok(DIR.get_or_init(|| target_directory).clone())
 }
 
+/// How cargo compiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// In the shortest time.
+    Debug,
+    /// As fast as it gets.
+    Release,
+    /// As small as it gets: what packages have.
+    Packaged,
+}
+
+impl Profile {
+    /// Its name, which is that of its directory in cargo's target directory, too, but for the first.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "dev",
+            Self::Release => "release",
+            Self::Packaged => "packaged",
+        }
+    }
+
+    /// What says so on cargo's command line.
+    pub fn arguments(self) -> [&'static str; 2] {
+        ["--profile", self.name()]
+    }
+
+    /// Where cargo leaves what it has built so, below the target directory.
+    pub const fn dir(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release | Self::Packaged => self.name(),
+        }
+    }
+}
+
 /// The cargo that runs us, in the workspace's root.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

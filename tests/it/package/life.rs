@@ -52,14 +52,15 @@ fn on_debian_forky_it_installs_upgrades_under_load_and_leaves_nothing() {
 }
 
 /// Connections from a container to the outside, through masquerade.
-struct Load {
+pub(super) struct Load {
     server: Background,
     busy: Background,
     idle: Background,
 }
 
 impl Load {
-    fn start(topo: &Topo) -> Self {
+    /// Opens them.
+    pub(super) fn start(topo: &Topo) -> Self {
         let tool = tools::traffic().expect("the traffic tool").display().to_string();
         let server = topo.lan().spawn(&[&tool, "rr-server", "7000"]).expect("a server");
         cmd::poll("the server listens", TIMEOUT, || {
@@ -78,7 +79,7 @@ impl Load {
     }
 
     /// Ends it: no connection may have been lost. Returns the longest time that a request was without an answer.
-    fn end(self) -> Duration {
+    pub(super) fn end(self) -> Duration {
         let held: hold::Report = ended(self.idle);
         assert_eq!((held.opened, held.dead), (IDLE, 0), "{held:?}");
         let busy: rr::Report = ended(self.busy);

@@ -7,7 +7,7 @@ use netfast_tests::{cmd, programs};
 
 use crate::{
     setup::Lacking,
-    workspace::{cargo, root, show, target_dir},
+    workspace::{Profile, cargo, root, show, target_dir},
 };
 
 /// What the names of its files end in.
@@ -27,16 +27,12 @@ pub fn build() -> Result<PathBuf> {
     if !has_library(&triple) {
         fetch_library(&triple)?;
     }
-    show(cargo().args([
-        "build",
-        "--release",
-        "--bins",
-        "--package",
-        "netfast",
-        "--target",
-        &triple,
-    ]))?;
-    Ok(target_dir()?.join(triple).join("release/netfast"))
+    let mut build = cargo();
+    build
+        .args(["build", "--bins", "--package", "netfast", "--target", &triple])
+        .args(Profile::Packaged.arguments());
+    show(&mut build)?;
+    Ok(target_dir()?.join(triple).join(Profile::Packaged.dir()).join("netfast"))
 }
 
 /// Whether the toolchain in use has the standard library for it.

@@ -11,6 +11,10 @@ use crate::{build, dist::Parts, roots, survival::next_abi, workspace::target_dir
 const INCLUDE: &str = "systemd,procps,iproute2";
 /// The tests of those.
 const LIFE: &str = "package::life::";
+/// The tests of the RPM.
+const RPM: &str = "package::rpm::";
+/// The tests that the program linked with musl is for.
+const MUSL: [&str; 2] = ["package::empty::", "package::container::"];
 /// The test that upgrades with all that is off by default.
 const OPT_INS: &str = "package::opt_ins::";
 /// The releases that the package is for: code names, each with the variable of its root.
@@ -47,16 +51,21 @@ pub fn environment(tests: &[String]) -> Result<Vec<(&'static str, PathBuf)>> {
     if is_wanted(LIFE) {
         variables.push(("NETFAST_DEB_PREVIOUS", previous::deb()?));
     }
-    if is_wanted(LIFE) || is_wanted(OPT_INS) {
+    if [LIFE, OPT_INS, RPM].into_iter().any(is_wanted) {
         next_abi = Some(next_abi::build(false)?);
     }
     // Both have taken the place of what the tests use.
     build::build(false)?;
-    let parts = Parts::make(&build::build(true)?.netfast)?;
+    let parts = Parts::make(&build::build_for_packages()?)?;
     let version = env!("CARGO_PKG_VERSION");
     if let Some(next_abi) = next_abi {
-        let next = parts.with_program(&next_abi)?.deb(&format!("{version}+next"))?;
-        variables.push(("NETFAST_DEB_NEXT", next));
+        let next = parts.with_program(&next_abi)?;
+        let version = format!("{version}+next");
+        variables.push(("NETFAST_DEB_NEXT", next.deb(&version)?));
+        if is_wanted(RPM) {
+            variables.push(("NETFAST_RPM_NEXT", next.rpm(&version)?));
+            variables.push(("NETFAST_RPM", parts.rpm(env!("CARGO_PKG_VERSION"))?));
+        }
     }
     if is_wanted(LIFE) {
         // `~` sorts before the end of a version.
@@ -70,7 +79,7 @@ pub fn environment(tests: &[String]) -> Result<Vec<(&'static str, PathBuf)>> {
         }
         variables.push(("NETFAST_RELEASES", seen));
     }
-    if is_wanted("package::empty::") {
+    if MUSL.into_iter().any(is_wanted) {
         variables.push(("NETFAST_TARBALL_MUSL", parts.with_musl()?.tarball(version)?));
     }
     variables.push(("NETFAST_DEB_NEW", parts.deb(version)?));
@@ -79,10 +88,10 @@ pub fn environment(tests: &[String]) -> Result<Vec<(&'static str, PathBuf)>> {
     Ok(variables)
 }
 
-/// This machine's release, with a Prometheus.
+/// This machine's release, with a Prometheus, and with rpm, which Debian has for other distributions' packages.
 fn own() -> Result<PathBuf> {
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     let suite = suite.context("/etc/os-release has no VERSION_CODENAME")?;
-    roots::debian(suite, &format!("{INCLUDE},prometheus"))
+    roots::debian(suite, &format!("{INCLUDE},prometheus,rpm"))
 }
