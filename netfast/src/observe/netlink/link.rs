@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libc::{
     IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
-    IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_TARGET_NETNSID, IFLA_XDP, RTM_GETLINK,
+    IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_QDISC, IFLA_TARGET_NETNSID, IFLA_XDP, RTM_GETLINK,
 };
 
 use super::AF_UNSPEC;
@@ -47,6 +47,14 @@ pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Link>, NetlinkEr
 /// Asks about one link; `None`: there is none.
 pub fn ask(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Option<Link>, NetlinkError> {
     gone_is_none(socket.ask("a link", &request(ifindex), parse))
+}
+
+/// The same, with the kind of the queueing discipline at its root.
+pub fn ask_with_root(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Option<(Link, String)>, NetlinkError> {
+    gone_is_none(socket.ask("a link", &request(ifindex), |message| {
+        let root = Attrs::after(message.payload, IFINFOMSG)?.find(IFLA_QDISC);
+        Ok((parse(message)?, root.map(Attr::text).unwrap_or_default()))
+    }))
 }
 
 /// The same of what changes quietly.

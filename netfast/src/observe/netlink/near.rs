@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Snapshot, address, link, neighbour, tc};
-use crate::host::{Address, FdbEntry, Link, Namespace, Neighbour, NeighbourKey, Peer, Qdisc, TcFilter};
+use crate::host::{Address, FdbEntry, Link, Namespace, Neighbour, NeighbourKey, Peer, Qdisc};
 use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 
 /// For more than so many links the tables are listed whole.
@@ -25,8 +25,8 @@ pub struct OfLink {
     addresses: BTreeSet<Address>,
     neighbours: BTreeMap<NeighbourKey, Neighbour>,
     fdb: BTreeSet<FdbEntry>,
-    qdiscs: Vec<Qdisc>,
-    tc_filters: Vec<TcFilter>,
+    /// The discipline at its root, if it has one.
+    root: Option<Qdisc>,
 }
 
 /// Which links are read.
@@ -97,10 +97,12 @@ impl Near {
                 for (ifindex, of) in some {
                     netns.links.remove(&ifindex);
                     netns.peers.remove(&ifindex);
-                    netns.qdiscs.remove(&ifindex);
-                    netns.tc_filters.remove(&ifindex);
-                    if let Some(of) = of {
-                        of.put_into(netns, ifindex);
+                    match of {
+                        Some(of) => of.put_into(netns, ifindex),
+                        None => {
+                            netns.qdiscs.remove(&ifindex);
+                            netns.tc_filters.remove(&ifindex);
+                        }
                     }
                 }
                 netns.peers.extend(peers);
@@ -119,21 +121,28 @@ enum Asked {
 
 impl OfLink {
     fn read(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Asked, NetlinkError> {
-        let Some(link) = link::ask(socket, ifindex)? else {
+        let Some((link, root)) = link::ask_with_root(socket, ifindex)? else {
             return Ok(Asked::Gone);
         };
-        let Some(qdiscs) = tc::qdiscs_of(socket, ifindex)? else {
-            return Ok(Asked::More);
+        // A question for a discipline (`RTM_GETQDISC` without `NLM_F_DUMP`) would be announced to everybody who listens
+        // (`qdisc_get_notify`, net/sched/sch_api.c).
+        let root = match root.as_str() {
+            // What a link has before it was up, which is not listed either.
+            "noop" => None,
+            "noqueue" => Some(Qdisc {
+                kind: root,
+                handle: 0,
+                parent: tc::ROOT,
+            }),
+            // It may have any number inside.
+            _ => return Ok(Asked::More),
         };
-        let qdiscs = BTreeMap::from([(ifindex, qdiscs)]);
-        let mut tc_filters = tc::filters(socket, &qdiscs)?;
         Ok(Asked::Found(Box::new(Self {
             link,
             addresses: address::list(socket, Some(ifindex))?,
             neighbours: neighbour::list(socket, Some(ifindex))?,
             fdb: neighbour::list_fdb(socket, Some(ifindex))?,
-            tc_filters: tc_filters.remove(&ifindex).unwrap_or_default(),
-            qdiscs: qdiscs.into_values().next().unwrap_or_default(),
+            root,
         })))
     }
 
@@ -142,11 +151,12 @@ impl OfLink {
         netns.addresses.extend(self.addresses);
         netns.neighbours.extend(self.neighbours);
         netns.fdb.extend(self.fdb);
-        if !self.qdiscs.is_empty() {
-            netns.qdiscs.insert(ifindex, self.qdiscs);
-        }
-        if !self.tc_filters.is_empty() {
-            netns.tc_filters.insert(ifindex, self.tc_filters);
+        // What somebody puts on a link or takes away is announced, and then everything is read. What it has by itself is not.
+        let mut qdiscs = netns.qdiscs.remove(&ifindex).unwrap_or_default();
+        qdiscs.retain(|qdisc| ["ingress", "clsact"].contains(&qdisc.kind.as_str()));
+        qdiscs.splice(0..0, self.root);
+        if !qdiscs.is_empty() {
+            netns.qdiscs.insert(ifindex, qdiscs);
         }
     }
 }

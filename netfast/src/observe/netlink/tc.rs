@@ -10,17 +10,15 @@ use crate::host::{Qdisc, TcFilter};
 use crate::sys::netlink::rt::RouteNetlinkMessage::{GetQueueDiscipline, GetTrafficFilter};
 use crate::sys::netlink::rt::{TcHeader, TcMessage};
 use crate::sys::netlink::{
-    Attr, Attrs, DUMP, Emitable as _, Malformed, Message, NLM_F_ACK, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request,
+    Attr, Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request,
 };
 
 pub use libc::{RTM_DELQDISC, RTM_DELTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER};
 
 const TCA_BPF_NAME: u16 = 7;
 
-/// `TC_H_ROOT` and `TC_H_INGRESS` of `linux/pkt_sched.h`: what packets of an interface meet on the way out, and on the way in.
-const ROOT: u32 = 0xffff_ffff;
-/// See [`ROOT`].
-const INGRESS: u32 = 0xffff_fff1;
+/// `TC_H_ROOT` of `linux/pkt_sched.h`: the parent of what packets meet on the way out.
+pub const ROOT: u32 = 0xffff_ffff;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Disciplines without filters, the defaults of all kinds of devices among them.
@@ -50,24 +48,6 @@ pub fn qdiscs(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Vec<Qdisc>>, N
             Ok(())
         },
     ))
-}
-
-/// Asks what is on one link; `None`: more than can be asked about alone, that is another discipline than a veth or a
-/// bridge has by itself, which may have any number inside.
-pub fn qdiscs_of(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Option<Vec<Qdisc>>, NetlinkError> {
-    let mut found = Vec::new();
-    for parent in [ROOT, INGRESS] {
-        let mut message = TcMessage::with_index(ifindex.cast_signed());
-        message.header.parent = parent.into();
-        let request = Request::of(&GetQueueDiscipline(message), NLM_F_REQUEST | NLM_F_ACK);
-        // Of what a device has before it is first up there is no word.
-        let answer = socket.ask_if_any("a queueing discipline", &request, |message| {
-            parse_qdisc(message).map(|(_, qdisc)| qdisc)
-        });
-        found.extend(unsupported_is_empty(answer)?);
-    }
-    let is_plain = |qdisc: &Qdisc| ["noqueue", "ingress", "clsact"].contains(&qdisc.kind.as_str());
-    Ok(found.iter().all(is_plain).then_some(found))
 }
 
 /// Lists the filters of those disciplines that can hold any: a question each, so the usual ones are left out.

@@ -109,7 +109,8 @@ impl Known {
                 netns.insert(inside);
                 // The first that leads there: into a container that is new, or that had none.
                 // An identifier that is none may be of any.
-                touched.others |= inside < 0 || !self.links.values().any(|other| *other == now);
+                let is_first = before != Some(now) && !self.links.values().any(|other| *other == now);
+                touched.others |= inside < 0 || is_first;
             }
             self.links.insert(*ifindex, now);
         }

@@ -218,26 +218,6 @@ impl<T: Transport> NetlinkSocket<T> {
         answer.map_err(NetlinkError::malformed(what))
     }
 
-    /// Asks for one thing that may not be there without that being an error: then the kernel acknowledges, and the request must
-    /// ask for that (`NLM_F_ACK`).
-    pub fn ask_if_any<A>(
-        &mut self,
-        what: &'static str,
-        request: &Request,
-        parse: impl Fn(Message<'_>) -> Result<A, Malformed>,
-    ) -> Result<Option<A>, NetlinkError> {
-        self.send(request)?;
-        let (mut answer, mut is_over) = (None, false);
-        while !is_over {
-            is_over = self
-                .read(what, |message| {
-                    answer.get_or_insert_with(|| parse(message));
-                })?
-                .is_over;
-        }
-        answer.transpose().map_err(NetlinkError::malformed(what))
-    }
-
     /// Has something done. The request must ask for an acknowledgement (`NLM_F_ACK`).
     pub fn tell(&mut self, what: &'static str, request: &Request) -> Result<(), NetlinkError> {
         self.send(request)?;
