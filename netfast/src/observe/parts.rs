@@ -35,7 +35,7 @@ impl Parts {
     /// What may not be as it is in `known`, after these hints.
     pub fn of(changes: &BTreeSet<Change>, known: &Namespace) -> Self {
         let any = |wanted: &[Change]| wanted.iter().any(|change| changes.contains(change));
-        let links = links(changes);
+        let links = with_other_ends(links(changes), known);
         // Links take routes with them when they go down, without a word about each IPv4 route. Those that come are announced.
         let takes_routes = |links: &Links| match links {
             Links::All => true,
@@ -58,6 +58,15 @@ impl Parts {
             links,
         }
     }
+}
+
+/// With the other ends of veths that are here, too: when one end is moved to another namespace, nothing is said of the other.
+fn with_other_ends(links: Links, known: &Namespace) -> Links {
+    let Links::Of(mut some) = links else { return links };
+    let others = some.iter().filter_map(|ifindex| known.links.get(ifindex)?.other_end_here());
+    let others: Vec<u32> = others.collect();
+    some.extend(others);
+    Links::Of(some)
 }
 
 /// The links that hints name, or all.

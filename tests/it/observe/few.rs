@@ -63,7 +63,7 @@ fn what_hints_name_is_all_that_has_changed() {
         format!("ip link set w1 netns {there} name eth0"),
         "ip link set v1 up".to_owned(),
         format!("ip -n {there} link set eth0 address 02:00:00:00:00:01 mtu 1400 up"),
-        format!("ip -n {there} addr add 10.1.0.2/24 dev eth0 && ip netns exec {there} ping -qc1 -W1 10.1.0.1"),
+        format!("ip -n {there} addr add 10.1.0.2/24 dev eth0"),
         "bridge fdb add 02:00:00:00:00:07 dev v1 master static".to_owned(),
         format!(
             "ip link add v2 type veth peer name eth1 netns {there} && ip link set v2 master br0 up

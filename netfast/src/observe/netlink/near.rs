@@ -53,8 +53,9 @@ impl Near {
             return Ok(Self::Of(found));
         }
         let mut socket = NetlinkSocket::route()?;
-        for ifindex in few {
-            let of = match OfLink::read(&mut socket, *ifindex) {
+        let mut next: Vec<u32> = few.iter().copied().collect();
+        while let Some(ifindex) = next.pop() {
+            let of = match OfLink::read(&mut socket, ifindex) {
                 Ok(Asked::Found(of)) => Some(*of),
                 Ok(Asked::Gone) => None,
                 Ok(Asked::More) => return super::snapshot().map(Self::All),
@@ -62,7 +63,10 @@ impl Near {
                 Err(error) if error.refused() == Some(libc::ENODEV) => None,
                 Err(error) => return Err(error),
             };
-            found.insert(*ifindex, of);
+            // One that has come from another namespace changes what is said of its other end.
+            let other = of.as_ref().and_then(|of| of.link.other_end_here());
+            found.insert(ifindex, of);
+            next.extend(other.filter(|other| !found.contains_key(other)));
         }
         Ok(Self::Of(found))
     }
