@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::host::{FdbEntry, Host, Link, LinkKind, Namespace, Peer, Ruleset, Sysctls};
+use crate::host::{FdbEntry, Host, Link, LinkKind, Namespace, Neighbour, NeighbourKey, Peer, Ruleset, Sysctls};
 
 mod change;
 pub(crate) mod docker;
@@ -26,8 +26,8 @@ pub mod localhost;
 pub mod netlink;
 mod netns;
 mod nfqueue;
-mod parts;
 pub(crate) mod nftables;
+mod parts;
 mod poll;
 pub mod rules;
 pub mod sandbox;
@@ -153,7 +153,11 @@ impl Observer {
     /// Reads anew what the hints name, and leaves the rest of `host` as it is. After an error everything is to be read, as
     /// after [`Change::Overflow`].
     pub async fn refresh(&self, host: &mut Host, changes: &BTreeSet<Change>) -> Result<(), ObserveError> {
-        let parts = Parts::of(changes, host.served());
+        let parts = Parts {
+            // Who comes is no news, and without a runtime it is all that tells what addresses containers have.
+            neighbours: self.runtime.is_none(),
+            ..Parts::of(changes, host.served())
+        };
         self.read(host, parts).await
     }
 
@@ -180,7 +184,9 @@ impl Observer {
     /// changed.
     async fn read_containers(&self, host: &mut Host, parts: &Parts) -> Result<(), ObserveError> {
         let Some(runtime) = &self.runtime else { return Ok(()) };
-        let seen = (!parts.containers).then(|| self.with_known(|known| known.version)).flatten();
+        let seen = (!parts.containers)
+            .then(|| self.with_known(|known| known.version))
+            .flatten();
         let (mut changed, mut is_news) = (BTreeSet::new(), false);
         if let Some((version, cache)) = runtime.newer(seen) {
             changed = known::differing(&host.containers, &cache.containers);
@@ -221,6 +227,7 @@ impl Observer {
 struct Kernel {
     near: Near,
     fdb: Option<BTreeSet<FdbEntry>>,
+    neighbours: Option<BTreeMap<NeighbourKey, Neighbour>>,
     peers: BTreeMap<u32, Peer>,
     routing: Option<netlink::Routing>,
     ruleset: Option<(Ruleset, foreign::Links)>,
@@ -238,7 +245,12 @@ impl Kernel {
         Ok(Self {
             peers: netlink::peers(&near.ends())?,
             // Where links are all read anew, these are.
-            fdb: (parts.fdb && matches!(near, Near::Of(_))).then(netlink::fdb).transpose()?,
+            fdb: (parts.fdb && matches!(near, Near::Of(_)))
+                .then(netlink::fdb)
+                .transpose()?,
+            neighbours: (parts.neighbours && matches!(near, Near::Of(_)))
+                .then(netlink::neighbours)
+                .transpose()?,
             near,
             routing: parts.routes.then(netlink::routing).transpose()?,
             ruleset: parts
@@ -252,6 +264,9 @@ impl Kernel {
         self.near.put_into(netns, self.peers);
         if let Some(fdb) = self.fdb {
             netns.fdb = fdb;
+        }
+        if let Some(neighbours) = self.neighbours {
+            netns.neighbours = neighbours;
         }
         netns.sysctls = self.sysctls;
         if let Some(routing) = self.routing {

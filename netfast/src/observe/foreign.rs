@@ -107,7 +107,11 @@ impl Listed {
 
 /// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each. `news` tells
 /// which links have been announced since they were `listed`, `has_new_link` whether a BPF link to XDP has come.
-pub fn look(listed: Listed, news: NewsOfLinks, has_new_link: bool) -> Result<(Listed, BTreeMap<u32, Attached>), NetlinkError> {
+pub fn look(
+    listed: Listed,
+    news: NewsOfLinks,
+    has_new_link: bool,
+) -> Result<(Listed, BTreeMap<u32, Attached>), NetlinkError> {
     let mut socket = NetlinkSocket::route()?;
     let listed = listed.renewed(&mut socket, news, has_new_link)?;
     let ends: Vec<link::End> = listed

@@ -15,8 +15,8 @@ use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 pub(crate) mod address;
 pub mod counters;
 pub(crate) mod link;
-pub(crate) mod neighbour;
 pub mod near;
+pub(crate) mod neighbour;
 pub(crate) mod netconf;
 pub(crate) mod route;
 pub(crate) mod tc;
@@ -89,6 +89,11 @@ pub fn offload(ifindex: u32) -> Result<Option<Offload>, NetlinkError> {
 /// Asks about an interface of the calling thread's namespace; `None`: there is no such interface.
 pub fn interface(ifindex: u32) -> Result<Option<Link>, NetlinkError> {
     link::ask(&mut NetlinkSocket::route()?, ifindex)
+}
+
+/// Lists the neighbour tables anew, likewise.
+pub fn neighbours() -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
+    neighbour::list(&mut NetlinkSocket::route()?, None)
 }
 
 /// Lists forwarding entries anew, likewise.

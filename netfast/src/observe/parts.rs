@@ -12,6 +12,8 @@ use crate::host::Namespace;
 pub struct Parts {
     /// The links, with their addresses, neighbours, forwarding entries, queueing disciplines and other ends.
     pub links: Links,
+    /// All neighbours.
+    pub neighbours: bool,
     /// All forwarding entries.
     pub fdb: bool,
     /// Routes and policy rules.
@@ -26,6 +28,7 @@ impl Parts {
     /// Everything.
     pub const ALL: Self = Self {
         links: Links::All,
+        neighbours: true,
         fdb: true,
         routes: true,
         ruleset: true,
@@ -45,16 +48,15 @@ impl Parts {
             }),
         };
         Self {
-            routes: any(&[
-                Change::Routes,
-                Change::PolicyRules,
-                Change::Addresses,
-                Change::Overflow,
-            ]) || takes_routes(&links),
+            routes: any(&[Change::Routes, Change::PolicyRules, Change::Addresses, Change::Overflow])
+                || takes_routes(&links),
             ruleset: any(&[Change::Ruleset, Change::Queues, Change::Overflow]),
             containers: any(&[Change::Overflow]),
+            neighbours: any(&[Change::Overflow]),
             // Where a station is that has moved is not said.
-            fdb: changes.iter().any(|change| matches!(change, Change::FdbMoved { .. } | Change::Overflow)),
+            fdb: changes
+                .iter()
+                .any(|change| matches!(change, Change::FdbMoved { .. } | Change::Overflow)),
             links,
         }
     }
@@ -63,7 +65,9 @@ impl Parts {
 /// With the other ends of veths that are here, too: when one end is moved to another namespace, nothing is said of the other.
 fn with_other_ends(links: Links, known: &Namespace) -> Links {
     let Links::Of(mut some) = links else { return links };
-    let others = some.iter().filter_map(|ifindex| known.links.get(ifindex)?.other_end_here());
+    let others = some
+        .iter()
+        .filter_map(|ifindex| known.links.get(ifindex)?.other_end_here());
     let others: Vec<u32> = others.collect();
     some.extend(others);
     Links::Of(some)
@@ -116,14 +120,27 @@ mod tests {
         assert_eq!(of(&[Change::Overflow]), Parts::ALL);
         let nothing = Parts {
             links: some(&[]),
+            neighbours: false,
             fdb: false,
             routes: false,
             ruleset: false,
             containers: false,
         };
         assert_eq!(of(&[Change::Containers, Change::Programs { device: 3 }]), nothing);
-        assert_eq!(of(&[Change::FdbMoved { port: 3 }]), Parts { fdb: true, ..nothing.clone() });
-        assert_eq!(of(&[Change::Queues]), Parts { ruleset: true, ..nothing });
+        assert_eq!(
+            of(&[Change::FdbMoved { port: 3 }]),
+            Parts {
+                fdb: true,
+                ..nothing.clone()
+            }
+        );
+        assert_eq!(
+            of(&[Change::Queues]),
+            Parts {
+                ruleset: true,
+                ..nothing
+            }
+        );
     }
 
     #[test]
@@ -136,7 +153,11 @@ mod tests {
         ];
         assert_eq!(of(&named).links, some(&[3, 4, 5, 6]));
         for unnamed in [Change::Addresses, Change::Tc, Change::Overflow] {
-            assert_eq!(of(&[Change::Links { device: 3 }, unnamed]).links, Links::All, "{unnamed:?}");
+            assert_eq!(
+                of(&[Change::Links { device: 3 }, unnamed]).links,
+                Links::All,
+                "{unnamed:?}"
+            );
         }
     }
 

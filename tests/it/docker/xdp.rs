@@ -30,7 +30,12 @@ fn datagrams_to_a_published_port_go_by_xdp_and_tcp_does_not() {
         let tables = Tables::open(bed.netfast.pin_dir()).expect("the maps are pinned");
         tables.xdp().expect("the count").packets
     };
-    let has_gro = || server.run(|| ethtool::has_gro("eth0")).expect("entered").expect("a setting");
+    let has_gro = || {
+        server
+            .run(|| ethtool::has_gro("eth0"))
+            .expect("entered")
+            .expect("a setting")
+    };
     assert_eq!(bed.status()["xdp"]["uplinks"][0]["why"], serde_json::Value::Null);
     assert!(has_gro(), "frames cannot be sent to it");
 

@@ -31,9 +31,17 @@ impl Seen {
         Self {
             links: netns.links,
             peers: netns.peers,
-            addresses: netns.addresses.into_iter().filter(|own| !is_of_every_link(own.net.addr)).collect(),
+            addresses: netns
+                .addresses
+                .into_iter()
+                .filter(|own| !is_of_every_link(own.net.addr))
+                .collect(),
             fdb: netns.fdb,
-            routes: netns.routes.into_iter().filter(|route| !is_of_every_link(route.dst.addr)).collect(),
+            routes: netns
+                .routes
+                .into_iter()
+                .filter(|route| !is_of_every_link(route.dst.addr))
+                .collect(),
             qdiscs: netns.qdiscs,
             tc_filters: netns.tc_filters,
         }
@@ -49,7 +57,10 @@ fn what_hints_name_is_all_that_has_changed() {
     if !needs(&[Need::Root]) {
         return;
     }
-    let (host, inside) = (NetNs::new("few").expect("a namespace"), NetNs::new("inside").expect("a namespace"));
+    let (host, inside) = (
+        NetNs::new("few").expect("a namespace"),
+        NetNs::new("inside").expect("a namespace"),
+    );
     let there = inside.name().to_owned();
     let script = "ip link add br0 type bridge && ip link set br0 up && ip addr add 10.1.0.1/24 dev br0
          ip link add br1 type bridge && ip link set br1 up && ip addr add 10.2.0.1/24 dev br1
@@ -92,7 +103,11 @@ fn what_hints_name_is_all_that_has_changed() {
         for step in steps {
             ns.sh(&step).unwrap_or_else(|error| panic!("{error:#}"));
             let hints = watch.hints(None).await;
-            watch.observer.refresh(&mut known, &hints).await.expect("it can be read");
+            watch
+                .observer
+                .refresh(&mut known, &hints)
+                .await
+                .expect("it can be read");
             assert_eq!(Seen::of(&known), Seen::of(&watch.snapshot().await), "{step}: {hints:?}");
         }
     });

@@ -37,10 +37,7 @@ pub enum Entry {
 }
 
 /// Lists the neighbour tables, or what they have of one link.
-pub fn list(
-    socket: &mut NetlinkSocket,
-    of: Option<u32>,
-) -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
+pub fn list(socket: &mut NetlinkSocket, of: Option<u32>) -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
     let mut request = request(AddressFamily::Unspec, None);
     if let Some(ifindex) = of {
         request = request.attr(NDA_IFINDEX, &ifindex.to_ne_bytes());

@@ -9,9 +9,7 @@ use libc::{TCA_KIND, TCA_OPTIONS};
 use crate::host::{Qdisc, TcFilter};
 use crate::sys::netlink::rt::RouteNetlinkMessage::{GetQueueDiscipline, GetTrafficFilter};
 use crate::sys::netlink::rt::{TcHeader, TcMessage};
-use crate::sys::netlink::{
-    Attr, Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request,
-};
+use crate::sys::netlink::{Attr, Attrs, DUMP, Emitable as _, Malformed, Message, NetlinkError, NetlinkSocket, Request};
 
 pub use libc::{RTM_DELQDISC, RTM_DELTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER};
 

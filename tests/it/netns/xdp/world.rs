@@ -132,7 +132,10 @@ impl World {
         };
         shown(&format!("XDP at eth0: {state}"), &["networks"]);
         shown(&format!("eth0 {state}"), &["status"]);
-        shown(&format!("eth0 XDP {state}"), &["check", "--runtime", "none", "--config", &config]);
+        shown(
+            &format!("eth0 XDP {state}"),
+            &["check", "--runtime", "none", "--config", &config],
+        );
         shown(sentence, &["explain", &self.container().veth, &to]);
     }
 

@@ -136,7 +136,10 @@ fn each_end_that_unknown_stations_are_looked_for_at_is_news() {
         ..entry(3, 0)
     };
     for (end, deleted) in [(1, false), (2, false), (2, true)] {
-        assert_eq!(memory.note_fdb_entry(&to(end), deleted), Some(Change::FdbAdded { port: 3 }));
+        assert_eq!(
+            memory.note_fdb_entry(&to(end), deleted),
+            Some(Change::FdbAdded { port: 3 })
+        );
     }
 }
 
@@ -155,7 +158,10 @@ fn entry(port: u32, number: usize) -> FdbEntry {
 #[test]
 fn a_port_with_invented_stations_is_remembered_in_part() {
     let mut memory = Memory::default();
-    assert_eq!(memory.note_fdb_entry(&entry(3, 0), false), Some(Change::FdbAdded { port: 3 }));
+    assert_eq!(
+        memory.note_fdb_entry(&entry(3, 0), false),
+        Some(Change::FdbAdded { port: 3 })
+    );
     let hints = (1..5000).filter_map(|number| memory.note_fdb_entry(&entry(4, number), false));
     assert_eq!(hints.count(), MAX_STATIONS);
     assert_eq!(memory.stations.len(), MAX_STATIONS + 1);
@@ -189,7 +195,10 @@ fn what_was_missed_is_found_by_comparing() {
     now.note_fdb_entry(&entry(4, 0), false);
     let found: Vec<_> = before.changes(&now).collect();
     let neighbours = Change::Neighbours { device: 7, mac: mac(1) };
-    assert_eq!(found, [neighbours, Change::FdbMoved { port: 3 }, Change::FdbAdded { port: 4 }]);
+    assert_eq!(
+        found,
+        [neighbours, Change::FdbMoved { port: 3 }, Change::FdbAdded { port: 4 }]
+    );
 }
 
 #[test]

@@ -101,7 +101,9 @@ fn without_a_reason_nobody_is_looked_at() {
     assert!(scene.wanted(Some(&[20]), &[]).is_empty(), "a bridge leads nowhere");
     assert_eq!(scene.wanted(None, &[]), [1, 2, 3], "any link may have changed");
     assert!(scene.wanted(Some(&[]), &[]).is_empty());
-    let wanted = scene.known.wanted(&scene.host, &Links::Of([].into()), &[].into(), Duration::ZERO);
+    let wanted = scene
+        .known
+        .wanted(&scene.host, &Links::Of([].into()), &[].into(), Duration::ZERO);
     assert_eq!(wanted, [1, 2, 3].into(), "it is long ago");
 }
 
@@ -123,7 +125,11 @@ fn a_container_that_starts_concerns_itself() {
     assert!(scene.wanted(Some(&[13, 14]), &[]).is_empty());
     scene.host.served_mut().links.remove(&14);
     scene.set(veth(13, Some(4)));
-    assert_eq!(scene.wanted(Some(&[13, 14]), &[]), [3], "it may lead into one that had no interface");
+    assert_eq!(
+        scene.wanted(Some(&[13, 14]), &[]),
+        [3],
+        "it may lead into one that had no interface"
+    );
     let new = container(4);
     scene.host.containers.insert(new.id.clone(), new);
     assert_eq!(scene.wanted(Some(&[]), &[4]), [4]);

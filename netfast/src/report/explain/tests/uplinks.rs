@@ -62,7 +62,15 @@ fn a_way_out_says_whether_answers_come_by_xdp() {
         name: "eth0".into(),
         why: None,
     }];
-    assert!(said(&state).contains("UDP that comes in by it goes by XDP"), "{}", said(&state));
+    assert!(
+        said(&state).contains("UDP that comes in by it goes by XDP"),
+        "{}",
+        said(&state)
+    );
     state.xdp[0].why = Some("its MTU is 9000".into());
-    assert!(said(&state).contains("does not go by XDP: its MTU is 9000"), "{}", said(&state));
+    assert!(
+        said(&state).contains("does not go by XDP: its MTU is 9000"),
+        "{}",
+        said(&state)
+    );
 }
