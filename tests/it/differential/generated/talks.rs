@@ -36,6 +36,8 @@ pub struct Live {
     is_lone_heard: bool,
     /// How often its ports were used.
     times: u32,
+    /// It was reset, and not opened since.
+    is_reset: bool,
 }
 
 impl Live {
@@ -66,6 +68,7 @@ impl Live {
             lone,
             is_lone_heard: false,
             times: 0,
+            is_reset: false,
         }
     }
 
@@ -381,7 +384,11 @@ impl Play<'_> {
 
     /// FIN, as far as the protocol has one.
     pub fn finish(&mut self, number: usize, by: By) {
-        if self.live[number].is_tcp() {
+        if self.live[number].is_reset {
+            // No TCP does, and conntrack, which may still call it established (see `compare`), would take it for the beginning
+            // of an orderly close, upon which the ports are free again.
+            self.note("reset: nobody closes it".to_owned());
+        } else if self.live[number].is_tcp() {
             let packet = self.live[number].with_flags(by, FIN | ACK, &[]);
             let got = self.say(number, by, vec![packet]);
             self.advance_if_heard(number, by, 1, &got);
@@ -401,6 +408,7 @@ impl Play<'_> {
         if self.live[number].is_tcp() {
             let packet = self.live[number].with_flags(by, RST | ACK, &[]);
             self.say(number, by, vec![packet]);
+            self.live[number].is_reset = true;
             self.note_reset(self.live[number].talk.port);
         }
     }
@@ -421,9 +429,13 @@ impl Play<'_> {
         live.raw.server_seq = server_begin;
         self.open(number);
         let live = &mut self.live[number];
+        live.is_reset &= !live.is_open;
         if self.part.scenario.shape.strict && live.is_tcp() && live.raw.server_seq == server_begin {
-            // It was not opened: what follows is of the old one, and in its windows.
+            // It was not opened: what follows is of the old one, and in its windows. If the server's answer was lost behind
+            // conntrack, that has begun new ones by it, and what it calls the connection depends on whether it judges by them.
             (live.raw.client_seq, live.raw.server_seq) = before;
+            let port = live.talk.port;
+            self.note_reset(port);
         }
     }
 

@@ -208,7 +208,7 @@ impl Maker {
         let device = self.device();
         let inside = Spot::Inside(self.involved());
         let spot = self.rng.weighted(&[(7, Spot::Host(device)), (3, inside)]);
-        let (family, has_mark) = (self.somebody().family, self.has_mark);
+        let (family, has_mark, is_taken) = (self.somebody().family, self.has_mark, self.shape.xdp);
         let rng = &mut self.rng;
         let (egress, first) = (rng.chance(50), rng.chance(50));
         let hook = match spot {
@@ -229,6 +229,10 @@ impl Maker {
         // A bridge has no driver that could run it.
         let hook = match (hook, spot) {
             (Hook::XdpNative, Spot::Host(Device::Bridge(_))) => Hook::XdpGeneric,
+            // An interface has a place for one, which is netfast's then (docs/xdp.md): others are refused.
+            (Hook::XdpNative | Hook::XdpGeneric, Spot::Host(Device::Uplink(_))) if is_taken => {
+                Hook::Tcx { egress, first }
+            }
             (hook, _) => hook,
         };
         let prey = rng.weighted(&[
