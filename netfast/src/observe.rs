@@ -35,7 +35,7 @@ pub mod sysctl;
 pub mod xdp;
 
 use change::Hints;
-use netlink::near::Near;
+use netlink::near::{Links, Near};
 use netns::known::{self, Known};
 use parts::Parts;
 
@@ -153,11 +153,7 @@ impl Observer {
     /// Reads anew what the hints name, and leaves the rest of `host` as it is. After an error everything is to be read, as
     /// after [`Change::Overflow`].
     pub async fn refresh(&self, host: &mut Host, changes: &BTreeSet<Change>) -> Result<(), ObserveError> {
-        let parts = Parts {
-            // Who comes is no news, and without a runtime it is all that tells what addresses containers have.
-            neighbours: self.runtime.is_none(),
-            ..Parts::of(changes, host.served())
-        };
+        let parts = Parts::of(changes, host.served());
         self.read(host, parts).await
     }
 
@@ -165,7 +161,9 @@ impl Observer {
         // Replaced whole, so a panic elsewhere leaves no half of it.
         let known = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let of_kernel = parts.clone();
-        let kernel = spawn_blocking(move || Kernel::read(&of_kernel, &known)).await??;
+        // Who comes is no news, and without a runtime it is all that tells what addresses containers have.
+        let all_neighbours = self.runtime.is_none();
+        let kernel = spawn_blocking(move || Kernel::read(&of_kernel, all_neighbours, &known)).await??;
         if let Some((_, links)) = &kernel.ruleset {
             self.links
                 .lock()
@@ -184,9 +182,10 @@ impl Observer {
     /// changed.
     async fn read_containers(&self, host: &mut Host, parts: &Parts) -> Result<(), ObserveError> {
         let Some(runtime) = &self.runtime else { return Ok(()) };
-        let seen = (!parts.containers)
-            .then(|| self.with_known(|known| known.version))
-            .flatten();
+        let seen = match parts.links {
+            Links::All => None,
+            Links::Of(_) => self.with_known(|known| known.version),
+        };
         let (mut changed, mut is_news) = (BTreeSet::new(), false);
         if let Some((version, cache)) = runtime.newer(seen) {
             changed = known::differing(&host.containers, &cache.containers);
@@ -235,7 +234,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn read(parts: &Parts, known: &foreign::Links) -> Result<Self, NetlinkError> {
+    fn read(parts: &Parts, all_neighbours: bool, known: &foreign::Links) -> Result<Self, NetlinkError> {
         // Rules that cannot be read, as by a user without privileges, are a fact about the host and not a failure.
         let unreadable = |error: rules::RulesError| Ruleset {
             unreadable: Some(error.to_string()),
@@ -248,7 +247,7 @@ impl Kernel {
             fdb: (parts.fdb && matches!(near, Near::Of(_)))
                 .then(netlink::fdb)
                 .transpose()?,
-            neighbours: (parts.neighbours && matches!(near, Near::Of(_)))
+            neighbours: (all_neighbours && matches!(near, Near::Of(_)))
                 .then(netlink::neighbours)
                 .transpose()?,
             near,

@@ -48,12 +48,14 @@ impl Link {
 
     /// The other end of a veth, if it is in the same network namespace.
     pub fn other_end_here(&self) -> Option<u32> {
-        match self.kind {
-            LinkKind::Veth {
-                peer_ifindex,
-                peer_netns: None,
-            } => peer_ifindex,
-            _ => None,
+        if let LinkKind::Veth {
+            peer_ifindex,
+            peer_netns: None,
+        } = self.kind
+        {
+            peer_ifindex
+        } else {
+            None
         }
     }
 

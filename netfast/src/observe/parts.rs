@@ -12,27 +12,21 @@ use crate::host::Namespace;
 pub struct Parts {
     /// The links, with their addresses, neighbours, forwarding entries, queueing disciplines and other ends.
     pub links: Links,
-    /// All neighbours.
-    pub neighbours: bool,
     /// All forwarding entries.
     pub fdb: bool,
     /// Routes and policy rules.
     pub routes: bool,
     /// The packet filter's rules.
     pub ruleset: bool,
-    /// Whatever the containers were last found to be.
-    pub containers: bool,
 }
 
 impl Parts {
     /// Everything.
     pub const ALL: Self = Self {
         links: Links::All,
-        neighbours: true,
         fdb: true,
         routes: true,
         ruleset: true,
-        containers: true,
     };
 
     /// What may not be as it is in `known`, after these hints.
@@ -51,8 +45,6 @@ impl Parts {
             routes: any(&[Change::Routes, Change::PolicyRules, Change::Addresses, Change::Overflow])
                 || takes_routes(&links),
             ruleset: any(&[Change::Ruleset, Change::Queues, Change::Overflow]),
-            containers: any(&[Change::Overflow]),
-            neighbours: any(&[Change::Overflow]),
             // Where a station is that has moved is not said.
             fdb: changes
                 .iter()
@@ -120,11 +112,9 @@ mod tests {
         assert_eq!(of(&[Change::Overflow]), Parts::ALL);
         let nothing = Parts {
             links: some(&[]),
-            neighbours: false,
             fdb: false,
             routes: false,
             ruleset: false,
-            containers: false,
         };
         assert_eq!(of(&[Change::Containers, Change::Programs { device: 3 }]), nothing);
         assert_eq!(

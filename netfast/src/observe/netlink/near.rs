@@ -101,12 +101,11 @@ impl Near {
                 for (ifindex, of) in some {
                     netns.links.remove(&ifindex);
                     netns.peers.remove(&ifindex);
-                    match of {
-                        Some(of) => of.put_into(netns, ifindex),
-                        None => {
-                            netns.qdiscs.remove(&ifindex);
-                            netns.tc_filters.remove(&ifindex);
-                        }
+                    if let Some(of) = of {
+                        of.put_into(netns, ifindex);
+                    } else {
+                        netns.qdiscs.remove(&ifindex);
+                        netns.tc_filters.remove(&ifindex);
                     }
                 }
                 netns.peers.extend(peers);

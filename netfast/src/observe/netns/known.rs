@@ -32,9 +32,10 @@ enum Kind {
 
 impl Kind {
     fn of(link: &Link) -> Self {
-        match link.kind {
-            LinkKind::Veth { peer_netns, .. } => Self::Veth(peer_netns),
-            _ => Self::Other,
+        if let LinkKind::Veth { peer_netns, .. } = link.kind {
+            Self::Veth(peer_netns)
+        } else {
+            Self::Other
         }
     }
 }
