@@ -1,7 +1,7 @@
 use super::*;
 use crate::host::{BridgeInfo, ContainerInterface, NetnsId, Offload, OperState, Xdp};
 
-const TTL: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_mins(1);
 
 fn link(ifindex: u32, kind: LinkKind) -> Link {
     Link {
