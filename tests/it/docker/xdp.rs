@@ -21,8 +21,8 @@ fn datagrams_to_a_published_port_go_by_xdp_and_tcp_does_not() {
     host.run_container("server", "app", &more, &[]).expect("a container");
     let lan = host.lan().handle();
     // What comes in by a card has its checksums.
-    let set = lan.run(|| ethtool::set_tx_checksums("eth0", false));
-    set.expect("entered").expect("a setting");
+    let switched = lan.run(|| ethtool::set_tx_checksums("eth0", false));
+    switched.expect("entered").expect("a setting");
     let bed = Bed::start(host, Some("xdp = \"on\"\n"));
     bed.await_fast("server", "app");
     let server = bed.ns("server");
