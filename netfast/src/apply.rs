@@ -42,6 +42,7 @@ mod mount;
 mod object;
 pub mod pinned;
 pub mod pins;
+pub mod quiet;
 pub mod read;
 mod remove;
 mod repin;
@@ -104,6 +105,8 @@ pub struct Datapath {
     lacks: Vec<Lack>,
     /// Vets flows for as long as this lives.
     _vetter: vet::Vetter,
+    /// Looks after quiet connections; `None` until all is pinned.
+    keeper: Option<quiet::Keeper>,
     table_bytes: u64,
     /// Interfaces that a clsact qdisc was added to, with their names.
     added_clsact: BTreeMap<DeviceKey, String>,
@@ -160,6 +163,7 @@ impl Datapath {
             queue_watch_error: None,
             lacks: Vec::new(),
             _vetter: vetter(&mut ebpf)?,
+            keeper: None,
             table_bytes: object::table_bytes(flows, DEFAULT_UNREPLIED),
             added_clsact: BTreeMap::new(),
             place: mount::Place::of(pins.root()),
@@ -178,6 +182,10 @@ impl Datapath {
             datapath.queue_watch_error = Some(text);
         }
         datapath.facts.queue_watch = datapath.queue_watch_error.is_none();
+        match quiet::Keeper::start(&datapath.pins) {
+            Ok(keeper) => datapath.keeper = Some(keeper),
+            Err(error) => warn!("{}: {:#}", quiet::LOST, anyhow::Error::new(error)),
+        }
         Ok(datapath)
     }
 

@@ -42,6 +42,14 @@ const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`.
 const BE_LIBERAL: u8 = 8;
+/// `IP_CT_TCP_FLAG_DATA_UNACKNOWLEDGED`, see [`quiet`](super::quiet).
+const UNACKNOWLEDGED: u8 = 0x10;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_TIMEOUT: u16 = 7;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+/// `TCP_CONNTRACK_ESTABLISHED`.
+const ESTABLISHED: u8 = 3;
 
 /// A TCP connection, as conntrack names it.
 struct Connection {
@@ -51,7 +59,7 @@ struct Connection {
 }
 
 /// One direction of a conversation as conntrack keys it, before or after translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// Who sends, with the port; a request of ICMP echo with its identifier, a reply with 0.
     pub source: (IpAddr, u16),
@@ -148,6 +156,50 @@ fn read(message: Message<'_>) -> Result<Entry, Malformed> {
     Ok(if is_helped { Entry::Helped } else { Entry::Plain })
 }
 
+/// How long conntrack keeps a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    /// If nothing passes any more, in seconds.
+    pub seconds: u32,
+    /// It is neither being opened nor being closed.
+    pub is_established: bool,
+}
+
+/// Asks how long a TCP connection is kept of which this is one direction; `None` if conntrack has none.
+pub fn lasting(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<Option<Lasting>, NetlinkError> {
+    let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
+    let request = request(tuple.family(), ConntrackMessage::Get(vec![name]), 0);
+    match socket.ask("a connection", &request, read_lasting) {
+        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn read_lasting(message: Message<'_>) -> Result<Lasting, Malformed> {
+    let attrs = Attrs::after(message.payload, NFGENMSG)?;
+    // What was handed to hardware or to the kernel's flow table has none.
+    let ConntrackAttribute::CtaTimeout(seconds) = attrs.need(CTA_TIMEOUT, "the time")?.decode()? else {
+        return Err(Malformed::missing("the time"));
+    };
+    let tcp = attrs.inside(CTA_PROTOINFO)?.inside(CTA_PROTOINFO_TCP)?;
+    let state = tcp.need(CTA_PROTOINFO_TCP_STATE, "the state")?.u8()?;
+    Ok(Lasting {
+        seconds,
+        is_established: state == ESTABLISHED,
+    })
+}
+
+/// Lets conntrack keep a TCP connection for so many seconds, with all that was sent acknowledged; `false` if it has ended.
+pub fn extend(socket: &mut NetlinkSocket, tuple: &Tuple, seconds: u32) -> Result<bool, NetlinkError> {
+    let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
+    let attributes = vec![name, ConntrackAttribute::CtaTimeout(seconds), liberal(None)];
+    let request = request(tuple.family(), ConntrackMessage::New(attributes), NLM_F_ACK);
+    match socket.tell("a connection", &request) {
+        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(false),
+        done => done.map(|()| true),
+    }
+}
+
 /// Lets conntrack go on with a TCP connection whose segments it will not all see; `false` if it has ended.
 pub fn be_liberal(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<bool, NetlinkError> {
     let connection = Connection {
@@ -209,11 +261,11 @@ fn mark(connection: &Connection) -> Request {
     request(connection.family, ConntrackMessage::New(attributes), NLM_F_ACK)
 }
 
-/// Tells the TCP tracker to look at no window in either direction; and the connection's state, where it is not there
-/// already.
+/// Tells the TCP tracker to look at no window in either direction, and that nothing waits for an acknowledgement, which it may
+/// never see ([`quiet`](super::quiet)); and the connection's state, where it is not there already.
 pub(super) fn liberal(state: Option<u8>) -> ConntrackAttribute {
     // `struct nf_ct_tcp_flags`: flags, mask.
-    let flags = TCPFlags::parse(&[BE_LIBERAL, BE_LIBERAL]).expect("two bytes");
+    let flags = TCPFlags::parse(&[BE_LIBERAL, BE_LIBERAL | UNACKNOWLEDGED]).expect("two bytes");
     let state = state.map(ProtoInfoTCP::State).into_iter();
     let flags = [
         ProtoInfoTCP::OriginalFlags(flags.clone()),
@@ -336,6 +388,6 @@ mod tests {
         // CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL and _REPLY
         let tcp = attrs.inside(4).and_then(|info| info.inside(1)).expect("whole");
         let flags: Vec<_> = tcp.iter().map(|attr| (attr.kind, attr.payload)).collect();
-        assert_eq!(flags, [(4, &[8, 8][..]), (5, &[8, 8])]);
+        assert_eq!(flags, [(4, &[8, 0x18][..]), (5, &[8, 0x18])]);
     }
 }

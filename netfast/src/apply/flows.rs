@@ -34,12 +34,16 @@ pub struct FlowTables {
 impl FlowTables {
     /// Opens the tables that are pinned under this pin directory.
     pub fn open(pin_dir: &Path) -> Result<Self, ReadError> {
-        let pins = Pins::new(pin_dir);
+        Self::of(&Pins::new(pin_dir))
+    }
+
+    /// The same of these pins.
+    pub fn of(pins: &Pins) -> Result<Self, ReadError> {
         Ok(Self {
-            in_use: pinned::open(&pins, map::FLOWS4)?,
-            unreplied: pinned::open(&pins, map::UNREPLIED4)?,
-            in_use6: pinned::open(&pins, map::FLOWS6)?,
-            unreplied6: pinned::open(&pins, map::UNREPLIED6)?,
+            in_use: pinned::open(pins, map::FLOWS4)?,
+            unreplied: pinned::open(pins, map::UNREPLIED4)?,
+            in_use6: pinned::open(pins, map::FLOWS6)?,
+            unreplied6: pinned::open(pins, map::UNREPLIED6)?,
         })
     }
 

@@ -21,6 +21,7 @@ use crate::{
     apply::{
         self, AttachError, Remains, handoff,
         pins::Pins,
+        quiet,
         resolver::{self, ResolverError},
         routes::{self, WayError},
         segments, xdp,
@@ -166,6 +167,7 @@ pub fn detach(pin_dir: &Path, run_dir: &Path) -> Result<Detached, DetachError> {
         remove_filters(state)?;
         hand_off(pin_dir, state, &mut done)?;
     }
+    settle(pin_dir);
     let failed = |source| DetachError::Pins {
         path: pin_dir.into(),
         source,
@@ -265,6 +267,20 @@ fn ends(run_dir: &Path, pid: u32, signal: Signal) -> Result<bool, DetachError> {
         sleep(Duration::from_millis(20));
     }
     Ok(true)
+}
+
+/// From now on the kernel sees all of each connection, but what it has missed may keep it from seeing that data was acknowledged.
+fn settle(pin_dir: &Path) {
+    let pins = Pins::new(pin_dir);
+    if !pins.exist() {
+        return;
+    }
+    let settled = apply::switch_flows_off(pin_dir)
+        .map_err(anyhow::Error::new)
+        .and_then(|()| quiet::settle_all(&pins).map_err(anyhow::Error::new));
+    if let Err(error) = settled {
+        warn!("{}: {error:#}", quiet::LOST);
+    }
 }
 
 /// Nobody is told of virtual addresses any more; then those who talk to one go on without netfast.

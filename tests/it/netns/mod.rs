@@ -17,6 +17,7 @@ mod lists;
 mod one_way;
 mod own_rules;
 mod paths;
+mod quiet;
 mod rates;
 mod says;
 mod six;
