@@ -40,7 +40,7 @@ fn datagrams_to_a_published_port_go_by_xdp_and_tcp_does_not() {
     assert!(has_gro(), "frames cannot be sent to it");
 
     let to = std::net::SocketAddrV4::new(HOST_IP, 8080);
-    let (_, counted) = bed.count(|| bed.prove_udp("published, by XDP", &lan, &server, to));
+    let ((), counted) = bed.count(|| bed.prove_udp("published, by XDP", &lan, &server, to));
     let by_xdp = sent();
     let fast = counted.packets.fast_packets;
     assert!(by_xdp * 10 > fast * 9, "{by_xdp} of {fast} fast datagrams went by XDP");
