@@ -98,8 +98,19 @@ pub fn next_link(id: u32) -> io::Result<Option<u32>> {
     }
 }
 
-/// Whether a link is one to a netfilter hook (`BPF_LINK_TYPE_NETFILTER`, Linux 6.4).
-pub fn is_netfilter_link(id: u32) -> io::Result<bool> {
+/// What a BPF link attaches to, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkType {
+    /// A netfilter hook (`BPF_LINK_TYPE_NETFILTER`, Linux 6.4).
+    Netfilter,
+    /// XDP of an interface (`BPF_LINK_TYPE_XDP`, Linux 5.9).
+    Xdp,
+    /// Something else.
+    Other,
+}
+
+/// What a link attaches to.
+pub fn link_type(id: u32) -> io::Result<LinkType> {
     let mut attributes = empty();
     attributes.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
     // SAFETY: no pointer is given.
@@ -112,7 +123,11 @@ pub fn is_netfilter_link(id: u32) -> io::Result<bool> {
     attributes.info.info = ptr::from_mut(&mut info) as u64;
     // SAFETY: `info` points to as many bytes as are told, which live until the call returns.
     unsafe { call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
-    Ok(info.type_ == bpf_link_type::BPF_LINK_TYPE_NETFILTER as u32)
+    Ok(match info.type_ {
+        kind if kind == bpf_link_type::BPF_LINK_TYPE_NETFILTER as u32 => LinkType::Netfilter,
+        kind if kind == bpf_link_type::BPF_LINK_TYPE_XDP as u32 => LinkType::Xdp,
+        _ => LinkType::Other,
+    })
 }
 
 /// How many elements are asked for at once.

@@ -9,12 +9,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::host::{Container, ContainerId, Host, Link, LinkKind, Namespace, Peer, Ruleset, Sysctls};
+use crate::host::{FdbEntry, Host, Link, LinkKind, Namespace, Neighbour, NeighbourKey, Peer, Ruleset, Sysctls};
 
 mod change;
 pub(crate) mod docker;
@@ -27,6 +27,7 @@ pub mod netlink;
 mod netns;
 mod nfqueue;
 pub(crate) mod nftables;
+mod parts;
 mod poll;
 pub mod rules;
 pub mod sandbox;
@@ -34,6 +35,9 @@ pub mod sysctl;
 pub mod xdp;
 
 use change::Hints;
+use netlink::near::{Links, Near};
+use netns::known::{self, Known};
+use parts::Parts;
 
 pub use crate::sys::netlink::NetlinkError;
 pub use change::Change;
@@ -81,7 +85,7 @@ pub enum ObserveError {
 /// Watches and reads. Its tasks end when it is dropped.
 pub struct Observer {
     runtime: Option<docker::Runtime>,
-    inside: Mutex<Inside>,
+    inside: Mutex<Known>,
     inside_ttl: Duration,
     /// The BPF links that have been looked at.
     links: Mutex<foreign::Links>,
@@ -102,7 +106,7 @@ impl Observer {
         let rules = nftables::open()?;
         let ipsec = netlink::xfrm::open();
         let memory = netlink::watch::Memory::read;
-        let news = hints.news_of_links();
+        let news = hints.take_news_of_links();
         let (known, stamp) = spawn_blocking(move || ((memory(), memory()), poll::Stamp::read(news))).await?;
         let (known, known_neighbours) = (known.0?, known.1?);
         let runtime = match config.docker_host {
@@ -146,158 +150,106 @@ impl Observer {
         Ok(host)
     }
 
-    /// Reads anew what the hints name, and leaves the rest of `host` as it is. On an error nothing is changed.
+    /// Reads anew what the hints name, and leaves the rest of `host` as it is. After an error everything is to be read, as
+    /// after [`Change::Overflow`].
     pub async fn refresh(&self, host: &mut Host, changes: &BTreeSet<Change>) -> Result<(), ObserveError> {
-        self.read(host, Parts::of(changes)).await
+        let parts = Parts::of(changes, host.served());
+        self.read(host, parts).await
     }
 
     async fn read(&self, host: &mut Host, parts: Parts) -> Result<(), ObserveError> {
         // Replaced whole, so a panic elsewhere leaves no half of it.
         let known = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let kernel = spawn_blocking(move || Kernel::read(parts, &known)).await??;
+        let of_kernel = parts.clone();
+        // Who comes is no news, and without a runtime it is all that tells what addresses containers have.
+        let all_neighbours = self.runtime.is_none();
+        let kernel = spawn_blocking(move || Kernel::read(&of_kernel, all_neighbours, &known)).await??;
         if let Some((_, links)) = &kernel.ruleset {
             self.links
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone_from(links);
         }
-        if let Some(runtime) = &self.runtime {
-            let docker::Cache {
-                runtime,
-                networks,
-                mut containers,
-            } = runtime.cache();
-            self.look_inside(&mut containers, &kernel.near.links).await?;
-            host.runtime = runtime;
-            host.networks = networks;
-            host.containers = containers;
-        }
         kernel.put_into(host.served_mut());
+        if self.runtime.is_some() {
+            self.read_containers(host, &parts).await?;
+        }
         resolve_bridges(host);
         Ok(())
     }
 
-    /// Adds what the containers' own namespaces tell. They are entered only if a link or a container changed since the
-    /// last time, or that is long ago.
-    async fn look_inside(
-        &self,
-        containers: &mut BTreeMap<ContainerId, Container>,
-        links: &BTreeMap<u32, Link>,
-    ) -> Result<(), ObserveError> {
-        let pids: BTreeSet<u32> = containers
-            .values()
-            .map(|container| container.pid)
-            .filter(|pid| *pid != 0)
-            .collect();
-        let known = self.with_inside(|inside| inside.get(&pids, links, self.inside_ttl));
-        let found = if let Some(found) = known {
-            found
-        } else {
-            let (found, pids) = spawn_blocking(move || (netns::look(&pids), pids)).await?;
-            let (links, taken) = (links.clone(), Some(Instant::now()));
-            self.with_inside(|inside| {
-                *inside = Inside {
-                    pids,
-                    links,
-                    taken,
-                    found: found.clone(),
-                }
-            });
-            found
+    /// Takes over what is known of the runtime, and adds what the containers' own namespaces tell, as far as either may have
+    /// changed.
+    async fn read_containers(&self, host: &mut Host, parts: &Parts) -> Result<(), ObserveError> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let seen = match parts.links {
+            Links::All => None,
+            Links::Of(_) => self.with_known(|known| known.version),
         };
-        for container in containers.values_mut() {
-            if let Some(namespace) = found.get(&container.pid) {
-                container.netns = Some(namespace.id);
-                container.interfaces.clone_from(&namespace.interfaces);
-            }
+        let (mut changed, mut is_news) = (BTreeSet::new(), false);
+        if let Some((version, cache)) = runtime.newer(seen) {
+            changed = known::differing(&host.containers, &cache.containers);
+            host.runtime = cache.runtime;
+            host.networks = cache.networks;
+            host.containers = cache.containers;
+            self.with_known(|known| known.version = Some(version));
+            is_news = true;
+        }
+        let wanted = self.with_known(|known| known.wanted(host, &parts.links, &changed, self.inside_ttl));
+        let looked = match wanted {
+            wanted if wanted.is_empty() => None,
+            wanted => Some(spawn_blocking(move || (netns::look(&wanted), wanted)).await?),
+        };
+        if let Some((found, wanted)) = looked {
+            self.with_known(|known| known.note(found, &wanted));
+            is_news = true;
+        }
+        if is_news {
+            self.with_known(|known| known.put_into(&mut host.containers));
+        }
+        // A runtime sets the other end's address after the link is there.
+        let ends = known::ends(host, &changed);
+        if !ends.is_empty() {
+            let peers = spawn_blocking(move || netlink::peers(&ends)).await??;
+            host.served_mut().peers.extend(peers);
         }
         Ok(())
     }
 
-    fn with_inside<T>(&self, f: impl FnOnce(&mut Inside) -> T) -> T {
-        // It is replaced whole, so a panic elsewhere leaves no half of it.
+    fn with_known<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
+        // A panic elsewhere leaves nothing in it that is not looked at again.
         f(&mut self.inside.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// What was last found in the containers' namespaces, and when that was true.
-#[derive(Default)]
-struct Inside {
-    pids: BTreeSet<u32>,
-    links: BTreeMap<u32, Link>,
-    taken: Option<Instant>,
-    found: BTreeMap<u32, netns::ContainerNetns>,
-}
-
-impl Inside {
-    /// What was found, if there is no reason to look again. A namespace that could not be looked into is one.
-    fn get(
-        &self,
-        pids: &BTreeSet<u32>,
-        links: &BTreeMap<u32, Link>,
-        ttl: Duration,
-    ) -> Option<BTreeMap<u32, netns::ContainerNetns>> {
-        let fresh = self.taken.is_some_and(|taken| taken.elapsed() < ttl);
-        let same = self.pids == *pids && self.links == *links && self.found.len() == pids.len();
-        (fresh && same).then(|| self.found.clone())
-    }
-}
-
-/// The parts that are read only when there is a reason, since they can be large: a full routing table, thousands of
-/// rules. All else is a fraction of a millisecond and read every time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Parts {
-    peers: bool,
-    routes: bool,
-    ruleset: bool,
-}
-
-impl Parts {
-    const ALL: Self = Self {
-        peers: true,
-        routes: true,
-        ruleset: true,
-    };
-
-    fn of(changes: &BTreeSet<Change>) -> Self {
-        let any = |wanted: &[Change]| wanted.iter().any(|change| changes.contains(change));
-        let device = changes.iter().any(|change| matches!(change, Change::Device { .. }));
-        Self {
-            // One that is new may be a veth, and a runtime sets the other end's address after that.
-            peers: device || any(&[Change::Links, Change::Containers, Change::Overflow]),
-            // Links take routes with them when they go down, without a word about each IPv4 route.
-            routes: device
-                || any(&[
-                    Change::Routes,
-                    Change::PolicyRules,
-                    Change::Addresses,
-                    Change::Links,
-                    Change::Overflow,
-                ]),
-            ruleset: any(&[Change::Ruleset, Change::Queues, Change::Overflow]),
-        }
     }
 }
 
 /// What is read of the kernel at once.
 struct Kernel {
-    near: netlink::Snapshot,
-    peers: Option<BTreeMap<u32, Peer>>,
+    near: Near,
+    fdb: Option<BTreeSet<FdbEntry>>,
+    neighbours: Option<BTreeMap<NeighbourKey, Neighbour>>,
+    peers: BTreeMap<u32, Peer>,
     routing: Option<netlink::Routing>,
     ruleset: Option<(Ruleset, foreign::Links)>,
     sysctls: Sysctls,
 }
 
 impl Kernel {
-    fn read(parts: Parts, known: &foreign::Links) -> Result<Self, NetlinkError> {
+    fn read(parts: &Parts, all_neighbours: bool, known: &foreign::Links) -> Result<Self, NetlinkError> {
         // Rules that cannot be read, as by a user without privileges, are a fact about the host and not a failure.
         let unreadable = |error: rules::RulesError| Ruleset {
             unreadable: Some(error.to_string()),
             ..Ruleset::default()
         };
-        let near = netlink::snapshot()?;
+        let near = Near::read(&parts.links)?;
         Ok(Self {
-            peers: parts.peers.then(|| netlink::peers(&near.links)).transpose()?,
+            peers: netlink::peers(&near.ends())?,
+            // Where links are all read anew, these are.
+            fdb: (parts.fdb && matches!(near, Near::Of(_)))
+                .then(netlink::fdb)
+                .transpose()?,
+            neighbours: (all_neighbours && matches!(near, Near::Of(_)))
+                .then(netlink::neighbours)
+                .transpose()?,
             near,
             routing: parts.routes.then(netlink::routing).transpose()?,
             ruleset: parts
@@ -308,24 +260,14 @@ impl Kernel {
     }
 
     fn put_into(self, netns: &mut Namespace) {
-        let netlink::Snapshot {
-            links,
-            addresses,
-            neighbours,
-            fdb,
-            qdiscs,
-            tc_filters,
-        } = self.near;
-        netns.links = links;
-        netns.addresses = addresses;
-        netns.neighbours = neighbours;
-        netns.fdb = fdb;
-        netns.qdiscs = qdiscs;
-        netns.tc_filters = tc_filters;
-        netns.sysctls = self.sysctls;
-        if let Some(peers) = self.peers {
-            netns.peers = peers;
+        self.near.put_into(netns, self.peers);
+        if let Some(fdb) = self.fdb {
+            netns.fdb = fdb;
         }
+        if let Some(neighbours) = self.neighbours {
+            netns.neighbours = neighbours;
+        }
+        netns.sysctls = self.sysctls;
         if let Some(routing) = self.routing {
             netns.routes = routing.routes;
             netns.policy_rules = routing.policy_rules;
@@ -365,38 +307,6 @@ fn resolve_bridges(host: &mut Host) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn large_parts_are_read_only_when_a_hint_asks() {
-        let of = |changes: &[Change]| Parts::of(&changes.iter().copied().collect());
-        assert_eq!(of(&[Change::Overflow]), Parts::ALL);
-        assert_eq!(
-            of(&[Change::Containers, Change::FdbMoved { port: 3 }]),
-            Parts {
-                peers: true,
-                routes: false,
-                ruleset: false
-            }
-        );
-        for change in [Change::Links, Change::Device { device: 3 }] {
-            assert_eq!(
-                of(&[change]),
-                Parts {
-                    peers: true,
-                    routes: true,
-                    ruleset: false
-                }
-            );
-        }
-        assert_eq!(
-            of(&[Change::Queues]),
-            Parts {
-                peers: false,
-                routes: false,
-                ruleset: true
-            }
-        );
-    }
 
     /// Hints of the others go on coming, so their channel does not tell.
     #[tokio::test]

@@ -25,3 +25,4 @@ mod six;
 mod swarm;
 mod switches;
 mod vips;
+mod xdp;

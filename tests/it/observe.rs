@@ -14,6 +14,7 @@ use netfast_tests::netns::NsHandle;
 use tokio::{runtime::Builder, sync::mpsc::Receiver, time::timeout};
 
 mod docker;
+mod few;
 mod matches;
 mod netlink;
 mod netns;

@@ -29,7 +29,7 @@ use crate::{
     diff::{Attachment, XdpStep},
     host::{Host, LinkKind},
     observe::{netlink, xdp},
-    plan::XdpEnd,
+    plan::{XdpEnd, XdpFacts},
     probe,
     sys::ethtool,
 };
@@ -37,6 +37,33 @@ use crate::{
 mod watch;
 
 pub(super) use watch::{State, Watch};
+
+/// Asks drivers and namespaces what the plan must know, if somebody wants XDP. What cannot be asked is as if it could do nothing.
+pub fn look(host: &Host, config: &Config, facts: &mut XdpFacts) {
+    if config.xdp == Wish::Off || facts.off.is_some() {
+        facts.refused.clear();
+        return;
+    }
+    let links = &host.served().links;
+    facts.refused.retain(|ifindex, _| links.contains_key(ifindex));
+    match xdp::features().and_then(|features| Ok((features, xdp::namespaces()?))) {
+        Ok((features, namespaces)) => {
+            facts.features = features;
+            let places = namespaces.into_iter();
+            facts.namespaces = places.map(|(nsid, place)| (nsid, (place.netns, place.path))).collect();
+        }
+        Err(error) => {
+            warn!("no XDP: {error}");
+            facts.features.clear();
+        }
+    }
+    let cards = links.values().filter(|link| matches!(link.kind, LinkKind::Physical));
+    let untagging = cards.filter(|link| ethtool::takes_tags_off(&link.name).unwrap_or(true));
+    facts.untagging = untagging.map(|link| link.ifindex).collect();
+    let programs = links.values().filter_map(|link| link.xdp.native);
+    let is_ours = |id: &u32| probe::program_name(*id).is_some_and(|name| name.starts_with(PREFIX));
+    facts.own = programs.filter(is_ours).collect();
+}
 
 impl Datapath {
     /// An interface has changed: if frames are sent to it, none are until it has been looked at.
@@ -90,30 +117,7 @@ impl Datapath {
 
     /// Asks drivers and namespaces what the plan must know, if somebody wants XDP.
     pub fn look_at_xdp(&mut self, host: &Host, config: &Config) {
-        let facts = &mut self.facts.xdp;
-        if config.xdp == Wish::Off || facts.off.is_some() {
-            facts.refused.clear();
-            return;
-        }
-        let links = &host.served().links;
-        facts.refused.retain(|ifindex, _| links.contains_key(ifindex));
-        match xdp::features().and_then(|features| Ok((features, xdp::namespaces()?))) {
-            Ok((features, namespaces)) => {
-                facts.features = features;
-                let places = namespaces.into_iter();
-                facts.namespaces = places.map(|(nsid, place)| (nsid, (place.netns, place.path))).collect();
-            }
-            Err(error) => {
-                warn!("no XDP: {error}");
-                facts.features.clear();
-            }
-        }
-        let cards = links.values().filter(|link| matches!(link.kind, LinkKind::Physical));
-        let untagging = cards.filter(|link| ethtool::takes_tags_off(&link.name).unwrap_or(true));
-        facts.untagging = untagging.map(|link| link.ifindex).collect();
-        let programs = links.values().filter_map(|link| link.xdp.native);
-        let is_ours = |id: &u32| probe::program_name(*id).is_some_and(|name| name.starts_with(PREFIX));
-        facts.own = programs.filter(is_ours).collect();
+        look(host, config, &mut self.facts.xdp);
     }
 
     pub(super) fn step_xdp(&mut self, step: &XdpStep) -> Result<(), ApplyError> {

@@ -12,7 +12,7 @@ use crate::{
     daemon::localhost,
     host::Host,
     observe::{ObserveError, Observer, ObserverConfig, inside},
-    plan::{Desired, Facts, plan, wanted_resolvers},
+    plan::{Desired, Facts, XdpFacts, plan, wanted_resolvers},
     probe::{self, Attached},
     report::check::{self, Area, Check, Level, Line},
 };
@@ -122,8 +122,9 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
             .collect(),
         localhost_off: localhost_off(check),
         localhost: localhost::Memory::default().look(host, config).map(Box::new),
-        tunnels_off: tunnels_off(check, [Program::TunnelEgress, Program::TunnelUplink]),
-        way_in_off: tunnels_off(check, [Program::TunnelIngress, Program::TunnelTaken]),
+        tunnels_off: refused(check, [Program::TunnelEgress, Program::TunnelUplink]),
+        way_in_off: refused(check, [Program::TunnelIngress, Program::TunnelTaken]),
+        xdp: xdp(host, config, check),
         ..Facts::default()
     };
     let desired = plan(host, config, &facts);
@@ -158,14 +159,24 @@ fn look(host: &Host, config: &Config, uplinks_typed: bool, check: &mut Check) {
     check.lines.extend(check::rules(&host.served().ruleset));
 }
 
-/// Why these programs for outer headers cannot be used on this kernel, by what was tried before.
-fn tunnels_off(check: &Check, programs: [Program; 2]) -> Option<String> {
+/// Why these programs cannot be used on this kernel, by what was tried before.
+fn refused<const N: usize>(check: &Check, programs: [Program; N]) -> Option<String> {
     let mut refused = programs.iter().filter(|program| check.has(Level::Note, program.name()));
     if !check.has(Level::Ok, probe::TCX) {
         return Some("the kernel has no tcx (Linux 6.6)".into());
     }
     let program = refused.next()?.name();
     Some(format!("the kernel does not take the BPF program {program}"))
+}
+
+/// What XDP depends on, as the daemon would find it, by what was tried before.
+fn xdp(host: &Host, config: &Config, check: &Check) -> XdpFacts {
+    let mut facts = XdpFacts {
+        off: refused(check, [Program::UplinkXdp]),
+        ..XdpFacts::default()
+    };
+    apply::xdp::look(host, config, &mut facts);
+    facts
 }
 
 /// Why Docker's rules for its resolver cannot be replaced on this kernel, by what was tried before.

@@ -33,5 +33,6 @@ pub fn gather(dirs: &Dirs) -> Result<Networks, CliError> {
         .under(control, state.learning_off.as_deref())
         .with_resolvers(&state.resolvers)
         .with_localhost(&state.localhost.ports)
-        .with_tunnels(tunnels::gather(&state.tunnels, &told)))
+        .with_tunnels(tunnels::gather(&state.tunnels, &told))
+        .with_xdp(&state.xdp))
 }

@@ -36,9 +36,9 @@ impl Daemon {
                     }
                     self.sync.datapath().outdate_device(key(device))
                 }
-                Change::Links
+                Change::Links { .. }
                 | Change::Addresses
-                | Change::FdbAdded
+                | Change::FdbAdded { .. }
                 | Change::Routes
                 | Change::PolicyRules
                 | Change::Ipsec

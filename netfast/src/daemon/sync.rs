@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -274,12 +275,12 @@ impl Sync {
     }
 
     fn write(&mut self, state: State) -> Result<(), StateError> {
-        let unchanged = self.written.as_ref().is_some_and(|written| {
-            let same_time = State {
-                synced_ms: state.synced_ms,
-                ..written.clone()
-            };
-            same_time == state
+        let unchanged = self.written.as_mut().is_some_and(|written| {
+            // Not by a copy: it has every network and endpoint of the host.
+            let time = mem::replace(&mut written.synced_ms, state.synced_ms);
+            let is_same = *written == state;
+            written.synced_ms = time;
+            is_same
         });
         // A minute's worth of precision is enough for a time that nothing depends on.
         let old = |written: &State| state.synced_ms.unwrap_or(0) > written.synced_ms.unwrap_or(0) + 60_000;

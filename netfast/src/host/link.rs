@@ -46,6 +46,19 @@ impl Link {
         self.arp_type == ARPHRD_ETHER
     }
 
+    /// The other end of a veth, if it is in the same network namespace.
+    pub fn other_end_here(&self) -> Option<u32> {
+        if let LinkKind::Veth {
+            peer_ifindex,
+            peer_netns: None,
+        } = self.kind
+        {
+            peer_ifindex
+        } else {
+            None
+        }
+    }
+
     /// Whether it is a veth whose other end is in another network namespace.
     pub fn peer_in_other_netns(&self) -> bool {
         matches!(

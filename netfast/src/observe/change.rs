@@ -1,8 +1,7 @@
 //! Hints that something changed, and how they get to whoever waits for them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -20,7 +19,10 @@ const MAX_NAMED: usize = 1024;
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     /// A link came, went or changed in something that [`Link`](crate::host::Link) tells.
-    Links,
+    Links {
+        /// Its index.
+        device: u32,
+    },
     /// A link that was there changed in something that packets through it depend on: what it is to its bridge, an XDP
     /// program on it or on the other end of its cable, ...
     Device {
@@ -42,7 +44,10 @@ pub enum Change {
         mac: Option<Mac>,
     },
     /// An entry came to a forwarding table.
-    FdbAdded,
+    FdbAdded {
+        /// The index of the port that it leads to, or of the device whose own table it is in.
+        port: u32,
+    },
     /// A MAC address moved from one port of a bridge to another, its entry aged out, or is of another sort.
     FdbMoved {
         /// The index of the port that it was behind.
@@ -79,12 +84,12 @@ impl Change {
     pub const fn ends_direct_forwarding(self) -> bool {
         match self {
             Self::Tc | Self::Sysctls | Self::Ruleset | Self::Overflow => true,
-            Self::Links
+            Self::Links { .. }
             | Self::Device { .. }
             | Self::Programs { .. }
             | Self::Addresses
             | Self::Neighbours { .. }
-            | Self::FdbAdded
+            | Self::FdbAdded { .. }
             | Self::FdbMoved { .. }
             | Self::Routes
             | Self::PolicyRules
@@ -113,11 +118,11 @@ impl Change {
             // second: that must not concern anybody else's flows.
             Self::Neighbours { .. }
             | Self::FdbMoved { .. }
-            | Self::Links
+            | Self::Links { .. }
             // So must a container's own end of its cable.
             | Self::Device { .. }
             | Self::Programs { .. }
-            | Self::FdbAdded
+            | Self::FdbAdded { .. }
             | Self::Tuning
             | Self::Containers
             | Self::Runtime => false,
@@ -137,19 +142,43 @@ pub struct Hints {
 struct Board {
     pending: Mutex<BTreeSet<Change>>,
     news: Notify,
-    news_of_links: AtomicU64,
+    links: Mutex<NewsOfLinks>,
+}
+
+/// Links that hints have told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewsOfLinks {
+    /// These.
+    Some(BTreeSet<u32>),
+    /// Any.
+    All,
+}
+
+impl Default for NewsOfLinks {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
 }
 
 impl Hints {
-    /// How many hints were left that tell of links: who has seen as many knows of all of them.
-    pub fn news_of_links(&self) -> u64 {
-        self.board.news_of_links.load(Ordering::Acquire)
+    /// The links that hints have told of since this was asked last. There is one who asks.
+    pub fn take_news_of_links(&self) -> NewsOfLinks {
+        std::mem::take(&mut *self.links())
+    }
+
+    fn links(&self) -> MutexGuard<'_, NewsOfLinks> {
+        // It is whole whatever a panic elsewhere left undone.
+        self.board.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves a hint.
     pub fn send(&self, change: Change) {
-        if matches!(change, Change::Links | Change::Device { .. } | Change::Overflow) {
-            self.board.news_of_links.fetch_add(1, Ordering::AcqRel);
+        match (change, &mut *self.links()) {
+            (Change::Overflow, links) => *links = NewsOfLinks::All,
+            (Change::Links { device } | Change::Device { device }, NewsOfLinks::Some(links)) => {
+                links.insert(device);
+            }
+            _ => {}
         }
         self.with_pending(|pending| {
             let is_crowded = pending.len() > MAX_NAMED;
@@ -205,8 +234,8 @@ mod tests {
         }
         assert!(seen.contains(&Change::Routes) && seen.contains(&Change::Ruleset));
         assert!(seen.len() <= 2 * QUEUE, "{}", seen.len());
-        hints.send(Change::Links);
-        assert_eq!(receiver.recv().await, Some(Change::Links), "none is lost");
+        hints.send(Change::Links { device: 7 });
+        assert_eq!(receiver.recv().await, Some(Change::Links { device: 7 }), "none is lost");
         for number in 0..10 * u32::try_from(MAX_NAMED).expect("small") {
             let [a, b, c, d] = number.to_be_bytes();
             let mac = Some(Mac([2, 0, a, b, c, d]));
@@ -216,7 +245,7 @@ mod tests {
         assert!(waiting.len() <= MAX_NAMED + 2, "{}", waiting.len());
         assert!(waiting.contains(&Change::Neighbours { device: 7, mac: None }));
         drop(receiver);
-        hints.send(Change::Links);
+        hints.send(Change::Links { device: 7 });
         forwarder.await.expect("it ends when nobody listens");
     }
 }

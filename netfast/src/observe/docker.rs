@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error as ApiError;
@@ -74,11 +74,18 @@ pub struct Cache {
     pub containers: BTreeMap<ContainerId, Container>,
 }
 
+/// What is known, and how often it has changed.
+#[derive(Debug, Default)]
+struct Versioned {
+    version: u64,
+    cache: Cache,
+}
+
 /// A connection to the runtime, and what is known of it.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     host: String,
-    cache: Arc<Mutex<Cache>>,
+    cache: Arc<Mutex<Versioned>>,
 }
 
 /// A connected client, and the time before its first question: events since then are to be heard.
@@ -104,14 +111,26 @@ impl Runtime {
         Ok((runtime, session))
     }
 
-    /// What is known now.
-    pub fn cache(&self) -> Cache {
-        self.with_cache(|cache| cache.clone())
+    /// What is known now, and its version, if that is another than what was `seen`.
+    pub fn newer(&self, seen: Option<u64>) -> Option<(u64, Cache)> {
+        let known = self.lock();
+        (seen != Some(known.version)).then(|| (known.version, known.cache.clone()))
     }
 
-    fn with_cache<T>(&self, f: impl FnOnce(&mut Cache) -> T) -> T {
+    fn lock(&self) -> MutexGuard<'_, Versioned> {
         // A panic elsewhere cannot leave the cache half changed in a way that the next listing does not mend.
-        f(&mut self.cache.lock().unwrap_or_else(PoisonError::into_inner))
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_cache<T>(&self, f: impl FnOnce(&Cache) -> T) -> T {
+        f(&self.lock().cache)
+    }
+
+    /// Changes what is known.
+    fn with_cache<T>(&self, f: impl FnOnce(&mut Cache) -> T) -> T {
+        let mut known = self.lock();
+        known.version += 1;
+        f(&mut known.cache)
     }
 
     /// Follows events, with a full listing every `resync`, and connects again whenever the connection is lost, for ever.
@@ -269,13 +288,13 @@ impl Runtime {
             let networks = api.networks().await?;
             news |= self.with_cache(|cache| std::mem::replace(&mut cache.networks, networks.clone()) != networks);
         }
-        let networks = self.with_cache(|cache| cache.networks.clone());
+        let networks = self.read_cache(|cache| cache.networks.clone());
         for id in todo.containers {
             let mut container = api.inspect(&id, &networks).await?;
             if let Some(container) = container.as_mut().filter(|one| one.state == ContainerState::Running) {
                 // Until the next listing: one that does not heed its signal is as it was.
-                let was = |cache: &mut Cache| cache.containers.get(&container.id).map(|known| known.state);
-                if todo.ending.contains(&id) || self.with_cache(was) == Some(ContainerState::Stopping) {
+                let was = |cache: &Cache| cache.containers.get(&container.id).map(|known| known.state);
+                if todo.ending.contains(&id) || self.read_cache(was) == Some(ContainerState::Stopping) {
                     container.state = ContainerState::Stopping;
                 }
             }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::change::NewsOfLinks;
 use super::netlink::link;
 use crate::bpf::{self, TcxHook};
 use crate::host::{Peer, Xdp};
@@ -25,14 +26,16 @@ pub struct Attached {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
     last: u32,
+    /// The newest that has an XDP program on an interface.
+    last_xdp: u32,
     /// Those to netfilter hooks. The kernel does not say in which namespace they are.
     pub on_netfilter: BTreeSet<u32>,
 }
 
 impl Links {
-    /// Whether some have come since.
+    /// Whether XDP programs have come since.
     pub fn are_news_to(&self, before: &Self) -> bool {
-        self.last != before.last
+        self.last_xdp != before.last_xdp
     }
 
     /// Looks at those that are new, and which are gone of those to netfilter hooks. Without privileges there are none.
@@ -41,12 +44,18 @@ impl Links {
         let is_there = |id: &u32| bpf::next_link(id - 1).is_ok_and(|next| next == Some(*id));
         let mut links = Self {
             last: self.last,
+            last_xdp: self.last_xdp,
             on_netfilter: self.on_netfilter.iter().copied().filter(is_there).collect(),
         };
         while let Ok(Some(id)) = bpf::next_link(links.last) {
             // One that is gone meanwhile is none.
-            if bpf::is_netfilter_link(id).unwrap_or(false) {
-                links.on_netfilter.insert(id);
+            match bpf::link_type(id) {
+                Ok(bpf::LinkType::Netfilter) => {
+                    links.on_netfilter.insert(id);
+                }
+                Ok(bpf::LinkType::Other) => {}
+                // One that cannot be looked at may be of any kind.
+                Ok(bpf::LinkType::Xdp) | Err(_) => links.last_xdp = id,
             }
             links.last = id;
         }
@@ -58,8 +67,6 @@ impl Links {
 /// else is announced, so as long as there is no news they need not be listed again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listed {
-    /// How many changes of links had been announced before.
-    news: u64,
     /// How often they have been looked at since.
     looks: u32,
     links: BTreeMap<u32, link::Quiet>,
@@ -69,22 +76,42 @@ impl Listed {
     /// After so many looks they are listed again whatever is said: a driver may forget to announce what it does.
     const LOOKS: u32 = 10;
 
-    /// Lists them again if `news` says that some were announced, or there is a new BPF link. Where there are XDP programs
-    /// they may go without a word, too.
-    fn renewed(self, socket: &mut NetlinkSocket, news: u64, has_new_link: bool) -> Result<Self, NetlinkError> {
+    /// Asks about those again that `news` tells of, or lists them all if there is a new XDP program. Where there are XDP
+    /// programs they may go without a word, too.
+    fn renewed(
+        mut self,
+        socket: &mut NetlinkSocket,
+        news: NewsOfLinks,
+        has_new_link: bool,
+    ) -> Result<Self, NetlinkError> {
         let has_xdp = || self.links.values().any(|quiet| quiet.xdp != Xdp::default());
         let looks = self.looks + 1;
-        if self.news == news && looks < Self::LOOKS && !has_new_link && !self.links.is_empty() && !has_xdp() {
-            return Ok(Self { looks, ..self });
+        let is_old = looks >= Self::LOOKS || has_new_link || self.links.is_empty() || has_xdp();
+        match news {
+            NewsOfLinks::Some(news) if !is_old => {
+                for ifindex in news {
+                    match link::ask_quiet(socket, ifindex)? {
+                        Some(quiet) => self.links.insert(ifindex, quiet),
+                        None => self.links.remove(&ifindex),
+                    };
+                }
+                Ok(Self { looks, ..self })
+            }
+            NewsOfLinks::Some(_) | NewsOfLinks::All => {
+                let links = link::list_quiet(socket)?;
+                Ok(Self { looks: 0, links })
+            }
         }
-        let links = link::list_quiet(socket)?;
-        Ok(Self { news, looks: 0, links })
     }
 }
 
-/// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each. `news` is how many
-/// changes of links have been announced by now, `has_new_link` whether a BPF link has come since they were `listed`.
-pub fn look(listed: Listed, news: u64, has_new_link: bool) -> Result<(Listed, BTreeMap<u32, Attached>), NetlinkError> {
+/// Looks at all interfaces of the calling thread's namespace. It blocks, for some microseconds each. `news` tells
+/// which links have been announced since they were `listed`, `has_new_link` whether a BPF link to XDP has come.
+pub fn look(
+    listed: Listed,
+    news: NewsOfLinks,
+    has_new_link: bool,
+) -> Result<(Listed, BTreeMap<u32, Attached>), NetlinkError> {
     let mut socket = NetlinkSocket::route()?;
     let listed = listed.renewed(&mut socket, news, has_new_link)?;
     let ends: Vec<link::End> = listed

@@ -15,6 +15,7 @@ use crate::sys::netlink::{NetlinkError, NetlinkSocket};
 pub(crate) mod address;
 pub mod counters;
 pub(crate) mod link;
+pub mod near;
 pub(crate) mod neighbour;
 pub(crate) mod netconf;
 pub(crate) mod route;
@@ -64,18 +65,20 @@ pub fn snapshot() -> Result<Snapshot, NetlinkError> {
     let qdiscs = tc::qdiscs(&mut socket)?;
     Ok(Snapshot {
         links,
-        addresses: address::list(&mut socket)?,
-        neighbours: neighbour::list(&mut socket)?,
-        fdb: neighbour::list_fdb(&mut socket)?,
+        addresses: address::list(&mut socket, None)?,
+        neighbours: neighbour::list(&mut socket, None)?,
+        fdb: neighbour::list_fdb(&mut socket, None)?,
         tc_filters: tc::filters(&mut socket, &qdiscs)?,
         qdiscs,
     })
 }
 
 /// Asks about the other ends of veths anew, likewise: a question each, a few microseconds.
-pub fn peers(links: &BTreeMap<u32, Link>) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
-    let ends: Vec<link::End> = links.values().filter_map(link::end).collect();
-    link::peers(&mut NetlinkSocket::route()?, &ends)
+pub fn peers(ends: &[link::End]) -> Result<BTreeMap<u32, Peer>, NetlinkError> {
+    if ends.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    link::peers(&mut NetlinkSocket::route()?, ends)
 }
 
 /// Asks how big the segments are that an interface of the calling thread's namespace takes; `None`: there is no such interface.
@@ -85,11 +88,17 @@ pub fn offload(ifindex: u32) -> Result<Option<Offload>, NetlinkError> {
 
 /// Asks about an interface of the calling thread's namespace; `None`: there is no such interface.
 pub fn interface(ifindex: u32) -> Result<Option<Link>, NetlinkError> {
-    match link::ask(&mut NetlinkSocket::route()?, ifindex) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.refused() == Some(libc::ENODEV) => Ok(None),
-        Err(error) => Err(error),
-    }
+    link::ask(&mut NetlinkSocket::route()?, ifindex)
+}
+
+/// Lists the neighbour tables anew, likewise.
+pub fn neighbours() -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
+    neighbour::list(&mut NetlinkSocket::route()?, None)
+}
+
+/// Lists forwarding entries anew, likewise.
+pub fn fdb() -> Result<BTreeSet<FdbEntry>, NetlinkError> {
+    neighbour::list_fdb(&mut NetlinkSocket::route()?, None)
 }
 
 /// Lists routes and policy routing rules anew, likewise.

@@ -18,6 +18,8 @@ use crate::host::{ContainerInterface, Link, LinkKind, NetnsId};
 use crate::sys::netlink::rt::{NsidAttribute, NsidHeader, NsidMessage, RouteNetlinkMessage};
 use crate::sys::netlink::{Attrs, Emitable as _, Malformed, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request};
 
+pub mod known;
+
 const NETNSA_NSID: u16 = 1;
 
 /// What was found in a process's network namespace.
@@ -124,7 +126,7 @@ fn interfaces(home: &File) -> Result<Vec<ContainerInterface>, NetlinkError> {
     // Listing a link gives the namespace of its peer an identifier, so the question for it comes second.
     let links = link::list(&mut socket)?;
     let home = namespace_id(&mut socket, home)?;
-    let addresses = address::list(&mut socket)?;
+    let addresses = address::list(&mut socket, None)?;
     let outside = links.into_values().filter(|link| link.kind != LinkKind::Loopback);
     Ok(outside
         .map(|link| ContainerInterface {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::change::{Change, Hints};
+use super::change::{Change, Hints, NewsOfLinks};
 use super::foreign::{self, Attached, Links, Listed};
 use super::{nfqueue, rules, sysctl};
 use crate::host::Sysctls;
@@ -26,19 +26,19 @@ pub struct Stamp {
 impl Stamp {
     /// Reads what there is for the first time, in the calling thread's namespace. `news` as in [`foreign::look`]. It
     /// blocks for microseconds per interface, or for some milliseconds when iptables-legacy has thousands of rules.
-    pub fn read(news: u64) -> Self {
+    pub fn read(news: NewsOfLinks) -> Self {
         Self::with(&Links::default(), Listed::default(), news)
     }
 
     /// Reads it again. BPF links and interfaces that are known are not looked at again.
-    fn renewed(&mut self, news: u64) -> Self {
+    fn renewed(&mut self, news: NewsOfLinks) -> Self {
         let now = Self::with(&self.links, mem::take(&mut self.listed), news);
         // What could not be read this time is compared with what was read last.
         let attached = now.attached.or_else(|| self.attached.clone());
         Self { attached, ..now }
     }
 
-    fn with(known: &Links, listed: Listed, news: u64) -> Self {
+    fn with(known: &Links, listed: Listed, news: NewsOfLinks) -> Self {
         let links = known.renewed();
         let looked = foreign::look(listed, news, links.are_news_to(known)).ok();
         let (listed, attached) = looked.unzip();
@@ -99,7 +99,7 @@ pub async fn run(mut before: Stamp, interval: Duration, hints: Hints) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let news = hints.news_of_links();
+        let news = hints.take_news_of_links();
         // An error means that the tokio runtime is shutting down.
         let Ok((was, now)) = tokio::task::spawn_blocking(move || {
             let now = before.renewed(news);

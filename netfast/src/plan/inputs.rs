@@ -91,11 +91,11 @@ impl EpochInputs {
                 .get(&netns.key(ifindex))
                 .is_some_and(|spec| matches!(spec.kind, Kind::Bridge | Kind::Uplink))
         };
-        let owner = |bridge: u32, mac: Mac| {
-            let mut endpoints = devices.iter().filter(|(_, spec)| spec.kind == Kind::Endpoint);
-            let found = endpoints.find(|(_, spec)| spec.mac == mac && spec.identity.master == Some(bridge));
-            found.map(|(device, _)| *device)
-        };
+        let mut owners = BTreeMap::new();
+        for (device, spec) in devices.iter().filter(|(_, spec)| spec.kind == Kind::Endpoint) {
+            // The first, if somebody else has its address, too.
+            owners.entry((spec.identity.master, spec.mac)).or_insert(*device);
+        }
         let neighbours = netns.neighbours.iter().filter_map(|(key, neighbour)| {
             let mac = neighbour.mac.filter(|_| neighbour.state.is_valid())?;
             // Multicast is mapped, not resolved, and such entries come and go.
@@ -105,7 +105,7 @@ impl EpochInputs {
                 bridge: devices
                     .get(&netns.key(key.ifindex))
                     .is_some_and(|spec| spec.kind == Kind::Bridge),
-                owner: owner(key.ifindex, mac),
+                owner: owners.get(&(Some(key.ifindex), mac)).copied(),
             };
             (forwards(key.ifindex) && !key.ip.is_multicast() && !mac.is_multicast()).then_some((*key, met))
         });

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::{
     plan::{
-        LocalReport, ResolverReport,
+        LocalReport, ResolverReport, XdpReport,
         report::{EndpointReport, NetworkReport, PoolReport},
     },
-    report::{Style, Table, localhost, path::PathState, resolver, table::Cell, tunnels::Tunnel},
+    report::{Style, Table, localhost, path::PathState, resolver, table::Cell, tunnels::Tunnel, xdp},
 };
 
 /// The whole report.
@@ -22,6 +22,8 @@ pub struct Networks {
     pub networks: Vec<Network>,
     /// VXLAN devices that packets of containers leave by, of whichever network.
     pub tunnels: Vec<Tunnel>,
+    /// The uplinks, if XDP is asked for.
+    pub xdp: Vec<XdpReport>,
 }
 
 /// A network.
@@ -104,6 +106,7 @@ impl From<&[NetworkReport]> for Networks {
         Self {
             notes: Vec::new(),
             tunnels: Vec::new(),
+            xdp: Vec::new(),
             networks: reports.iter().map(Network::from).collect(),
         }
     }
@@ -224,10 +227,19 @@ impl Networks {
         self
     }
 
-    /// What is said of tunnels, below all else.
-    fn tunnels(&self) -> String {
-        let lines = self.tunnels.iter().map(|tunnel| format!("\n{}", tunnel.line()));
-        let text: String = lines.collect();
+    /// Adds what becomes of XDP.
+    #[must_use]
+    pub fn with_xdp(mut self, reports: &[XdpReport]) -> Self {
+        self.xdp = reports.to_vec();
+        self
+    }
+
+    /// What is said of tunnels and uplinks, below all else.
+    fn beyond(&self) -> String {
+        let tunnels = self.tunnels.iter().map(|tunnel| format!("\n{}", tunnel.line()));
+        let xdp = self.xdp.iter();
+        let xdp = xdp.map(|report| format!("\nXDP at {}: {}", report.name, xdp::state(report)));
+        let text: String = tunnels.chain(xdp).collect();
         if text.is_empty() { text } else { text + "\n" }
     }
 
@@ -251,6 +263,7 @@ impl Networks {
         Self {
             notes: self.notes,
             tunnels: self.tunnels,
+            xdp: self.xdp,
             networks: self.networks.into_iter().filter(means).collect(),
         }
     }
@@ -285,13 +298,13 @@ impl Networks {
                 network.reason().into(),
             ]);
         }
-        self.notes() + &table.without_empty().render(style) + &self.tunnels()
+        self.notes() + &table.without_empty().render(style) + &self.beyond()
     }
 
     /// Everything that is known of each.
     pub fn render_details(&self, style: Style) -> String {
         let texts: Vec<_> = self.networks.iter().map(|network| network.render(style)).collect();
-        self.notes() + &texts.join("\n") + &self.tunnels()
+        self.notes() + &texts.join("\n") + &self.beyond()
     }
 }
 

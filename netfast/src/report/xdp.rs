@@ -46,13 +46,24 @@ impl Xdp {
             "\nXDP ({packets} datagrams, {octets}, to {} containers)",
             self.ends
         );
-        for XdpReport { name, why, .. } in &self.uplinks {
-            let state = why
-                .as_ref()
-                .map_or_else(|| "on".to_owned(), |why| format!("off: {why}"));
-            let _ = writeln!(text, "  {name}  {state}");
+        for report in &self.uplinks {
+            let _ = writeln!(text, "  {}  {}", report.name, state(report));
         }
         text
+    }
+}
+
+/// Whether an uplink's datagrams go by XDP, or why not.
+pub fn state(report: &XdpReport) -> String {
+    let why = report.why.as_ref();
+    why.map_or_else(|| "on".to_owned(), |why| format!("off: {why}"))
+}
+
+/// The same in a sentence about what comes in there.
+pub fn incoming(report: &XdpReport) -> String {
+    match &report.why {
+        None => "UDP that comes in by it goes by XDP, once it is known".to_owned(),
+        Some(why) => format!("what comes in by it does not go by XDP: {why}"),
     }
 }
 

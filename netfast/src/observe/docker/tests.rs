@@ -82,7 +82,7 @@ async fn connect(lists: &'static [&'static [&'static str]]) -> Result<Vec<String
     let socket = dir.path().join("podman.sock");
     play(UnixListener::bind(&socket).expect("a socket"), lists, "going");
     let (runtime, _session) = Runtime::connect(&format!("unix://{}", socket.display())).await?;
-    let cache = runtime.cache();
+    let cache = runtime.read_cache(Clone::clone);
     assert!(
         matches!(&cache.runtime, RuntimeState::Connected { engine, .. } if engine == "Podman Engine"),
         "{:?}",

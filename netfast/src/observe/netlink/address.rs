@@ -11,13 +11,17 @@ use crate::sys::netlink::{Attrs, DUMP, Emitable as _, Malformed, Message, Netlin
 
 pub use libc::{RTM_DELADDR, RTM_NEWADDR};
 
-/// Lists the IPv4 and IPv6 addresses of the socket's namespace.
-pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeSet<Address>, NetlinkError> {
-    let all = rt::RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let request = Request::of(&all, DUMP);
+/// Lists the IPv4 and IPv6 addresses of the socket's namespace, or of one link there. That this is gone is an error
+/// (`ENODEV`).
+pub fn list(socket: &mut NetlinkSocket, of: Option<u32>) -> Result<BTreeSet<Address>, NetlinkError> {
+    let mut message = AddressMessage::default();
+    message.header.index = of.unwrap_or_default();
+    let request = Request::of(&rt::RouteNetlinkMessage::GetAddress(message), DUMP);
     socket.dump("addresses", &request, |addresses: &mut BTreeSet<_>, message| {
         if message.kind == RTM_NEWADDR {
-            addresses.extend(parse(message)?);
+            // A kernel that does not know of filters has listed all.
+            let wanted = |address: &Address| of.is_none_or(|ifindex| ifindex == address.ifindex);
+            addresses.extend(parse(message)?.filter(wanted));
         }
         Ok(())
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libc::{
     IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
-    IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_TARGET_NETNSID, IFLA_XDP, RTM_GETLINK,
+    IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_QDISC, IFLA_TARGET_NETNSID, IFLA_XDP, RTM_GETLINK,
 };
 
 use super::AF_UNSPEC;
@@ -44,13 +44,38 @@ pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<u32, Link>, NetlinkEr
     })
 }
 
-/// Asks about one link. That there is none is an error (`ENODEV`).
-pub fn ask(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Link, NetlinkError> {
+/// Asks about one link; `None`: there is none.
+pub fn ask(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Option<Link>, NetlinkError> {
+    gone_is_none(socket.ask("a link", &request(ifindex), parse))
+}
+
+/// The same, with the kind of the queueing discipline at its root.
+pub fn ask_with_root(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Option<(Link, String)>, NetlinkError> {
+    gone_is_none(socket.ask("a link", &request(ifindex), |message| {
+        let root = Attrs::after(message.payload, IFINFOMSG)?.find(IFLA_QDISC);
+        Ok((parse(message)?, root.map(Attr::text).unwrap_or_default()))
+    }))
+}
+
+/// The same of what changes quietly.
+pub fn ask_quiet(socket: &mut NetlinkSocket, ifindex: u32) -> Result<Option<Quiet>, NetlinkError> {
+    let answer = socket.ask("a link", &request(ifindex), parse_quiet);
+    gone_is_none(answer.map(|(_, quiet)| quiet))
+}
+
+fn request(ifindex: u32) -> Request {
     let mut header = [0; IFINFOMSG];
     header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
     let request = Request::new(RTM_GETLINK, NLM_F_REQUEST, &header);
-    let request = request.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-    socket.ask("a link", &request, parse)
+    request.attr(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
+}
+
+fn gone_is_none<T>(answer: Result<T, NetlinkError>) -> Result<Option<T>, NetlinkError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.refused() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn dump_request() -> Request {

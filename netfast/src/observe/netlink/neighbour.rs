@@ -15,7 +15,9 @@ use crate::sys::netlink::{
 
 pub use libc::{RTM_DELNEIGH, RTM_NEWNEIGH};
 
-/// linux/neighbour.h; the crate libc has it for glibc only.
+/// linux/neighbour.h; the crate libc has both for glibc only.
+const NDA_IFINDEX: u16 = 8;
+/// See [`NDA_IFINDEX`].
 const NDA_MASTER: u16 = 9;
 
 /// Forwarding entries of one port that are remembered. A container has one address; a port that has more than this is
@@ -34,12 +36,19 @@ pub enum Entry {
     Fdb(FdbEntry),
 }
 
-/// Lists the neighbour tables.
-pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
-    let request = request(AddressFamily::Unspec);
+/// Lists the neighbour tables, or what they have of one link.
+pub fn list(socket: &mut NetlinkSocket, of: Option<u32>) -> Result<BTreeMap<NeighbourKey, Neighbour>, NetlinkError> {
+    let mut request = request(AddressFamily::Unspec, None);
+    if let Some(ifindex) = of {
+        request = request.attr(NDA_IFINDEX, &ifindex.to_ne_bytes());
+    }
     socket.dump("neighbours", &request, |neighbours: &mut BTreeMap<_, _>, message| {
-        if let Some(Entry::Neighbour(key, neighbour)) = parse(message)? {
-            neighbours.insert(key, neighbour);
+        match parse(message)? {
+            // A kernel that does not know of filters has listed all.
+            Some(Entry::Neighbour(key, neighbour)) if of.is_none_or(|ifindex| ifindex == key.ifindex) => {
+                neighbours.insert(key, neighbour);
+            }
+            _ => {}
         }
         Ok(())
     })
@@ -47,14 +56,17 @@ pub fn list(socket: &mut NetlinkSocket) -> Result<BTreeMap<NeighbourKey, Neighbo
 
 /// Lists the forwarding entries of all bridges and vxlan devices.
 /// Of each port as many as are remembered, see [`watch`](super::watch), and all that says where a VXLAN device sends frames to
-/// stations that it does not know.
-pub fn list_fdb(socket: &mut NetlinkSocket) -> Result<BTreeSet<FdbEntry>, NetlinkError> {
+/// stations that it does not know. Or those of one port alone, of a bridge itself, or of a VXLAN device.
+pub fn list_fdb(socket: &mut NetlinkSocket, of: Option<u32>) -> Result<BTreeSet<FdbEntry>, NetlinkError> {
     type Listed = (BTreeSet<FdbEntry>, HashMap<u32, usize>);
     let (fdb, _) = socket.dump(
         "forwarding entries",
-        &request(AddressFamily::Bridge),
+        &request(AddressFamily::Bridge, of),
         |(fdb, crowds): &mut Listed, message| {
             if let Some(Entry::Fdb(entry)) = parse(message)? {
+                if of.is_some_and(|ifindex| ifindex != entry.ifindex) {
+                    return Ok(());
+                }
                 let crowd = crowds.entry(entry.ifindex).or_default();
                 if (*crowd < MAX_STATIONS || entry.is_of_unknown()) && fdb.insert(entry) {
                     *crowd += 1;
@@ -66,10 +78,11 @@ pub fn list_fdb(socket: &mut NetlinkSocket) -> Result<BTreeSet<FdbEntry>, Netlin
     Ok(fdb)
 }
 
-fn request(family: AddressFamily) -> Request {
+fn request(family: AddressFamily, port: Option<u32>) -> Request {
     // Exactly an ndmsg and no more: an older kernel takes a longer header for a filter by link.
     let mut message = NeighbourMessage::default();
     message.header.family = family;
+    message.header.ifindex = port.unwrap_or_default();
     Request::of(&rt::RouteNetlinkMessage::GetNeighbour(message), DUMP)
 }
 

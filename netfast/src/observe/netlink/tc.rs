@@ -15,6 +15,8 @@ pub use libc::{RTM_DELQDISC, RTM_DELTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER};
 
 const TCA_BPF_NAME: u16 = 7;
 
+/// `TC_H_ROOT` of `linux/pkt_sched.h`: the parent of what packets meet on the way out.
+pub const ROOT: u32 = 0xffff_ffff;
 const CLSACT_INGRESS: u32 = 0xffff_fff2;
 const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Disciplines without filters, the defaults of all kinds of devices among them.

@@ -118,6 +118,9 @@ pub async fn run(mut watcher: Watcher, mut memory: Memory, hints: Hints) {
     }
 }
 
+/// Who is behind a port: the bridge (or the device, for its own table), the VLAN and the address.
+type Station = (u32, Option<u16>, Mac);
+
 /// What was known before a notification.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -131,7 +134,7 @@ pub struct Memory {
     neighbours: HashMap<NeighbourKey, Option<Mac>>,
     /// The port of each station, by bridge (or the device, for its own table), VLAN and address; and whether packets to
     /// it are the bridge's own.
-    stations: HashMap<(u32, Option<u16>, Mac), (u32, bool)>,
+    stations: HashMap<Station, (u32, bool)>,
     /// How many of them each port has.
     crowds: HashMap<u32, usize>,
     /// The forwarding switches of each link.
@@ -143,7 +146,8 @@ impl Memory {
     pub fn read() -> Result<Self, NetlinkError> {
         let known = super::snapshot()?;
         let mut memory = Self::new(&known, netconf::list(&mut NetlinkSocket::route()?)?);
-        let peers = super::peers(&known.links)?;
+        let ends: Vec<_> = known.links.values().filter_map(link::end).collect();
+        let peers = super::peers(&ends)?;
         memory.peers = peers.into_iter().map(|(device, peer)| (device, Some(peer))).collect();
         Ok(memory)
     }
@@ -187,7 +191,11 @@ impl Memory {
                 .is_none_or(|there| there != place)
                 .then_some(Change::FdbMoved { port: place.0 })
         });
-        let fdb = (self.stations != now.stations).then_some(Change::FdbAdded);
+        let is_new = |(station, place): (&Station, &(u32, bool))| {
+            let port = place.0;
+            (self.stations.get(station) != Some(place)).then_some(Change::FdbAdded { port })
+        };
+        let fdb = now.stations.iter().filter_map(is_new);
         neighbours.chain(moved).chain(fdb)
     }
 
@@ -243,11 +251,11 @@ impl Memory {
         if message.kind == link::RTM_DELLINK {
             self.ports.remove(&device);
             self.peers.remove(&device);
-            return Ok(self.links.remove(&device).map(|_| Change::Links));
+            return Ok(self.links.remove(&device).map(|_| Change::Links { device }));
         }
         let link = link::parse(message)?;
         let Some(before) = self.links.insert(device, link.clone()) else {
-            return Ok(Some(Change::Links));
+            return Ok(Some(Change::Links { device }));
         };
         if before == link {
             return Ok(None);
@@ -261,7 +269,7 @@ impl Memory {
             ..link
         };
         Ok(Some(if like_before == before {
-            Change::Links
+            Change::Links { device }
         } else {
             Change::Device { device }
         }))
@@ -316,7 +324,7 @@ impl Memory {
     fn note_fdb_entry(&mut self, entry: &FdbEntry, deleted: bool) -> Option<Change> {
         // There may be several of it, and no packet makes one.
         if entry.is_of_unknown() {
-            return Some(Change::FdbAdded);
+            return Some(Change::FdbAdded { port: entry.ifindex });
         }
         let key = station(entry);
         let place = (entry.ifindex, entry.state == FdbState::Local);
@@ -345,7 +353,7 @@ impl Memory {
         }
         match before {
             Some((port, _)) => Some(Change::FdbMoved { port }),
-            None => came.then_some(Change::FdbAdded),
+            None => came.then_some(Change::FdbAdded { port: entry.ifindex }),
         }
     }
 }
@@ -355,7 +363,7 @@ fn vlan_ifindex(message: Message<'_>) -> Result<u32, Malformed> {
     crate::bytes::u32_at(message.payload, 4).ok_or_else(|| Malformed::missing("the link"))
 }
 
-fn station(entry: &FdbEntry) -> (u32, Option<u16>, Mac) {
+fn station(entry: &FdbEntry) -> Station {
     (entry.bridge.unwrap_or(entry.ifindex), entry.vlan, entry.mac)
 }
 

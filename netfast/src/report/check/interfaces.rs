@@ -12,7 +12,7 @@ use crate::{
     host::{Link, LinkKind, Namespace},
     plan::{Desired, NotUplink, TunnelReport},
     probe::Attached,
-    report::tunnels,
+    report::{tunnels, xdp},
 };
 
 /// Queueing disciplines that let every packet through as it comes: a redirect that skips them skips nothing.
@@ -36,7 +36,7 @@ pub fn interfaces(
                 .into_iter()
                 .flat_map(|on_link| foreign(link, on_link)),
         );
-        lines.extend(xdp(link, &name_of));
+        lines.extend(foreign_xdp(link, &name_of));
         lines.extend(tc(netns, link));
     }
     let summary = match (looked_at, lines.len()) {
@@ -83,6 +83,12 @@ pub fn uplinks(desired: &Desired) -> Vec<Line> {
             Line::new(Area::Interfaces, Level::Note, "transit", detail)
         }
     }));
+    // What is said of an uplink is what it is attached by.
+    lines.extend(desired.xdp.reports.iter().map(|report| {
+        let level = if report.why.is_none() { Level::Ok } else { Level::Note };
+        let detail = format!("XDP {}", xdp::state(report));
+        Line::new(Area::Interfaces, level, report.name.clone(), detail)
+    }));
     let left_out = desired.not_uplinks.iter().filter(|left_out| left_out.has_default);
     lines.extend(left_out.map(|left_out| {
         let NotUplink {
@@ -125,7 +131,7 @@ fn foreign<'a>(link: &'a Link, on_link: &'a [Attached]) -> impl Iterator<Item = 
     })
 }
 
-fn xdp<'a>(link: &'a Link, name_of: &'a impl Fn(u32) -> Option<String>) -> impl Iterator<Item = Line> + 'a {
+fn foreign_xdp<'a>(link: &'a Link, name_of: &'a impl Fn(u32) -> Option<String>) -> impl Iterator<Item = Line> + 'a {
     let modes = [
         ("generic", link.xdp.generic),
         ("native", link.xdp.native),

@@ -28,6 +28,7 @@ fn example() -> Networks {
     Networks {
         notes: Vec::new(),
         tunnels: Vec::new(),
+        xdp: Vec::new(),
         networks: vec![
             Network {
                 id: "6f1e5a0b9c8d".repeat(5),
@@ -114,6 +115,21 @@ fn list() {
 fn details() {
     assert_golden("networks-details.txt", &example().render_details(Style::default()));
     assert_golden_json("networks.json", &example());
+}
+
+#[test]
+fn of_uplinks_it_is_said_whether_they_have_xdp() {
+    let report = |name: &str, why: Option<&str>| XdpReport {
+        ifindex: 2,
+        name: name.into(),
+        why: why.map(Into::into),
+    };
+    let with = example().with_xdp(&[report("eth0", None), report("eth1", Some("its MTU is 9000"))]);
+    let text = with.render_list(Style::default());
+    let lines = "\nXDP at eth0: on\nXDP at eth1: off: its MTU is 9000\n";
+    assert!(text.ends_with(lines), "{text}");
+    assert!(with.render_details(Style::default()).ends_with(lines));
+    assert!(!example().render_list(Style::default()).contains("XDP"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use netfast::{apply::read::Tables, state::State, sys::ethtool};
 use netfast_tests::{
     cmd,
-    site::HOST_IP,
+    site::{HOST_IP, LAN_IP},
     topo::{Container, Topo},
 };
 use nix::sys::signal::Signal;
@@ -116,6 +116,27 @@ impl World {
                 self.lab.netfast.log()
             );
         });
+        // What is shown may not be otherwise.
+        self.shows("on", "goes by XDP, once it is known");
+    }
+
+    /// Each command that tells of uplinks tells the same of this one.
+    fn shows(&self, state: &str, sentence: &str) {
+        let config = self.lab.netfast.run_dir().join("netfast.toml").display().to_string();
+        let to = LAN_IP.to_string();
+        let shown = |words: &str, args: &[&str]| {
+            let text = self.lab.netfast.verb(args).expect("it ends");
+            // Lines are broken where the terminal is at its end.
+            let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(flat.contains(words), "no {words:?} in {args:?}: {text}");
+        };
+        shown(&format!("XDP at eth0: {state}"), &["networks"]);
+        shown(&format!("eth0 {state}"), &["status"]);
+        shown(
+            &format!("eth0 XDP {state}"),
+            &["check", "--runtime", "none", "--config", &config],
+        );
+        shown(sentence, &["explain", &self.container().veth, &to]);
     }
 
     /// Datagrams are answered, and none goes by XDP; what is said of the uplink.
@@ -139,6 +160,7 @@ impl World {
     /// Waits until that is said.
     pub fn says(&self, words: &str) {
         let said = cmd::poll("the reason", TIMEOUT, || self.why().filter(|why| why.contains(words)));
-        said.unwrap_or_else(|error| panic!("{error}: {words:?} in {:?}", self.why()));
+        let why = said.unwrap_or_else(|error| panic!("{error}: {words:?} in {:?}", self.why()));
+        self.shows(&format!("off: {why}"), &format!("does not go by XDP: {why}"));
     }
 }

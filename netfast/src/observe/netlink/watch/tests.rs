@@ -74,13 +74,13 @@ fn what_a_bridge_and_its_ports_announce_names_the_device() {
     assert_eq!(note(m, &about(RTM_NEWNEXTHOP, 0, "")), Some(Change::Routes));
     assert_eq!(
         note(m, &about(link::RTM_NEWLINK, 0, "v1")),
-        Some(Change::Links),
+        Some(Change::Links { device: 7 }),
         "it is new"
     );
     assert_eq!(note(m, &about(link::RTM_NEWLINK, 0, "v1")), None, "again");
     assert_eq!(
         note(m, &about(link::RTM_NEWLINK, 0, "v2")),
-        Some(Change::Links),
+        Some(Change::Links { device: 7 }),
         "a name"
     );
     assert_eq!(
@@ -106,7 +106,7 @@ fn station(memory: &mut Memory, kind: u16, port: u8) -> Option<Change> {
 #[cfg(target_endian = "little")]
 fn a_station_comes_moves_and_goes() {
     let mut memory = Memory::default();
-    assert_eq!(station(&mut memory, 28, 3), Some(Change::FdbAdded));
+    assert_eq!(station(&mut memory, 28, 3), Some(Change::FdbAdded { port: 3 }));
     assert_eq!(station(&mut memory, 28, 3), None);
     assert_eq!(station(&mut memory, 28, 4), Some(Change::FdbMoved { port: 3 }));
     // The bridge's own: what was sent to the port is now handed to the host.
@@ -136,7 +136,10 @@ fn each_end_that_unknown_stations_are_looked_for_at_is_news() {
         ..entry(3, 0)
     };
     for (end, deleted) in [(1, false), (2, false), (2, true)] {
-        assert_eq!(memory.note_fdb_entry(&to(end), deleted), Some(Change::FdbAdded));
+        assert_eq!(
+            memory.note_fdb_entry(&to(end), deleted),
+            Some(Change::FdbAdded { port: 3 })
+        );
     }
 }
 
@@ -155,7 +158,10 @@ fn entry(port: u32, number: usize) -> FdbEntry {
 #[test]
 fn a_port_with_invented_stations_is_remembered_in_part() {
     let mut memory = Memory::default();
-    assert_eq!(memory.note_fdb_entry(&entry(3, 0), false), Some(Change::FdbAdded));
+    assert_eq!(
+        memory.note_fdb_entry(&entry(3, 0), false),
+        Some(Change::FdbAdded { port: 3 })
+    );
     let hints = (1..5000).filter_map(|number| memory.note_fdb_entry(&entry(4, number), false));
     assert_eq!(hints.count(), MAX_STATIONS);
     assert_eq!(memory.stations.len(), MAX_STATIONS + 1);
@@ -166,7 +172,7 @@ fn a_port_with_invented_stations_is_remembered_in_part() {
     );
     assert_eq!(
         memory.note_fdb_entry(&entry(3, 0), false),
-        Some(Change::FdbAdded),
+        Some(Change::FdbAdded { port: 3 }),
         "it is back"
     );
     assert_eq!(memory.note_fdb_entry(&entry(4, 4999), true), None, "never heard of");
@@ -189,7 +195,10 @@ fn what_was_missed_is_found_by_comparing() {
     now.note_fdb_entry(&entry(4, 0), false);
     let found: Vec<_> = before.changes(&now).collect();
     let neighbours = Change::Neighbours { device: 7, mac: mac(1) };
-    assert_eq!(found, [neighbours, Change::FdbMoved { port: 3 }, Change::FdbAdded]);
+    assert_eq!(
+        found,
+        [neighbours, Change::FdbMoved { port: 3 }, Change::FdbAdded { port: 4 }]
+    );
 }
 
 #[test]

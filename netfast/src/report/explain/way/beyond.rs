@@ -15,7 +15,7 @@ use crate::{
     },
     report::{
         explain::{Destination, Facts, Route, Step},
-        tunnels,
+        tunnels, xdp,
     },
 };
 
@@ -175,9 +175,11 @@ pub(super) fn out(
     let outer = tunnels
         .find(|tunnel| tunnel.ifindex == ifindex)
         .map_or_else(String::new, outer);
+    let xdp = facts.state.xdp.iter().find(|report| report.ifindex == ifindex);
+    let xdp = xdp.map_or_else(String::new, |report| format!("; {}", xdp::incoming(report)));
     let text = match &from.network.deciders_of(ip).routed {
-        None => format!("{OUT}: conversations that are answered go fast{outer}"),
-        Some(who) => format!("{OUT}; whether packets pass is decided by {who}{outer}"),
+        None => format!("{OUT}: conversations that are answered go fast{outer}{xdp}"),
+        Some(who) => format!("{OUT}; whether packets pass is decided by {who}{outer}{xdp}"),
     };
     Step::decided(about, None, text)
 }
