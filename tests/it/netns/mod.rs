@@ -15,6 +15,7 @@ mod kernel;
 pub mod lab;
 mod lists;
 mod one_way;
+mod openvswitch;
 mod own_rules;
 mod paths;
 mod rates;
