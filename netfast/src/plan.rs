@@ -22,6 +22,7 @@ mod device;
 mod docker;
 mod index;
 mod inputs;
+mod joins;
 mod labels;
 mod localhost;
 mod macvlan;
@@ -174,6 +175,7 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
     networks.extend(openvswitch::networks(&mut build));
     build.add_bridges(&mut networks);
     openvswitch::add_uplinks(&mut build);
+    joins::add(&mut build);
     let missing_uplinks = uplinks::add(&mut build);
     tunnels::add(&mut build);
     let transit = transit::add(&mut build);
@@ -395,7 +397,7 @@ impl Build<'_> {
         for (key, spec) in &mut self.devices {
             let bridge = match spec.kind {
                 Kind::Bridge => Some(key.ifindex),
-                // An uplink as a port of one is a VXLAN device.
+                // An uplink as a port of one is a VXLAN device, or leads to another bridge.
                 Kind::Endpoint | Kind::Uplink => spec.identity.master,
             };
             for (flag, judged) in [(Device::ONE_WAY, &unreplied), (Device::ECHO, &icmp)] {

@@ -1,11 +1,13 @@
-//! Datapaths of Open vSwitch: containers whose veths are ports of one (as `ovs-docker` makes them), and other ports that lead off the
-//! host. The kernel knows nothing of the bridges that `ovs-vswitchd` makes of a datapath's ports; its flows say where packets go.
+//! Networks that no runtime lists. Datapaths of Open vSwitch: containers whose veths are ports of one (as `ovs-docker` makes them), and
+//! other ports that lead off the host. The kernel knows nothing of the bridges that `ovs-vswitchd` makes of a datapath's ports; its flows say where packets go.
+//! And bridges that something else has put containers on.
 
 use std::collections::BTreeSet;
 
 use netfast_common::device::Kind;
 
 use crate::{
+    config::Runtime,
     host::{Link, LinkKind, Namespace},
     plan::{
         Build, Endpoint, is_cut_off, labels, plain,
@@ -14,15 +16,23 @@ use crate::{
     },
 };
 
-/// What reports call the driver.
-pub const DRIVER: &str = "openvswitch";
-
-/// The datapaths with ports.
-fn datapaths(netns: &Namespace) -> Vec<&Link> {
+/// The datapaths with ports, and with a runtime also bridges that it does not list and that its containers are on (weave's, one made by
+/// hand): without a runtime those are networks anyway.
+fn masters<'a>(build: &Build<'a>) -> Vec<&'a Link> {
+    let netns = build.netns;
     let masters: BTreeSet<u32> = netns.links.values().filter_map(|link| link.master).collect();
     let links = masters.into_iter().filter_map(|master| netns.links.get(&master));
+    let is_listed = |link: &Link| {
+        let mut networks = build.host.networks.values();
+        networks.any(|network| network.bridge_name.as_deref() == Some(&*link.name))
+    };
+    let is_unlisted = |link: &Link| build.config.runtime == Runtime::Docker && !is_listed(link);
     links
-        .filter(|link| matches!(link.kind, LinkKind::Openvswitch))
+        .filter(|link| match link.kind {
+            LinkKind::Openvswitch => true,
+            LinkKind::Bridge(_) => is_unlisted(link),
+            _ => false,
+        })
         .collect()
 }
 
@@ -32,29 +42,29 @@ pub fn is_port(netns: &Namespace, link: &Link) -> bool {
     master.is_some_and(|master| matches!(master.kind, LinkKind::Openvswitch))
 }
 
-/// A network for each datapath: with the containers that the runtime knows, or without a runtime with the veths among its ports.
+/// A network for each: with the containers that the runtime knows, or without a runtime with the veths among its ports.
 pub fn networks(build: &mut Build<'_>) -> Vec<NetworkReport> {
-    let datapaths = datapaths(build.netns);
-    let reports = datapaths.into_iter().map(|datapath| network(build, datapath));
+    let masters = masters(build);
+    let reports = masters.into_iter().map(|master| network(build, master));
     reports.filter(|report| !report.endpoints.is_empty()).collect()
 }
 
-fn network(build: &mut Build<'_>, datapath: &Link) -> NetworkReport {
-    let (bridge_ifindex, path) = build.judge_bridge(&datapath.name);
-    let path = if build.config.disabled_networks.contains(&datapath.name) {
+fn network(build: &mut Build<'_>, master: &Link) -> NetworkReport {
+    let (bridge_ifindex, path) = build.judge_bridge(&master.name);
+    let path = if build.config.disabled_networks.contains(&master.name) {
         Path::slow(Why::DisabledByConfig)
     } else {
         path
     };
     let endpoints = match build.config.runtime {
-        crate::config::Runtime::Docker => of_runtime(build, datapath, &path),
-        crate::config::Runtime::None => of_ports(build, datapath, &path),
+        Runtime::Docker => of_runtime(build, master, &path),
+        Runtime::None => of_ports(build, master, &path),
     };
     NetworkReport {
-        name: datapath.name.clone(),
-        driver: DRIVER.into(),
+        name: master.name.clone(),
+        driver: master.kind.name().into(),
         scope: "local".into(),
-        bridge: Some(datapath.name.clone()),
+        bridge: Some(master.name.clone()),
         bridge_ifindex,
         path,
         endpoints,
@@ -63,8 +73,8 @@ fn network(build: &mut Build<'_>, datapath: &Link) -> NetworkReport {
 }
 
 /// The runtime's containers that have an interface there, which the runtime itself does not know of.
-fn of_runtime(build: &mut Build<'_>, datapath: &Link, network: &Path) -> Vec<EndpointReport> {
-    let interfaces = build.index.interfaces_on(datapath.ifindex).to_vec();
+fn of_runtime(build: &mut Build<'_>, master: &Link, network: &Path) -> Vec<EndpointReport> {
+    let interfaces = build.index.interfaces_on(master.ifindex).to_vec();
     let reports = interfaces.into_iter().filter_map(|(container, interface)| {
         let veth = build.netns.links.get(&interface.host_ifindex?)?;
         let addresses = interface.addresses.iter().map(|net| net.addr);

@@ -52,8 +52,7 @@ pub fn add(build: &mut Build<'_>) {
         let key = netns.key(link.ifindex);
         if matches!(link.kind, LinkKind::Vxlan(_))
             && !build.devices.contains_key(&key)
-            && port(build, link).is_some()
-            && unfit(build, link).is_none()
+            && is_fit_port(build, link)
         {
             build.devices.insert(key, plain(link, Kind::Uplink));
         }
@@ -77,7 +76,12 @@ fn of_datapath(build: &Build<'_>, link: &Link) -> Option<u32> {
     devices.any(|spec| spec.identity.master == Some(master)).then_some(master)
 }
 
-/// Why a VXLAN device is no way off the host. As a port of a bridge it must be sent what the bridge has heard from there: what that
+/// Whether a link is a port of a bridge with containers, and may be a way off it.
+pub fn is_fit_port(build: &Build<'_>, link: &Link) -> bool {
+    port(build, link).is_some() && unfit(build, link).is_none()
+}
+
+/// Why a device is no way off the host. As a port of a bridge it must be sent what the bridge has heard from there: what that
 /// floods may be for somebody else.
 fn unfit(build: &Build<'_>, link: &Link) -> Option<String> {
     let named = &build.config.uplinks;
