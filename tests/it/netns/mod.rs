@@ -12,6 +12,7 @@ mod handed_on;
 mod hostile;
 pub mod judges;
 mod kernel;
+mod kinds;
 pub mod lab;
 mod lists;
 mod one_way;

@@ -20,8 +20,8 @@ pub const BRIDGE: &str = "ovs0";
 
 /// A running switch. In the order of dropping: the daemon before its database.
 pub struct Switch {
-    _daemon: cmd::Background,
-    _database: cmd::Background,
+    daemon: cmd::Background,
+    database: cmd::Background,
     dir: TempDir,
 }
 
@@ -53,12 +53,23 @@ impl Switch {
         let log = format!("--log-file={}", at("vswitchd.log"));
         let daemon = spawn(&["ovs-vswitchd", &unixctl("vswitchd.ctl"), &log, &format!("unix:{socket}")]);
         let switch = Self {
-            _daemon: daemon,
-            _database: server,
+            daemon,
+            database: server,
             dir,
         };
         switch.vsctl(ns, "--no-wait init");
         switch
+    }
+
+    /// Takes its bridges away, ends it and unloads the modules, which nobody may hold then.
+    pub fn remove(self, ns: &NetNs) {
+        self.vsctl(ns, &format!("del-br {BRIDGE}"));
+        let Self { daemon, database, dir } = self;
+        let ctl = dir.path().join("vswitchd.ctl");
+        ns.sh(&format!("ovs-appctl -t {} exit --cleanup", ctl.display()))
+            .expect("it goes");
+        drop((daemon, database));
+        cmd::poll("the modules' end", TIMEOUT, || ns.sh("modprobe -r vport_vxlan openvswitch").ok()).expect("unloaded");
     }
 
     /// `ovs-vsctl`, which waits until the daemon has done it.
@@ -72,6 +83,13 @@ impl Switch {
     pub fn ofctl(&self, ns: &NetNs, arguments: &str) -> String {
         let dir = self.dir.path().display();
         ns.sh(&format!("OVS_RUNDIR={dir} ovs-ofctl {arguments}")).expect("done")
+    }
+
+    /// The datapath's flows are made anew. The switch goes on with those that it has where a mirror comes.
+    pub fn purge(&self, ns: &NetNs) {
+        let dir = self.dir.path().display();
+        ns.sh(&format!("ovs-appctl -t {dir}/vswitchd.ctl revalidator/purge"))
+            .expect("done");
     }
 
     /// What the flows of the kernel's datapath do at the moment.
