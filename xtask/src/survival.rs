@@ -82,8 +82,13 @@ pub fn run(args: &Args) -> Result<()> {
          connections with\nkeep-alive, 1000 UDP requests per second. The longest pause is between two answers (UDP), and \
          without a byte in\nsteps of 100 ms (TCP). Shares are of the packets in {} s before and after.",
         if args.kinds { "five paths" } else { "three paths" },
-        if args.kinds { ", macvlan from its host, VXLAN tunnel" } else { "" },
-        args.megabits, args.seconds
+        if args.kinds {
+            ", macvlan from its host, VXLAN tunnel"
+        } else {
+            ""
+        },
+        args.megabits,
+        args.seconds
     );
     Ok(())
 }

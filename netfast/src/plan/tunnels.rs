@@ -50,10 +50,7 @@ pub fn add(build: &mut Build<'_>) {
     let netns = build.netns;
     for link in netns.links.values() {
         let key = netns.key(link.ifindex);
-        if matches!(link.kind, LinkKind::Vxlan(_))
-            && !build.devices.contains_key(&key)
-            && is_fit_port(build, link)
-        {
+        if matches!(link.kind, LinkKind::Vxlan(_)) && !build.devices.contains_key(&key) && is_fit_port(build, link) {
             build.devices.insert(key, plain(link, Kind::Uplink));
         }
     }
@@ -73,7 +70,9 @@ fn port(build: &Build<'_>, link: &Link) -> Option<(BridgePort, BridgeInfo)> {
 fn of_datapath(build: &Build<'_>, link: &Link) -> Option<u32> {
     let master = link.master.filter(|_| openvswitch::is_port(build.netns, link))?;
     let mut devices = build.devices.values();
-    devices.any(|spec| spec.identity.master == Some(master)).then_some(master)
+    devices
+        .any(|spec| spec.identity.master == Some(master))
+        .then_some(master)
 }
 
 /// Whether a link is a port of a bridge with containers, and may be a way off it.

@@ -43,7 +43,9 @@ fn fast(netfast: &NetfastProc) -> u64 {
 fn carries(near: &NsHandle, far: &NsHandle, ip: Ipv4Addr) {
     transfer::bulk(near, at(ip, 7001), far, 7001);
     transfer::datagrams(near, at(ip, 7001), far, 7001, 5000);
-    let ping = near.sh(&format!("busybox ping -c20 -i0.05 -W5 {ip}")).expect("an answer");
+    let ping = near
+        .sh(&format!("busybox ping -c20 -i0.05 -W5 {ip}"))
+        .expect("an answer");
     assert!(ping.contains(" 0% packet loss"), "{ping}");
 }
 
@@ -98,7 +100,10 @@ fn flannel_host_gw() {
     let since = Instant::now();
     until_silent(&socket, "silence");
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
-    hosts.hosts[0].ns.sh(&format!("iptables -w -D {rule}")).expect("no rule");
+    hosts.hosts[0]
+        .ns
+        .sh(&format!("iptables -w -D {rule}"))
+        .expect("no rule");
     until_answered(&socket, "an answer");
     is_fast();
     // The link between the hosts takes less all of a sudden: the kernel says so, and nothing is lost.
@@ -116,7 +121,8 @@ fn flannel_host_gw() {
 fn put(host: &NetNs, veth: &str) -> NetNs {
     let ns = NetNs::new("mover").expect("a namespace");
     veth_pair((host, veth), (&ns, "eth0")).expect("a veth pair");
-    host.ip(&format!("link set {veth} mtu 1450 master {BRIDGE} up")).expect("a port");
+    host.ip(&format!("link set {veth} mtu 1450 master {BRIDGE} up"))
+        .expect("a port");
     ns.ip("link set eth0 mtu 1450 up").expect("it is up");
     ns.ip(&format!("addr add {MOVER}/24 dev eth0")).expect("an address");
     announce(&ns);
@@ -125,7 +131,8 @@ fn put(host: &NetNs, veth: &str) -> NetNs {
 
 /// As engines do for a container that begins: whoever knows the address by another MAC address hears of it.
 fn announce(ns: &NetNs) {
-    ns.sh(&format!("busybox arping -U -c2 -I eth0 {MOVER} || true")).expect("told");
+    ns.sh(&format!("busybox arping -U -c2 -I eth0 {MOVER} || true"))
+        .expect("told");
 }
 
 /// The container of a conversation is gone, and another one with its address is on the other host.
@@ -179,7 +186,8 @@ fn macvlan_across_two_hosts() {
     veth_pair((&hosts[0], "eth0"), (&hosts[1], "eth0")).expect("a wire");
     for (number, host) in hosts.iter().enumerate() {
         host.ip("link set eth0 up").expect("it is up");
-        host.ip(&format!("addr add 10.244.0.{}/24 dev eth0", 1 + number)).expect("an address");
+        host.ip(&format!("addr add 10.244.0.{}/24 dev eth0", 1 + number))
+            .expect("an address");
     }
     let near = macvlan(&hosts[0], Ipv4Addr::new(10, 244, 0, 11));
     let daemons = hosts.each_ref().map(netfast);

@@ -18,7 +18,10 @@ const VARIABLE: &str = "NETFAST_TEST_MIB";
 
 fn bytes() -> u64 {
     let said = env::var(VARIABLE).ok();
-    let mib = said.map_or(MIB, |text| text.parse().unwrap_or_else(|_| panic!("{VARIABLE}={text} is no number of MiB")));
+    let mib = said.map_or(MIB, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{VARIABLE}={text} is no number of MiB"))
+    });
     mib << 20
 }
 

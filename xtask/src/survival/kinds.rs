@@ -40,7 +40,10 @@ pub fn make(host: &DockerHost) -> Result<()> {
 
 /// One end of it; the other host's has the other number.
 fn tunnel(ns: &NetNs, near: Ipv4Addr, far: Ipv4Addr, number: u8) -> Result<()> {
-    let (own, other) = (format!("02:00:00:00:01:0{number}"), format!("02:00:00:00:01:0{}", 1 - number));
+    let (own, other) = (
+        format!("02:00:00:00:01:0{number}"),
+        format!("02:00:00:00:01:0{}", 1 - number),
+    );
     ns.ip(&format!(
         "link add flannel.1 address {own} mtu 1450 type vxlan id 1 dstport 8472 local {near} dev eth0 nolearning"
     ))?;
@@ -48,7 +51,9 @@ fn tunnel(ns: &NetNs, near: Ipv4Addr, far: Ipv4Addr, number: u8) -> Result<()> {
     ns.ip("link set flannel.1 up")?;
     let net = format!("10.244.{}", 1 - number);
     ns.ip(&format!("neigh add {net}.1 lladdr {other} dev flannel.1 nud permanent"))?;
-    ns.sh(&format!("bridge fdb add {other} dev flannel.1 dst {far} self permanent"))?;
+    ns.sh(&format!(
+        "bridge fdb add {other} dev flannel.1 dst {far} self permanent"
+    ))?;
     ns.ip(&format!("route add {net}.0/24 via {net}.1 dev flannel.1 onlink"))?;
     Ok(())
 }

@@ -33,6 +33,9 @@ pub fn environment(processor: Processor) -> Result<String> {
     let usr = usr.display();
     let mut lines = format!("export PATH=$PATH:{usr}/bin:{usr}/sbin:{usr}/lib/openvswitch-switch\n");
     let _ = writeln!(lines, "export LD_LIBRARY_PATH=$(echo {usr}/lib/*-linux-gnu)");
-    let _ = writeln!(lines, "export NETFAST_OVS_SCHEMA={usr}/share/openvswitch/vswitch.ovsschema");
+    let _ = writeln!(
+        lines,
+        "export NETFAST_OVS_SCHEMA={usr}/share/openvswitch/vswitch.ovsschema"
+    );
     Ok(lines)
 }

@@ -36,7 +36,10 @@ fn a_container_at_a_port_is_an_endpoint_whose_packets_the_switch_decides_about()
     let [endpoint] = &network.endpoints[..] else {
         panic!("{:?}", network.endpoints)
     };
-    assert!(endpoint.container == "switched" && endpoint.path.is_fast(), "{endpoint:?}");
+    assert!(
+        endpoint.container == "switched" && endpoint.path.is_fast(),
+        "{endpoint:?}"
+    );
     assert_eq!(port(&desired, VETH_OVS), Some(Kind::Endpoint));
     assert_eq!(port(&desired, DATAPATH), None, "the host's packets come in another run");
     let said = |path: &Path| matches!(path, Path::Slow(slow) if slow.why == Why::OvsHost);
@@ -54,9 +57,11 @@ fn without_the_watch_it_is_slow_and_told() {
         facts.ovs_off = Some("no such tracepoint".into());
     });
     let network = network(&desired, "ovs-system").expect("it is told");
-    let is_told =
-        |path: &Path| matches!(path, Path::Slow(slow) if slow.why == Why::OvsUnwatched && slow.text.contains("tracepoint"));
-    assert!(is_told(&network.path) && is_told(&network.endpoints[0].path), "{network:?}");
+    let is_told = |path: &Path| matches!(path, Path::Slow(slow) if slow.why == Why::OvsUnwatched && slow.text.contains("tracepoint"));
+    assert!(
+        is_told(&network.path) && is_told(&network.endpoints[0].path),
+        "{network:?}"
+    );
     assert_eq!(port(&desired, VETH_OVS), None);
 }
 
@@ -84,7 +89,10 @@ fn other_ports_of_a_datapath_lead_off_the_host_but_not_a_tunnels() {
     let [report] = &tunnel.tunnel_reports[..] else {
         panic!("{:?}", tunnel.tunnel_reports)
     };
-    assert!(report.why.as_deref().is_some_and(|why| why.contains("external")), "{report:?}");
+    assert!(
+        report.why.as_deref().is_some_and(|why| why.contains("external")),
+        "{report:?}"
+    );
 }
 
 #[test]
@@ -100,7 +108,12 @@ fn a_bridge_that_the_runtime_does_not_list_is_told_by_its_containers() {
     assert_eq!((network.driver.as_str(), network.endpoints.len()), ("bridge", 1));
     assert_eq!(port(&desired, VETH_OVS), Some(Kind::Endpoint));
     assert_eq!(port(&desired, DATAPATH), Some(Kind::Bridge));
-    assert!(after(|_, _, _| ()).networks.iter().all(|network| network.name != "weave"));
+    assert!(
+        after(|_, _, _| ())
+            .networks
+            .iter()
+            .all(|network| network.name != "weave")
+    );
 }
 
 /// weave: `vethwe-bridge` is a port of its bridge, and its other end one of its datapath.
@@ -110,7 +123,9 @@ fn a_veth_pair_between_two_bridges_leads_off_the_one_with_containers() {
     let with = |change: &dyn Fn(&mut Link)| {
         after(|host, _, _| {
             let netns = host.served_mut();
-            netns.links.insert(DATAPATH, link(DATAPATH, "datapath", LinkKind::Openvswitch));
+            netns
+                .links
+                .insert(DATAPATH, link(DATAPATH, "datapath", LinkKind::Openvswitch));
             for (index, peer, master) in [(ENDS[0], ENDS[1], BRIDGE), (ENDS[1], ENDS[0], DATAPATH)] {
                 let mut end = Link {
                     master: Some(master),

@@ -360,7 +360,9 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         }
         Why::PeerUnknown => Some("It may be going away; else its namespace is hidden from this process."),
         Why::VirtualAddresses => Some("Aliases in mode rr need no translation."),
-        Why::OvsUnwatched => Some("The kernel needs the tracepoint ovs_do_execute_action (Linux 5.14) for that: `netfast check`."),
+        Why::OvsUnwatched => {
+            Some("The kernel needs the tracepoint ovs_do_execute_action (Linux 5.14) for that: `netfast check`.")
+        }
         Why::OvsHost | Why::OvsFlows => None,
         Why::NotHeard => Some("It is heard of with the container's next packet."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),

@@ -52,7 +52,10 @@ fn between_containers() {
     let world = World::start();
     let (a, b) = (world.lab.topo.container(0, 0), world.lab.topo.container(0, 1));
     let networks = world.said(&["networks"]);
-    assert!(networks.contains("openvswitch") && networks.contains("3/3"), "{networks}");
+    assert!(
+        networks.contains("openvswitch") && networks.contains("3/3"),
+        "{networks}"
+    );
     let explained = world.said(&["explain", &a.veth]);
     assert!(explained.contains("Open vSwitch"), "{explained}");
     println!("{explained}\n{}", world.said(&["networks", "ovs-system"]));
@@ -67,7 +70,11 @@ fn between_containers() {
     let (_echo, socket) = talk(&world);
     assert!((0..500).all(|_| ask(&socket)), "{}", world.lab.told());
     assert!(world.lab.fast() > before.1 + 900, "{}", world.lab.told());
-    println!("ovs-actions: {} before {}", world.lab.count(Reason::OvsActions), before.0);
+    println!(
+        "ovs-actions: {} before {}",
+        world.lab.count(Reason::OvsActions),
+        before.0
+    );
 }
 
 /// A flow that drops, whoever has added it, with more to say than the one that let packets pass.
@@ -103,7 +110,10 @@ fn a_changed_flow_table() {
         },
     );
     // A port of another VLAN, and both of it.
-    let (a, b) = (&world.lab.topo.container(0, 0).veth, &world.lab.topo.container(0, 1).veth);
+    let (a, b) = (
+        &world.lab.topo.container(0, 0).veth,
+        &world.lab.topo.container(0, 1).veth,
+    );
     obeys(
         &world,
         &socket,
@@ -137,9 +147,18 @@ fn what_does_more_than_to_send_on() {
     let world = World::start();
     let (_echo, socket) = talk(&world);
     let to = world.lab.topo.container(0, 1).ip;
-    world.ofctl(&format!("-O OpenFlow13 add-meter {BRIDGE} meter=1,pktps,bands=type=drop,rate=100000"));
-    for actions in ["meter:1,NORMAL", "controller(max_len=64),NORMAL", "ct(commit),NORMAL", "sample(probability=65535,collector_set_id=1),NORMAL"] {
-        world.ofctl(&format!("-O OpenFlow13 add-flow {BRIDGE} 'priority=100,ip,nw_dst={to},actions={actions}'"));
+    world.ofctl(&format!(
+        "-O OpenFlow13 add-meter {BRIDGE} meter=1,pktps,bands=type=drop,rate=100000"
+    ));
+    for actions in [
+        "meter:1,NORMAL",
+        "controller(max_len=64),NORMAL",
+        "ct(commit),NORMAL",
+        "sample(probability=65535,collector_set_id=1),NORMAL",
+    ] {
+        world.ofctl(&format!(
+            "-O OpenFlow13 add-flow {BRIDGE} 'priority=100,ip,nw_dst={to},actions={actions}'"
+        ));
         if actions.starts_with("sample") {
             world.vsctl(&format!(
                 "--id=@b get bridge {BRIDGE} -- --id=@i create ipfix 'targets=\"127.0.0.1:4739\"' -- create \
@@ -194,8 +213,14 @@ fn a_mirror_sees_every_packet() {
         let spy = world.lab.topo.container(0, 2).ns.handle();
         let received = || -> u64 {
             let lines = spy.sh("cat /proc/thread-self/net/dev").expect("its counters");
-            let line = lines.lines().find_map(|line| line.trim().strip_prefix("eth0:")).expect("its interface");
-            line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("packets")
+            let line = lines
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("eth0:"))
+                .expect("its interface");
+            line.split_whitespace()
+                .nth(1)
+                .and_then(|word| word.parse().ok())
+                .expect("packets")
         };
         if is_killed {
             world.lab.netfast.stop(Signal::SIGKILL).expect("it dies");
@@ -209,6 +234,10 @@ fn a_mirror_sees_every_packet() {
         let before = received();
         let asked = (0..300).filter(|_| ask(&socket)).count();
         let seen = received() - before;
-        assert!(asked > 290 && seen >= 2 * asked as u64, "{seen} of twice {asked}: {}", world.lab.told());
+        assert!(
+            asked > 290 && seen >= 2 * asked as u64,
+            "{seen} of twice {asked}: {}",
+            world.lab.told()
+        );
     }
 }

@@ -51,7 +51,9 @@ fn a_way_off_the_host() {
     let (topo, switch) = switch::host(2);
     topo.host().ip("addr flush dev eth0").expect("no address");
     switch.vsctl(topo.host(), &format!("add-port {BRIDGE} eth0"));
-    topo.lan().ip(&format!("addr add {FAR}/24 dev eth0")).expect("an address");
+    topo.lan()
+        .ip(&format!("addr add {FAR}/24 dev eth0"))
+        .expect("an address");
     let lab = Lab::around(topo, Some("uplinks = [\"eth0\"]\n"));
     let (a, lan) = (lab.topo.container(0, 0), lab.topo.lan());
     a.ns.sh(&format!("busybox ping -c1 -W5 {FAR}")).expect("an echo");
@@ -68,11 +70,15 @@ fn a_tunnel() {
         return;
     }
     let (topo, switch) = switch::host(2);
-    let line = format!("add-port {BRIDGE} vx0 -- set interface vx0 type=vxlan options:remote_ip={LAN_IP} options:key=42");
+    let line =
+        format!("add-port {BRIDGE} vx0 -- set interface vx0 type=vxlan options:remote_ip={LAN_IP} options:key=42");
     switch.vsctl(topo.host(), &line);
     let lan = topo.lan();
-    lan.ip(&format!("link add vxlan0 mtu 1450 type vxlan id 42 dstport 4789 remote {} dev eth0", HOST_IP))
-        .expect("a tunnel");
+    lan.ip(&format!(
+        "link add vxlan0 mtu 1450 type vxlan id 42 dstport 4789 remote {} dev eth0",
+        HOST_IP
+    ))
+    .expect("a tunnel");
     lan.ip(&format!("addr add {FAR}/24 dev vxlan0")).expect("an address");
     lan.ip("link set vxlan0 up").expect("it is up");
     for container in &topo.bridges[0].containers {
@@ -130,7 +136,8 @@ fn weave() {
         "link add vxlan-6784 mtu 1376 type vxlan id 6784 dstport 6784 remote {HOST_IP} dev eth0"
     ))
     .expect("a tunnel");
-    lan.ip(&format!("addr add {FAR}/24 dev vxlan-6784")).expect("an address");
+    lan.ip(&format!("addr add {FAR}/24 dev vxlan-6784"))
+        .expect("an address");
     lan.ip("link set vxlan-6784 up").expect("it is up");
     for container in &topo.bridges[0].containers {
         container.ns.ip("link set eth0 mtu 1376").expect("an MTU");
@@ -152,7 +159,10 @@ fn weave() {
     assert!(lab.fast() > before + 950, "{} {}", lab.fast() - before, lab.told());
     paths::both(&lab, &a.ns, at(b.ip, 7001), &b.ns, 7001);
     let since = Instant::now();
-    switch.ofctl(lab.topo.host(), &format!("add-flow datapath priority=100,ip,nw_dst={FAR},actions=drop"));
+    switch.ofctl(
+        lab.topo.host(),
+        &format!("add-flow datapath priority=100,ip,nw_dst={FAR},actions=drop"),
+    );
     until_silent(&socket, "silence");
     println!("silent after {:?}", since.elapsed());
     let networks = lab.netfast.verb(&["networks"]).expect("a report");

@@ -37,7 +37,8 @@ impl Switch {
         ns.sh("modprobe -a openvswitch vport_vxlan").expect("the module");
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let schema = env::var_os(SCHEMA).map_or_else(|| "/usr/share/openvswitch/vswitch.ovsschema".into(), PathBuf::from);
+        let schema =
+            env::var_os(SCHEMA).map_or_else(|| "/usr/share/openvswitch/vswitch.ovsschema".into(), PathBuf::from);
         let (database, socket) = (at("conf.db"), at("db.sock"));
         ns.sh(&format!("ovsdb-tool create {database} {}", schema.display()))
             .expect("a database");
@@ -49,9 +50,17 @@ impl Switch {
         let remote = format!("--remote=punix:{socket}");
         let unixctl = |name: &str| format!("--unixctl={}", at(name));
         let server = spawn(&["ovsdb-server", &remote, &unixctl("ovsdb.ctl"), &database]);
-        cmd::poll("the database", TIMEOUT, || dir.path().join("db.sock").exists().then_some(())).expect("it listens");
+        cmd::poll("the database", TIMEOUT, || {
+            dir.path().join("db.sock").exists().then_some(())
+        })
+        .expect("it listens");
         let log = format!("--log-file={}", at("vswitchd.log"));
-        let daemon = spawn(&["ovs-vswitchd", &unixctl("vswitchd.ctl"), &log, &format!("unix:{socket}")]);
+        let daemon = spawn(&[
+            "ovs-vswitchd",
+            &unixctl("vswitchd.ctl"),
+            &log,
+            &format!("unix:{socket}"),
+        ]);
         let switch = Self {
             daemon,
             database: server,
@@ -69,7 +78,10 @@ impl Switch {
         ns.sh(&format!("ovs-appctl -t {} exit --cleanup", ctl.display()))
             .expect("it goes");
         drop((daemon, database));
-        cmd::poll("the modules' end", TIMEOUT, || ns.sh("modprobe -r vport_vxlan openvswitch").ok()).expect("unloaded");
+        cmd::poll("the modules' end", TIMEOUT, || {
+            ns.sh("modprobe -r vport_vxlan openvswitch").ok()
+        })
+        .expect("unloaded");
     }
 
     /// `ovs-vsctl`, which waits until the daemon has done it.
