@@ -52,7 +52,7 @@ fn a_connection_survives_detach_in_its_middle() {
             "100000",
         ])
         .expect("the client starts");
-    cmd::poll("it is on the fast path", Duration::from_secs(5), || {
+    cmd::poll("it is on the fast path", Duration::from_secs(30), || {
         let fast = netfast.totals().ok()?.fast_packets;
         (fast > 5_000).then_some(())
     })

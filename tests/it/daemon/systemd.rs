@@ -390,7 +390,11 @@ fn a_bpffs_that_is_mounted_anew_under_the_unit_makes_it_start_again() {
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", machine.journal()));
     journal_has(&machine, "was mounted anew");
-    assert_eq!(programs(host), attached, "attached once");
+    // In sync it is also before it has heard of all stations again.
+    cmd::poll("all attached, once", TIMEOUT, || {
+        (programs(host) == attached).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", programs(host), machine.journal()));
     assert!(abi_dir(&machine.path(PINS)).join("links").is_dir());
     machine.run(&["netfast", "status"]).expect("it can be seen again");
     machine.run(&["systemctl", "stop", UNIT]).expect("it stops");

@@ -281,23 +281,27 @@ fn mtu_lowered_in_mid_flow() {
     });
 }
 
+/// A flow to the outside ends by what this line does, because the daemon hears of it.
+fn ends_by(world: &mut World, line: &str) {
+    let to = SocketAddrV4::new(world.ip("lan"), 7000);
+    let conversation = Conversation::open(world, UDP, "c00", 40_000, to, "lan");
+    conversation.warm(world);
+    let before = world.outdated();
+    world.sh(line);
+    cmd::poll("the end of what was allowed", TIMEOUT, || {
+        let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
+        (got["lan"].is_empty()).then_some(())
+    })
+    .expect("it stops");
+    world.step("no more", &[("c00", conversation.forward(b"no more"))]);
+    world.assert_outdated(before);
+}
+
 #[test]
 fn forwarding_switched_off_in_mid_flow() {
     check(&Case {
-        script: |world| {
-            let to = SocketAddrV4::new(world.ip("lan"), 7000);
-            let conversation = Conversation::open(world, UDP, "c00", 40_000, to, "lan");
-            conversation.warm(world);
-            let before = world.outdated();
-            world.sh("sysctl -qw net.ipv4.ip_forward=0");
-            cmd::poll("the end of forwarding", TIMEOUT, || {
-                let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
-                (got["lan"].is_empty()).then_some(())
-            })
-            .expect("it stops");
-            world.step("no more", &[("c00", conversation.forward(b"no more"))]);
-            world.assert_outdated(before);
-        },
+        config: Some("revalidate_ms = 10000\n"),
+        script: |world| ends_by(world, "sysctl -qw net.ipv4.ip_forward=0"),
         ..case()
     });
 }
@@ -307,20 +311,7 @@ fn forwarding_switched_off_in_mid_flow() {
 fn bridge_renamed_in_mid_flow() {
     check(&Case {
         config: Some("revalidate_ms = 10000\n"),
-        script: |world| {
-            let to = SocketAddrV4::new(world.ip("lan"), 7000);
-            let conversation = Conversation::open(world, UDP, "c00", 40_000, to, "lan");
-            conversation.warm(world);
-            let before = world.outdated();
-            world.sh("ip link set br-0 name renamed");
-            cmd::poll("the end of what the rules allowed", TIMEOUT, || {
-                let got = world.exchange(&[("c00", conversation.forward(b"still?"))]);
-                (got["lan"].is_empty()).then_some(())
-            })
-            .expect("it stops");
-            world.step("no more", &[("c00", conversation.forward(b"no more"))]);
-            world.assert_outdated(before);
-        },
+        script: |world| ends_by(world, "ip link set br-0 name renamed"),
         ..case()
     });
 }

@@ -21,7 +21,7 @@ use aya_obj::{
     btf::BtfKind,
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type},
 };
-use netfast::apply::OBJECT;
+use netfast::apply::{Mode, OBJECT, lacks::loadable};
 use netfast_common::abi::{HookKind, Program};
 use netfast_tests::require::{Need, kernel_version, needs};
 
@@ -165,14 +165,20 @@ fn programs_fit_the_stack_as_kernels_before_6_8_count_it() {
     }
 }
 
-/// What each program costs that this kernel takes.
+/// What each program costs that the daemon loads on this kernel.
 fn costs() -> Vec<(Program, Cost)> {
     let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object loads");
     let mut object = relocated(&mut ebpf);
     let types = load_types(&mut object);
     let cost = |&program: &Program| Some((program, cost(&object, &types, program)?));
     let is_here = |program: &&Program| **program != Program::Resolver || Hook::Resolver.is_here();
-    Program::ALL.iter().filter(is_here).filter_map(cost).collect()
+    let mode = if kernel_version().0 < (6, 6) {
+        Mode::Clsact
+    } else {
+        Mode::Tcx
+    };
+    let programs: Vec<Program> = loadable(mode).collect();
+    programs.iter().filter(is_here).filter_map(cost).collect()
 }
 
 /// The object with its maps and calls put in, as aya does it; aya keeps the verifier's words on success to itself.
@@ -272,11 +278,6 @@ fn cost(object: &Object, types: &OwnedFd, program: Program) -> Option<Cost> {
         // Not even root may, under lockdown or on a kernel without trampolines; netfast then does without.
         (Err(error), HookKind::Fentry(_)) if log.is_empty() => {
             eprintln!("SKIP: this kernel loads no fentry programs: {error}");
-            return None;
-        }
-        // Before 6.1 the verifier looks at each turn of a loop; aliases stay as the runtime answers then.
-        (Err(error), _) if program == Program::Answer && kernel_version().0 < (6, 1) => {
-            eprintln!("{name}: this kernel's verifier gives up: {error}");
             return None;
         }
         (Err(error), _) => panic!("{name}: {error}\n{log}"),

@@ -168,7 +168,9 @@ fn a_veth_that_goes_down() {
     warm(&lab, &socket);
     drop(echo);
     let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7001));
-    let server = lab.topo.container(0, 0).ns.handle().run(bind).expect("entered");
+    let server = cmd::poll("a port that the echo has left", TIMEOUT, || {
+        lab.topo.container(0, 0).ns.handle().run(bind).expect("entered").ok()
+    });
     let server = server.expect("a free port");
     let tick = Some(Duration::from_millis(10));
     server.set_read_timeout(tick).expect("an option");
