@@ -91,6 +91,8 @@ crate::verdicts! {
     60 OuterLearned "outer-learned" "the outer header that the kernel wrote was learned";
     61 OuterOdd "outer-odd" "left through a tunnel in a way that is not repeated: with options, in fragments, encrypted, or changed inside";
     62 Decapsulated "decapsulated" "came in through a tunnel with the outer header that the kernel took off others of its conversation";
+    // Of Open vSwitch, counted where its datapath executes an action.
+    63 OvsActions "ovs-actions" "Open vSwitch does more with the packet than to send it to one port (mirror, controller, meter, sample, conntrack, …): nothing is learned of it";
 }
 
 impl Reason {

@@ -12,6 +12,7 @@
 //! | [`resolver`] | the ports of Docker's resolver, in place of its NAT rules |
 //! | [`localhost`] | the host's sockets that are led past docker-proxy |
 //! | [`xdp`] | datagrams of known flows, straight from an uplink's driver to the container |
+//! | [`openvswitch`] | what a datapath does with packets, besides sending them to a port |
 //! | [`macvlan`] | frames between the host and its containers on a macvlan network |
 //!
 //! A packet enters at [`hooks`]: [`packet::parse`] → [`fastpath::gate`] → [`fastpath::lookup`] → [`fastpath::rewrite`] →
@@ -28,6 +29,7 @@ pub mod lb;
 pub mod learn;
 pub mod localhost;
 pub mod macvlan;
+pub mod openvswitch;
 pub mod packet;
 pub mod resolver;
 pub mod state;

@@ -10,8 +10,9 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{cgroup_sock_addr, classifier, fentry, xdp},
-        programs::{FEntryContext, SockAddrContext, TcContext, XdpContext},
+        helpers::bpf_probe_read_kernel,
+        macros::{cgroup_sock_addr, classifier, fentry, raw_tracepoint, xdp},
+        programs::{FEntryContext, RawTracePointContext, SockAddrContext, TcContext, XdpContext},
     };
     use netfast_ebpf::{
         dns,
@@ -19,7 +20,9 @@ mod programs {
         hooks, lb,
         learn::candidate,
         localhost::{self, Family, Socket},
-        macvlan, resolver, tunnel, xdp as at_driver,
+        macvlan,
+        openvswitch::{self, Attribute},
+        resolver, tunnel, xdp as at_driver,
     };
 
     /// tcx ingress of an endpoint's host-side veth.
@@ -118,6 +121,17 @@ mod programs {
     pub fn netfast_queued(_context: FEntryContext) -> i32 {
         candidate::forget();
         tunnel::forget();
+        0
+    }
+
+    /// A datapath of Open vSwitch executes an action (`do_execute_actions`, net/openvswitch/actions.c; the tracepoint since Linux
+    /// 5.14): datapath, packet, its key, the action, and how many bytes of actions there are from this one on.
+    #[raw_tracepoint(tracepoint = "ovs_do_execute_action")]
+    pub fn netfast_ovs(context: RawTracePointContext) -> i32 {
+        let action: *const Attribute = context.arg(3);
+        let rest: i32 = context.arg(4);
+        // SAFETY: the kernel copies, and says so where there is nothing to copy.
+        openvswitch::at_action(unsafe { bpf_probe_read_kernel(action) }.ok(), rest);
         0
     }
 

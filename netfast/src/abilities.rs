@@ -118,6 +118,7 @@ const fn of_program(program: Program) -> Option<&'static str> {
         Program::TunnelIngress | Program::TunnelTaken => "tunnels-in",
         Program::Macvlan => "macvlan-host",
         Program::Queued => "nfqueue",
+        Program::OvsAction => "openvswitch",
         Program::Connect4
         | Program::Connect6
         | Program::Send4

@@ -40,6 +40,7 @@ mod localhost;
 mod macvlan;
 mod mount;
 mod object;
+mod openvswitch;
 pub mod pinned;
 pub mod pins;
 pub mod quiet;
@@ -102,6 +103,10 @@ pub struct Datapath {
     /// What the kernel calls the namespaces that are known there, by their inodes.
     cookies: BTreeMap<u64, u64>,
     queue_watch_error: Option<String>,
+    /// Why the kernel does not take the program that watches datapaths of Open vSwitch, if it does not.
+    ovs_refused: Option<String>,
+    /// That program is attached.
+    watches_ovs: bool,
     lacks: Vec<Lack>,
     /// Vets flows for as long as this lives.
     _vetter: vet::Vetter,
@@ -161,6 +166,8 @@ impl Datapath {
             realized: Realized::default(),
             facts: Facts::default(),
             queue_watch_error: None,
+            ovs_refused: None,
+            watches_ovs: false,
             lacks: Vec::new(),
             _vetter: vetter(&mut ebpf)?,
             keeper: None,
@@ -193,6 +200,8 @@ impl Datapath {
     /// those that cannot be used.
     fn load_aliases(&mut self, without: &Without) {
         let localhost = self.load_localhost(without);
+        let ovs = self.load_optional(Program::OvsAction, without);
+        self.ovs_refused = ovs.as_ref().map(|lack| lack.why.clone());
         let mut lacks = match self.mode {
             Mode::Clsact => {
                 let lack = Lack::no_tcx();
@@ -222,6 +231,7 @@ impl Datapath {
             }
         };
         lacks.extend(localhost);
+        lacks.extend(ovs);
         for lack in &lacks {
             warn!("{lack}");
         }
@@ -255,8 +265,8 @@ impl Datapath {
             source,
         })?;
         for found in attachments {
-            // A tracing link cannot be given another program, see `watch_queues`.
-            if found != Attachment::QUEUE_WATCH {
+            // A tracing link cannot be given another program, see `watch_queues` and `watch_datapaths`.
+            if !found.is_watch() {
                 self.adopt_link(found)?;
             }
         }
@@ -288,7 +298,7 @@ impl Datapath {
                 let program = object::get(&mut self.ebpf, attachment.program)?;
                 localhost::adopt(program, &self.pins, &attachment).map(|()| true)
             }
-            HookKind::Tcx(_) | HookKind::Fentry(_) => attach::adopt(
+            HookKind::Tcx(_) | HookKind::Fentry(_) | HookKind::RawTracepoint(_) => attach::adopt(
                 object::get(&mut self.ebpf, attachment.program)?,
                 &self.pins,
                 &attachment,

@@ -22,9 +22,11 @@ mod device;
 mod docker;
 mod index;
 mod inputs;
+mod joins;
 mod labels;
 mod localhost;
 mod macvlan;
+mod openvswitch;
 mod pace;
 pub mod report;
 mod resolver;
@@ -79,6 +81,8 @@ pub struct Facts {
     pub tunnels_off: Option<String>,
     /// Why outer headers of tunnels cannot be taken off, if they cannot.
     pub way_in_off: Option<String>,
+    /// Why what Open vSwitch does with packets cannot be watched, if it cannot.
+    pub ovs_off: Option<String>,
     /// Why the host and containers of macvlan networks cannot reach each other, if they cannot.
     pub macvlan_off: Option<String>,
     /// Why nobody can be led past docker-proxy, if nobody can.
@@ -168,7 +172,10 @@ pub fn plan(host: &Host, config: &Config, facts: &Facts) -> Desired {
         Runtime::Docker => docker::networks(&mut build),
         Runtime::None => bare::networks(&mut build),
     };
+    networks.extend(openvswitch::networks(&mut build));
     build.add_bridges(&mut networks);
+    openvswitch::add_uplinks(&mut build);
+    joins::add(&mut build);
     let missing_uplinks = uplinks::add(&mut build);
     tunnels::add(&mut build);
     let transit = transit::add(&mut build);
@@ -246,9 +253,16 @@ impl Build<'_> {
                 Path::slow_since(Why::NoBridge, format!("its bridge device {name} does not exist")),
             );
         };
-        let path = if !matches!(link.kind, LinkKind::Bridge(_)) {
+        let is_datapath = matches!(link.kind, LinkKind::Openvswitch);
+        let path = if !matches!(link.kind, LinkKind::Bridge(_)) && !is_datapath {
             Path::slow_since(Why::NoBridge, format!("{name} is not a bridge"))
-        } else if !link.up {
+        } else if let Some(why) = self.facts.ovs_off.as_ref().filter(|_| is_datapath) {
+            Path::slow_since(
+                Why::OvsUnwatched,
+                format!("what Open vSwitch does with packets cannot be watched: {why}"),
+            )
+        // The device of a datapath is usually down, and its ports forward all the same.
+        } else if !link.up && !is_datapath {
             Path::slow(Why::BridgeDown)
         } else if let Some(text) = tc::anything_on(self.netns, self.facts, link) {
             Path::slow_since(Why::ForeignPrograms, text)
@@ -372,7 +386,7 @@ impl Build<'_> {
         let is_read = self.netns.ruleset.unreadable.is_none() || self.config.allow_rate_rules;
         let concerning = |concerns: &dyn Fn(&Link) -> bool| -> BTreeSet<u32> {
             let links = self.netns.links.values();
-            let bridges = links.filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
+            let bridges = links.filter(|link| matches!(link.kind, LinkKind::Bridge(_) | LinkKind::Openvswitch));
             bridges
                 .filter(|bridge| !is_read || concerns(bridge))
                 .map(|bridge| bridge.ifindex)
@@ -383,7 +397,7 @@ impl Build<'_> {
         for (key, spec) in &mut self.devices {
             let bridge = match spec.kind {
                 Kind::Bridge => Some(key.ifindex),
-                // An uplink as a port of one is a VXLAN device.
+                // An uplink as a port of one is a VXLAN device, or leads to another bridge.
                 Kind::Endpoint | Kind::Uplink => spec.identity.master,
             };
             for (flag, judged) in [(Device::ONE_WAY, &unreplied), (Device::ECHO, &icmp)] {
@@ -411,6 +425,12 @@ impl Build<'_> {
             let runtime = self.host.networks.get(&NetworkId(network.id.clone()));
             network.deciders = deciders::of_bridge(self.netns, link, runtime, deciders::Family::V4);
             network.deciders6 = deciders::of_bridge(self.netns, link, runtime, deciders::Family::V6);
+            if matches!(link.kind, LinkKind::Openvswitch) {
+                if network.path.is_fast() {
+                    network.host = Path::slow(Why::OvsHost);
+                }
+                continue;
+            }
             if !network.endpoints.iter().any(|endpoint| endpoint.path.is_fast()) {
                 continue;
             }

@@ -144,6 +144,7 @@ fn programs_are_for_the_hooks_of_the_abi() {
             HookKind::Tcx(_) => matches!(section, ProgramSection::SchedClassifier),
             HookKind::Xdp => matches!(section, ProgramSection::Xdp { .. }),
             HookKind::Fentry(_) => matches!(section, ProgramSection::FEntry { .. }),
+            HookKind::RawTracepoint(_) => matches!(section, ProgramSection::RawTracePoint),
             // `UDPSendMsg4` is of `sendmsg4`.
             HookKind::SockAddr(name) => {
                 let is = |kind: String| kind.to_lowercase().trim_start_matches("udp") == name;

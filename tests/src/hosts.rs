@@ -1,7 +1,8 @@
 //! Two container hosts on one link, with a VXLAN tunnel between their containers, and no engine.
 //!
 //! Host I (from 0) is 198.18.0.(I+1) on `eth0`. Either its containers' bridge has the tunnel's device as a port, and all are on one
-//! network; or each host has a network of its own, with a route through the tunnel to the other's, as flannel makes it.
+//! network; or each host has a network of its own, with a route through the tunnel to the other's, as flannel makes it, or to the other
+//! host itself.
 
 use std::net::Ipv4Addr;
 
@@ -16,6 +17,8 @@ pub enum Kind {
     Bridged,
     /// By a route, as flannel's backend `vxlan` has it.
     Routed,
+    /// There is no tunnel: by a route to the other host itself, as flannel's backend `host-gw` has it.
+    Gateway,
 }
 
 /// UDP port of the tunnels.
@@ -99,6 +102,10 @@ impl Hosts {
     pub fn make_tunnel(&self, number: usize, kind: Kind, options: &str) -> Result<()> {
         let (host, far) = (&self.hosts[number], &self.hosts[1 - number]);
         let ns = &host.ns;
+        if kind == Kind::Gateway {
+            ns.ip(&format!("route add 10.244.{}.0/24 via {}", 1 - number, far.ip))?;
+            return Ok(());
+        }
         // flannel tells it everything.
         let learning = if kind == Kind::Routed { "nolearning" } else { "" };
         ns.ip(&format!(
@@ -115,7 +122,7 @@ impl Hosts {
                 ))?;
                 Ok(())
             }
-            Kind::Routed => Self::route(host, far, 1 - number),
+            Kind::Routed | Kind::Gateway => Self::route(host, far, 1 - number),
         }
     }
 
@@ -141,7 +148,7 @@ impl Hosts {
                 Ipv4Addr::new(10, 244, 0, 1 + last),
                 Ipv4Addr::new(10, 244, 0, 11 + last),
             ),
-            Kind::Routed => (Ipv4Addr::new(10, 244, last, 1), Ipv4Addr::new(10, 244, last, 2)),
+            Kind::Routed | Kind::Gateway => (Ipv4Addr::new(10, 244, last, 1), Ipv4Addr::new(10, 244, last, 2)),
         };
         ns.ip(&format!("addr add {net}/24 dev {BRIDGE}"))?;
         container.ip(&format!("addr add {container_ip}/24 dev eth0"))?;

@@ -26,9 +26,33 @@ pub struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// Another kind of network than bridges: of two hosts, or of containers on a LAN.
+    #[arg(long, value_enum)]
+    network: Option<Network>,
     /// Let plain network namespaces play the containers even where a Docker engine could be started.
     #[arg(long)]
     no_docker: bool,
+}
+
+/// A kind of network besides bridges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Network {
+    /// Swarm's overlay network: a container on each of two hosts.
+    Overlay,
+    /// flannel's backend `vxlan`: a pod on each of two hosts.
+    Flannel,
+    /// Two containers on the LAN of their host's uplink: there is nothing that netfast could shorten, and nothing that it costs.
+    Macvlan,
+}
+
+impl Network {
+    const fn path(self) -> Path {
+        match self {
+            Self::Overlay => Path::Overlay,
+            Self::Flannel => Path::Flannel,
+            Self::Macvlan => Path::Macvlan,
+        }
+    }
 }
 
 /// What the demo measures and shows, in words for whoever sees it for the first time, and whether a ratio says something
@@ -54,11 +78,17 @@ pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let setting = Setting {
         no_docker: args.no_docker,
+        overlay: args.network == Some(Network::Overlay),
+        flannel: args.network == Some(Network::Flannel),
+        macvlan: args.network == Some(Network::Macvlan),
         ..Setting::default()
     };
     let lab = Lab::new(setting, say)?;
     let plan = Plan {
-        paths: vec![Path::Docker0, Path::User, Path::Published, Path::Masquerade],
+        paths: args.network.map_or_else(
+            || vec![Path::Docker0, Path::User, Path::Published, Path::Masquerade],
+            |network| vec![network.path()],
+        ),
         variants: vec![Variant::Kernel, Variant::Netfast],
         metrics: vec![Metric::Tcp1, Metric::Tcp4, Metric::Udp, Metric::Rr],
         rounds: args.rounds,

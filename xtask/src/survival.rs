@@ -2,6 +2,7 @@
 
 mod bed;
 mod event;
+mod kinds;
 mod load;
 pub mod next_abi;
 mod trouble;
@@ -39,6 +40,9 @@ pub struct Args {
     /// Megabits per second of each TCP stream: bounded, so that what is seen is the event and not a full machine.
     #[arg(long, default_value_t = 50)]
     megabits: u32,
+    /// Two paths more: from the host to a container of its own macvlan network, and from a container through a VXLAN tunnel.
+    #[arg(long)]
+    kinds: bool,
     /// netfast's configuration, to see the same of what is off by default.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -74,10 +78,17 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{row}");
     }
     println!(
-        "\nOn each of three paths (one bridge, published port, masquerade): 4 iperf3 streams of {} Mb/s, 50 idle \
+        "\nOn each of {} (one bridge, published port, masquerade{}): 4 iperf3 streams of {} Mb/s, 50 idle \
          connections with\nkeep-alive, 1000 UDP requests per second. The longest pause is between two answers (UDP), and \
          without a byte in\nsteps of 100 ms (TCP). Shares are of the packets in {} s before and after.",
-        args.megabits, args.seconds
+        if args.kinds { "five paths" } else { "three paths" },
+        if args.kinds {
+            ", macvlan from its host, VXLAN tunnel"
+        } else {
+            ""
+        },
+        args.megabits,
+        args.seconds
     );
     Ok(())
 }
@@ -85,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
 const HEADER: &str = "event                                     seconds  conns  lost  UDP asked   lost  longest pause UDP/TCP  fast before  after";
 
 fn row(event: Event, args: &Args, config: &str, traffic: &Path, builds: &Builds) -> Result<String> {
-    let mut bed = Bed::new(config, event.needs_own_bpffs())?;
+    let mut bed = Bed::new(config, event.needs_own_bpffs(), args.kinds)?;
     let load = Load::start(&bed, traffic, args.megabits)?;
     let share = |bed: &Bed| -> Result<Option<f64>> {
         if !bed.netfast.pin_dir().exists() {

@@ -26,6 +26,7 @@ use crate::{
 mod guest;
 pub mod kernels;
 mod machine;
+mod openvswitch;
 
 /// Packages beyond those of set-up: what makes an initial file system, and what tests of the kernels' modules call.
 const PACKAGES: [&str; 4] = ["kmod", "cpio", "zstd", "wireguard-tools"];
@@ -146,6 +147,8 @@ struct Tests {
     built: Built,
     /// Variables, with texts without quotation marks.
     environment: Vec<(String, String)>,
+    /// Lines that make Open vSwitch's programs known, if one of the tests is about it.
+    openvswitch: String,
 }
 
 impl Tests {
@@ -168,11 +171,18 @@ impl Tests {
             Some(names) => names,
             None => Self::names(&program, only)?,
         };
+        let is_about_it = names.iter().any(|name| name.contains("openvswitch"));
+        let openvswitch = if is_about_it {
+            openvswitch::environment(processor)?
+        } else {
+            String::new()
+        };
         Ok(Self {
             program,
             names,
             built,
             environment: Vec::new(),
+            openvswitch,
         })
     }
 
@@ -214,11 +224,13 @@ impl Tests {
         let environment: String = self.environment.iter().map(set).collect();
         format!(
             "{ENVIRONMENT}\
+             {}\
              export NETFAST_BIN={} NETFAST_TRAFFIC={}\n\
              {environment}\
              export {}=8\n\
              {} --exact --test-threads 1 --nocapture --include-ignored {}\n\
              {END}",
+            self.openvswitch,
             self.built.netfast.display(),
             self.built.traffic.display(),
             cmd::PATIENCE,

@@ -31,6 +31,9 @@ pub enum HookKind {
     Tcx(Hook),
     /// The entry of this kernel function (Linux 5.5, with BTF).
     Fentry(&'static str),
+    /// This tracepoint of the kernel or of one of its modules, with its arguments as they are (Linux 4.17): it is there while its
+    /// module is loaded.
+    RawTracepoint(&'static str),
     /// A system call of the sockets of a cgroup, by the name that the kernel has for it in sections of objects (Linux 5.8 for
     /// all of them).
     SockAddr(&'static str),
@@ -190,6 +193,11 @@ programs! {
         does: "deletes the candidate: a packet queued to user space leaves in another run of the kernel",
         without: Some("a rule that sends packets to NFQUEUE keeps flows from being learned"),
     }
+    OvsAction, OVS_ACTION = "netfast_ovs", HookKind::RawTracepoint("ovs_do_execute_action"), {
+        of: "each action that a datapath of Open vSwitch executes, while the host has a datapath",
+        does: "deletes the candidate, unless all that is done with the packet is to change its headers and to send it to one port",
+        without: Some("containers at ports of Open vSwitch keep the kernel's path"),
+    }
     Connect4, CONNECT4 = "netfast_conn4", HookKind::SockAddr("connect4"), {
         of: "the root cgroup",
         does: "leads connections to published ports at 127.0.0.0/8 to the container",
@@ -276,6 +284,7 @@ impl Program {
             | Self::TunnelTaken
             | Self::Macvlan
             | Self::Queued
+            | Self::OvsAction
             | Self::Connect4
             | Self::Connect6
             | Self::Send4

@@ -231,9 +231,16 @@ pub fn refuse<S: Skb>(skb: &S, arrival: Arrival) {
 /// All that this CPU remembers is over.
 #[inline(always)]
 pub fn forget() {
-    if let Some(all) = candidates() {
-        all.waiting = 0;
-    }
+    forget_any();
+}
+
+/// The same; whether there was anything.
+#[inline(always)]
+pub fn forget_any() -> bool {
+    let Some(all) = candidates() else { return false };
+    let any = all.waiting != 0;
+    all.waiting = 0;
+    any
 }
 
 const _: () = assert!(size_of::<Candidate<Ip4>>() <= size_of::<Candidate<Ip6>>() && PLACES.is_power_of_two());

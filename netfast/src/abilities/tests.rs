@@ -49,6 +49,7 @@ fn every_program_that_netfast_can_do_without_is_for_an_ability() {
             "localhost",
             "macvlan-host",
             "nfqueue",
+            "openvswitch",
             "resolver",
             "tcx",
             "tunnels-in",

@@ -14,6 +14,7 @@ fn the_document_has_the_table_of_programs() {
             HookKind::Tcx(Hook::Ingress) => "ingress",
             HookKind::Tcx(Hook::Egress) => "egress",
             HookKind::Fentry(_) => "fentry",
+            HookKind::RawTracepoint(_) => "tracepoint",
             HookKind::SockAddr(name) => name,
             HookKind::Xdp => "XDP",
         };

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     maps::{MapError, PerCpuValues},
-    programs::FEntry,
+    programs::{FEntry, RawTracePoint},
 };
 use netfast_common::{
     abi::{Program, map},
@@ -335,6 +335,12 @@ impl Datapath {
             Target::Function(_) => {
                 let watch: &mut FEntry = object::get(&mut self.ebpf, program)?;
                 let link = watch.attach().and_then(|id| watch.take_link(id));
+                let link = link.map_err(|source| object::program_error(program, source))?;
+                attach::pin(link.into(), self.pins.link(&attachment)).map_err(failed)
+            }
+            Target::Tracepoint(name) => {
+                let watch: &mut RawTracePoint = object::get(&mut self.ebpf, program)?;
+                let link = watch.attach(name).and_then(|id| watch.take_link(id));
                 let link = link.map_err(|source| object::program_error(program, source))?;
                 attach::pin(link.into(), self.pins.link(&attachment)).map_err(failed)
             }

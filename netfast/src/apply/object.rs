@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{MapInfo, MapType},
-    programs::{CgroupSockAddr, FEntry, ProgramError, SchedClassifier, Xdp},
+    programs::{CgroupSockAddr, FEntry, ProgramError, RawTracePoint, SchedClassifier, Xdp},
 };
 use netfast_common::{
     abi::{DEFAULT_FLOWS, DEFAULT_FLOWS6, DEFAULT_UNREPLIED6, HookKind, NETNS_VARIABLE, Program, map},
@@ -68,6 +68,7 @@ pub fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), ApplyError>
         HookKind::Tcx(_) => get::<SchedClassifier>(ebpf, program)?.load(),
         HookKind::SockAddr(_) => get::<CgroupSockAddr>(ebpf, program)?.load(),
         HookKind::Xdp => get::<Xdp>(ebpf, program)?.load(),
+        HookKind::RawTracepoint(_) => get::<RawTracePoint>(ebpf, program)?.load(),
         HookKind::Fentry(function) => {
             let btf = Btf::from_sys_fs().map_err(|source| ApplyError::Btf(Box::new(source)))?;
             get::<FEntry>(ebpf, program)?.load(function, &btf)

@@ -45,7 +45,7 @@ fn name_of(attachment: &Attachment) -> String {
     match attachment.at {
         Target::Interface { device, .. } => format!("{program}-{}-{}", device.netns.0, device.ifindex),
         Target::Loopback(Loopback { netns, pid }) => format!("{program}-{netns}-{pid}"),
-        Target::Function(_) | Target::Cgroup => program.into(),
+        Target::Function(_) | Target::Tracepoint(_) | Target::Cgroup => program.into(),
     }
 }
 
@@ -70,6 +70,7 @@ fn attachment_of(name: &OsStr) -> Option<Attachment> {
             hook: Hook::Ingress,
         },
         (_, HookKind::Fentry(function), (None, None)) => Target::Function(function),
+        (_, HookKind::RawTracepoint(name), (None, None)) => Target::Tracepoint(name),
         (_, HookKind::SockAddr(_), (None, None)) => Target::Cgroup,
         _ => return None,
     };
@@ -326,6 +327,7 @@ mod tests {
             ),
             (Attachment::of_vips(other, Hook::Ingress), "netfast_vip_in-3-12"),
             (Attachment::QUEUE_WATCH, "netfast_queued"),
+            (Attachment::OVS_WATCH, "netfast_ovs"),
             (Attachment::of_localhost(Program::Connect4), "netfast_conn4"),
             (Attachment::of_xdp(DeviceKey::served(3)), "netfast_up_xdp-0-3"),
             (

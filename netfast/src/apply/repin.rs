@@ -38,7 +38,8 @@ impl Datapath {
             .collect();
         let links = self.lost_links();
         let watch = self.queue_watch_error.is_none() && self.is_lost(&Attachment::QUEUE_WATCH);
-        let lost = maps.len() + links.len() + usize::from(watch);
+        let ovs_watch = self.watches_ovs && self.is_lost(&Attachment::OVS_WATCH);
+        let lost = maps.len() + links.len() + usize::from(watch) + usize::from(ovs_watch);
         if lost == 0 {
             return Ok(());
         }
@@ -46,7 +47,9 @@ impl Datapath {
             "{lost} pins in {} were removed by somebody else: pinning and attaching anew",
             self.pins.root().display()
         );
-        if links.iter().any(|link| link.at.device().is_some()) {
+        // It is attached again before the next plan.
+        self.watches_ovs &= !ovs_watch;
+        if ovs_watch || links.iter().any(|link| link.at.device().is_some()) {
             // Connections may have ended and begun meanwhile that the programs did not see.
             self.new_epoch()?;
         }

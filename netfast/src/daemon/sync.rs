@@ -139,6 +139,7 @@ impl Sync {
         self.look_inside(host, config, thorough);
         self.datapath.set_localhost(self.localhost.look(host, config));
         self.datapath.look_at_xdp(host, config);
+        self.datapath.watch_datapaths(host);
         let facts = self.datapath.facts(host, thorough);
         let desired = plan(host, config, facts);
         let actions = diff(&desired, self.datapath.realized());
@@ -146,6 +147,7 @@ impl Sync {
         self.datapath.set_vip_memory(desired.aliases.vips.memory.clone());
         let outcome = self.datapath.execute(actions, budget);
         let is_lost = self.datapath.confirm_xdp();
+        self.datapath.unwatch_datapaths(host);
         self.inside.note(&outcome);
         self.datapath.look_at_cgroups();
         self.tell(&outcome);

@@ -383,6 +383,7 @@ impl fmt::Display for Action {
                     Target::Interface { hook, .. } => write!(f, "to {to} {}", hook.name()),
                     Target::Loopback(_) => write!(f, "to the loopback interface of {to}"),
                     Target::Function(name) => write!(f, "to the kernel's function {name}"),
+                    Target::Tracepoint(name) => write!(f, "to the kernel's tracepoint {name}"),
                     Target::Cgroup => write!(f, "{} to {to}", attachment.program.name()),
                 }
             }
@@ -390,7 +391,7 @@ impl fmt::Display for Action {
                 write!(f, "detach {}", what(attachment))?;
                 match attachment.at {
                     Target::Interface { device, hook } => write!(f, "from device {device} {}", hook.name()),
-                    at @ (Target::Loopback(_) | Target::Function(_)) => write!(f, "from {at}"),
+                    at @ (Target::Loopback(_) | Target::Function(_) | Target::Tracepoint(_)) => write!(f, "from {at}"),
                     at @ Target::Cgroup => write!(f, "{} from {at}", attachment.program.name()),
                 }
             }

@@ -33,6 +33,8 @@ pub enum Target {
     Loopback(Loopback),
     /// A function of the kernel.
     Function(&'static str),
+    /// A tracepoint of the kernel or of one of its modules.
+    Tracepoint(&'static str),
     /// The root cgroup, of which all of the machine's sockets are.
     Cgroup,
 }
@@ -41,14 +43,21 @@ impl Attachment {
     /// The watch of packets that are handed to user space.
     pub const QUEUE_WATCH: Self = Self::of_function(Program::Queued);
 
+    /// The watch of what datapaths of Open vSwitch do.
+    pub const OVS_WATCH: Self = Self::of_function(Program::OvsAction);
+
     const fn of_function(program: Program) -> Self {
-        match program.hook() {
-            HookKind::Fentry(function) => Self {
-                at: Target::Function(function),
-                program,
-            },
-            HookKind::Tcx(_) | HookKind::SockAddr(_) | HookKind::Xdp => panic!("it watches a function"),
-        }
+        let at = match program.hook() {
+            HookKind::Fentry(function) => Target::Function(function),
+            HookKind::RawTracepoint(name) => Target::Tracepoint(name),
+            HookKind::Tcx(_) | HookKind::SockAddr(_) | HookKind::Xdp => panic!("it watches no function"),
+        };
+        Self { at, program }
+    }
+
+    /// Whether it watches what the kernel does, apart from interfaces: such a link cannot be given another program.
+    pub const fn is_watch(&self) -> bool {
+        matches!(self.at, Target::Function(_) | Target::Tracepoint(_))
     }
 
     /// The program at the driver of an uplink.
@@ -196,7 +205,7 @@ impl Attachment {
     pub const fn loopback(&self) -> Option<Loopback> {
         match self.at {
             Target::Loopback(loopback) => Some(loopback),
-            Target::Interface { .. } | Target::Function(_) | Target::Cgroup => None,
+            Target::Interface { .. } | Target::Function(_) | Target::Tracepoint(_) | Target::Cgroup => None,
         }
     }
 
@@ -229,7 +238,7 @@ impl Target {
     pub const fn device(&self) -> Option<DeviceKey> {
         match *self {
             Self::Interface { device, .. } => Some(device),
-            Self::Loopback(_) | Self::Function(_) | Self::Cgroup => None,
+            Self::Loopback(_) | Self::Function(_) | Self::Tracepoint(_) | Self::Cgroup => None,
         }
     }
 }
@@ -241,6 +250,7 @@ impl fmt::Display for Target {
             Self::Interface { device, hook } => write!(f, "device {device}, {}", hook.name()),
             Self::Loopback(loopback) => write!(f, "the loopback interface of process {}", loopback.pid),
             Self::Function(name) => write!(f, "the kernel's function {name}"),
+            Self::Tracepoint(name) => write!(f, "the kernel's tracepoint {name}"),
             Self::Cgroup => write!(f, "the root cgroup"),
         }
     }
@@ -282,6 +292,7 @@ mod tests {
             Attachment::of_device(device, Kind::Uplink, Hook::Egress),
             Attachment::of_answers(loopback),
             Attachment::QUEUE_WATCH,
+            Attachment::OVS_WATCH,
         ]
         .map(|attachment| attachment.at.to_string());
         assert_eq!(
@@ -289,7 +300,8 @@ mod tests {
             [
                 "device 7, out",
                 "the loopback interface of process 17",
-                "the kernel's function nf_queue"
+                "the kernel's function nf_queue",
+                "the kernel's tracepoint ovs_do_execute_action"
             ]
         );
     }

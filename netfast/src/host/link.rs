@@ -104,6 +104,8 @@ pub enum LinkKind {
     Tun,
     /// `WireGuard`.
     Wireguard,
+    /// A datapath of Open vSwitch, or a port of one that is the host's own.
+    Openvswitch,
     /// The loopback device.
     Loopback,
     /// A device that has no kind: hardware, or a virtual machine's.
@@ -126,6 +128,7 @@ impl LinkKind {
             Self::Dummy => "dummy",
             Self::Tun => "tun",
             Self::Wireguard => "wireguard",
+            Self::Openvswitch => "openvswitch",
             Self::Loopback => "loopback",
             Self::Physical => "physical",
             Self::Other(name) => name,

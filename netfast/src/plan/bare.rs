@@ -11,6 +11,7 @@ use crate::{
     host::{FdbState, Link, LinkKind, Mac, Namespace},
     plan::{
         Build, Endpoint, is_cut_off,
+        joins::joins,
         report::{EndpointReport, NetworkReport, Path, Why},
     },
 };
@@ -43,7 +44,7 @@ fn network(build: &mut Build<'_>, bridge: &Link) -> NetworkReport {
     }
     let veths: Vec<&Link> = netns
         .ports_of(bridge.ifindex)
-        .filter(|port| matches!(port.kind, LinkKind::Veth { .. }))
+        .filter(|port| matches!(port.kind, LinkKind::Veth { .. }) && !joins(netns, port))
         .collect();
     let endpoints = veths
         .into_iter()

@@ -120,6 +120,9 @@ pub fn bridged(netns: &Namespace, bridge: &Link, family: Family) -> Option<Strin
 
 /// What decides about every frame of a bridge.
 fn layer2(netns: &Namespace, bridge: &Link) -> Option<String> {
+    if matches!(bridge.kind, LinkKind::Openvswitch) {
+        return Some("the flows of Open vSwitch".into());
+    }
     if let LinkKind::Bridge(info) = bridge.kind
         && info.vlan_filtering
     {

@@ -108,6 +108,9 @@ whys! {
     PeerUnknown "its end of the veth cannot be asked about";
     VirtualAddresses "netfast itself translates its packets, for virtual addresses";
     NotHeard "the bridge has not heard from it";
+    OvsUnwatched "what Open vSwitch does with packets cannot be watched";
+    OvsHost "Open vSwitch hands packets to the host in another run of the kernel";
+    OvsFlows "the flows of Open vSwitch decide about its packets";
 }
 
 /// What netfast knows of a network, and does for it.

@@ -17,6 +17,7 @@ use crate::{
 pub(super) mod build;
 mod flooding;
 mod macvlan;
+mod openvswitch;
 mod pace;
 mod reasons;
 mod rules;

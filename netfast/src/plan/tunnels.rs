@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     host::{BridgeInfo, BridgePort, Link, LinkKind, Namespace, PortState, VxlanInfo},
-    plan::{Build, plain, tc},
+    plan::{Build, openvswitch, plain, tc},
 };
 
 /// A VXLAN device that containers' packets leave by.
@@ -50,11 +50,7 @@ pub fn add(build: &mut Build<'_>) {
     let netns = build.netns;
     for link in netns.links.values() {
         let key = netns.key(link.ifindex);
-        if matches!(link.kind, LinkKind::Vxlan(_))
-            && !build.devices.contains_key(&key)
-            && port(build, link).is_some()
-            && unfit(build, link).is_none()
-        {
+        if matches!(link.kind, LinkKind::Vxlan(_)) && !build.devices.contains_key(&key) && is_fit_port(build, link) {
             build.devices.insert(key, plain(link, Kind::Uplink));
         }
     }
@@ -70,7 +66,21 @@ fn port(build: &Build<'_>, link: &Link) -> Option<(BridgePort, BridgeInfo)> {
     (device.kind == Kind::Bridge).then_some((link.port?, info))
 }
 
-/// Why a VXLAN device is no way off the host. As a port of a bridge it must be sent what the bridge has heard from there: what that
+/// The datapath of Open vSwitch with containers that it is a port of, if it is one.
+fn of_datapath(build: &Build<'_>, link: &Link) -> Option<u32> {
+    let master = link.master.filter(|_| openvswitch::is_port(build.netns, link))?;
+    let mut devices = build.devices.values();
+    devices
+        .any(|spec| spec.identity.master == Some(master))
+        .then_some(master)
+}
+
+/// Whether a link is a port of a bridge with containers, and may be a way off it.
+pub fn is_fit_port(build: &Build<'_>, link: &Link) -> bool {
+    port(build, link).is_some() && unfit(build, link).is_none()
+}
+
+/// Why a device is no way off the host. As a port of a bridge it must be sent what the bridge has heard from there: what that
 /// floods may be for somebody else.
 fn unfit(build: &Build<'_>, link: &Link) -> Option<String> {
     let named = &build.config.uplinks;
@@ -117,11 +127,14 @@ pub fn ends(build: &Build<'_>) -> (BTreeMap<DeviceKey, Tunnel>, Vec<TunnelReport
         let key = netns.key(link.ifindex);
         let is_uplink = build.devices.get(&key).is_some_and(|spec| spec.kind == Kind::Uplink);
         let has_route = || netns.routes.iter().any(|route| route.oif == Some(link.ifindex));
-        let bridge = port(build, link).and(link.master);
+        let of_ovs = of_datapath(build, link);
+        let bridge = port(build, link).and(link.master).or(of_ovs);
         if !is_uplink && bridge.is_none() && !has_route() {
             continue;
         }
-        let why = off(build.config)
+        let why = of_ovs
+            .and_then(|_| by_itself(info).map(Into::into))
+            .or_else(|| off(build.config))
             .or_else(|| unfit(build, link))
             .or_else(|| (!is_uplink).then(|| "it is no uplink".into()))
             .or_else(|| by_itself(info).map(Into::into))

@@ -80,8 +80,10 @@ fn of_bridge(build: &Build<'_>, bridge: &Link, network: &NetworkReport) -> Path 
     if !network.path.is_fast() {
         return network.path.clone();
     }
-    let LinkKind::Bridge(info) = bridge.kind else {
-        return Path::slow(Why::NoBridge);
+    let info = match bridge.kind {
+        LinkKind::Bridge(info) => info,
+        LinkKind::Openvswitch => return Path::slow(Why::OvsFlows),
+        _ => return Path::slow(Why::NoBridge),
     };
     shown_to_netfilter(netns, bridge, info)
         .or_else(|| rules(netns, bridge))

@@ -141,6 +141,7 @@ fn why_left_out(build: &Build<'_>, link: &Link) -> (String, bool) {
         | LinkKind::Vxlan(_)
         | LinkKind::Tun
         | LinkKind::Wireguard
+        | LinkKind::Openvswitch
         | LinkKind::Physical
         | LinkKind::Other(_) => "it is not recognised as one",
     };
@@ -163,6 +164,7 @@ fn leads_off(netns: &Namespace, link: &Link) -> bool {
         | LinkKind::Vxlan(_)
         | LinkKind::Tun
         | LinkKind::Wireguard
+        | LinkKind::Openvswitch
         | LinkKind::Physical
         | LinkKind::Other(_) => true,
     };

@@ -210,3 +210,40 @@ fn work(bed: &Bed) {
     println!("all kinds of networks: {counted}");
     drop(outside);
 }
+
+/// A bridge that something else than the engine has put containers on while netfast runs, as weave and pipework do: told by its name, and fast.
+#[test]
+fn a_bridge_that_the_engine_does_not_list() {
+    if !needs(&[Need::Root, Need::Docker]) {
+        return;
+    }
+    let host = docker_host(Options::default());
+    for number in 1..=2 {
+        host.run_container(&format!("pod-{number}"), "none", &[], &[])
+            .expect("a container");
+    }
+    let bed = Bed::start(host, None);
+    let ns = bed.host.host();
+    ns.ip("link add weave type bridge").expect("a bridge");
+    ns.ip("link set weave up").expect("it is up");
+    for number in 1..=2 {
+        let (name, veth) = (format!("pod-{number}"), format!("vethwepl{number}"));
+        let pid = bed.host.container_pid(&name).expect("it runs");
+        ns.ip(&format!("link add {veth} type veth peer name ethwe netns {pid}"))
+            .expect("a veth pair");
+        ns.ip(&format!("link set {veth} master weave up")).expect("a port");
+        let inside = format!("ip link set ethwe up && ip addr add 10.32.0.{number}/12 dev ethwe");
+        bed.host.in_container_netns(&name, &inside).expect("an address");
+    }
+    for number in 1..=2 {
+        bed.await_fast(&format!("pod-{number}"), "weave");
+    }
+    let told = bed.network("weave").expect("it is told");
+    let first = endpoint(&told, "pod-1");
+    assert_eq!(
+        (&told["driver"], &first["interface"]),
+        (&json!("bridge"), &json!("ethwe"))
+    );
+    let to = SocketAddrV4::new([10, 32, 0, 2].into(), PORT);
+    bed.prove("weave's bridge", &bed.ns("pod-1"), &bed.ns("pod-2"), to);
+}

@@ -1,6 +1,6 @@
 //! Data between two namespaces, by the traffic tool: all of it arrives, as it was sent.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{env, net::SocketAddr, time::Duration};
 
 use netfast_tests::{
     cmd,
@@ -12,8 +12,18 @@ use serde::de::DeserializeOwned;
 
 use super::lab::TIMEOUT;
 
-/// Bytes that go each way by TCP.
-const BYTES: u64 = 48 << 20;
+/// MiB that go each way by TCP, and the variable that says how many if not these.
+const MIB: u64 = 48;
+const VARIABLE: &str = "NETFAST_TEST_MIB";
+
+fn bytes() -> u64 {
+    let said = env::var(VARIABLE).ok();
+    let mib = said.map_or(MIB, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{VARIABLE}={text} is no number of MiB"))
+    });
+    mib << 20
+}
 
 fn traffic() -> String {
     programs::traffic().expect("the traffic tool").display().to_string()
@@ -41,7 +51,8 @@ pub fn serve(ns: &NsHandle, verb: &str, port: u16, kind: &str) -> cmd::Backgroun
 /// TCP both ways at once, to a server on `port` that `to` leads to: bit-exact, closed at once.
 pub fn bulk(client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) {
     let serving = serve(server, "recv-hash", port, "tcp");
-    let line = format!("{} send-hash {to} --bytes {BYTES} --back {BYTES}", traffic());
+    let bytes = bytes();
+    let line = format!("{} send-hash {to} --bytes {bytes} --back {bytes}", traffic());
     let sent: hash::Report = report(&client.sh(&line).expect("the data is sent"));
     let got: hash::ServerReport = report(&serving.wait(Duration::from_secs(20)).expect("its end").stdout);
     assert!(sent.exact, "the answer was damaged");

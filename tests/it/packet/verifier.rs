@@ -34,6 +34,7 @@ const STATS: u32 = 4;
 const fn most_instructions(program: Program) -> u32 {
     match program {
         Program::Queued => 100,
+        Program::OvsAction => 200,
         // A lookup of a socket, and four names to compare.
         Program::Connect4
         | Program::Connect6
@@ -77,7 +78,7 @@ const MAX_STACK: u32 = 512;
 /// Bytes of stack that a program and all that it calls may take.
 const fn most_stack(program: Program) -> u32 {
     match program {
-        Program::Queued => 64,
+        Program::Queued | Program::OvsAction => 64,
         Program::Connect4
         | Program::Connect6
         | Program::Send4
@@ -244,6 +245,9 @@ fn cost(object: &Object, types: &OwnedFd, program: Program) -> Option<Cost> {
         load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
         load.expected_attach_type = bpf_attach_type::BPF_XDP as u32;
     }
+    if let HookKind::RawTracepoint(_) = program.hook() {
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
+    }
     if let HookKind::Fentry(entered) = program.hook() {
         let kernel = Btf::from_sys_fs().expect("the kernel's types");
         load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
@@ -390,7 +394,7 @@ fn compare(text: &str, costs: &[(Program, Cost)]) {
             (Some(line), _) => line,
             // Recorded where the kernel loads no such programs.
             (None, HookKind::Fentry(_)) => continue,
-            (None, HookKind::Tcx(_) | HookKind::SockAddr(_) | HookKind::Xdp) => {
+            (None, HookKind::Tcx(_) | HookKind::SockAddr(_) | HookKind::Xdp | HookKind::RawTracepoint(_)) => {
                 panic!("{name} has no record: UPDATE_GOLDEN=1")
             }
         };

@@ -20,7 +20,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::next_abi;
+use super::{kinds, next_abi};
 use crate::workspace::target_dir;
 
 /// What must happen happens within this.
@@ -52,11 +52,13 @@ pub struct Bed {
     pub host: DockerHost,
     /// What was on the host before netfast.
     pub found: Vec<String>,
+    /// Other kinds of networks are there, too.
+    pub kinds: bool,
 }
 
 impl Bed {
-    /// Starts all of it, with a bpffs of netfast's own if that is to be mounted anew.
-    pub fn new(config: &str, own_bpffs: bool) -> Result<Self> {
+    /// Starts all of it, with a bpffs of netfast's own if that is to be mounted anew, and with other kinds of networks if wanted.
+    pub fn new(config: &str, own_bpffs: bool, kinds: bool) -> Result<Self> {
         let host = DockerHost::start(docker_host::Options {
             dockerd_flags: vec!["--live-restore".to_owned()],
             ..docker_host::Options::default()
@@ -69,15 +71,25 @@ impl Bed {
         let published: Vec<&str> = published.iter().map(String::as_str).collect();
         host.run_container("server", "user", &published, &[])?;
         host.run_container("client", "user", &[], &[])?;
+        let mut config = config.to_owned();
+        if kinds {
+            config = format!("tunnels = true\n{config}");
+            kinds::make(&host)?;
+        }
         let options = Options {
             // There to be changed.
-            config: Some(config.to_owned()),
+            config: Some(config),
             own_bpffs,
             ..Options::docker(host.docker_host())
         };
         let found = listing(host.host())?;
         let netfast = NetfastProc::start(host.host(), options)?;
-        Ok(Self { netfast, host, found })
+        Ok(Self {
+            netfast,
+            host,
+            found,
+            kinds,
+        })
     }
 
     /// What the daemon says of itself.
@@ -93,10 +105,10 @@ impl Bed {
         })
     }
 
-    /// The three paths.
-    pub fn paths(&self) -> Result<[Ends; 3]> {
+    /// The three paths, and those of other kinds of networks.
+    pub fn paths(&self) -> Result<Vec<Ends>> {
         let client = || self.host.container_netns("client");
-        Ok([
+        let mut paths = vec![
             Ends {
                 name: "bridge",
                 client: client()?,
@@ -115,7 +127,11 @@ impl Bed {
                 address: LAN_IP,
                 iperf: IPERF,
             },
-        ])
+        ];
+        if self.kinds {
+            paths.extend(kinds::paths(&self.host)?);
+        }
+        Ok(paths)
     }
 
     /// Ends the daemon by a signal and starts it again.

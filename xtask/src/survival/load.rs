@@ -11,7 +11,10 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::bed::{Bed, ECHO, IPERF, IPERF_PUBLISHED};
+use super::{
+    bed::{Bed, ECHO, IPERF, IPERF_PUBLISHED},
+    kinds,
+};
 
 /// iperf3's streams on each path.
 const STREAMS: usize = 4;
@@ -54,14 +57,25 @@ impl Load {
         let (server, lan) = (bed.host.container_netns("server")?, bed.host.lan().handle());
         let echo = ECHO.to_string();
         let iperf = |ns: &NsHandle, port: u16| ns.spawn(&["iperf3", "--server", "--port", &port.to_string()]);
-        let servers = vec![
+        let mut servers = vec![
             iperf(&server, IPERF)?,
             iperf(&server, IPERF_PUBLISHED)?,
             iperf(&lan, IPERF)?,
             server.spawn(&[&traffic, "rr-server", &echo])?,
             lan.spawn(&[&traffic, "rr-server", &echo])?,
         ];
-        for (ns, ports) in [(&server, &[IPERF, IPERF_PUBLISHED, ECHO][..]), (&lan, &[IPERF, ECHO])] {
+        let mut listening = vec![
+            (server.clone(), vec![IPERF, IPERF_PUBLISHED, ECHO]),
+            (lan.clone(), vec![IPERF, ECHO]),
+        ];
+        if bed.kinds {
+            let own = bed.host.container_netns(kinds::OWN)?;
+            servers.push(iperf(&lan, kinds::IPERF_TUNNEL)?);
+            servers.push(iperf(&own, IPERF)?);
+            servers.push(own.spawn(&[&traffic, "rr-server", &echo])?);
+            listening.extend([(lan.clone(), vec![kinds::IPERF_TUNNEL]), (own, vec![IPERF, ECHO])]);
+        }
+        for (ns, ports) in &listening {
             for port in ports {
                 cmd::poll("the servers listen", LIMIT, || {
                     let found = ns.sh(&format!("ss -ltnH sport = :{port}"));

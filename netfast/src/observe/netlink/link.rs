@@ -301,6 +301,7 @@ fn kind(info: Attrs<'_>, link: Option<u32>, peer_netns: Option<i32>) -> Result<L
         Some("dummy") => LinkKind::Dummy,
         Some("tun") => LinkKind::Tun,
         Some("wireguard") => LinkKind::Wireguard,
+        Some("openvswitch") => LinkKind::Openvswitch,
         Some(other) => LinkKind::Other(other.into()),
     })
 }

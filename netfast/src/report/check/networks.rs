@@ -185,6 +185,8 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         | Why::PortShaped
         | Why::PeerUnknown
         | Why::VirtualAddresses
+        | Why::OvsHost
+        | Why::OvsFlows
         | Why::NotHeard => (Level::Note, None),
         Why::Ipvlan
         | Why::OtherDriver
@@ -215,6 +217,10 @@ fn judge(why: Why) -> (Level, Option<&'static str>) {
         Why::BridgeShaped => (
             Level::Slow,
             Some("Shape the containers' veths or the uplink instead: the fast path passes through those."),
+        ),
+        Why::OvsUnwatched => (
+            Level::Slow,
+            Some("The kernel needs the tracepoint ovs_do_execute_action (Linux 5.14) for that."),
         ),
         Why::NoNamespace => (
             Level::Slow,

@@ -76,6 +76,10 @@ pub const fn of_reason(reason: Reason) -> Advice {
             ByNature,
             "Such connections (FTP, SIP, …) stay on the kernel's path until they end.",
         ),
+        Reason::OvsActions => (
+            ByNature,
+            "`ovs-appctl dpctl/dump-flows` shows the actions; without the mirror, meter or sampler its packets become fast.",
+        ),
         Reason::Encapsulated => (
             Expected,
             "Packets to containers of other hosts on the fast path, counted a second time where the tunnel begins.",
@@ -356,6 +360,10 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         }
         Why::PeerUnknown => Some("It may be going away; else its namespace is hidden from this process."),
         Why::VirtualAddresses => Some("Aliases in mode rr need no translation."),
+        Why::OvsUnwatched => {
+            Some("The kernel needs the tracepoint ovs_do_execute_action (Linux 5.14) for that: `netfast check`.")
+        }
+        Why::OvsHost | Why::OvsFlows => None,
         Why::NotHeard => Some("It is heard of with the container's next packet."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
     }

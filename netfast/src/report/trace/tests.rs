@@ -106,7 +106,7 @@ fn one_line_for_each_packet() {
         traced(&unreachable(), Reason::OtherProtocol.number(), 0),
         traced(&arp, Reason::NotIp.number(), 0),
         traced(&[1; 14], Reason::Malformed.number(), 0),
-        traced(&[], 63, 0),
+        traced(&[], 39, 0),
     ];
     let mut text = String::new();
     for packet in &packets {
@@ -181,7 +181,7 @@ mod filters {
     #[test]
     fn nothing_wants_everything() {
         assert_eq!(parsed(""), Ok(Selection::default()));
-        assert!(Selection::default().wants(&traced(&[], 63, 0)));
+        assert!(Selection::default().wants(&traced(&[], 39, 0)));
     }
 
     #[test]
