@@ -28,10 +28,9 @@ fn masters<'a>(build: &Build<'a>) -> Vec<&'a Link> {
     };
     let is_unlisted = |link: &Link| build.config.runtime == Runtime::Docker && !is_listed(link);
     links
-        .filter(|link| match link.kind {
-            LinkKind::Openvswitch => true,
-            LinkKind::Bridge(_) => is_unlisted(link),
-            _ => false,
+        .filter(|link| {
+            let is_bridge = matches!(link.kind, LinkKind::Bridge(_));
+            link.kind == LinkKind::Openvswitch || is_bridge && is_unlisted(link)
         })
         .collect()
 }
@@ -166,10 +165,8 @@ pub fn add_uplinks(build: &mut Build<'_>) {
     let named = &build.config.uplinks;
     for link in netns.links.values() {
         let key = netns.key(link.ifindex);
-        let leads_off = match link.kind {
-            LinkKind::Physical | LinkKind::Bond | LinkKind::Vlan { .. } => named.is_empty(),
-            _ => false,
-        };
+        let can_lead_off = matches!(link.kind, LinkKind::Physical | LinkKind::Bond | LinkKind::Vlan { .. });
+        let leads_off = can_lead_off && named.is_empty();
         if link.master.is_some_and(|master| masters.contains(&master))
             && is_port(netns, link)
             && (leads_off || named.contains(&link.name))

@@ -80,10 +80,11 @@ fn of_bridge(build: &Build<'_>, bridge: &Link, network: &NetworkReport) -> Path 
     if !network.path.is_fast() {
         return network.path.clone();
     }
-    let info = match bridge.kind {
-        LinkKind::Bridge(info) => info,
-        LinkKind::Openvswitch => return Path::slow(Why::OvsFlows),
-        _ => return Path::slow(Why::NoBridge),
+    if bridge.kind == LinkKind::Openvswitch {
+        return Path::slow(Why::OvsFlows);
+    }
+    let LinkKind::Bridge(info) = bridge.kind else {
+        return Path::slow(Why::NoBridge);
     };
     shown_to_netfilter(netns, bridge, info)
         .or_else(|| rules(netns, bridge))

@@ -81,13 +81,13 @@ pub fn changes(place: Place, name: &str, revision: u8, info: &[u8]) -> Option<Ch
 /// `struct xt_connmark_tginfo1` and `2`: mark, mask, mask of the packet's mark, mode (`XT_CONNMARK_SET` is 0, `SAVE` 1). What
 /// is kept of the old mark and flipped is another mark each time.
 fn mark_of_connection(info: &[u8]) -> Option<Changes> {
-    let (mark, mask, packet) = (u32_at(info, 0)?, u32_at(info, 4)?, u32_at(info, 8)?);
+    let (value, replaced, of_packet) = (u32_at(info, 0)?, u32_at(info, 4)?, u32_at(info, 8)?);
     let flipped = match info.get(12)? {
-        0 => mark,
-        1 => packet,
+        0 => value,
+        1 => of_packet,
         _ => 0,
     };
-    (flipped & !mask != 0).then_some(Changes::Toggles)
+    (flipped & !replaced != 0).then_some(Changes::Toggles)
 }
 
 /// `struct xt_set_info_target_v1` to `3`: the sets to add to and to delete from, four bytes each that begin with the number

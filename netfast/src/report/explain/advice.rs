@@ -313,7 +313,13 @@ pub const fn of_reason(reason: Reason) -> Advice {
 /// What can be done about an endpoint or network that stays slow; nothing where it is so by nature.
 pub const fn of_why(why: Why) -> Option<&'static str> {
     match why {
-        Why::HostNetwork | Why::NoNetwork | Why::Macvlan | Why::Ipvlan | Why::OtherDriver => None,
+        Why::HostNetwork
+        | Why::NoNetwork
+        | Why::Macvlan
+        | Why::Ipvlan
+        | Why::OtherDriver
+        | Why::OvsHost
+        | Why::OvsFlows => None,
         Why::Overlay => {
             Some("The daemon's log says why; it needs tcx (Linux 6.6), and the engine's socket on this machine.")
         }
@@ -363,7 +369,6 @@ pub const fn of_why(why: Why) -> Option<&'static str> {
         Why::OvsUnwatched => {
             Some("The kernel needs the tracepoint ovs_do_execute_action (Linux 5.14) for that: `netfast check`.")
         }
-        Why::OvsHost | Why::OvsFlows => None,
         Why::NotHeard => Some("It is heard of with the container's next packet."),
         Why::NotAttached => Some("It is tried again; if it lasts, the daemon's log has the kernel's answer."),
     }

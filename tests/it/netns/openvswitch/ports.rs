@@ -75,8 +75,7 @@ fn a_tunnel() {
     switch.vsctl(topo.host(), &line);
     let lan = topo.lan();
     lan.ip(&format!(
-        "link add vxlan0 mtu 1450 type vxlan id 42 dstport 4789 remote {} dev eth0",
-        HOST_IP
+        "link add vxlan0 mtu 1450 type vxlan id 42 dstport 4789 remote {HOST_IP} dev eth0"
     ))
     .expect("a tunnel");
     lan.ip(&format!("addr add {FAR}/24 dev vxlan0")).expect("an address");

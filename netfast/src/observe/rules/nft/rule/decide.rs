@@ -110,7 +110,6 @@ impl Rule {
                 common.oif = by_index();
                 words.extend(common.oif.iter().map(|name| format!("oif {name}")));
             }
-            Loaded::ConnectionMark(_) => {}
             Loaded::NetfilterProtocol | Loaded::EtherType => match value.payload {
                 [2, ..] | [0x08, 0x00, ..] => self.network = Header::Ip4,
                 [10, ..] | [0x86, 0xdd, ..] => self.network = Header::Ip6,
@@ -135,7 +134,7 @@ impl Rule {
             Loaded::State(mask) => {
                 common.unreplied |= value.u32().is_ok_and(|states| is_unreplied(mask & states));
             }
-            Loaded::Plain | Loaded::Judging(..) | Loaded::Bytes(_) => {}
+            Loaded::Plain | Loaded::Judging(..) | Loaded::Bytes(_) | Loaded::ConnectionMark(_) => {}
         }
     }
 
