@@ -97,7 +97,7 @@ const HEADER: &str = "event                                     seconds  conns  
 
 fn row(event: Event, args: &Args, config: &str, traffic: &Path, builds: &Builds) -> Result<String> {
     let mut bed = Bed::new(config, event.needs_own_bpffs(), args.kinds)?;
-    let load = Load::start(&bed, traffic, args.megabits)?;
+    let load = Load::start(&bed, event, traffic, args.megabits)?;
     let share = |bed: &Bed| -> Result<Option<f64>> {
         if !bed.netfast.pin_dir().exists() {
             return Ok(None);

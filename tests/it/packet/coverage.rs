@@ -17,6 +17,10 @@ const ELSEWHERE: &[(Reason, &str)] = &[
         "a test run's skb carries no hardware tag and its context may not set one (net/bpf/test_run.c); \
          netfast-ebpf/src/packet/parse.rs",
     ),
+    (
+        Reason::OvsActions,
+        "a test run has no datapath of Open vSwitch; netfast-ebpf/src/openvswitch.rs, tests/it/netns/openvswitch",
+    ),
     (Reason::Encapsulated, TUNNELS),
     (Reason::Decapsulated, TUNNELS),
     (Reason::OuterLearned, TUNNELS),

@@ -20,7 +20,7 @@ use netfast_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{kinds, next_abi};
+use super::{event::Event, kinds, next_abi};
 use crate::workspace::target_dir;
 
 /// What must happen happens within this.
@@ -105,8 +105,9 @@ impl Bed {
         })
     }
 
-    /// The three paths, and those of other kinds of networks.
-    pub fn paths(&self) -> Result<Vec<Ends>> {
+    /// The three paths, and those of other kinds of networks, but for what this event is to end: without netfast a host does not reach the
+    /// containers of its macvlan networks.
+    pub fn paths(&self, event: Event) -> Result<Vec<Ends>> {
         let client = || self.host.container_netns("client");
         let mut paths = vec![
             Ends {
@@ -129,7 +130,8 @@ impl Bed {
             },
         ];
         if self.kinds {
-            paths.extend(kinds::paths(&self.host)?);
+            let others = kinds::paths(&self.host)?.into_iter();
+            paths.extend(others.filter(|path| event != Event::Detach || path.name != kinds::MACVLAN));
         }
         Ok(paths)
     }

@@ -12,6 +12,8 @@ use netfast_tests::{
 
 use super::bed::{Ends, IPERF};
 
+/// What the path from the host to it is called.
+pub const MACVLAN: &str = "macvlan";
 /// The container of the macvlan network.
 pub const OWN: &str = "own";
 /// iperf3's port behind the tunnel.
@@ -62,7 +64,7 @@ fn tunnel(ns: &NetNs, near: Ipv4Addr, far: Ipv4Addr, number: u8) -> Result<()> {
 pub fn paths(host: &DockerHost) -> Result<[Ends; 2]> {
     Ok([
         Ends {
-            name: "macvlan",
+            name: MACVLAN,
             client: host.host().handle(),
             address: host.container_ip(OWN, "lan")?,
             iperf: IPERF,

@@ -13,6 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     bed::{Bed, ECHO, IPERF, IPERF_PUBLISHED},
+    event::Event,
     kinds,
 };
 
@@ -52,7 +53,7 @@ pub struct Load {
 
 impl Load {
     /// Starts it and waits until it flows.
-    pub fn start(bed: &Bed, traffic: &Path, megabits: u32) -> Result<Self> {
+    pub fn start(bed: &Bed, event: Event, traffic: &Path, megabits: u32) -> Result<Self> {
         let traffic = traffic.display().to_string();
         let (server, lan) = (bed.host.container_netns("server")?, bed.host.lan().handle());
         let echo = ECHO.to_string();
@@ -91,7 +92,7 @@ impl Load {
         };
         let (streams, idle, rate) = (STREAMS.to_string(), IDLE.to_string(), format!("{megabits}M"));
         let step = STEP.to_string();
-        for path in bed.paths()? {
+        for path in bed.paths(event)? {
             let (address, port) = (path.address.to_string(), path.iperf.to_string());
             let bulk = ["iperf3", "--client", &address, "--port", &port, "--parallel", &streams];
             let more = ["--bitrate", &rate, "--time", LONG, "--interval", &step, "--json"];

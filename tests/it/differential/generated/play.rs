@@ -35,7 +35,11 @@ const FIXED_PORTS: [u16; 18] = [
 ];
 
 /// Reasons that no traffic can cause, why, and where they are tested instead.
-const BEYOND: [(Reason, &str); 2] = [
+const BEYOND: [(Reason, &str); 3] = [
+    (
+        Reason::OvsActions,
+        "there is no datapath of Open vSwitch; netns::openvswitch, emulated",
+    ),
     (
         Reason::RewriteFailed,
         "only if the kernel has no memory to copy the headers of one packet; host tests: rewrite::tests of netfast-ebpf",
