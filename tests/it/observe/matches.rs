@@ -35,7 +35,7 @@ pub fn read(ns: &NetNs) -> Vec<RuleFinding> {
 type Case = (&'static str, &'static str, Option<&'static str>);
 
 /// Rules of iptables, in either form.
-const IPTABLES: [(&str, Option<&str>); 73] = [
+const IPTABLES: [(&str, Option<&str>); 74] = [
     ("-p tcp --tcp-flags PSH PSH -j DROP", Some("tcp flags")),
     ("-p tcp --tcp-flags PSH,ACK PSH,ACK -j DROP", Some("tcp flags")),
     ("-p tcp ! --tcp-flags URG URG -j ACCEPT", Some("tcp flags")),
@@ -123,6 +123,7 @@ const IPTABLES: [(&str, Option<&str>); 73] = [
     ("-m nfacct --nfacct-name a", Some("accounting")),
     ("-j TEE --gateway 10.0.0.1", Some("duplicate")),
     ("-j SET --add-set s src", None),
+    ("-j SET --del-set s src", Some("toggle")),
 ];
 
 /// Rules of its table mangle, in either form.

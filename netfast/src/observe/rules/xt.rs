@@ -90,15 +90,19 @@ fn mark_of_connection(info: &[u8]) -> Option<Changes> {
     (flipped & !replaced != 0).then_some(Changes::Toggles)
 }
 
-/// `struct xt_set_info_target_v1` to `3`: the sets to add to and to delete from, four bytes each that begin with the number
-/// (`IPSET_INVALID_ID` is none); from `v2` on flags, and a time in seconds (`UINT_MAX` is the set's own).
+/// `struct xt_set_info_target_v1` to `3`: the sets to add to and to delete from (and in `v3` to take marks from), four bytes each
+/// that begin with the number (`IPSET_INVALID_ID` is none); from `v2` on flags, and a time in seconds (`UINT_MAX` is the set's own).
 fn set_target(revision: u8, info: &[u8]) -> Option<Changes> {
     const NONE: u16 = u16::MAX;
     if u16_at(info, 4)? != NONE {
         return Some(Changes::Toggles);
     }
-    let is_brief = revision >= 2 && u32_at(info, 12)? <= BRIEF_S;
-    (is_brief && u16_at(info, 0)? != NONE).then_some(Changes::Brief)
+    let time = match revision {
+        0 | 1 => return None,
+        2 => u32_at(info, 12)?,
+        _ => u32_at(info, 16)?,
+    };
+    (time <= BRIEF_S && u16_at(info, 0)? != NONE).then_some(Changes::Brief)
 }
 
 /// Judges one of those that depend. `info` is its own structure, as the kernel has it.
@@ -364,11 +368,14 @@ mod tests {
         assert_eq!(mark(0, 0, u32::MAX, 2), None, "--restore-mark");
         // Sets by their numbers, with the dimension and flags behind.
         let set = |revision, add: u32, delete: u32, seconds| {
-            changes(Place::Target, "SET", revision, &words(&[add, delete, 0, seconds]))
+            let marks: &[u32] = if revision < 3 { &[] } else { &[0xffff] };
+            let all = [&[add, delete], marks, &[0, seconds]].concat();
+            changes(Place::Target, "SET", revision, &words(&all))
         };
         let none = 0xffff;
         assert_eq!(set(3, 1, none, u32::MAX), None, "--add-set");
         assert_eq!(set(3, 1, none, 2), Some(Changes::Brief), "--add-set --timeout 2");
+        assert_eq!(set(2, 1, none, 2), Some(Changes::Brief), "as iptables of then has it");
         assert_eq!(set(3, 1, none, 3), None);
         assert_eq!(set(3, none, 1, u32::MAX), Some(Changes::Toggles), "--del-set");
         assert_eq!(set(1, 1, none, 0), None, "without a time");
