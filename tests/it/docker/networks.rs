@@ -227,7 +227,8 @@ fn a_bridge_that_the_engine_does_not_list() {
     ns.ip("link add weave type bridge").expect("a bridge");
     ns.ip("link set weave up").expect("it is up");
     // As weave does: the engine's policy is to drop what no rule of its lets pass.
-    ns.sh("iptables -w -I FORWARD -i weave -o weave -j ACCEPT").expect("a rule");
+    ns.sh("iptables -w -I FORWARD -i weave -o weave -j ACCEPT")
+        .expect("a rule");
     for number in 1..=2 {
         let (name, veth) = (format!("pod-{number}"), format!("vethwepl{number}"));
         let pid = bed.host.container_pid(&name).expect("it runs");
