@@ -9,6 +9,8 @@
 
 use std::net::IpAddr;
 
+use netfast_common::flow::FlowKey;
+
 use crate::sys::netlink::{
     Attrs, DUMP, Malformed, Message, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, NetlinkError, NetlinkSocket, Request,
     nf::{
@@ -70,6 +72,15 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// A flow's, as its packets come in.
+    pub fn of(key: &FlowKey<IpAddr>) -> Self {
+        Self {
+            source: (key.source, key.source_port.number()),
+            destination: (key.destination, key.destination_port.number()),
+            protocol: key.protocol,
+        }
+    }
+
     /// Its family.
     pub(super) const fn family(&self) -> NetfilterProtoFamily {
         match self.source.0 {
@@ -135,11 +146,20 @@ pub(super) fn request(family: NetfilterProtoFamily, message: ConntrackMessage, f
 
 /// Asks for the entry of which this is one direction.
 pub fn entry(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<Entry, NetlinkError> {
+    Ok(ask(socket, tuple, read)?.unwrap_or(Entry::None))
+}
+
+/// What an entry says of which this is one direction; `None` if conntrack has none.
+fn ask<T>(
+    socket: &mut NetlinkSocket,
+    tuple: &Tuple,
+    read: impl Fn(Message<'_>) -> Result<T, Malformed>,
+) -> Result<Option<T>, NetlinkError> {
     let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
     let request = request(tuple.family(), ConntrackMessage::Get(vec![name]), 0);
     match socket.ask("a connection", &request, read) {
-        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(Entry::None),
-        found => found,
+        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(None),
+        found => found.map(Some),
     }
 }
 
@@ -167,12 +187,7 @@ pub struct Lasting {
 
 /// Asks how long a TCP connection is kept of which this is one direction; `None` if conntrack has none.
 pub fn lasting(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<Option<Lasting>, NetlinkError> {
-    let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
-    let request = request(tuple.family(), ConntrackMessage::Get(vec![name]), 0);
-    match socket.ask("a connection", &request, read_lasting) {
-        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(None),
-        found => found.map(Some),
-    }
+    ask(socket, tuple, read_lasting)
 }
 
 fn read_lasting(message: Message<'_>) -> Result<Lasting, Malformed> {
@@ -194,10 +209,7 @@ pub fn extend(socket: &mut NetlinkSocket, tuple: &Tuple, seconds: u32) -> Result
     let name = ConntrackAttribute::CtaTupleOrig(tuple.parts());
     let attributes = vec![name, ConntrackAttribute::CtaTimeout(seconds), liberal(None)];
     let request = request(tuple.family(), ConntrackMessage::New(attributes), NLM_F_ACK);
-    match socket.tell("a connection", &request) {
-        Err(error) if error.refused() == Some(libc::ENOENT) => Ok(false),
-        done => done.map(|()| true),
-    }
+    tell(socket, &request)
 }
 
 /// Lets conntrack go on with a TCP connection whose segments it will not all see; `false` if it has ended.
@@ -207,7 +219,7 @@ pub fn be_liberal(socket: &mut NetlinkSocket, tuple: &Tuple) -> Result<bool, Net
         tuple: ConntrackAttribute::CtaTupleOrig(tuple.parts()),
         zone: None,
     };
-    tell(socket, &connection)
+    tell(socket, &mark(&connection))
 }
 
 /// Marks every IPv4 TCP connection of the calling thread's namespace; returns how many there were.
@@ -222,13 +234,14 @@ pub fn mark_liberal() -> Result<usize, NetlinkError> {
         Ok(())
     })?;
     for connection in &connections {
-        tell(&mut socket, connection)?;
+        tell(&mut socket, &mark(connection))?;
     }
     Ok(connections.len())
 }
 
-fn tell(socket: &mut NetlinkSocket, connection: &Connection) -> Result<bool, NetlinkError> {
-    match socket.tell("a connection", &mark(connection)) {
+/// Tells conntrack something of a connection; `false` if it has ended.
+fn tell(socket: &mut NetlinkSocket, request: &Request) -> Result<bool, NetlinkError> {
+    match socket.tell("a connection", request) {
         // It ended meanwhile.
         Err(error) if error.refused() == Some(libc::ENOENT) => Ok(false),
         done => done.map(|()| true),

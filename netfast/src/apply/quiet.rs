@@ -236,7 +236,7 @@ fn pairs(tables: &FlowTables, is_wanted: impl Fn(u64) -> bool) -> io::Result<Vec
             used: flow.used_ns.max(flow.learned_ns),
             judged: flow.learned_ns,
         };
-        let (name, other) = (name(key), reverse(key, flow));
+        let (name, other) = ((Tuple::of(key), key.ifindex), reverse(key, flow));
         match waiting.remove(&other) {
             Some(before) => found.push(Pair {
                 tuples: [other.0, name.0],
@@ -249,15 +249,6 @@ fn pairs(tables: &FlowTables, is_wanted: impl Fn(u64) -> bool) -> io::Result<Vec
     })?;
     found.retain(|pair| is_wanted(pair.lasts[0].used.max(pair.lasts[1].used)));
     Ok(found)
-}
-
-fn name(key: &FlowKey<std::net::IpAddr>) -> Name {
-    let tuple = Tuple {
-        source: (key.source, key.source_port.number()),
-        destination: (key.destination, key.destination_port.number()),
-        protocol: key.protocol,
-    };
-    (tuple, key.ifindex)
 }
 
 /// The other direction ([`Flow::write_reverse_key`]).

@@ -153,7 +153,7 @@ where
         let Some(request) = self.next() else {
             return false;
         };
-        let tuples = [&request.key, &request.reverse].map(tuple);
+        let tuples = [request.key, request.reverse].map(|key| Tuple::of(&key.with_addresses(A::ip)));
         match clerk.judge(&tuples) {
             Ok(verdict) => {
                 debug!("vetted {:?}: {verdict}", tuples[0]);
@@ -240,13 +240,5 @@ fn be_quick() {
     let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
     if done != 0 {
         debug!("the vetting thread keeps its priority: {}", io::Error::last_os_error());
-    }
-}
-
-fn tuple<A: Vetted>(key: &FlowKey<A>) -> Tuple {
-    Tuple {
-        source: (key.source.ip(), key.source_port.number()),
-        destination: (key.destination.ip(), key.destination_port.number()),
-        protocol: key.protocol,
     }
 }

@@ -40,6 +40,28 @@ pub struct Link {
 }
 
 impl Link {
+    /// One that is up, for tests.
+    #[cfg(test)]
+    pub fn sample(ifindex: u32, name: &str, kind: LinkKind) -> Self {
+        Self {
+            ifindex,
+            name: name.into(),
+            kind,
+            arp_type: 1,
+            mac: None,
+            mtu: 1500,
+            master: None,
+            lower: None,
+            up: true,
+            lower_up: true,
+            operstate: OperState::Up,
+            port: None,
+            offload: Offload::default(),
+            tx_queues: 1,
+            xdp: Xdp::default(),
+        }
+    }
+
     /// Whether frames on it begin with an Ethernet header.
     pub fn is_ethernet(&self) -> bool {
         const ARPHRD_ETHER: u16 = 1;

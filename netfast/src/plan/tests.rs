@@ -7,8 +7,8 @@ use crate::{
     host::{
         Address, AddressScope, Attachment, BridgeInfo, BridgePort, Container, ContainerId, ContainerInterface,
         FdbEntry, FdbState, IpNet, LinkKind, Neighbour, NeighbourKey, NeighbourState, NetnsId, Network, NetworkId,
-        NetworkMode, Offload, OperState, Peer, PortState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity,
-        TcFilter, Verdict, Way, Xdp,
+        NetworkMode, Peer, PortState, Qdisc, Route, RouteType, RuleFinding, RuleSource, Severity, TcFilter, Verdict,
+        Way, Xdp,
     },
     plan::report::Slow,
     report::golden::assert_golden,

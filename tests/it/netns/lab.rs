@@ -247,18 +247,28 @@ pub fn connect(client: &NsHandle, to: SocketAddr, server: &NsHandle, port: u16) 
 /// A TCP connection from container 0 of bridge 0 to container 1, and data both ways until both are on the fast path.
 pub fn talk(lab: &Lab, port: u16) -> (TcpStream, TcpStream) {
     let (a, b) = (lab.topo.container(0, 0), lab.topo.container(0, 1));
-    let (mut client, mut server) = connect(&a.ns, at(b.ip, port), &b.ns, port);
-    let mut buffer = [0; 100];
+    let mut ends = connect(&a.ns, at(b.ip, port), &b.ns, port);
+    until_fast(lab, &mut ends);
+    ends
+}
+
+/// Data both ways until both directions of a TCP connection are on the fast path.
+pub fn until_fast(lab: &Lab, ends: &mut (TcpStream, TcpStream)) {
     cmd::poll("the fast path", TIMEOUT, || {
         let before = lab.fast();
-        for _ in 0..10 {
-            client.write_all(&[b'q'; 100]).expect("sent");
-            server.read_exact(&mut buffer).expect("received");
-            server.write_all(&[b'a'; 100]).expect("sent");
-            client.read_exact(&mut buffer).expect("received");
-        }
+        exchange(ends, 10);
         (lab.fast() >= before + 20).then_some(())
     })
     .expect("the flow is learned");
-    (client, server)
+}
+
+/// Questions of one end of a TCP connection, each answered by the other.
+pub fn exchange((client, server): &mut (TcpStream, TcpStream), times: usize) {
+    let mut buffer = [0; 100];
+    for _ in 0..times {
+        client.write_all(&[b'q'; 100]).expect("sent");
+        server.read_exact(&mut buffer).expect("received");
+        server.write_all(&[b'a'; 100]).expect("sent");
+        client.read_exact(&mut buffer).expect("received");
+    }
 }

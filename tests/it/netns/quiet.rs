@@ -1,20 +1,18 @@
 //! conntrack keeps a connection that nobody uses for days, whether most of its packets took the fast path or not.
 
 use std::{
-    io::{Read as _, Write as _},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
 use netfast_tests::{
-    cmd,
     require::{Need, needs},
     site::LAN_IP,
 };
 use nix::sys::signal::Signal;
 
-use super::lab::{Lab, TIMEOUT, at, connect};
+use super::lab::{Lab, at, connect, exchange, until_fast};
 
 /// How long conntrack keeps what it believes not to be acknowledged, in seconds; 300 by default.
 const UNACKNOWLEDGED: u64 = 4;
@@ -31,27 +29,10 @@ fn busy() -> (Lab, TcpStream, TcpStream) {
             &UNACKNOWLEDGED.to_string(),
         )
         .expect("a sysctl");
-    let (client, server) = connect(&lab.topo.container(0, 0).ns, at(LAN_IP, PORT), lab.topo.lan(), PORT);
-    let mut ends = (client, server);
-    cmd::poll("the fast path", TIMEOUT, || {
-        let before = lab.fast();
-        exchange(&mut ends, 10);
-        (lab.fast() >= before + 20).then_some(())
-    })
-    .expect("the flow is learned");
+    let mut ends = connect(&lab.topo.container(0, 0).ns, at(LAN_IP, PORT), lab.topo.lan(), PORT);
+    until_fast(&lab, &mut ends);
     keep_busy(&mut ends);
     (lab, ends.0, ends.1)
-}
-
-/// Questions and answers.
-fn exchange((client, server): &mut (TcpStream, TcpStream), times: usize) {
-    let mut buffer = [0; 100];
-    for _ in 0..times {
-        client.write_all(&[b'q'; 100]).expect("sent");
-        server.read_exact(&mut buffer).expect("received");
-        server.write_all(&[b'a'; 100]).expect("sent");
-        client.read_exact(&mut buffer).expect("received");
-    }
 }
 
 /// For so long that the kernel was asked again.

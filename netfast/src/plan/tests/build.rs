@@ -32,21 +32,8 @@ pub fn watching() -> Facts {
 
 pub fn link(ifindex: u32, name: &str, kind: LinkKind) -> Link {
     Link {
-        ifindex,
-        name: name.into(),
-        kind,
-        arp_type: 1,
         mac: u8::try_from(ifindex).ok().map(mac),
-        mtu: 1500,
-        master: None,
-        lower: None,
-        up: true,
-        lower_up: true,
-        operstate: OperState::Up,
-        port: None,
-        offload: Offload::default(),
-        tx_queues: 1,
-        xdp: Xdp::default(),
+        ..Link::sample(ifindex, name, kind)
     }
 }
 

@@ -8,8 +8,8 @@ use netfast_common::{
 use super::*;
 use crate::{
     host::{
-        Host, Link, LinkKind, Mac, Namespace, Offload, OperState, Qdisc, RuleFinding, RuleSource, Ruleset,
-        RuntimeState, Severity, Sysctls, TcFilter, Verdict, Way, Xdp,
+        Host, Link, LinkKind, Mac, Namespace, Qdisc, RuleFinding, RuleSource, Ruleset, RuntimeState, Severity, Sysctls,
+        TcFilter, Verdict, Way,
     },
     plan::{
         Desired, DeviceSpec, Identity, NotUplink,
@@ -21,26 +21,6 @@ use crate::{
         tunnels::tests::planned,
     },
 };
-
-fn link(ifindex: u32, name: &str, kind: LinkKind) -> Link {
-    Link {
-        ifindex,
-        name: name.into(),
-        kind,
-        arp_type: 1,
-        mac: None,
-        mtu: 1500,
-        master: None,
-        lower: None,
-        up: true,
-        lower_up: true,
-        operstate: OperState::Up,
-        port: None,
-        offload: Offload::default(),
-        tx_queues: 1,
-        xdp: Xdp::default(),
-    }
-}
 
 fn finding(severity: Severity, what: &'static str, reason: &'static str) -> RuleFinding {
     RuleFinding {
@@ -67,10 +47,10 @@ fn observed() -> Host {
         peer_ifindex: Some(2),
         peer_netns: Some(0),
     };
-    let mut shaped = link(12, "veth1a2b3c4", veth);
+    let mut shaped = Link::sample(12, "veth1a2b3c4", veth);
     shaped.xdp.native = Some(77);
     let netns = Namespace {
-        links: BTreeMap::from([(12, shaped), (2, link(2, "eth0", LinkKind::Physical))]),
+        links: BTreeMap::from([(12, shaped), (2, Link::sample(2, "eth0", LinkKind::Physical))]),
         qdiscs: BTreeMap::from([(
             12,
             vec![Qdisc {

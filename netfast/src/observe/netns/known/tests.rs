@@ -1,26 +1,10 @@
 use super::*;
-use crate::host::{BridgeInfo, ContainerInterface, NetnsId, Offload, OperState, Xdp};
+use crate::host::{BridgeInfo, ContainerInterface, NetnsId};
 
 const TTL: Duration = Duration::from_mins(1);
 
 fn link(ifindex: u32, kind: LinkKind) -> Link {
-    Link {
-        ifindex,
-        name: format!("if{ifindex}"),
-        kind,
-        arp_type: 1,
-        mac: None,
-        mtu: 1500,
-        master: None,
-        lower: None,
-        up: true,
-        lower_up: true,
-        operstate: OperState::Up,
-        port: None,
-        offload: Offload::default(),
-        tx_queues: 1,
-        xdp: Xdp::default(),
-    }
+    Link::sample(ifindex, &format!("if{ifindex}"), kind)
 }
 
 fn veth(ifindex: u32, netns: Option<i32>) -> Link {
